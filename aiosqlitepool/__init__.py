@@ -1,0 +1,27 @@
+"""A fast asyncio connection pool for SQLite, instrumented to the core."""
+
+from .driver import Connection
+from .errors import (
+    PoolClosedError,
+    PoolConnectionAcquireTimeoutError,
+    PoolError,
+    PoolFullError,
+    PoolUsageError,
+)
+from .pool import SQLiteConnectionPool, Subscriber
+from .stats import Holder, PoolStats
+
+__all__ = [
+    "Connection",
+    "Holder",
+    "PoolClosedError",
+    "PoolConnectionAcquireTimeoutError",
+    "PoolError",
+    "PoolFullError",
+    "PoolStats",
+    "PoolUsageError",
+    "SQLiteConnectionPool",
+    "Subscriber",
+]
+
+__version__ = "2.0.0"

@@ -1,0 +1,512 @@
+"""What the pool needs of a driver, and all it knows about aiosqlite. The only file that touches a driver's insides.
+
+A `Link` is the pool's hold on one connection. `PlainLink` is correct for any driver by being pessimistic: it rolls
+back on every return. `AiosqliteLink` watches each operation on its way to the connection's worker thread, and so
+knows without a round trip whether anything was left behind. If the installed aiosqlite does not look as expected,
+`link_to` falls back to the plain one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
+
+import aiosqlite
+import aiosqlite.core
+
+from .errors import PoolUsageError
+from .events import RollbackCause
+
+__all__ = ["AiosqliteLink", "Connection", "ConnectionBrokenError", "Link", "PlainLink", "link_to", "prepare_to_await"]
+
+R = TypeVar("R")
+
+# A statement told to stop stops within a millisecond. One that has not by then sits where SQLite cannot hear the
+# interrupt (waiting for another process's lock, or inside a Python function): replacing the connection is cheaper.
+INTERRUPT_INTERVAL: Final = 0.001
+INTERRUPT_PATIENCE: Final = 0.008
+
+
+@runtime_checkable
+class Connection(Protocol):
+    """The three methods a pooled connection must have."""
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a statement; awaitable."""
+
+    def rollback(self) -> Any:
+        """Undo what was not committed; awaitable."""
+
+    def close(self) -> Any:
+        """Close the connection; awaitable."""
+
+
+class ConnectionBrokenError(Exception):
+    """A connection that must not be lent again, and why."""
+
+
+class Lessee(Protocol):
+    """What a link needs of a lease: its identity, and the task that took it."""
+
+    task: asyncio.Task[Any] | None
+
+
+class Link(Protocol):
+    """The pool's hold on one connection. Only the taker of its slot calls it."""
+
+    async def adopt(self) -> None:
+        """Get to know a connection fresh from its factory; raises if it cannot be pooled."""
+
+    def alive(self) -> bool:
+        """Whether a caller could use it: no I/O, well under a microsecond."""
+
+    def verify(self) -> None:
+        """Raise `ConnectionBrokenError` if it is dead or its file was replaced: no trip to the driver."""
+
+    async def check(self) -> None:
+        """Raise if the connection does not answer."""
+
+    def lend(self, lease: Lessee) -> None:
+        """Begin a lease."""
+
+    def settle(self) -> Awaitable[None] | bool:
+        """End the lease. True if nothing is left to undo; False if `reset()` must do it, in any task;
+        or the rest of a rollback that began, for this very task to await."""
+
+    async def reset(self, patience: float) -> RollbackCause | None:
+        """Undo what the last lease left behind; returns what that was.
+
+        Raises if it cannot, or if a statement in flight does not stop within `patience` seconds.
+        """
+
+    async def close(self) -> None:
+        """Close, interrupting what runs."""
+
+    def abandon(self) -> None:
+        """Make it close by itself, without waiting. Safe from any thread, and without a running loop."""
+
+
+# ---------------------------------------------------------------------------------------------- any driver
+
+
+class PlainLink:
+    """A connection of which only the protocol is known."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Connection) -> None:
+        self._raw = raw
+
+    async def adopt(self) -> None:
+        """Take it as it is."""
+
+    def alive(self) -> bool:
+        """Nothing is known, so assume so."""
+        return True
+
+    def verify(self) -> None:
+        """Nothing is known."""
+
+    async def check(self) -> None:
+        """Run `SELECT 1`."""
+        await self._raw.execute("SELECT 1")
+
+    def lend(self, lease: Lessee) -> None:
+        """Nothing to note."""
+
+    def settle(self) -> Awaitable[None] | bool:
+        """Start the rollback; most drivers need no second step when there is nothing to undo."""
+        steps = self._raw.rollback().__await__()
+        try:
+            waits_for = steps.send(None) if hasattr(steps, "send") else next(steps)
+        except StopIteration:
+            return True
+        except Exception as error:
+            return _raise(error)
+        return _Resumed(steps, waits_for)
+
+    async def reset(self, patience: float) -> RollbackCause | None:
+        """Roll back. Whether there was anything to undo cannot be known."""
+        await self._raw.rollback()
+        return None
+
+    async def close(self) -> None:
+        """Close it."""
+        await self._raw.close()
+
+    def abandon(self) -> None:
+        """Nothing can be done without its loop."""
+
+
+async def _raise(error: Exception) -> None:
+    raise error
+
+
+class _Resumed:
+    """The rest of an awaitable whose first step has been taken already, for the same task to await.
+
+    Taking the first step by hand is what makes a release that need not wait cost no task and no timer.
+    """
+
+    __slots__ = ("_steps", "_waits_for")
+
+    def __init__(self, steps: Generator[Any, Any, Any], waits_for: Any) -> None:
+        self._steps = steps
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        waits_for = self._waits_for
+        while True:
+            try:
+                try:
+                    value = yield waits_for
+                except BaseException as error:
+                    waits_for = self._steps.throw(error)
+                else:
+                    waits_for = self._steps.send(value)
+            except StopIteration:
+                return
+
+
+# ---------------------------------------------------------------------------------------------- aiosqlite
+
+
+class _Job:
+    """One operation of a lease, run by the connection's worker thread; a small object, for it is made per call."""
+
+    __slots__ = ("args", "fn", "future", "kwargs", "lease", "link")
+
+    def __init__(self, link: AiosqliteLink, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        self.link = link
+        self.lease = link.lease
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def __call__(self) -> Any:
+        link = self.link
+        try:
+            if not link.begin(self):
+                raise PoolUsageError("the connection went back to the pool before this operation began")
+            result = self.fn(*self.args, **self.kwargs)
+            if isinstance(result, sqlite3.Cursor):
+                link.track(result)
+            return result
+        finally:
+            link.end(self)
+
+
+class AiosqliteLink:
+    """A connection whose every operation is seen.
+
+    Who may touch what: `_sent`, `lease` and `_former` belong to the loop; `_done`, `_in_transaction` and `_cursors`
+    to the worker, and the loop reads them only while `_sent == _done`, when the worker has nothing to do. `_running`
+    is guarded by `_lock`, because an interrupt must hit the job it was meant for and no other.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_cursors",
+        "_done",
+        "_file",
+        "_former",
+        "_in_transaction",
+        "_left_in_flight",
+        "_lock",
+        "_native",
+        "_raw",
+        "_running",
+        "_sent",
+        "_thread",
+        "lease",
+    )
+
+    def __init__(self, raw: aiosqlite.Connection) -> None:
+        native = raw._connection
+        if native is None or not raw._running:
+            raise ConnectionBrokenError("connection_factory returned an aiosqlite connection that is not open")
+        self._raw = raw
+        self._native: sqlite3.Connection = native
+        self._thread: threading.Thread = raw._thread
+        self._lock = threading.Lock()
+        self._sent = 0
+        self._done = 0
+        self._running: _Job | None = None
+        self._in_transaction = False
+        self._left_in_flight = False
+        self._cursors: set[weakref.ref[sqlite3.Cursor]] = set()
+        self._file: tuple[str, int, int] | None = None
+        self._former: weakref.ref[asyncio.Task[Any]] | None = None
+        self.lease: Lessee | None = None
+
+    # -- seen from the worker thread
+
+    def begin(self, job: _Job) -> bool:
+        """Mark the job as running; False if it was cancelled or its lease is over, and must not run."""
+        with self._lock:
+            if job.future.cancelled() or job.lease is not self.lease:
+                return False
+            self._running = job
+            return True
+
+    def end(self, job: _Job) -> None:
+        """Note what the job left behind."""
+        with self._lock:
+            self._running = None
+        self._note_transaction()
+        self._done += 1
+
+    def track(self, cursor: sqlite3.Cursor) -> None:
+        """Remember a cursor of this lease, weakly: a collected one is closed."""
+        if len(self._cursors) > 256:
+            self._cursors = {ref for ref in self._cursors if ref() is not None}
+        self._cursors.add(weakref.ref(cursor))
+
+    def _note_transaction(self) -> None:
+        try:
+            self._in_transaction = self._native.in_transaction
+        except sqlite3.ProgrammingError:  # the lease closed its connection itself
+            self._in_transaction = False
+
+    def _clean_up(self) -> RollbackCause | None:
+        half_read = self._half_read()
+        for cursor in half_read:
+            cursor.close()
+        open_transaction = self._native.in_transaction
+        if open_transaction:
+            self._native.rollback()
+        self._cursors = set()
+        self._note_transaction()
+        if self._left_in_flight:
+            return "in_flight"
+        return "transaction" if open_transaction else "cursor" if half_read else None
+
+    # -- seen from the event loop
+
+    async def adopt(self) -> None:
+        """Watch every later operation, undo what the factory left open, and note which file this is."""
+        await self._in_worker(self._clean_up)
+        self._file = await self._in_worker(self._identify)
+        # On the instance, not on the class: connections outside the pool stay as they are.
+        self._raw._execute = self._execute  # type: ignore[method-assign]
+
+    async def _execute(self, fn: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+        """Stands in for `aiosqlite.Connection._execute`."""
+        if not self._raw._running or self._raw._connection is None:
+            raise ValueError("Connection closed")
+        cursor = getattr(fn, "__self__", None)
+        if isinstance(cursor, sqlite3.Cursor) and weakref.ref(cursor) not in self._cursors:
+            return self._stale_cursor(fn)
+        self._refuse_stale_use()
+        job = _Job(self, fn, args, kwargs)
+        self._sent += 1
+        self._raw._tx.put_nowait((job.future, job))
+        try:
+            result: R = await job.future
+        except asyncio.CancelledError:
+            self._interrupt_if_harmless(job)
+            raise
+        return result
+
+    def _stale_cursor(self, fn: Callable[..., R]) -> R:
+        if fn.__name__ == "close":
+            return None  # type: ignore[return-value]  # closed with its lease already
+        raise PoolUsageError("this cursor belongs to an earlier lease of its connection, which went back to the pool")
+
+    def _refuse_stale_use(self) -> None:
+        lease = self.lease
+        if lease is None:
+            raise PoolUsageError("this connection went back to the pool; acquire one to go on")
+        former = self._former
+        if former is not None and former() is asyncio.current_task() is not lease.task:
+            # Only positive evidence counts: connections may be used by any task their holder gives them to.
+            raise PoolUsageError("this task gave the connection back to the pool, which has lent it to another task")
+        if not self._thread.is_alive():
+            raise ConnectionBrokenError("the connection's worker thread is dead")
+
+    def _interrupt_if_harmless(self, job: _Job) -> None:
+        """Stop a cancelled statement, if nothing but that statement can be lost by it.
+
+        Inside a transaction an interrupt would silently roll back what was done before; with another cursor
+        half-read it would fail the next statement. Then it waits until the connection comes back.
+        """
+        own = getattr(job.fn, "__self__", None)
+        with self._lock:
+            if self._running is job and not self._in_transaction and all(each is own for each in self._half_read()):
+                self._native.interrupt()
+
+    def _half_read(self) -> list[sqlite3.Cursor]:
+        """The cursors of this lease that still hold a statement; CPython lets go of it at the last row."""
+        cursors = [cursor for ref in tuple(self._cursors) if (cursor := ref()) is not None]
+        return [cursor for cursor in cursors if _holds_statement(cursor)]
+
+    def alive(self) -> bool:
+        """Whether it is open and its worker runs."""
+        return self._raw._running and self._thread.is_alive()
+
+    def verify(self) -> None:
+        """Raise if the worker is dead or the file on disk is no longer the one that was opened."""
+        if not self.alive() or self._raw._connection is None:
+            raise ConnectionBrokenError("the connection is closed or its worker thread is dead")
+        if self._file is None:
+            return
+        path, device, inode = self._file
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            raise ConnectionBrokenError(f"the database file is gone: {error}") from error
+        if (found.st_dev, found.st_ino) != (device, inode):
+            raise ConnectionBrokenError(f"the database file {path!r} was replaced by another")
+
+    async def check(self) -> None:
+        """Verify, then ask the worker."""
+        self.verify()
+        await self._in_worker(lambda: self._native.execute("SELECT 1").close())
+
+    def lend(self, lease: Lessee) -> None:
+        """Let operations through."""
+        self.lease = lease
+
+    def settle(self) -> Awaitable[None] | bool:
+        """Let nothing more through; with nothing in flight, open or half-read, that is all."""
+        lease = self.lease
+        if lease is not None and lease.task is not None:
+            self._former = weakref.ref(lease.task)
+        self._left_in_flight = self._sent != self._done
+        if self._left_in_flight:
+            with self._lock:  # a queued job sees that its lease is over, or is the running one: never in between
+                self.lease = None
+            return False
+        self.lease = None
+        if self._in_transaction or not self._raw._running or (self._cursors and self._half_read()):
+            return False
+        if self._cursors:
+            self._cursors = set()
+        return True
+
+    async def reset(self, patience: float) -> RollbackCause | None:
+        """Clean up in one job, behind all that was queued before; what runs is interrupted until it stops."""
+        if not self.alive() or self._raw._connection is None:
+            raise ConnectionBrokenError("the connection is closed or its worker thread is dead")
+        done = self._post(self._clean_up)
+        async with asyncio.timeout(patience) as impatience:
+            await self._interrupt_in_flight(done)
+            impatience.reschedule(None)
+            return await done
+        raise AssertionError  # unreachable: the block returns or raises
+
+    async def _interrupt_in_flight(self, done: asyncio.Future[Any]) -> None:
+        """Interrupt again and again: between two statements of one job an interrupt goes unheard."""
+        pause = INTERRUPT_INTERVAL
+        while self._sent != self._done:
+            with self._lock:
+                if self._running is not None:
+                    self._native.interrupt()
+            await asyncio.wait({done}, timeout=pause)
+            pause = min(2 * pause, 0.05)
+
+    async def close(self) -> None:
+        """Interrupt, close in the worker, and see its thread end."""
+        if not self.alive():
+            self.abandon()
+            return
+        done = asyncio.get_running_loop().create_future()
+        with self._lock:
+            self.lease = None
+        self._stop(done)
+        await self._interrupt_in_flight(done)
+        await done
+        while self._thread.is_alive():
+            await asyncio.sleep(INTERRUPT_INTERVAL)
+
+    def abandon(self) -> None:
+        """Interrupt, and leave the closing to the worker."""
+        with self._lock:
+            self.lease = None
+            if self._running is not None:
+                self._native.interrupt()
+        self._stop(None)
+
+    def _stop(self, done: asyncio.Future[Any] | None) -> None:
+        raw, native = self._raw, self._native
+        raw._running = False
+        raw._connection = None
+
+        def close_and_stop() -> object:
+            native.close()
+            return aiosqlite.core._STOP_RUNNING_SENTINEL
+
+        # Harmless when it stopped already: nobody reads that queue any more.
+        raw._tx.put_nowait((done, close_and_stop))
+
+    def _identify(self) -> tuple[str, int, int] | None:
+        cursor = self._native.cursor()
+        cursor.row_factory = None
+        path = next((row[2] for row in cursor.execute("PRAGMA database_list").fetchall() if row[0] == 0), None)
+        try:
+            found = os.stat(path) if path else None
+        except OSError:  # a name of a virtual file system, not of a file
+            return None
+        return None if found is None else (path, found.st_dev, found.st_ino)
+
+    def _post(self, fn: Callable[[], R]) -> asyncio.Future[R]:
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._raw._tx.put_nowait((future, fn))
+        return future
+
+    async def _in_worker(self, fn: Callable[[], R]) -> R:
+        return await self._post(fn)
+
+
+def _holds_statement(cursor: sqlite3.Cursor) -> bool:
+    return any(type(each) is _STATEMENT for each in gc.get_referents(cursor))
+
+
+def _find_statement_type() -> type | None:
+    """The type of sqlite3's prepared statements, found on a half-read cursor; it has no public name."""
+    connection = sqlite3.connect(":memory:")
+    try:
+        cursor = connection.execute("SELECT 1 UNION ALL SELECT 2")
+        held = [type(each) for each in gc.get_referents(cursor) if type(each).__name__ == "Statement"]
+        cursor.fetchall()
+        let_go = not any(type(each) in held for each in gc.get_referents(cursor))
+        return held[0] if held and let_go else None
+    finally:
+        connection.close()
+
+
+_STATEMENT: Final = _find_statement_type()
+
+
+def knows_aiosqlite() -> bool:
+    """Whether the installed aiosqlite and sqlite3 have the insides that `AiosqliteLink` relies on."""
+    probe = aiosqlite.connect(":memory:")
+    return (
+        _STATEMENT is not None
+        and hasattr(aiosqlite.core, "_STOP_RUNNING_SENTINEL")
+        and all(hasattr(probe, name) for name in ("_execute", "_tx", "_thread", "_running", "_connection"))
+        and not probe._thread.is_alive()
+    )
+
+
+_KNOWS_AIOSQLITE: Final = knows_aiosqlite()
+
+
+def link_to(raw: Connection) -> Link:
+    """The best link there is for this connection."""
+    if _KNOWS_AIOSQLITE and isinstance(raw, aiosqlite.Connection):
+        return AiosqliteLink(raw)
+    return PlainLink(raw)
+
+
+def prepare_to_await(made: object) -> None:
+    """Let a worker thread not outlive its program; possible only before the connection is awaited."""
+    if _KNOWS_AIOSQLITE and isinstance(made, aiosqlite.Connection) and not made._thread.is_alive():
+        made._thread.daemon = True

@@ -1,0 +1,242 @@
+"""The facts a pool tells: frozen, slotted, plain data. Names are stable and part of the public surface.
+
+Every event carries `pool`, the pool's name. All times are seconds as floats. Connections are numbered from 1
+in the order in which their pool opened them. A handler runs in the task the fact belongs to, after the pool's
+state has changed, so `pool.stats()` inside a handler shows the world the event made.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from .stats import Holder
+
+__all__ = [
+    "AcquireCancelled",
+    "AcquireFailed",
+    "AcquirePath",
+    "AcquireRejected",
+    "AcquireTimedOut",
+    "CloseReason",
+    "ConnectionAcquired",
+    "ConnectionClosed",
+    "ConnectionCreateFailed",
+    "ConnectionCreated",
+    "ConnectionReleased",
+    "ErrorInfo",
+    "HealthCheckFailed",
+    "IdleReplaced",
+    "LeakReturned",
+    "LeakSuspected",
+    "PoolClosed",
+    "PoolEvent",
+    "PoolOpened",
+    "RollbackCause",
+    "RolledBackOnReturn",
+    "event_types",
+]
+
+AcquirePath = Literal["idle", "new", "queued"]
+CloseReason = Literal["idle", "lifetime", "unhealthy", "reset_failed", "broken", "pool_closed"]
+RollbackCause = Literal["in_flight", "transaction", "cursor"]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """An exception as plain data, so that an event keeps no traceback and no frame alive."""
+
+    type: str
+    message: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorInfo:
+        """Name the exception as OpenTelemetry's `error.type` does: qualified unless it is a builtin."""
+        kind = type(error)
+        prefix = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+        return cls(f"{prefix}{kind.__qualname__}", str(error))
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+@dataclass(frozen=True, slots=True)
+class PoolEvent:
+    """Parent of all events; subscribing to it subscribes to every one of them."""
+
+    name: ClassVar[str] = ""
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOpened(PoolEvent):
+    """The pool was opened, by `open()` or by its first acquire."""
+
+    name: ClassVar[str] = "pool_open"
+    min_size: int
+    max_size: int
+    max_waiting: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolClosed(PoolEvent):
+    """The pool has closed; `abandoned` connections did not come back in time and were closed under their holders."""
+
+    name: ClassVar[str] = "pool_close"
+    abandoned: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionCreated(PoolEvent):
+    """A connection was opened; emitted by the pool's own task in a copy of its caller's context."""
+
+    name: ClassVar[str] = "create"
+    connection: int
+    create_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionCreateFailed(PoolEvent):
+    """The connection factory raised, hung past its time, or returned something that cannot be pooled."""
+
+    name: ClassVar[str] = "create_fail"
+    create_time: float
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionAcquired(PoolEvent):
+    """A caller has its connection. `wait_time` is the whole wait; the other times are its parts.
+
+    `pending` callers stood before it in the queue, and `waited_for` are the holders (oldest first, at most 8)
+    it found there; both are empty unless `path` is "queued".
+    """
+
+    name: ClassVar[str] = "acquire_wait"
+    connection: int
+    path: AcquirePath
+    wait_time: float
+    queue_time: float = 0.0
+    create_time: float = 0.0
+    check_time: float = 0.0
+    label: str | None = None
+    pending: int = 0
+    waited_for: tuple[Holder, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AcquireTimedOut(PoolEvent):
+    """A caller gave up at its deadline; `pending` others still wait, `holders` (oldest first) hold the rest."""
+
+    name: ClassVar[str] = "acquire_timeout"
+    wait_time: float
+    pending: int
+    holders: tuple[Holder, ...]
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AcquireCancelled(PoolEvent):
+    """A caller was cancelled while it waited; `pending` others still wait."""
+
+    name: ClassVar[str] = "acquire_cancel"
+    wait_time: float
+    pending: int
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AcquireRejected(PoolEvent):
+    """A caller was turned away at once because `max_waiting` others wait already."""
+
+    name: ClassVar[str] = "acquire_reject"
+    wait_time: float
+    pending: int
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AcquireFailed(PoolEvent):
+    """An acquire ended in an error of another kind: the pool closed, or the driver could not connect."""
+
+    name: ClassVar[str] = "acquire_fail"
+    wait_time: float
+    pending: int
+    error: ErrorInfo
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionReleased(PoolEvent):
+    """A holder gave its connection back. `needs_reset` says whether something had to be undone or closed."""
+
+    name: ClassVar[str] = "release"
+    connection: int
+    use_time: float
+    label: str | None = None
+    needs_reset: bool = False
+    context: contextvars.Context | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBackOnReturn(PoolEvent):
+    """A connection came back with work undone: a statement in flight, an open transaction or a half-read cursor."""
+
+    name: ClassVar[str] = "rollback_on_return"
+    connection: int
+    cause: RollbackCause
+    reset_time: float
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheckFailed(PoolEvent):
+    """A connection was found dead or its database file replaced; it is closed and another takes its place."""
+
+    name: ClassVar[str] = "health_fail"
+    connection: int
+    idle_time: float
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class IdleReplaced(PoolEvent):
+    """A connection stood idle longer than `idle_timeout` and was closed."""
+
+    name: ClassVar[str] = "idle_replace"
+    connection: int
+    idle_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed(PoolEvent):
+    """A connection left the pool. `age` counts from its opening."""
+
+    name: ClassVar[str] = "close"
+    connection: int
+    reason: CloseReason
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeakSuspected(PoolEvent):
+    """A connection has been out for longer than `leak_threshold`; told once per lease."""
+
+    name: ClassVar[str] = "leak_suspect"
+    holder: Holder
+    use_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeakReturned(PoolEvent):
+    """A connection that was suspected to leak came back after all."""
+
+    name: ClassVar[str] = "leak_return"
+    holder: Holder
+    use_time: float
+
+
+def event_types() -> tuple[type[PoolEvent], ...]:
+    """Every concrete event, in the order of their definition."""
+    return tuple(PoolEvent.__subclasses__())

@@ -1,0 +1,60 @@
+"""What happens to a pool while nobody calls: one timer that trims, expires, refills and watches for leaks.
+
+Decides *when*; what is done then is the pool's business. Costs one float comparison on the fast path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import weakref
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["Timer"]
+
+
+class Kept(Protocol):
+    """What the timer needs of its pool."""
+
+    def sweep(self) -> float:
+        """Do what is due now; returns when the next thing will be (clock time, or infinity)."""
+
+
+class Timer:
+    """Calls `sweep()` at the earliest moment anybody asked for.
+
+    Holds its pool weakly: a program that forgets a pool must be able to lose it.
+    """
+
+    __slots__ = ("__weakref__", "_clock", "_handle", "_kept", "wake_at")
+
+    def __init__(self, kept: Kept, clock: Callable[[], float]) -> None:
+        self._kept = weakref.ref(kept)
+        self._clock = clock
+        self._handle: asyncio.TimerHandle | None = None
+        # Compared by the fast path before it calls wake(): nearly always the timer is set for something earlier.
+        self.wake_at = math.inf
+
+    def wake(self, when: float) -> None:
+        """Sweep at clock time `when`, unless an earlier sweep is due anyway."""
+        if when < self.wake_at:
+            self.stop()
+            self.wake_at = when
+            delay = max(0.0, when - self._clock())
+            self._handle = asyncio.get_running_loop().call_later(delay, Timer._sweep, weakref.ref(self))
+
+    def stop(self) -> None:
+        """Forget what was due."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = None
+        self.wake_at = math.inf
+
+    @staticmethod
+    def _sweep(ref: weakref.ref[Timer]) -> None:
+        timer = ref()
+        kept = timer._kept() if timer is not None else None
+        if timer is not None and kept is not None:
+            timer._handle, timer.wake_at = None, math.inf
+            timer.wake(kept.sweep())

@@ -1,0 +1,242 @@
+"""The life of one connection: open, check, reset, close, each bounded in time and told as an event.
+
+Works on connections whose slot is taken; knows nothing of slots, of callers or of who waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from .bus import EventBus, log
+from .driver import INTERRUPT_PATIENCE, Connection, ConnectionBrokenError, Link, link_to, prepare_to_await
+from .errors import PoolUsageError
+from .events import (
+    CloseReason,
+    ConnectionClosed,
+    ConnectionCreated,
+    ConnectionCreateFailed,
+    ErrorInfo,
+    HealthCheckFailed,
+    RolledBackOnReturn,
+)
+from .settings import PoolSettings
+
+if TYPE_CHECKING:
+    from .lease import Lease
+    from .slots import Slot
+
+__all__ = ["Lifecycle", "PooledConnection"]
+
+C = TypeVar("C", bound=Connection)
+
+# Lifetimes are shortened by up to a tenth, along the golden ratio: spread as evenly as can be over any number of
+# connections, so that they do not all expire together, and the same in every run.
+_JITTER = 0.1
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+class PooledConnection(Generic[C]):
+    """A connection and what the pool notes about it. All times are readings of the pool's clock."""
+
+    __slots__ = (
+        "check_time",
+        "checked_at",
+        "create_time",
+        "created_at",
+        "expires_at",
+        "fresh_until",
+        "idle_since",
+        "lease",
+        "link",
+        "number",
+        "raw",
+        "slot",
+    )
+
+    def __init__(
+        self,
+        slot: Slot[PooledConnection[C]],
+        number: int,
+        raw: C,
+        link: Link,
+        *,
+        began: float,
+        now: float,
+        lifetime: float | None,
+    ) -> None:
+        self.slot = slot
+        self.number = number
+        self.raw = raw
+        self.link = link
+        self.created_at = self.checked_at = self.idle_since = self.fresh_until = now
+        self.create_time = now - began
+        self.check_time = 0.0
+        jitter = 1.0 - _JITTER * (number * _GOLDEN % 1.0)
+        self.expires_at = math.inf if lifetime is None else now + lifetime * jitter
+        self.lease: Lease[C] | None = None
+
+    def __repr__(self) -> str:
+        return f"<connection {self.number}>"
+
+
+class Lifecycle(Generic[C]):
+    """Opens, checks, resets and closes the connections of one pool."""
+
+    def __init__(
+        self,
+        factory: Callable[[], Awaitable[C]],
+        settings: PoolSettings,
+        bus: EventBus,
+        clock: Callable[[], float],
+    ) -> None:
+        self._factory = factory
+        self._settings = settings
+        self._name = str(settings.name)
+        self._bus = bus
+        self._clock = clock
+        self._opened = 0
+        # Every connection from opening until it has closed, by the identity of the driver's object.
+        self.connections: dict[int, PooledConnection[C]] = {}
+        # How many connections are closing although they did not stop: their worker threads still run.
+        self._condemned = 0
+        # The newest failure to open and when it was, until an opening succeeds.
+        self.last_failure: tuple[ErrorInfo, float] | None = None
+
+    async def open(self, slot: Slot[PooledConnection[C]]) -> PooledConnection[C]:
+        """Open a connection for a taken slot; raises what the driver raised."""
+        began = self._clock()
+        try:
+            raw = await self._connect()
+            link = await self._adopt(raw)
+        except BaseException as error:
+            now = self._clock()
+            info = ErrorInfo.of(error)
+            self.last_failure = (info, now)
+            if ConnectionCreateFailed in self._bus.handlers:
+                self._bus.emit(ConnectionCreateFailed(self._name, now - began, info))
+            raise
+        self._opened += 1
+        self.last_failure = None
+        lifetime = self._settings.max_lifetime
+        pooled = PooledConnection(slot, self._opened, raw, link, began=began, now=self._clock(), lifetime=lifetime)
+        self.connections[id(raw)] = pooled
+        return pooled
+
+    def tell_created(self, pooled: PooledConnection[C]) -> None:
+        """Tell that a connection was opened, once its slot holds it."""
+        if ConnectionCreated in self._bus.handlers:
+            self._bus.emit(ConnectionCreated(self._name, pooled.number, pooled.create_time))
+
+    async def _connect(self) -> C:
+        made = self._factory()
+        if not inspect.isawaitable(made):
+            raise TypeError(f"connection_factory must return an awaitable, not {made!r} ({type(made).__name__})")
+        prepare_to_await(made)
+        raw = await made
+        missing = [name for name in ("execute", "rollback", "close") if not callable(getattr(raw, name, None))]
+        if missing:
+            raise TypeError(f"connection_factory made {raw!r}, which has no {' and no '.join(missing)}()")
+        if id(raw) in self.connections:
+            raise PoolUsageError(f"connection_factory made {raw!r} again, which is in the pool already")
+        return raw
+
+    async def _adopt(self, raw: C) -> Link:
+        try:
+            link = link_to(raw)
+            await link.adopt()
+        except BaseException:
+            # The caller never sees this connection, so nobody else could close it.
+            closing = asyncio.ensure_future(raw.close())
+            await asyncio.wait({closing}, timeout=self._settings.operation_timeout)
+            raise
+        return link
+
+    async def check(self, pooled: PooledConnection[C]) -> bool:
+        """Whether the connection answers and its file is the one on disk; tells if not."""
+        began = self._clock()
+        try:
+            async with asyncio.timeout(self._settings.operation_timeout):
+                await pooled.link.check()
+        except Exception as error:
+            self.tell_unhealthy(pooled, error)
+            return False
+        pooled.checked_at = self._clock()
+        pooled.check_time = pooled.checked_at - began
+        return True
+
+    def verify(self, pooled: PooledConnection[C], now: float) -> bool:
+        """The part of `check` that needs no trip to the driver."""
+        try:
+            pooled.link.verify()
+        except Exception as error:
+            self.tell_unhealthy(pooled, error)
+            return False
+        pooled.checked_at = now
+        return True
+
+    def tell_unhealthy(self, pooled: PooledConnection[C], error: Exception) -> None:
+        """Tell that a connection must be replaced, and why."""
+        log.warning("pool %r: connection %d is unhealthy: %s", self._name, pooled.number, error)
+        if HealthCheckFailed in self._bus.handlers:
+            idle_time = 0.0 if pooled.lease is not None else self._clock() - pooled.idle_since
+            self._bus.emit(HealthCheckFailed(self._name, pooled.number, idle_time, ErrorInfo.of(error)))
+
+    async def reset(self, pooled: PooledConnection[C], label: str | None) -> CloseReason | None:
+        """Undo what the last lease left; returns why the connection must go if that failed."""
+        began = self._clock()
+        # A statement that cannot be interrupted is not waited for, unless so many were left behind already that
+        # replacing still more connections would breed threads.
+        limit = self._settings.operation_timeout
+        patience = min(INTERRUPT_PATIENCE, limit) if self._condemned < self._settings.pool_size else limit
+        try:
+            async with asyncio.timeout(limit):
+                cause = await pooled.link.reset(patience)
+        except Exception as error:
+            return self._unfit(pooled, error)
+        if cause is not None and RolledBackOnReturn in self._bus.handlers:
+            took = self._clock() - began
+            self._bus.emit(RolledBackOnReturn(self._name, pooled.number, cause, took, label))
+        return None
+
+    async def finish(self, pooled: PooledConnection[C], rest: Awaitable[None]) -> CloseReason | None:
+        """Await the rest of a rollback that the releasing task began; returns as `reset` does."""
+        try:
+            async with asyncio.timeout(self._settings.operation_timeout):
+                await rest
+        except Exception as error:
+            return self._unfit(pooled, error)
+        return None
+
+    def _unfit(self, pooled: PooledConnection[C], error: Exception) -> CloseReason:
+        log.warning("pool %r: connection %d could not be reset: %r", self._name, pooled.number, error)
+        return "broken" if isinstance(error, ConnectionBrokenError) else "reset_failed"
+
+    async def close(self, pooled: PooledConnection[C], reason: CloseReason) -> None:
+        """Close within `operation_timeout`; past that the driver is left to finish by itself. Never raises."""
+        self._condemned += 1
+        closing = asyncio.ensure_future(pooled.link.close())
+        try:
+            # Not wait_for: a driver that swallows the cancellation would hold the pool past its deadline.
+            await asyncio.wait({closing}, timeout=self._settings.operation_timeout)
+            if not closing.done():
+                closing.cancel()
+                log.warning("pool %r: connection %d did not close in time", self._name, pooled.number)
+            elif not closing.cancelled() and (error := closing.exception()) is not None:
+                log.warning("pool %r: connection %d failed to close: %r", self._name, pooled.number, error)
+        except asyncio.CancelledError:
+            pooled.link.abandon()
+            raise
+        finally:
+            self._condemned -= 1
+            self.left(pooled, reason)
+
+    def left(self, pooled: PooledConnection[C], reason: CloseReason) -> None:
+        """Tell that a connection has left the pool."""
+        self.connections.pop(id(pooled.raw), None)
+        if ConnectionClosed in self._bus.handlers:
+            age = self._clock() - pooled.created_at
+            self._bus.emit(ConnectionClosed(self._name, pooled.number, reason, age))

@@ -1,0 +1,323 @@
+"""`SQLiteConnectionPool`: the public face, and the pool's own life from construction to close.
+
+How connections are lent is in `lending`, how they are opened and replaced in `stock` and `lifecycle`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import warnings
+from collections.abc import Awaitable, Callable, Iterable
+from enum import Enum
+from types import TracebackType
+from typing import Generic, Protocol, TypeVar
+
+from . import exits
+from .bus import Detach, EventBus
+from .diagnosis import counts
+from .driver import Connection
+from .errors import PoolClosedError, PoolUsageError
+from .events import PoolClosed, PoolOpened
+from .housekeeping import Timer
+from .lease import Lease
+from .lending import Lending
+from .settings import PoolSettings, check_seconds
+from .stats import Holder, PoolStats
+from .stock import Stock
+
+__all__ = ["PoolState", "SQLiteConnectionPool", "Subscriber"]
+
+C = TypeVar("C", bound=Connection)
+
+
+class PoolState(Enum):
+    """The life of a pool, in order; `forked` is where a child process finds its parent's."""
+
+    UNOPENED = "unopened"
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+    FORKED = "forked"
+
+
+class Subscriber(Protocol):
+    """Something that wants a pool's events: it is shown the pool once and subscribes to what it needs."""
+
+    def attach(self, pool: SQLiteConnectionPool[Connection], /) -> Detach:
+        """Subscribe to `pool.events`; returns what ends it."""
+
+
+class SQLiteConnectionPool(Generic[C]):
+    """Lends up to `pool_size` connections to the tasks of one event loop, first come, first served.
+
+    Construct it anywhere; its first use, or `open()`, ties it to the running loop. Every argument is checked at
+    once: `TypeError` or `ValueError` names the argument and its value. All times are seconds, ints or floats.
+
+    Args:
+        connection_factory: called without arguments, returns an awaitable of a connection: an object with
+            awaitable `execute`, `rollback` and `close`. `lambda: aiosqlite.connect("app.db")` will do.
+        pool_size: connections at most.
+        acquisition_timeout: how long an acquire may take in all, queueing, opening and checking together.
+            `None` waits for ever; `0` never queues: it takes or opens a connection, or fails at once.
+        idle_timeout: how long a connection may stand idle before it is closed; `None` never closes it.
+        operation_timeout: how long one check, reset or close of a connection may take.
+        min_size: connections kept open once the pool is.
+        max_lifetime: how old a connection may become, less up to a tenth so that not all expire at once;
+            `None` for any age.
+        max_waiting: how many callers may queue; further ones get `PoolFullError`. `None` for any number.
+        health_check_after: idle longer than this, a connection is checked before it is lent; `0` checks always,
+            `None` never.
+        leak_threshold: a connection out for longer than this is told of as a suspected leak; `None` never.
+        name: the pool's name in every event, metric, span and log line; "pool-1", "pool-2", ... if not given.
+        subscribers: objects whose `attach(pool)` is called now, as by `subscribe()`.
+        clock: what time it is, as `time.monotonic` tells it; tests pass their own.
+    """
+
+    def __init__(
+        self,
+        connection_factory: Callable[[], Awaitable[C]],
+        pool_size: int = 20,
+        acquisition_timeout: float | None = 30,
+        idle_timeout: float | None = 86400,
+        operation_timeout: float = 10,
+        *,
+        min_size: int = 0,
+        max_lifetime: float | None = None,
+        max_waiting: int | None = None,
+        health_check_after: float | None = 1.0,
+        leak_threshold: float | None = None,
+        name: str | None = None,
+        subscribers: Iterable[Subscriber] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        # First of all, because __del__ runs also for a pool whose arguments were refused.
+        self._state = PoolState.CLOSED
+        for argument, value in (("connection_factory", connection_factory), ("clock", clock)):
+            if not callable(value):
+                raise TypeError(f"{argument} must be callable, not {value!r} ({type(value).__name__})")
+        settings = PoolSettings(
+            pool_size=pool_size,
+            acquisition_timeout=acquisition_timeout,
+            idle_timeout=idle_timeout,
+            operation_timeout=operation_timeout,
+            min_size=min_size,
+            max_lifetime=max_lifetime,
+            max_waiting=max_waiting,
+            health_check_after=health_check_after,
+            leak_threshold=leak_threshold,
+            name=name,
+        )
+        self._settings = settings
+        self._clock = clock
+        self._bus = EventBus(clock)
+        self._timer = Timer(self, clock)
+        self._stock: Stock[C] = Stock(connection_factory, settings, self._bus, clock, self._timer)
+        self._lending: Lending[C] = Lending(
+            self._stock, settings, self._bus, clock, self._timer, enter=self._enter, stats=self.stats
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._state = PoolState.UNOPENED
+        for subscriber in _checked_subscribers(subscribers):
+            self.subscribe(subscriber)
+
+    # -- borrowing
+
+    def connection(self, *, label: str | None = None) -> Lease[C]:
+        """Borrow a connection for an `async with` block; leaving it rolls back what was not committed.
+
+        `label` says what for, in diagnoses, events and spans: "GET /users". Entering the block raises
+        `PoolConnectionAcquireTimeoutError`, `PoolFullError`, `PoolClosedError`, `PoolUsageError` in the wrong loop
+        or process, or the driver's own exception when it cannot connect.
+        """
+        if label is not None and not isinstance(label, str):
+            raise TypeError(f"label must be a str or None, not {label!r} ({type(label).__name__})")
+        return Lease(self._lending, label)
+
+    async def acquire(self, *, label: str | None = None) -> C:
+        """Borrow a connection until `release()`; raises what `connection()` does."""
+        return await self.connection(label=label).__aenter__()
+
+    async def release(self, connection: C) -> None:
+        """Give back what `acquire()` returned; raises `PoolUsageError` for anything that is not lent."""
+        pooled = self._stock.lifecycle.connections.get(id(connection))
+        lease = None if pooled is None else pooled.lease
+        if lease is None and self._state is not PoolState.CLOSED:
+            raise PoolUsageError(f"{connection!r} is not lent by pool {self.name!r}: released twice, or not its own")
+        if lease is not None:
+            await lease.__aexit__(None, None, None)
+
+    # -- the pool's own life
+
+    async def open(self) -> None:
+        """Open the pool in the running loop, with `min_size` connections; harmless when it is open.
+
+        Raises the driver's exception if they cannot be opened, and `PoolClosedError` after `close()`.
+        """
+        if asyncio.get_running_loop() is not self._lending.loop:
+            self._enter()
+        await self._stock.filled()
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Close the pool: nothing more is lent, idle connections close, lent ones when they come back.
+
+        After `timeout` seconds (default `operation_timeout`) what is still out is interrupted and closed, and a
+        `ResourceWarning` names the holders. Harmless when closed; concurrent calls await the same end, which a
+        cancellation of this one does not stop.
+        """
+        patience = check_seconds("timeout", timeout)
+        loop = asyncio.get_running_loop()
+        if self._state is PoolState.CLOSED or self._state is PoolState.FORKED:
+            return
+        if self._loop is None or self._loop.is_closed():
+            self._end(self._stock.abandon())
+            return
+        if loop is not self._loop:
+            raise PoolUsageError(f"pool {self.name!r} must be closed in the event loop that it was opened in")
+        if self._closing is None:
+            self._stop_lending()
+            # Awaited by every caller of close() and owned by none: a cancelled one must not leave it half done.
+            self._closing = loop.create_task(
+                self._close(self._settings.operation_timeout if patience is None else patience),
+                name=f"{self.name}:close-pool",
+            )
+        await asyncio.shield(self._closing)
+
+    async def __aenter__(self) -> SQLiteConnectionPool[C]:
+        try:
+            await self.open()
+        except BaseException:
+            if self._state is PoolState.OPEN:
+                await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _enter(self) -> None:
+        """Let the running loop in: open the pool in it, or say why not."""
+        if self._state is PoolState.FORKED:
+            raise PoolUsageError(
+                f"pool {self.name!r} was opened before this process was forked; SQLite connections cannot cross a "
+                "fork: make a pool of its own in each process"
+            )
+        if self._state is not PoolState.UNOPENED and self._state is not PoolState.OPEN:
+            raise PoolClosedError(f"pool {self.name!r} is {self._state.value}")
+        if self._state is PoolState.OPEN:
+            raise PoolUsageError(
+                f"pool {self.name!r} belongs to another event loop; close it there before that loop ends, and make a "
+                "pool of its own for each loop"
+            )
+        self._loop = self._lending.loop = asyncio.get_running_loop()
+        self._state = PoolState.OPEN
+        exits.watch(self)
+        if PoolOpened in self._bus.handlers:
+            limits = self._settings
+            self._bus.emit(PoolOpened(self.name, limits.min_size, limits.pool_size, limits.max_waiting))
+        self._stock.fill()
+
+    def _stop_lending(self) -> None:
+        self._state = PoolState.CLOSING
+        self._lending.loop = None
+        self._timer.stop()
+        self._stock.close_idle(PoolClosedError(f"pool {self.name!r} closed while its caller waited"))
+
+    async def _close(self, timeout: float) -> None:
+        abandoned: tuple[Holder, ...] = ()
+        try:
+            await self._stock.drain(timeout)
+            abandoned = self._lending.abandon()
+            await self._stock.rest()
+            self._stock.cancel_tasks()
+            await self._stock.rest()
+        finally:
+            # Also when the loop is being torn down around this task: then nothing is left to await with.
+            self._stock.abandon()
+            self._end(len(abandoned))
+        if abandoned:
+            who = "; ".join(map(str, abandoned))
+            warnings.warn(f"pool {self.name!r} closed connections under their holders: {who}", ResourceWarning, 2)
+
+    def _end(self, abandoned: int) -> None:
+        self._state = PoolState.CLOSED
+        self._lending.loop = None
+        exits.forget(self)
+        if PoolClosed in self._bus.handlers:
+            self._bus.emit(PoolClosed(self.name, abandoned))
+
+    def sweep(self) -> float:
+        """Do what is due (called by the pool's timer); returns when the next thing will be."""
+        now = self._clock()
+        return min(self._stock.sweep(now), self._lending.sweep(now))
+
+    def abandon_at_exit(self) -> None:
+        """Leave the connections to close by themselves, and say so (called when the program ends)."""
+        if self._state is PoolState.OPEN or self._state is PoolState.CLOSING:
+            left = f"{self!r} was never closed"
+            who = "; ".join(map(str, self.holders()))
+            self._end(self._stock.abandon())
+            warnings.warn(f"{left}{': ' if who else ''}{who}", ResourceWarning, stacklevel=2, source=self)
+
+    def forked(self) -> None:
+        """Become useless (called in a forked child)."""
+        self._state = PoolState.FORKED
+        self._lending.loop = None
+
+    def __del__(self) -> None:
+        self.abandon_at_exit()
+
+    # -- looking at it
+
+    @property
+    def name(self) -> str:
+        """The pool's name."""
+        return str(self._settings.name)
+
+    @property
+    def events(self) -> EventBus:
+        """The bus on which this pool tells its events."""
+        return self._bus
+
+    def subscribe(self, subscriber: Subscriber) -> Detach:
+        """Show the pool to a subscriber; returns a function that detaches it."""
+        return subscriber.attach(self)
+
+    def stats(self) -> PoolStats:
+        """The pool at this moment. Safe to call from any thread."""
+        slots, now = self._stock.slots, self._clock()
+        waiting_since = slots.oldest_waiter
+        idle = slots.idle
+        return PoolStats(
+            pool=self.name,
+            state=self._state.value,
+            max_size=self._settings.pool_size,
+            min_size=self._settings.min_size,
+            used=min(slots.used, self._settings.pool_size - idle),
+            idle=idle,
+            waiting=slots.waiting,
+            oldest_waiter=0.0 if waiting_since is None else max(0.0, now - waiting_since),
+            oldest_checkout=self._lending.oldest_checkout(now),
+            subscriber_errors=self._bus.errors,
+        )
+
+    def holders(self) -> tuple[Holder, ...]:
+        """Who holds a connection now, longest first. Safe to call from any thread."""
+        return self._lending.holders()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} {self._state.value}: {counts(self.stats())}>"
+
+
+def _checked_subscribers(subscribers: Iterable[Subscriber]) -> tuple[Subscriber, ...]:
+    try:
+        checked = tuple(subscribers)
+    except TypeError:
+        raise TypeError(f"subscribers must be an iterable of subscribers, not {subscribers!r}") from None
+    for subscriber in checked:
+        if not callable(getattr(subscriber, "attach", None)):
+            raise TypeError(f"subscribers must have an attach(pool) method; {subscriber!r} has none")
+    return checked

@@ -1,0 +1,84 @@
+"""What a pool was asked to be: every argument checked once, at construction, by name and value."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, field
+
+__all__ = ["PoolSettings", "check_count", "check_seconds"]
+
+# Pools without a name are numbered in the order of their making: the same in every run of a program.
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """The checked arguments of a pool. Seconds are floats; `None` means "never" or "no limit".
+
+    Raises `TypeError` or `ValueError` naming the argument and its value.
+    """
+
+    pool_size: int
+    acquisition_timeout: float | None
+    idle_timeout: float | None
+    operation_timeout: float
+    min_size: int
+    max_lifetime: float | None
+    max_waiting: int | None
+    health_check_after: float | None
+    leak_threshold: float | None
+    name: str | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        check_count("pool_size", self.pool_size, least=1)
+        check_count("min_size", self.min_size, least=0)
+        if self.min_size > self.pool_size:
+            raise ValueError(f"min_size must be at most pool_size ({self.pool_size}), not {self.min_size}")
+        if self.max_waiting is not None:
+            check_count("max_waiting", self.max_waiting, least=0)
+        self._set("acquisition_timeout", check_seconds("acquisition_timeout", self.acquisition_timeout))
+        self._set("idle_timeout", check_seconds("idle_timeout", self.idle_timeout))
+        self._set("health_check_after", check_seconds("health_check_after", self.health_check_after))
+        self._set("max_lifetime", check_seconds("max_lifetime", self.max_lifetime, positive=True))
+        self._set("leak_threshold", check_seconds("leak_threshold", self.leak_threshold, positive=True))
+        operation = check_seconds("operation_timeout", self.operation_timeout, positive=True)
+        if operation is None:
+            raise ValueError(f"operation_timeout must be a finite number of seconds, not {self.operation_timeout!r}")
+        self._set("operation_timeout", operation)
+        self._set("name", _checked_name(self.name))
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+
+def check_count(name: str, value: object, *, least: int) -> int:
+    """Return `value` if it is an int of at least `least`; a bool is no number here."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {value!r} ({type(value).__name__})")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value!r}")
+    return value
+
+
+def check_seconds(name: str, value: object, *, positive: bool = False) -> float | None:
+    """Return `value` as float seconds, `None` (also for infinity) as `None`; a bool is no number here."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds or None, not {value!r} ({type(value).__name__})")
+    seconds = float(value)
+    if math.isnan(seconds) or seconds < 0 or (positive and seconds == 0):
+        bound = "greater than 0" if positive else "0 or more"
+        raise ValueError(f"{name} must be {bound} seconds, not {value!r}")
+    return None if math.isinf(seconds) else seconds
+
+
+def _checked_name(name: object) -> str:
+    if name is None:
+        return f"pool-{next(_numbers)}"
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str or None, not {name!r} ({type(name).__name__})")
+    if not name.strip():
+        raise ValueError(f"name must not be empty, not {name!r}")
+    return name

@@ -1,0 +1,154 @@
+"""Who holds which slot and who waits. Pure and synchronous: no SQLite, no clock, no events, no await.
+
+A pool is `size` slots, made once. A slot is in exactly one of three places, and the place *is* its state:
+
+              take()                        give_back(slot)
+    vacant ──────────►            ┌──────►  the oldest waiter (the slot stays taken)
+                         taken ───┤──────►  idle    if it has a connection   (newest first out)
+    idle   ──────────►            └──────►  vacant  if it has none
+
+Everything slow happens to a *taken* slot, and only its taker touches its connection; so there is no lock here,
+and nothing anybody has to clean up but the taker.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, Protocol, TypeVar
+
+__all__ = ["Slot", "Slots"]
+
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Slot(Generic[T]):
+    """A place for one connection; `connection` is `None` while it is vacant or being filled."""
+
+    __slots__ = ("connection", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.connection: T | None = None
+
+    def __repr__(self) -> str:
+        return f"<Slot {self.number}: {self.connection!r}>"
+
+
+class Waiter(Protocol[T_contra]):
+    """What a queue of waiters needs of an `asyncio.Future`."""
+
+    def done(self) -> bool:
+        """Whether it was answered or given up already."""
+
+    def set_result(self, result: T_contra, /) -> None:
+        """Answer it."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Tell it that there will be no answer."""
+
+
+class Slots(Generic[T]):
+    """The slots of one pool and the queue for them, first come, first served.
+
+    Invariants, true whenever no method is running (`check()` asserts them):
+      - every slot is in one place only: in `_idle`, in `_vacant`, or taken, which is neither;
+      - an idle slot has a connection, a vacant one has none;
+      - while anyone waits (and is not done waiting), nothing is idle and nothing is vacant.
+    """
+
+    __slots__ = ("_idle", "_vacant", "_waiters", "all")
+
+    def __init__(self, size: int) -> None:
+        self.all: tuple[Slot[T], ...] = tuple(Slot(number) for number in range(1, size + 1))
+        # Oldest first; taken from the end, so that a quiet pool keeps few connections busy and can shrink.
+        self._idle: list[Slot[T]] = []
+        self._vacant: list[Slot[T]] = list(reversed(self.all))
+        # Insertion order is the queue; the value is when the waiter came. A mapping rather than a deque because a
+        # waiter that gives up leaves at once from the middle: the queue holds no corpses and its length is the truth.
+        self._waiters: OrderedDict[Waiter[Slot[T]], float] = OrderedDict()
+
+    @property
+    def idle(self) -> int:
+        """How many slots hold a connection nobody uses."""
+        return len(self._idle)
+
+    @property
+    def used(self) -> int:
+        """How many slots are taken. Safe to read from any thread, never negative, never more than there are."""
+        return max(0, len(self.all) - len(self._idle) - len(self._vacant))
+
+    @property
+    def waiting(self) -> int:
+        """How many callers are queued."""
+        return len(self._waiters)
+
+    @property
+    def oldest_waiter(self) -> float | None:
+        """When the longest waiting caller came, or `None`. Safe to read from any thread."""
+        while True:
+            try:
+                return next(iter(self._waiters.values()), None)
+            except RuntimeError:  # pragma: no cover - another thread changed the queue between two C calls
+                continue
+
+    def idle_slots(self) -> tuple[Slot[T], ...]:
+        """The idle slots, longest idle first."""
+        return tuple(self._idle)
+
+    def take_idle(self) -> Slot[T] | None:
+        """Take the idle slot used last, or nothing."""
+        return self._idle.pop() if self._idle else None
+
+    def take_vacant(self) -> Slot[T] | None:
+        """Take a slot without connection, or nothing."""
+        return self._vacant.pop() if self._vacant else None
+
+    def take_this(self, slot: Slot[T]) -> bool:
+        """Take one particular idle slot, as trimming does; False if it is no longer idle."""
+        try:
+            self._idle.remove(slot)
+        except ValueError:
+            return False
+        return True
+
+    def give_back(self, slot: Slot[T]) -> None:
+        """Hand a taken slot to the oldest waiter, or put it where its content says it belongs."""
+        while self._waiters:
+            waiter, _ = self._waiters.popitem(last=False)
+            # A waiter cancelled a moment ago is done but has not run yet to leave the queue. Handing it the slot
+            # would raise here and lose the slot for ever.
+            if not waiter.done():
+                waiter.set_result(slot)
+                return
+        (self._vacant if slot.connection is None else self._idle).append(slot)
+
+    def enqueue(self, waiter: Waiter[Slot[T]], since: float) -> None:
+        """Queue behind everyone; only right after nothing could be taken."""
+        self._waiters[waiter] = since
+
+    def leave(self, waiter: Waiter[Slot[T]]) -> None:
+        """Take a waiter out of the queue, if it is still there."""
+        self._waiters.pop(waiter, None)
+
+    def next_waiter(self) -> tuple[Waiter[Slot[T]], float] | None:
+        """The oldest waiter and when it came, or nothing."""
+        return next(iter(self._waiters.items()), None)
+
+    def dismiss(self) -> list[Waiter[Slot[T]]]:
+        """Empty the queue and return who stood in it, oldest first."""
+        waiters = list(self._waiters)
+        self._waiters.clear()
+        return waiters
+
+    def check(self) -> None:
+        """Assert the invariants."""
+        idle, vacant = set(self._idle), set(self._vacant)
+        assert len(idle) == len(self._idle), "a slot is idle twice"
+        assert len(vacant) == len(self._vacant), "a slot is vacant twice"
+        assert not idle & vacant, "a slot is idle and vacant"
+        assert idle | vacant <= set(self.all), "a slot of another pool"
+        assert all(slot.connection is not None for slot in idle), "an idle slot without a connection"
+        assert all(slot.connection is None for slot in vacant), "a vacant slot with a connection"
+        queued = [waiter for waiter in self._waiters if not waiter.done()]
+        assert not (queued and (idle or vacant)), "someone waits although a slot is free"

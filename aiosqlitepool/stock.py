@@ -1,0 +1,289 @@
+"""The pool's stock of connections: who prepares, replaces and drops what is in the slots.
+
+Everything that takes time happens here to a *taken* slot, in a task that the stock owns, and its outcome is handled
+in that task's callback, which runs whatever becomes of the task: no cancellation can lose a slot or a connection.
+Knows nothing of leases, timeouts or callers beyond the future they wait on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from .bus import EventBus
+from .driver import Connection
+from .errors import PoolError
+from .events import CloseReason, IdleReplaced
+from .housekeeping import Timer
+from .lifecycle import Lifecycle, PooledConnection
+from .settings import PoolSettings
+from .slots import Slot, Slots
+
+__all__ = ["PooledSlot", "Stock"]
+
+C = TypeVar("C", bound=Connection)
+PooledSlot = Slot[PooledConnection[C]]
+
+# Seconds between attempts to refill a pool whose factory fails: doubled from the first up to the last.
+_REFILL_PAUSE, _LONGEST_REFILL_PAUSE = 1.0, 30.0
+
+# Seconds that closing waits for what was told to stop and should have stopped by then.
+_LAST_GRACE = 0.25
+
+
+class Stock(Generic[C]):
+    """The connections of one pool, in their slots."""
+
+    def __init__(
+        self,
+        factory: Callable[[], Awaitable[C]],
+        settings: PoolSettings,
+        bus: EventBus,
+        clock: Callable[[], float],
+        timer: Timer,
+    ) -> None:
+        self.slots: Slots[PooledConnection[C]] = Slots(settings.pool_size)
+        self.lifecycle: Lifecycle[C] = Lifecycle(factory, settings, bus, clock)
+        self.closing = False
+        self._settings = settings
+        self._bus = bus
+        self._clock = clock
+        self._timer = timer
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._filling: set[asyncio.Task[None]] = set()
+        # Those who wait for a slot of theirs to be prepared; closing must be able to tell them.
+        self._claims: set[asyncio.Future[Any]] = set()
+        self._all_back = asyncio.Event()
+        self._refill_at = math.inf
+        self._refill_pause = _REFILL_PAUSE
+        never = math.inf
+        self._idle_timeout = never if settings.idle_timeout is None else settings.idle_timeout
+        check_after = never if settings.health_check_after is None else settings.health_check_after
+        self._check_after = check_after
+        self._fresh_for = min(self._idle_timeout, check_after)
+
+    # -- taking and putting back
+
+    def take_fresh(self, now: float) -> PooledConnection[C] | None:
+        """Take an idle connection that can be lent as it is, or nothing."""
+        slot = self.slots.take_idle()
+        if slot is None:
+            return None
+        if self.is_fresh(slot, now):
+            return slot.connection
+        self.slots.give_back(slot)  # for the slow path, which takes it again and looks at it
+        return None
+
+    def take(self) -> PooledSlot[C] | None:
+        """Take an idle slot, else a vacant one, else nothing."""
+        return self.slots.take_idle() or self.slots.take_vacant()
+
+    def is_fresh(self, slot: PooledSlot[C], now: float) -> bool:
+        """Whether a taken slot's connection can be lent without opening or checking anything."""
+        pooled = slot.connection
+        return pooled is not None and now < pooled.fresh_until and pooled.link.alive()
+
+    def put_back(self, slot: PooledSlot[C], now: float) -> None:
+        """Give a taken slot back, dropping its connection if that is closed, expired or replaced on disk."""
+        pooled = slot.connection
+        if pooled is not None:
+            reason = self._reason_to_drop(pooled, now)
+            if reason is not None:
+                self.drop(slot, reason)
+            else:
+                pooled.idle_since = now
+                pooled.fresh_until = min(now + self._fresh_for, pooled.expires_at)
+                due = min(now + self._idle_timeout, pooled.expires_at)
+                if due < self._timer.wake_at:
+                    self._timer.wake(due)
+        self.slots.give_back(slot)
+        if self.closing:
+            self._note_all_back()
+
+    def _reason_to_drop(self, pooled: PooledConnection[C], now: float) -> CloseReason | None:
+        if self.closing:
+            return "pool_closed"
+        if now >= pooled.expires_at:
+            return "lifetime"
+        # Under load nothing is ever idle long enough to be checked before lending: then it is done here.
+        if now - pooled.checked_at >= self._check_after and not self.lifecycle.verify(pooled, now):
+            return "unhealthy"
+        return None
+
+    def drop(self, slot: PooledSlot[C], reason: CloseReason) -> None:
+        """Part a taken slot from its connection, which closes on its own; the empty slot need not wait for that."""
+        pooled = slot.connection
+        if pooled is not None:
+            slot.connection = None
+            self.spawn(self.lifecycle.close(pooled, reason), name="close")
+            if self.size_is_short():
+                self._refill_at = min(self._refill_at, self._clock())
+                self._timer.wake(self._refill_at)
+
+    # -- preparing
+
+    def prepare(self, slot: PooledSlot[C]) -> tuple[asyncio.Future[PooledSlot[C] | None], asyncio.Task[None]]:
+        """Make a taken slot lendable: check what it holds, or open. The slot now belongs to the task.
+
+        The future gets the slot, or the driver's exception; if it is done by then, the slot goes to the next.
+        """
+        claim: asyncio.Future[PooledSlot[C] | None] = asyncio.get_running_loop().create_future()
+        self._claims.add(claim)
+        claim.add_done_callback(self._claims.discard)
+        return claim, self.spawn(self._prepare(slot), name="prepare", then=partial(self._prepared, slot, claim))
+
+    async def _prepare(self, slot: PooledSlot[C]) -> None:
+        if slot.connection is not None and await self._still_good(slot, slot.connection):
+            return
+        slot.connection = await self.lifecycle.open(slot)
+        self.lifecycle.tell_created(slot.connection)
+
+    async def _still_good(self, slot: PooledSlot[C], pooled: PooledConnection[C]) -> bool:
+        now = self._clock()
+        if now >= pooled.expires_at:
+            self.drop(slot, "lifetime")
+        elif now - pooled.idle_since >= self._idle_timeout:
+            self._replace_idle(slot, pooled, now)
+        elif await self.lifecycle.check(pooled):
+            return True
+        else:
+            self.drop(slot, "unhealthy")
+        return False
+
+    def _prepared(
+        self, slot: PooledSlot[C], claim: asyncio.Future[PooledSlot[C] | None] | None, task: asyncio.Task[None]
+    ) -> None:
+        error = PoolError("opening the connection was cancelled") if task.cancelled() else task.exception()
+        if error is not None and slot.connection is not None:
+            self.drop(slot, "broken")  # cancelled in the middle of a check: nobody knows what it would answer
+        if error is None and claim is not None and not claim.done():
+            claim.set_result(slot)
+            return
+        self.put_back(slot, self._clock())
+        if error is not None and claim is not None and not claim.done():
+            claim.set_exception(error)
+        elif claim is None:
+            self._refilled(error)
+
+    # -- while nobody calls
+
+    def sweep(self, now: float) -> float:
+        """Close what stood idle too long or lived too long, refill to `min_size`; returns when to look again."""
+        due = math.inf
+        for slot in self.slots.idle_slots():
+            pooled = slot.connection
+            assert pooled is not None
+            idle_until = pooled.idle_since + self._idle_timeout
+            if now < idle_until and now < pooled.expires_at:
+                due = min(due, idle_until, pooled.expires_at)
+            elif self.slots.take_this(slot):
+                if now >= idle_until:
+                    self._replace_idle(slot, pooled, now)
+                else:
+                    self.drop(slot, "lifetime")
+                self.slots.give_back(slot)
+        return min(due, self._refill(now))
+
+    def _replace_idle(self, slot: PooledSlot[C], pooled: PooledConnection[C], now: float) -> None:
+        self.drop(slot, "idle")
+        if IdleReplaced in self._bus.handlers:
+            self._bus.emit(IdleReplaced(str(self._settings.name), pooled.number, now - pooled.idle_since))
+
+    def size_is_short(self) -> bool:
+        """Whether fewer connections are open or opening than `min_size` asks for."""
+        return not self.closing and self.slots.used + self.slots.idle < self._settings.min_size
+
+    def _refill(self, now: float) -> float:
+        if now >= self._refill_at:
+            self._refill_at = math.inf
+            self.fill()
+        return self._refill_at
+
+    def fill(self) -> None:
+        """Start opening connections up to `min_size`."""
+        while self.size_is_short() and (slot := self.slots.take_vacant()) is not None:
+            task = self.spawn(self._prepare(slot), name="fill", then=partial(self._prepared, slot, None))
+            self._filling.add(task)
+            task.add_done_callback(self._filling.discard)
+
+    async def filled(self) -> None:
+        """Open up to `min_size` connections and wait for them; raises what the driver raised."""
+        self.fill()
+        for outcome in await asyncio.gather(*self._filling, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    def _refilled(self, error: BaseException | None) -> None:
+        if error is None:
+            self._refill_pause = _REFILL_PAUSE
+        elif not self.closing:
+            self._refill_at = self._clock() + self._refill_pause
+            self._refill_pause = min(2 * self._refill_pause, _LONGEST_REFILL_PAUSE)
+            self._timer.wake(self._refill_at)
+
+    # -- tasks
+
+    def spawn(
+        self,
+        work: Coroutine[Any, Any, Any],
+        *,
+        name: str,
+        then: Callable[[asyncio.Task[Any]], None] | None = None,
+    ) -> asyncio.Task[Any]:
+        """Run `work` in a task of the pool's own; `then(task)` runs however it ends."""
+        task = asyncio.get_running_loop().create_task(work, name=f"{self._settings.name}:{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if then is not None:
+            task.add_done_callback(then)
+        return task
+
+    # -- closing
+
+    def close_idle(self, error: PoolError) -> None:
+        """Begin to close: everybody who waits gets `error`, what is idle closes."""
+        self.closing = True
+        for waiting in (*self.slots.dismiss(), *tuple(self._claims)):
+            if not waiting.done():
+                waiting.set_exception(error)
+        now = self._clock()
+        while (slot := self.slots.take_idle()) is not None:
+            self.put_back(slot, now)
+        self._note_all_back()
+
+    def _note_all_back(self) -> None:
+        if not self.slots.used:
+            self._all_back.set()
+
+    async def drain(self, timeout: float) -> None:
+        """Wait until every slot is back and every connection closed, `timeout` seconds at most."""
+        deadline = self._clock() + timeout
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._all_back.wait()
+        await self.rest(max(deadline - self._clock(), _LAST_GRACE))
+
+    async def rest(self, timeout: float = _LAST_GRACE) -> None:
+        """Wait until no task of the stock runs, `timeout` seconds at most."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout)
+
+    def cancel_tasks(self) -> None:
+        """Stop whatever still opens, checks, resets or closes."""
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    def abandon(self) -> int:
+        """Let every connection close by itself, without waiting and without a running loop; returns how many."""
+        abandoned = [slot for slot in self.slots.all if slot.connection is not None]
+        for slot in abandoned:
+            pooled, slot.connection = slot.connection, None
+            if pooled is not None:
+                pooled.lease = None
+                pooled.link.abandon()
+                self.lifecycle.left(pooled, "pool_closed")
+        return len(abandoned)
