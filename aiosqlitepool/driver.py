@@ -15,6 +15,7 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 import aiosqlite
@@ -63,17 +64,14 @@ class Link(Protocol):
     async def adopt(self) -> None:
         """Get to know a connection fresh from its factory; raises if it cannot be pooled."""
 
-    def alive(self) -> bool:
-        """Whether a caller could use it: no I/O, well under a microsecond."""
-
     def verify(self) -> None:
         """Raise `ConnectionBrokenError` if it is dead or its file was replaced: no trip to the driver."""
 
     async def check(self) -> None:
         """Raise if the connection does not answer."""
 
-    def lend(self, lease: Lessee) -> None:
-        """Begin a lease."""
+    def lend(self, lease: Lessee) -> bool:
+        """Begin a lease; False if the connection is dead and none began."""
 
     def settle(self) -> Awaitable[None] | bool:
         """End the lease. True if nothing is left to undo; False if `reset()` must do it, in any task;
@@ -106,10 +104,6 @@ class PlainLink:
     async def adopt(self) -> None:
         """Take it as it is."""
 
-    def alive(self) -> bool:
-        """Nothing is known, so assume so."""
-        return True
-
     def verify(self) -> None:
         """Nothing is known."""
 
@@ -117,14 +111,15 @@ class PlainLink:
         """Run `SELECT 1`."""
         await self._raw.execute("SELECT 1")
 
-    def lend(self, lease: Lessee) -> None:
-        """Nothing to note."""
+    def lend(self, lease: Lessee) -> bool:
+        """Nothing to note, and nothing is known that speaks against it."""
+        return True
 
     def settle(self) -> Awaitable[None] | bool:
         """Start the rollback; most drivers need no second step when there is nothing to undo."""
         steps = self._raw.rollback().__await__()
         try:
-            waits_for = steps.send(None) if hasattr(steps, "send") else next(steps)
+            waits_for = next(steps)
         except StopIteration:
             return True
         except Exception as error:
@@ -177,54 +172,31 @@ class _Resumed:
 # ---------------------------------------------------------------------------------------------- aiosqlite
 
 
-class _Job:
-    """One operation of a lease, run by the connection's worker thread; a small object, for it is made per call."""
-
-    __slots__ = ("args", "fn", "future", "kwargs", "lease", "link")
-
-    def __init__(self, link: AiosqliteLink, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
-        self.link = link
-        self.lease = link.lease
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-    def __call__(self) -> Any:
-        link = self.link
-        try:
-            if not link.begin(self):
-                raise PoolUsageError("the connection went back to the pool before this operation began")
-            result = self.fn(*self.args, **self.kwargs)
-            if isinstance(result, sqlite3.Cursor):
-                link.track(result)
-            return result
-        finally:
-            link.end(self)
-
-
 class AiosqliteLink:
     """A connection whose every operation is seen.
 
-    Who may touch what: `_sent`, `lease` and `_former` belong to the loop; `_done`, `_in_transaction` and `_cursors`
-    to the worker, and the loop reads them only while `_sent == _done`, when the worker has nothing to do. `_running`
-    is guarded by `_lock`, because an interrupt must hit the job it was meant for and no other.
+    Who may write what: the loop writes `lease`, `_sent` and `_interrupted`; the worker writes `_done`, `_running`,
+    `_in_transaction` and the cursors, which the loop touches only while `_sent == _done`: then the worker has
+    nothing to do. That, and one fixed order of reading and writing, stands in for locks on the way of every query.
     """
 
     __slots__ = (
         "__weakref__",
-        "_cursors",
+        "_cursor",
         "_done",
         "_file",
         "_former",
         "_in_transaction",
-        "_left_in_flight",
-        "_lock",
+        "_interrupted",
         "_native",
+        "_older_cursors",
+        "_put",
         "_raw",
         "_running",
         "_sent",
+        "_suspect",
         "_thread",
+        "_thread_runs",
         "lease",
     )
 
@@ -234,40 +206,56 @@ class AiosqliteLink:
             raise ConnectionBrokenError("connection_factory returned an aiosqlite connection that is not open")
         self._raw = raw
         self._native: sqlite3.Connection = native
+        self._put = raw._tx.put_nowait
         self._thread: threading.Thread = raw._thread
-        self._lock = threading.Lock()
+        self._thread_runs = _liveness(raw._thread)
+        # Operations handed to the worker and finished by it, ever; the worker is idle when they are equal.
         self._sent = 0
         self._done = 0
-        self._running: _Job | None = None
+        # What the worker runs now, and what the loop meant to interrupt; a future is an operation's identity.
+        self._running: asyncio.Future[Any] | None = None
+        self._interrupted: asyncio.Future[Any] | None = None
         self._in_transaction = False
-        self._left_in_flight = False
-        self._cursors: set[weakref.ref[sqlite3.Cursor]] = set()
+        # The lease's cursors. Only the newest is held, which the worker thread does anyway until its next job.
+        self._cursor: sqlite3.Cursor | None = None
+        self._older_cursors: set[weakref.ref[sqlite3.Cursor]] = set()
         self._file: tuple[str, int, int] | None = None
         self._former: weakref.ref[asyncio.Task[Any]] | None = None
+        self._suspect: asyncio.Task[Any] | None = None
         self.lease: Lessee | None = None
 
-    # -- seen from the worker thread
+    # -- in the worker thread
 
-    def begin(self, job: _Job) -> bool:
-        """Mark the job as running; False if it was cancelled or its lease is over, and must not run."""
-        with self._lock:
-            if job.future.cancelled() or job.lease is not self.lease:
-                return False
-            self._running = job
-            return True
-
-    def end(self, job: _Job) -> None:
-        """Note what the job left behind."""
-        with self._lock:
+    def _run(
+        self, future: asyncio.Future[Any], lease: Lessee, fn: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Any:
+        """Run one operation of a lease and note what it leaves behind; skip it if nobody wants it any more."""
+        if future.cancelled() or lease is not self.lease:
+            self._done += 1
+            raise PoolUsageError("the connection went back to the pool before this operation began")
+        self._running = future
+        try:
+            result = fn(*args, **kwargs)
+            if type(result) is sqlite3.Cursor:
+                if self._cursor is not result:
+                    self._track(result)
+                self._running = None
+                if self._interrupted is future:
+                    # Nobody gets this cursor. Left half-read, it would pass the interrupt on to the next statement.
+                    result.close()
+            return result
+        finally:
             self._running = None
-        self._note_transaction()
-        self._done += 1
+            self._note_transaction()
+            self._done += 1
 
-    def track(self, cursor: sqlite3.Cursor) -> None:
-        """Remember a cursor of this lease, weakly: a collected one is closed."""
-        if len(self._cursors) > 256:
-            self._cursors = {ref for ref in self._cursors if ref() is not None}
-        self._cursors.add(weakref.ref(cursor))
+    def _track(self, cursor: sqlite3.Cursor) -> None:
+        older = self._older_cursors
+        if self._cursor is not None:
+            older.add(weakref.ref(self._cursor))
+        self._cursor = cursor
+        if len(older) > 256:
+            self._older_cursors = {ref for ref in older if ref() is not None}
 
     def _note_transaction(self) -> None:
         try:
@@ -282,10 +270,8 @@ class AiosqliteLink:
         open_transaction = self._native.in_transaction
         if open_transaction:
             self._native.rollback()
-        self._cursors = set()
+        self._forget_cursors()
         self._note_transaction()
-        if self._left_in_flight:
-            return "in_flight"
         return "transaction" if open_transaction else "cursor" if half_read else None
 
     # -- seen from the event loop
@@ -299,57 +285,65 @@ class AiosqliteLink:
 
     async def _execute(self, fn: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         """Stands in for `aiosqlite.Connection._execute`."""
-        if not self._raw._running or self._raw._connection is None:
-            raise ValueError("Connection closed")
-        cursor = getattr(fn, "__self__", None)
-        if isinstance(cursor, sqlite3.Cursor) and weakref.ref(cursor) not in self._cursors:
+        lease = self.lease
+        if lease is None or self._suspect is not None or not self._thread_runs() or self._raw._connection is None:
+            self._refuse_misuse(fn)
+        owner = getattr(fn, "__self__", None)
+        if type(owner) is sqlite3.Cursor and owner is not self._cursor and weakref.ref(owner) not in self._older_cursors:
             return self._stale_cursor(fn)
-        self._refuse_stale_use()
-        job = _Job(self, fn, args, kwargs)
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._sent += 1
-        self._raw._tx.put_nowait((job.future, job))
+        self._put((future, partial(self._run, future, lease, fn, args, kwargs)))
         try:
-            result: R = await job.future
+            return await future
         except asyncio.CancelledError:
-            self._interrupt_if_harmless(job)
+            self._interrupt_if_harmless(future, owner)
             raise
-        return result
+
+    def _refuse_misuse(self, fn: Callable[..., Any]) -> None:
+        if self._raw._connection is None or not self._raw._running:
+            raise ValueError("Connection closed")  # as aiosqlite itself says it
+        if not self._thread_runs():
+            raise ConnectionBrokenError("the connection's worker thread is dead")
+        if self.lease is None:
+            if fn.__name__ == "close" and isinstance(getattr(fn, "__self__", None), sqlite3.Cursor):
+                return  # told apart later: closed with its lease already
+            raise PoolUsageError("this connection went back to the pool; acquire one to go on")
+        # Only positive evidence counts: a connection may be used by any task its holder gives it to.
+        if self._suspect is asyncio.current_task():
+            raise PoolUsageError("this task gave the connection back to the pool, which has lent it to another task")
 
     def _stale_cursor(self, fn: Callable[..., R]) -> R:
         if fn.__name__ == "close":
-            return None  # type: ignore[return-value]  # closed with its lease already
+            return None  # type: ignore[return-value]
         raise PoolUsageError("this cursor belongs to an earlier lease of its connection, which went back to the pool")
 
-    def _refuse_stale_use(self) -> None:
-        lease = self.lease
-        if lease is None:
-            raise PoolUsageError("this connection went back to the pool; acquire one to go on")
-        former = self._former
-        if former is not None and former() is asyncio.current_task() is not lease.task:
-            # Only positive evidence counts: connections may be used by any task their holder gives them to.
-            raise PoolUsageError("this task gave the connection back to the pool, which has lent it to another task")
-        if not self._thread.is_alive():
-            raise ConnectionBrokenError("the connection's worker thread is dead")
-
-    def _interrupt_if_harmless(self, job: _Job) -> None:
+    def _interrupt_if_harmless(self, future: asyncio.Future[Any], own: object) -> None:
         """Stop a cancelled statement, if nothing but that statement can be lost by it.
 
-        Inside a transaction an interrupt would silently roll back what was done before; with another cursor
-        half-read it would fail the next statement. Then it waits until the connection comes back.
+        Inside a transaction an interrupt would silently roll back what was done before. With another cursor
+        half-read, or another operation queued, it could hit the next statement. Then it waits for the return.
         """
-        own = getattr(job.fn, "__self__", None)
-        with self._lock:
-            if self._running is job and not self._in_transaction and all(each is own for each in self._half_read()):
-                self._native.interrupt()
+        self._interrupted = future  # before the check: the worker reads it after it stops running
+        alone = self._sent == self._done + 1 and not self._in_transaction
+        if alone and self._running is future and all(each is own for each in self._half_read()):
+            self._native.interrupt()
 
     def _half_read(self) -> list[sqlite3.Cursor]:
         """The cursors of this lease that still hold a statement; CPython lets go of it at the last row."""
-        cursors = [cursor for ref in tuple(self._cursors) if (cursor := ref()) is not None]
-        return [cursor for cursor in cursors if _holds_statement(cursor)]
+        cursors = [cursor for ref in tuple(self._older_cursors) if (cursor := ref()) is not None]
+        if self._cursor is not None:
+            cursors.append(self._cursor)
+        return [cursor for cursor in cursors if type(gc.get_referents(cursor)[-1]) is _STATEMENT]
+
+    def _forget_cursors(self) -> None:
+        self._cursor = None
+        if self._older_cursors:
+            self._older_cursors = set()
 
     def alive(self) -> bool:
         """Whether it is open and its worker runs."""
-        return self._raw._running and self._thread.is_alive()
+        return self._raw._running and self._thread_runs()
 
     def verify(self) -> None:
         """Raise if the worker is dead or the file on disk is no longer the one that was opened."""
@@ -370,45 +364,52 @@ class AiosqliteLink:
         self.verify()
         await self._in_worker(lambda: self._native.execute("SELECT 1").close())
 
-    def lend(self, lease: Lessee) -> None:
-        """Let operations through."""
+    def lend(self, lease: Lessee) -> bool:
+        """Let operations through, unless nobody is there to run them."""
+        if not self._raw._running or not self._thread_runs():
+            return False
         self.lease = lease
+        if self._former is not None:
+            former = self._former()
+            if former is not lease.task:
+                self._suspect = former
+        return True
 
     def settle(self) -> Awaitable[None] | bool:
         """Let nothing more through; with nothing in flight, open or half-read, that is all."""
-        lease = self.lease
+        lease, self.lease, self._suspect = self.lease, None, None
         if lease is not None and lease.task is not None:
             self._former = weakref.ref(lease.task)
-        self._left_in_flight = self._sent != self._done
-        if self._left_in_flight:
-            with self._lock:  # a queued job sees that its lease is over, or is the running one: never in between
-                self.lease = None
+        if self._sent != self._done or self._in_transaction or not self._raw._running:
             return False
-        self.lease = None
-        if self._in_transaction or not self._raw._running or (self._cursors and self._half_read()):
-            return False
-        if self._cursors:
-            self._cursors = set()
+        if self._cursor is not None:
+            if self._older_cursors:
+                if self._half_read():
+                    return False
+                self._older_cursors = set()
+            elif type(gc.get_referents(self._cursor)[-1]) is _STATEMENT:
+                return False
+            self._cursor = None
         return True
 
     async def reset(self, patience: float) -> RollbackCause | None:
         """Clean up in one job, behind all that was queued before; what runs is interrupted until it stops."""
         if not self.alive() or self._raw._connection is None:
             raise ConnectionBrokenError("the connection is closed or its worker thread is dead")
+        in_flight = self._sent != self._done
         done = self._post(self._clean_up)
-        async with asyncio.timeout(patience) as impatience:
+        async with asyncio.timeout(patience if in_flight else None) as impatience:
             await self._interrupt_in_flight(done)
             impatience.reschedule(None)
-            return await done
-        raise AssertionError  # unreachable: the block returns or raises
+            cause = await done
+        return "in_flight" if in_flight else cause
 
     async def _interrupt_in_flight(self, done: asyncio.Future[Any]) -> None:
         """Interrupt again and again: between two statements of one job an interrupt goes unheard."""
         pause = INTERRUPT_INTERVAL
         while self._sent != self._done:
-            with self._lock:
-                if self._running is not None:
-                    self._native.interrupt()
+            if self._running is not None:
+                self._native.interrupt()
             await asyncio.wait({done}, timeout=pause)
             pause = min(2 * pause, 0.05)
 
@@ -418,8 +419,7 @@ class AiosqliteLink:
             self.abandon()
             return
         done = asyncio.get_running_loop().create_future()
-        with self._lock:
-            self.lease = None
+        self.lease = None
         self._stop(done)
         await self._interrupt_in_flight(done)
         await done
@@ -428,10 +428,9 @@ class AiosqliteLink:
 
     def abandon(self) -> None:
         """Interrupt, and leave the closing to the worker."""
-        with self._lock:
-            self.lease = None
-            if self._running is not None:
-                self._native.interrupt()
+        self.lease = None
+        if self._running is not None:
+            self._native.interrupt()
         self._stop(None)
 
     def _stop(self, done: asyncio.Future[Any] | None) -> None:
@@ -465,8 +464,10 @@ class AiosqliteLink:
         return await self._post(fn)
 
 
-def _holds_statement(cursor: sqlite3.Cursor) -> bool:
-    return any(type(each) is _STATEMENT for each in gc.get_referents(cursor))
+def _liveness(thread: threading.Thread) -> Callable[[], bool]:
+    """The cheapest way to ask whether a thread still runs: asked with every operation, lest a caller hang on it."""
+    lock = getattr(thread, "_tstate_lock", None)  # until Python 3.12, where is_alive() takes ten times as long
+    return thread.is_alive if lock is None else lock.locked
 
 
 def _find_statement_type() -> type | None:
@@ -474,10 +475,10 @@ def _find_statement_type() -> type | None:
     connection = sqlite3.connect(":memory:")
     try:
         cursor = connection.execute("SELECT 1 UNION ALL SELECT 2")
-        held = [type(each) for each in gc.get_referents(cursor) if type(each).__name__ == "Statement"]
+        held = type(gc.get_referents(cursor)[-1])
         cursor.fetchall()
-        let_go = not any(type(each) in held for each in gc.get_referents(cursor))
-        return held[0] if held and let_go else None
+        let_go = type(gc.get_referents(cursor)[-1]) is not held
+        return held if held.__name__ == "Statement" and let_go else None
     finally:
         connection.close()
 

@@ -40,14 +40,16 @@ class Lease(Generic[C]):
     raised when it could not connect. Leaving rolls back what was not committed. Each lease serves one block.
     """
 
-    __slots__ = ("__weakref__", "_lender", "context", "label", "leak_told", "pooled", "since", "task")
+    __slots__ = ("_lender", "context", "label", "leak_told", "pooled", "since", "task")
+
+    # Set when the lease begins.
+    since: float
+    task: asyncio.Task[Any] | None
 
     def __init__(self, lender: Lender[C], label: str | None) -> None:
         self._lender = lender
         self.label = label
         self.pooled: PooledConnection[C] | None = None
-        self.since = 0.0
-        self.task: asyncio.Task[Any] | None = None
         self.context: contextvars.Context | None = None
         self.leak_told = False
 

@@ -90,46 +90,58 @@ class Lending(Generic[C]):
 
     def try_lend(self, lease: Lease[C]) -> C | None:
         """Lend at once if an idle connection is fresh."""
-        if _running_loop() is not self.loop:
+        loop = _running_loop()
+        if loop is not self.loop:
             self._enter()
-        now = self._clock()
-        pooled = self._stock.take_fresh(now)
-        if pooled is None:
+        slot = self._slots.take_idle()
+        if slot is None:
             return None
-        self._begin(lease, pooled, now)
+        pooled, now = slot.connection, self._clock()
+        if pooled is None or not self._stock.is_fresh(pooled, now) or not self._begin(lease, pooled, now):
+            self._slots.give_back(slot)  # for lend(), which takes it again and looks at it
+            return None
         if ConnectionAcquired in self._bus.handlers:
             lease.context = contextvars.copy_context()
             self._bus.emit(ConnectionAcquired(self._name, pooled.number, "idle", 0.0, label=lease.label))
         return pooled.raw
 
-    def _begin(self, lease: Lease[C], pooled: PooledConnection[C], now: float) -> None:
-        lease.pooled = pooled
+    def _begin(self, lease: Lease[C], pooled: PooledConnection[C], now: float) -> bool:
+        """Tie the lease to the connection; False if that turns out to be dead."""
         lease.since = now
-        lease.task = _current_task()
+        lease.task = _current_task(self.loop)
+        if not pooled.link.lend(lease):
+            return False
+        lease.pooled = pooled
         pooled.lease = lease
-        pooled.link.lend(lease)
         if self._leak_threshold is not None:
-            lease.leak_told = False
             self._timer.wake(now + self._leak_threshold)
+        return True
 
     async def lend(self, lease: Lease[C]) -> C:
         """Lend as soon as it can be done: queue, open or check, all within the one deadline."""
         attempt = _Attempt(self._clock(), lease.label)
         try:
-            slot = self._stock.take() or await self._queue(attempt)
-            if not self._stock.is_fresh(slot, self._clock()):
-                await self._prepare(slot, attempt)
+            pooled = await self._obtain(lease, attempt)
         except BaseException as error:
             self._tell_failure(attempt, error)
             raise
-        pooled = slot.connection
-        assert pooled is not None
-        now = self._clock()
-        self._begin(lease, pooled, now)
         if ConnectionAcquired in self._bus.handlers:
             lease.context = contextvars.copy_context()
-            self._bus.emit(self._acquired(attempt, pooled.number, now))
+            self._bus.emit(self._acquired(attempt, pooled.number, lease.since))
         return pooled.raw
+
+    async def _obtain(self, lease: Lease[C], attempt: _Attempt) -> PooledConnection[C]:
+        now = attempt.began
+        slot = self._stock.take()
+        if slot is not None:
+            ready = slot.connection is not None and self._stock.is_fresh(slot.connection, now)
+        else:
+            slot, ready = await self._queue(attempt), True  # handed over, so not idle for a moment
+            now = self._clock()
+        while (pooled := slot.connection) is None or not ready or not self._begin(lease, pooled, now):
+            await self._prepare(slot, attempt)
+            ready, now = True, self._clock()
+        return pooled
 
     def _acquired(self, attempt: _Attempt, connection: int, now: float) -> ConnectionAcquired:
         return ConnectionAcquired(

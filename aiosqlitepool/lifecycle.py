@@ -48,7 +48,6 @@ class PooledConnection(Generic[C]):
         "create_time",
         "created_at",
         "expires_at",
-        "fresh_until",
         "idle_since",
         "lease",
         "link",
@@ -72,7 +71,7 @@ class PooledConnection(Generic[C]):
         self.number = number
         self.raw = raw
         self.link = link
-        self.created_at = self.checked_at = self.idle_since = self.fresh_until = now
+        self.created_at = self.checked_at = self.idle_since = now
         self.create_time = now - began
         self.check_time = 0.0
         jitter = 1.0 - _JITTER * (number * _GOLDEN % 1.0)

@@ -64,55 +64,35 @@ class Stock(Generic[C]):
         self._idle_timeout = never if settings.idle_timeout is None else settings.idle_timeout
         check_after = never if settings.health_check_after is None else settings.health_check_after
         self._check_after = check_after
-        self._fresh_for = min(self._idle_timeout, check_after)
+        # How long an idle connection can be lent as it is.
+        self.fresh_for = min(self._idle_timeout, check_after)
 
     # -- taking and putting back
-
-    def take_fresh(self, now: float) -> PooledConnection[C] | None:
-        """Take an idle connection that can be lent as it is, or nothing."""
-        slot = self.slots.take_idle()
-        if slot is None:
-            return None
-        if self.is_fresh(slot, now):
-            return slot.connection
-        self.slots.give_back(slot)  # for the slow path, which takes it again and looks at it
-        return None
 
     def take(self) -> PooledSlot[C] | None:
         """Take an idle slot, else a vacant one, else nothing."""
         return self.slots.take_idle() or self.slots.take_vacant()
 
-    def is_fresh(self, slot: PooledSlot[C], now: float) -> bool:
-        """Whether a taken slot's connection can be lent without opening or checking anything."""
-        pooled = slot.connection
-        return pooled is not None and now < pooled.fresh_until and pooled.link.alive()
+    def is_fresh(self, pooled: PooledConnection[C], now: float) -> bool:
+        """Whether an idle connection can be lent without checking or replacing it."""
+        return now - pooled.idle_since < self.fresh_for and now < pooled.expires_at
 
     def put_back(self, slot: PooledSlot[C], now: float) -> None:
         """Give a taken slot back, dropping its connection if that is closed, expired or replaced on disk."""
         pooled = slot.connection
         if pooled is not None:
-            reason = self._reason_to_drop(pooled, now)
-            if reason is not None:
-                self.drop(slot, reason)
+            if self.closing or now >= pooled.expires_at:
+                self.drop(slot, "pool_closed" if self.closing else "lifetime")
+            # Under load nothing is ever idle long enough to be checked before lending: then it is done here.
+            elif now - pooled.checked_at >= self._check_after and not self.lifecycle.verify(pooled, now):
+                self.drop(slot, "unhealthy")
             else:
                 pooled.idle_since = now
-                pooled.fresh_until = min(now + self._fresh_for, pooled.expires_at)
-                due = min(now + self._idle_timeout, pooled.expires_at)
-                if due < self._timer.wake_at:
-                    self._timer.wake(due)
+                if now + self._idle_timeout < self._timer.wake_at or pooled.expires_at < self._timer.wake_at:
+                    self._timer.wake(min(now + self._idle_timeout, pooled.expires_at))
         self.slots.give_back(slot)
         if self.closing:
             self._note_all_back()
-
-    def _reason_to_drop(self, pooled: PooledConnection[C], now: float) -> CloseReason | None:
-        if self.closing:
-            return "pool_closed"
-        if now >= pooled.expires_at:
-            return "lifetime"
-        # Under load nothing is ever idle long enough to be checked before lending: then it is done here.
-        if now - pooled.checked_at >= self._check_after and not self.lifecycle.verify(pooled, now):
-            return "unhealthy"
-        return None
 
     def drop(self, slot: PooledSlot[C], reason: CloseReason) -> None:
         """Part a taken slot from its connection, which closes on its own; the empty slot need not wait for that."""
