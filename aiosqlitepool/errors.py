@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from .stats import Holder, PoolStats
 
-__all__ = ["PoolClosedError", "PoolConnectionAcquireTimeoutError", "PoolError", "PoolFullError", "PoolUsageError"]
+__all__ = [
+    "PoolClosedError",
+    "PoolConnectionAcquireTimeoutError",
+    "PoolError",
+    "PoolFullError",
+    "PoolUsageError",
+]
 
 
 class PoolError(Exception):

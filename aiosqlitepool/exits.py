@@ -19,9 +19,11 @@ class Exiting(Protocol):
 
     def abandon_at_exit(self) -> None:
         """Say what was left open and let it close by itself."""
+        ...
 
     def forked(self) -> None:
         """Be useless from now on: this is the child."""
+        ...
 
 
 _open: weakref.WeakSet[Exiting] = weakref.WeakSet()

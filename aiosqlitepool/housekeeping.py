@@ -19,6 +19,7 @@ class Kept(Protocol):
 
     def sweep(self) -> float:
         """Do what is due now; returns when the next thing will be (clock time, or infinity)."""
+        ...
 
 
 class Timer:
@@ -42,7 +43,8 @@ class Timer:
             self.stop()
             self.wake_at = when
             delay = max(0.0, when - self._clock())
-            self._handle = asyncio.get_running_loop().call_later(delay, Timer._sweep, weakref.ref(self))
+            self_ref: weakref.ref[Timer] = weakref.ref(self)
+            self._handle = asyncio.get_running_loop().call_later(delay, _sweep, self_ref)
 
     def stop(self) -> None:
         """Forget what was due."""
@@ -51,10 +53,15 @@ class Timer:
         self._handle = None
         self.wake_at = math.inf
 
-    @staticmethod
-    def _sweep(ref: weakref.ref[Timer]) -> None:
-        timer = ref()
-        kept = timer._kept() if timer is not None else None
-        if timer is not None and kept is not None:
-            timer._handle, timer.wake_at = None, math.inf
-            timer.wake(kept.sweep())
+    def fire(self) -> None:
+        """Sweep, and set the timer for what the sweep says comes next."""
+        self._handle, self.wake_at = None, math.inf
+        kept = self._kept()
+        if kept is not None:
+            self.wake(kept.sweep())
+
+
+def _sweep(ref: weakref.ref[Timer]) -> None:
+    timer = ref()
+    if timer is not None:
+        timer.fire()

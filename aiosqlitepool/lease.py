@@ -25,12 +25,15 @@ class Lender(Protocol[C]):
 
     def try_lend(self, lease: Lease[C]) -> C | None:
         """Lend at once if an idle connection is fresh."""
+        ...
 
     async def lend(self, lease: Lease[C]) -> C:
         """Lend as soon as it can be done."""
+        ...
 
     def take_back(self, lease: Lease[C]) -> Awaitable[None] | None:
         """End a lease: at once if nothing has to be awaited for it, else by awaiting what this returns."""
+        ...
 
 
 class Lease(Generic[C]):

@@ -161,17 +161,17 @@ class Lending(Generic[C]):
         kind, more = self._failure(error)
         if kind in self._bus.handlers:
             waited = self._clock() - attempt.began
-            self._bus.emit(kind(self._name, waited, self._slots.waiting, *more, label=attempt.label))
+            self._bus.emit(kind(self._name, waited, self._slots.waiting, label=attempt.label, **more))
 
     @staticmethod
-    def _failure(error: BaseException) -> tuple[type[Any], tuple[Any, ...]]:
+    def _failure(error: BaseException) -> tuple[Any, dict[str, Any]]:
         if isinstance(error, PoolConnectionAcquireTimeoutError):
-            return AcquireTimedOut, (error.holders,)
+            return AcquireTimedOut, {"holders": error.holders}
         if isinstance(error, asyncio.CancelledError):
-            return AcquireCancelled, ()
+            return AcquireCancelled, {}
         if isinstance(error, PoolFullError):
-            return AcquireRejected, ()
-        return AcquireFailed, (ErrorInfo.of(error),)
+            return AcquireRejected, {}
+        return AcquireFailed, {"error": ErrorInfo.of(error)}
 
     async def _queue(self, attempt: _Attempt) -> PooledSlot[C]:
         settings = self._settings
@@ -228,12 +228,13 @@ class Lending(Generic[C]):
         """Await a slot, or `None` for "too late".
 
         The one subtle place in the pool. A slot is handed over in two steps: the giver sets the future's result, and
-        some turns of the loop later the waiter runs and finds it. A cancellation can fall in between. Then the slot is
-        already this task's own, although this line raises: nobody else knows of it, and nobody else will ever give it
-        back. So the canceller's question is not "was I cancelled?" but "was I cancelled before or after the hand-over?".
-        Before, the future itself is cancelled (or was answered with an error or with "too late"), and leaving the
+        some turns of the loop later the waiter runs and finds it. A cancellation can fall in between. Then the slot
+        is already this task's own, although this line raises: nobody else knows of it, and nobody else will ever give
+        it back. So the question is not whether this task was cancelled, but on which side of the hand-over.
+
+        Before it, the future itself is cancelled (or was answered with an error or with "too late"), and leaving the
         queue is all there is to do; a giver that comes later finds the future done and goes on to the next waiter.
-        After, the future has a slot, which must go on to the next waiter at once, or that waiter sleeps for ever
+        After it, the future has a slot, which must go on to the next waiter at once, or that waiter sleeps for ever
         beside a connection that nobody uses. Either way the cancellation itself goes on its way untouched.
         """
         try:
@@ -274,7 +275,12 @@ class Lending(Generic[C]):
         if ConnectionReleased in self._bus.handlers:
             self._bus.emit(
                 ConnectionReleased(
-                    self._name, pooled.number, now - lease.since, lease.label, outcome is not True, lease.context
+                    self._name,
+                    pooled.number,
+                    now - lease.since,
+                    lease.label,
+                    outcome is not True,
+                    lease.context,
                 )
             )
         if late is not None and LeakReturned in self._bus.handlers:
@@ -287,7 +293,7 @@ class Lending(Generic[C]):
         return self._finish(pooled, lease.label, outcome)
 
     async def _reset(self, pooled: PooledConnection[C], label: str | None) -> None:
-        """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection may not be lost."""
+        """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection not lost."""
         await asyncio.shield(self._start_reset(pooled, label))
 
     def _start_reset(self, pooled: PooledConnection[C], label: str | None) -> asyncio.Task[CloseReason | None]:

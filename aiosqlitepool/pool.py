@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
 from types import TracebackType
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from . import exits
 from .bus import Detach, EventBus
@@ -44,8 +44,9 @@ class PoolState(Enum):
 class Subscriber(Protocol):
     """Something that wants a pool's events: it is shown the pool once and subscribes to what it needs."""
 
-    def attach(self, pool: SQLiteConnectionPool[Connection], /) -> Detach:
+    def attach(self, pool: SQLiteConnectionPool[Any], /) -> Detach:
         """Subscribe to `pool.events`; returns what ends it."""
+        ...
 
 
 class SQLiteConnectionPool(Generic[C]):

@@ -40,12 +40,15 @@ class Waiter(Protocol[T_contra]):
 
     def done(self) -> bool:
         """Whether it was answered or given up already."""
+        ...
 
     def set_result(self, result: T_contra, /) -> None:
         """Answer it."""
+        ...
 
     def set_exception(self, exception: BaseException, /) -> None:
         """Tell it that there will be no answer."""
+        ...
 
 
 class Slots(Generic[T]):

@@ -135,7 +135,10 @@ class Stock(Generic[C]):
         return False
 
     def _prepared(
-        self, slot: PooledSlot[C], claim: asyncio.Future[PooledSlot[C] | None] | None, task: asyncio.Task[None]
+        self,
+        slot: PooledSlot[C],
+        claim: asyncio.Future[PooledSlot[C] | None] | None,
+        task: asyncio.Task[None],
     ) -> None:
         error = PoolError("opening the connection was cancelled") if task.cancelled() else task.exception()
         if error is not None and slot.connection is not None:

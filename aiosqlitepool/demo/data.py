@@ -69,9 +69,45 @@ _INSERTS = {
     "likes": "INSERT INTO likes VALUES (?, ?)",
 }
 
-_FIRST = ("Ada", "Alan", "Barbara", "Claude", "Dennis", "Edsger", "Frances", "Grace", "Hedy", "John", "Ken", "Radia")
-_LAST = ("Allen", "Dijkstra", "Hopper", "Lamarr", "Liskov", "Lovelace", "Perlman", "Ritchie", "Shannon", "Turing")
-_WORDS = ("pools", "threads", "pages", "locks", "queues", "caches", "writers", "readers", "journals", "cursors", "rows")
+_FIRST = (
+    "Ada",
+    "Alan",
+    "Barbara",
+    "Claude",
+    "Dennis",
+    "Edsger",
+    "Frances",
+    "Grace",
+    "Hedy",
+    "John",
+    "Ken",
+    "Radia",
+)
+_LAST = (
+    "Allen",
+    "Dijkstra",
+    "Hopper",
+    "Lamarr",
+    "Liskov",
+    "Lovelace",
+    "Perlman",
+    "Ritchie",
+    "Shannon",
+    "Turing",
+)
+_WORDS = (
+    "pools",
+    "threads",
+    "pages",
+    "locks",
+    "queues",
+    "caches",
+    "writers",
+    "readers",
+    "journals",
+    "cursors",
+    "rows",
+)
 
 
 class DatabaseRefusedError(Exception):
@@ -103,9 +139,7 @@ class Size:
         return max(1, self.posts // 10)
 
     def __str__(self) -> str:
-        return (
-            f"{self.users:,} users, {self.posts:,} posts, {self.comments:,} comments, {self.likes:,} likes"
-        )
+        return f"{self.users:,} users, {self.posts:,} posts, {self.comments:,} comments, {self.likes:,} likes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +203,12 @@ def _recorded_scale(path: Path) -> float | None:
 
 
 def _fill(db: sqlite3.Connection, size: Size, progress: Progress) -> None:
-    tables = {"users": _users(size), "posts": _posts(size), "comments": _comments(size), "likes": _likes(size)}
+    tables = {
+        "users": _users(size),
+        "posts": _posts(size),
+        "comments": _comments(size),
+        "likes": _likes(size),
+    }
     total = sum(getattr(size, table) for table in (*tables, *(table for table, _ in _INDEXES)))
     done = 0
     for table, rows in tables.items():

@@ -199,9 +199,7 @@ async def _measure(run: Run, borrow: Borrow) -> None:
     run.ended = time.perf_counter()
 
 
-async def _drive(
-    workload: Workload, keys: Sequence[int], borrow: Borrow, note: Callable[[float], object]
-) -> None:
+async def _drive(workload: Workload, keys: Sequence[int], borrow: Borrow, note: Callable[[float], object]) -> None:
     pending = iter(keys)  # one for all workers: whoever is free takes the next
 
     async def work() -> None:

@@ -10,17 +10,12 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from heapq import nlargest
 
-from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBars
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 
-from ..events import ConnectionAcquired, event_types
 from .data import Progress
 from .load import Run, Summary
 

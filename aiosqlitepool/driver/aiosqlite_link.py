@@ -1,9 +1,8 @@
-"""What the pool needs of a driver, and all it knows about aiosqlite. The only file that touches a driver's insides.
+"""All that is known about aiosqlite: the only file that touches a driver's insides.
 
-A `Link` is the pool's hold on one connection. `PlainLink` is correct for any driver by being pessimistic: it rolls
-back on every return. `AiosqliteLink` watches each operation on its way to the connection's worker thread, and so
-knows without a round trip whether anything was left behind. If the installed aiosqlite does not look as expected,
-`link_to` falls back to the plain one.
+Every operation of an aiosqlite connection passes through one method on its way to one worker thread. Watching it there
+tells, without a round trip, whether something is still in flight, whether a transaction or a half-read cursor is
+open, and whether the thread is alive.
 """
 
 from __future__ import annotations
@@ -14,17 +13,19 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, TypeVar
 
 import aiosqlite
 import aiosqlite.core
 
-from .errors import PoolUsageError
-from .events import RollbackCause
+from ..errors import PoolUsageError
+from ..events import RollbackCause
+from .mailbox import Mailbox
+from .protocol import ConnectionBrokenError, Lessee
 
-__all__ = ["AiosqliteLink", "Connection", "ConnectionBrokenError", "Link", "PlainLink", "link_to", "prepare_to_await"]
+__all__ = ["INTERRUPT_PATIENCE", "KNOWS_AIOSQLITE", "AiosqliteLink", "prepare_to_await"]
 
 R = TypeVar("R")
 
@@ -32,144 +33,6 @@ R = TypeVar("R")
 # interrupt (waiting for another process's lock, or inside a Python function): replacing the connection is cheaper.
 INTERRUPT_INTERVAL: Final = 0.001
 INTERRUPT_PATIENCE: Final = 0.008
-
-
-@runtime_checkable
-class Connection(Protocol):
-    """The three methods a pooled connection must have."""
-
-    def execute(self, *args: Any, **kwargs: Any) -> Any:
-        """Run a statement; awaitable."""
-
-    def rollback(self) -> Any:
-        """Undo what was not committed; awaitable."""
-
-    def close(self) -> Any:
-        """Close the connection; awaitable."""
-
-
-class ConnectionBrokenError(Exception):
-    """A connection that must not be lent again, and why."""
-
-
-class Lessee(Protocol):
-    """What a link needs of a lease: its identity, and the task that took it."""
-
-    task: asyncio.Task[Any] | None
-
-
-class Link(Protocol):
-    """The pool's hold on one connection. Only the taker of its slot calls it."""
-
-    async def adopt(self) -> None:
-        """Get to know a connection fresh from its factory; raises if it cannot be pooled."""
-
-    def verify(self) -> None:
-        """Raise `ConnectionBrokenError` if it is dead or its file was replaced: no trip to the driver."""
-
-    async def check(self) -> None:
-        """Raise if the connection does not answer."""
-
-    def lend(self, lease: Lessee) -> bool:
-        """Begin a lease; False if the connection is dead and none began."""
-
-    def settle(self) -> Awaitable[None] | bool:
-        """End the lease. True if nothing is left to undo; False if `reset()` must do it, in any task;
-        or the rest of a rollback that began, for this very task to await."""
-
-    async def reset(self, patience: float) -> RollbackCause | None:
-        """Undo what the last lease left behind; returns what that was.
-
-        Raises if it cannot, or if a statement in flight does not stop within `patience` seconds.
-        """
-
-    async def close(self) -> None:
-        """Close, interrupting what runs."""
-
-    def abandon(self) -> None:
-        """Make it close by itself, without waiting. Safe from any thread, and without a running loop."""
-
-
-# ---------------------------------------------------------------------------------------------- any driver
-
-
-class PlainLink:
-    """A connection of which only the protocol is known."""
-
-    __slots__ = ("_raw",)
-
-    def __init__(self, raw: Connection) -> None:
-        self._raw = raw
-
-    async def adopt(self) -> None:
-        """Take it as it is."""
-
-    def verify(self) -> None:
-        """Nothing is known."""
-
-    async def check(self) -> None:
-        """Run `SELECT 1`."""
-        await self._raw.execute("SELECT 1")
-
-    def lend(self, lease: Lessee) -> bool:
-        """Nothing to note, and nothing is known that speaks against it."""
-        return True
-
-    def settle(self) -> Awaitable[None] | bool:
-        """Start the rollback; most drivers need no second step when there is nothing to undo."""
-        steps = self._raw.rollback().__await__()
-        try:
-            waits_for = next(steps)
-        except StopIteration:
-            return True
-        except Exception as error:
-            return _raise(error)
-        return _Resumed(steps, waits_for)
-
-    async def reset(self, patience: float) -> RollbackCause | None:
-        """Roll back. Whether there was anything to undo cannot be known."""
-        await self._raw.rollback()
-        return None
-
-    async def close(self) -> None:
-        """Close it."""
-        await self._raw.close()
-
-    def abandon(self) -> None:
-        """Nothing can be done without its loop."""
-
-
-async def _raise(error: Exception) -> None:
-    raise error
-
-
-class _Resumed:
-    """The rest of an awaitable whose first step has been taken already, for the same task to await.
-
-    Taking the first step by hand is what makes a release that need not wait cost no task and no timer.
-    """
-
-    __slots__ = ("_steps", "_waits_for")
-
-    def __init__(self, steps: Generator[Any, Any, Any], waits_for: Any) -> None:
-        self._steps = steps
-        self._waits_for = waits_for
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        waits_for = self._waits_for
-        while True:
-            try:
-                try:
-                    value = yield waits_for
-                except BaseException as error:
-                    waits_for = self._steps.throw(error)
-                else:
-                    waits_for = self._steps.send(value)
-            except StopIteration:
-                return
-
-
-# ---------------------------------------------------------------------------------------------- aiosqlite
 
 
 class AiosqliteLink:
@@ -188,6 +51,7 @@ class AiosqliteLink:
         "_former",
         "_in_transaction",
         "_interrupted",
+        "_mailbox",
         "_native",
         "_older_cursors",
         "_put",
@@ -207,6 +71,7 @@ class AiosqliteLink:
         self._raw = raw
         self._native: sqlite3.Connection = native
         self._put = raw._tx.put_nowait
+        self._mailbox = Mailbox.of(asyncio.get_running_loop())
         self._thread: threading.Thread = raw._thread
         self._thread_runs = _liveness(raw._thread)
         # Operations handed to the worker and finished by it, ever; the worker is idle when they are equal.
@@ -226,28 +91,34 @@ class AiosqliteLink:
 
     # -- in the worker thread
 
-    def _run(
-        self, future: asyncio.Future[Any], lease: Lessee, fn: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Any:
+    def _run(self, future: asyncio.Future[Any], lease: Lessee, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         """Run one operation of a lease and note what it leaves behind; skip it if nobody wants it any more."""
+        result: Any = None
+        error: BaseException | None = None
         if future.cancelled() or lease is not self.lease:
-            self._done += 1
-            raise PoolUsageError("the connection went back to the pool before this operation began")
-        self._running = future
-        try:
-            result = fn(*args, **kwargs)
-            if type(result) is sqlite3.Cursor:
-                if self._cursor is not result:
-                    self._track(result)
-                self._running = None
-                if self._interrupted is future:
-                    # Nobody gets this cursor. Left half-read, it would pass the interrupt on to the next statement.
-                    result.close()
-            return result
-        finally:
+            error = PoolUsageError("the connection went back to the pool before this operation began")
+        else:
+            self._running = future
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as raised:
+                error = raised
             self._running = None
-            self._note_transaction()
-            self._done += 1
+            if type(result) is sqlite3.Cursor:
+                self._note_cursor(future, result)
+            try:
+                self._in_transaction = self._native.in_transaction
+            except sqlite3.ProgrammingError:  # the lease closed its connection itself
+                self._in_transaction = False
+        self._done += 1
+        self._mailbox.post(future, result, error)
+
+    def _note_cursor(self, future: asyncio.Future[Any], cursor: sqlite3.Cursor) -> None:
+        if self._cursor is not cursor:
+            self._track(cursor)
+        if self._interrupted is future:
+            # Nobody gets this cursor. Left half-read, it would pass the interrupt on to the next statement.
+            cursor.close()
 
     def _track(self, cursor: sqlite3.Cursor) -> None:
         older = self._older_cursors
@@ -257,12 +128,6 @@ class AiosqliteLink:
         if len(older) > 256:
             self._older_cursors = {ref for ref in older if ref() is not None}
 
-    def _note_transaction(self) -> None:
-        try:
-            self._in_transaction = self._native.in_transaction
-        except sqlite3.ProgrammingError:  # the lease closed its connection itself
-            self._in_transaction = False
-
     def _clean_up(self) -> RollbackCause | None:
         half_read = self._half_read()
         for cursor in half_read:
@@ -271,7 +136,7 @@ class AiosqliteLink:
         if open_transaction:
             self._native.rollback()
         self._forget_cursors()
-        self._note_transaction()
+        self._in_transaction = self._native.in_transaction
         return "transaction" if open_transaction else "cursor" if half_read else None
 
     # -- seen from the event loop
@@ -285,36 +150,39 @@ class AiosqliteLink:
 
     async def _execute(self, fn: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         """Stands in for `aiosqlite.Connection._execute`."""
+        owner = getattr(fn, "__self__", None)
+        if (
+            type(owner) is sqlite3.Cursor
+            and owner is not self._cursor
+            and weakref.ref(owner) not in self._older_cursors
+        ):
+            return self._stale_cursor(fn)
         lease = self.lease
         if lease is None or self._suspect is not None or not self._thread_runs() or self._raw._connection is None:
-            self._refuse_misuse(fn)
-        owner = getattr(fn, "__self__", None)
-        if type(owner) is sqlite3.Cursor and owner is not self._cursor and weakref.ref(owner) not in self._older_cursors:
-            return self._stale_cursor(fn)
+            lease = self._lease_unless_misused()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._sent += 1
-        self._put((future, partial(self._run, future, lease, fn, args, kwargs)))
+        self._put((None, partial(self._run, future, lease, fn, args, kwargs)))
         try:
             return await future
         except asyncio.CancelledError:
             self._interrupt_if_harmless(future, owner)
             raise
 
-    def _refuse_misuse(self, fn: Callable[..., Any]) -> None:
+    def _lease_unless_misused(self) -> Lessee:
         if self._raw._connection is None or not self._raw._running:
             raise ValueError("Connection closed")  # as aiosqlite itself says it
         if not self._thread_runs():
             raise ConnectionBrokenError("the connection's worker thread is dead")
         if self.lease is None:
-            if fn.__name__ == "close" and isinstance(getattr(fn, "__self__", None), sqlite3.Cursor):
-                return  # told apart later: closed with its lease already
             raise PoolUsageError("this connection went back to the pool; acquire one to go on")
         # Only positive evidence counts: a connection may be used by any task its holder gives it to.
-        if self._suspect is asyncio.current_task():
+        if self._suspect is not None and self._suspect is asyncio.current_task():
             raise PoolUsageError("this task gave the connection back to the pool, which has lent it to another task")
+        return self.lease
 
     def _stale_cursor(self, fn: Callable[..., R]) -> R:
-        if fn.__name__ == "close":
+        if fn.__name__ == "close":  # it was closed with its lease
             return None  # type: ignore[return-value]
         raise PoolUsageError("this cursor belongs to an earlier lease of its connection, which went back to the pool")
 
@@ -423,7 +291,7 @@ class AiosqliteLink:
         self._stop(done)
         await self._interrupt_in_flight(done)
         await done
-        while self._thread.is_alive():
+        while self._thread.is_alive():  # noqa: ASYNC110 - a thread's end wakes nobody
             await asyncio.sleep(INTERRUPT_INTERVAL)
 
     def abandon(self) -> None:
@@ -448,12 +316,12 @@ class AiosqliteLink:
     def _identify(self) -> tuple[str, int, int] | None:
         cursor = self._native.cursor()
         cursor.row_factory = None
-        path = next((row[2] for row in cursor.execute("PRAGMA database_list").fetchall() if row[0] == 0), None)
+        path = str(cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()[0] or "")
         try:
-            found = os.stat(path) if path else None
-        except OSError:  # a name of a virtual file system, not of a file
+            found = os.stat(path)
+        except OSError:  # in memory, or a name of a virtual file system
             return None
-        return None if found is None else (path, found.st_dev, found.st_ino)
+        return (path, found.st_dev, found.st_ino)
 
     def _post(self, fn: Callable[[], R]) -> asyncio.Future[R]:
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
@@ -497,17 +365,10 @@ def knows_aiosqlite() -> bool:
     )
 
 
-_KNOWS_AIOSQLITE: Final = knows_aiosqlite()
-
-
-def link_to(raw: Connection) -> Link:
-    """The best link there is for this connection."""
-    if _KNOWS_AIOSQLITE and isinstance(raw, aiosqlite.Connection):
-        return AiosqliteLink(raw)
-    return PlainLink(raw)
+KNOWS_AIOSQLITE: Final = knows_aiosqlite()
 
 
 def prepare_to_await(made: object) -> None:
     """Let a worker thread not outlive its program; possible only before the connection is awaited."""
-    if _KNOWS_AIOSQLITE and isinstance(made, aiosqlite.Connection) and not made._thread.is_alive():
+    if KNOWS_AIOSQLITE and isinstance(made, aiosqlite.Connection) and not made._thread.is_alive():
         made._thread.daemon = True

@@ -1,0 +1,29 @@
+"""The pool's hold on a connection: a plain one for any driver, a watchful one for aiosqlite.
+
+If the installed aiosqlite does not look as expected, its connections get the plain one too.
+"""
+
+import aiosqlite
+
+from .aiosqlite_link import INTERRUPT_PATIENCE, KNOWS_AIOSQLITE, AiosqliteLink, prepare_to_await
+from .plain import PlainLink
+from .protocol import Connection, ConnectionBrokenError, Link
+
+__all__ = [
+    "INTERRUPT_PATIENCE",
+    "KNOWS_AIOSQLITE",
+    "AiosqliteLink",
+    "Connection",
+    "ConnectionBrokenError",
+    "Link",
+    "PlainLink",
+    "link_to",
+    "prepare_to_await",
+]
+
+
+def link_to(raw: Connection) -> Link:
+    """The best link there is for this connection."""
+    if KNOWS_AIOSQLITE and isinstance(raw, aiosqlite.Connection):
+        return AiosqliteLink(raw)
+    return PlainLink(raw)
