@@ -151,6 +151,11 @@ class Run:
         return f"{self.workload.title}, {'without' if self.watch is None else 'with'} pool"
 
     @property
+    def under_way(self) -> bool:
+        """Whether it is being measured now."""
+        return self.began is not None and self.ended is None
+
+    @property
     def rate(self) -> float:
         """Requests per second so far, or in all once it has ended."""
         if self.began is None:

@@ -77,10 +77,10 @@ def _building_in_lines(console: Console) -> Progress:
 async def watching(console: Console, runs: Sequence[Run]) -> AsyncIterator[None]:
     """Show all runs while they are under way, one after the other."""
     if not _is_lively(console):
-        async with _repeating(_lines_of(console, runs)):
+        async with _repeating(_lines(console, runs), runs):
             yield
         return
-    # No thread of rich's own: the board is drawn between the requests, and both ways of running bear the same cost.
+    # No thread of rich's own: the board is drawn between requests, at the same cost to both ways of running.
     with Live(console=console, auto_refresh=False) as live:
         async with _repeating(lambda: live.update(_board(console, runs), refresh=True), runs):
             yield
@@ -104,3 +104,108 @@ async def _repeating(show: Callable[[], object], runs: Sequence[Run]) -> AsyncIt
         with suppress(asyncio.CancelledError):
             await looking
         show()
+
+
+def _lines(console: Console, runs: Sequence[Run]) -> Callable[[], None]:
+    untold, told_at = list(runs), time.monotonic()
+
+    def show() -> None:
+        nonlocal told_at
+        while untold and (untold[0].ended is not None or untold[0].under_way and time.monotonic() - told_at >= _LINE):
+            told_at = time.monotonic()
+            console.print(_line(untold[0]), soft_wrap=True)
+            if untold[0].ended is None:
+                break
+            untold.pop(0)
+
+    return show
+
+
+def _line(run: Run) -> str:
+    done, total = len(run.latencies), len(run.workload.keys)
+    line = f"{run.title}: {done:,} of {total:,} {run.workload.unit}, {run.rate:,.0f} per second"
+    if run.watch is None:
+        return line
+    used, idle, waiting, wait = _levels(run)
+    return f"{line}; {used} used, {idle} idle, {waiting} waiting, P99 wait {wait}"
+
+
+def _levels(run: Run) -> tuple[str, str, str, str]:
+    watch = run.watch
+    if watch is None or watch.stats is None:
+        return "-", "-", "-", "-"
+    stats = watch.stats
+    return str(stats.used), str(stats.idle), str(stats.waiting), f"{1000 * watch.p99_wait():.1f} ms"
+
+
+def _board(console: Console, runs: Sequence[Run]) -> Table:
+    board = Table(box=None, padding=(0, 2, 0, 0), width=min(_WIDEST, console.width), header_style="dim")
+    board.add_column("")
+    board.add_column("", ratio=1, min_width=4)
+    for heading in ("done", "per s", "used", "idle", "waiting", "P99 wait"):
+        board.add_column(heading, justify="right", no_wrap=True)
+    for run in runs:
+        done, total = len(run.latencies), len(run.workload.keys)
+        bar = ProgressBar(total=total, completed=done)
+        style = "bold" if run.under_way else "" if run.ended is not None else "dim"
+        board.add_row(run.title, bar, f"{done:,}", f"{run.rate:,.0f}", *_levels(run), style=style)
+    return board
+
+
+# ------------------------------------------------------------------------------------------------- when it is over
+
+
+def print_comparison(console: Console, without: Run, pooled: Run) -> None:
+    """Print what one workload came to without and with the pool, and by how much the pool improved it."""
+    workload, before, after = without.workload, without.summary(), pooled.summary()
+    table = _table(f"{workload.title}: {len(workload.keys):,} {workload.unit}, {workload.workers:,} workers")
+    table.add_column("")
+    for heading in ("without pool", "with pool", "improvement"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    faster = after.rate / before.rate
+    table.add_row(f"{workload.unit} per second", f"{before.rate:,.1f}", f"{after.rate:,.1f}", f"{faster:.1f} x")
+    for name, latency in _LATENCIES.items():
+        old, new = latency(before), latency(after)
+        table.add_row(name, f"{old:,.2f}", f"{new:,.2f}", f"{old / new:.1f} x")
+    console.print(table)
+
+
+def print_events(console: Console, runs: Sequence[Run]) -> None:
+    """Print how often the pool of each run told which event, in the order in which events are defined."""
+    pooled = [(run, run.watch.counts) for run in runs if run.watch is not None]
+    table = _table("What the pools did, warm-up included")
+    table.add_column("event")
+    for run, _ in pooled:
+        table.add_column(run.workload.title, justify="right")
+    for name in (kind.name for kind in event_types()):
+        if any(counts[name] for _, counts in pooled):
+            table.add_row(name, *(f"{counts[name]:,}" for _, counts in pooled))
+    console.print(table)
+
+
+def print_slowest(console: Console, runs: Sequence[Run]) -> None:
+    """Print the acquisitions that waited longest, and for whom."""
+    acquired = [event for run in runs if run.watch is not None for event in run.watch.slowest if event.wait_time]
+    if not acquired:
+        console.print("No acquisition had to wait.")
+        return
+    table = _table("The slowest acquisitions")
+    table.add_column("waited, ms", justify="right")
+    table.add_column("for what")
+    table.add_column("in front", justify="right")
+    table.add_column("waited for, and how long they had held")
+    for event in nlargest(_SLOWEST, acquired, key=lambda each: each.wait_time):
+        table.add_row(f"{1000 * event.wait_time:.2f}", event.label, str(event.pending), _waited_for(event))
+    console.print(table)
+
+
+def _waited_for(event: ConnectionAcquired) -> str:
+    if event.path != "queued":
+        return "a new connection" if event.path == "new" else "a health check"
+    named = [f"{holder.label}, {1000 * holder.held:.1f} ms" for holder in event.waited_for[:_HOLDERS]]
+    rest = len(event.waited_for) - len(named)
+    return "; ".join(named) + (f"; {rest} more" if rest > 0 else "")
+
+
+def _table(title: str) -> Table:
+    return Table(title=f"\n{title}", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", min_width=60)
