@@ -43,11 +43,13 @@ class PooledConnection(Generic[C]):
     """A connection and what the pool notes about it. All times are readings of the pool's clock."""
 
     __slots__ = (
+        "_check_after",
         "check_time",
         "checked_at",
         "create_time",
         "created_at",
         "expires_at",
+        "good_until",
         "idle_since",
         "lease",
         "link",
@@ -65,18 +67,26 @@ class PooledConnection(Generic[C]):
         *,
         began: float,
         now: float,
-        lifetime: float | None,
+        settings: PoolSettings,
     ) -> None:
         self.slot = slot
         self.number = number
         self.raw = raw
         self.link = link
-        self.created_at = self.checked_at = self.idle_since = now
+        self.created_at = self.idle_since = now
         self.create_time = now - began
         self.check_time = 0.0
         jitter = 1.0 - _JITTER * (number * _GOLDEN % 1.0)
+        lifetime = settings.max_lifetime
         self.expires_at = math.inf if lifetime is None else now + lifetime * jitter
+        self._check_after = math.inf if settings.health_check_after is None else settings.health_check_after
+        self.checked(now)
         self.lease: Lease[C] | None = None
+
+    def checked(self, now: float) -> None:
+        """Note that it was found well, and until when nobody need look at it when it comes back."""
+        self.checked_at = now
+        self.good_until = min(self.expires_at, now + self._check_after)
 
     def __repr__(self) -> str:
         return f"<connection {self.number}>"
@@ -120,8 +130,8 @@ class Lifecycle(Generic[C]):
             raise
         self._opened += 1
         self.last_failure = None
-        lifetime = self._settings.max_lifetime
-        pooled = PooledConnection(slot, self._opened, raw, link, began=began, now=self._clock(), lifetime=lifetime)
+        now = self._clock()
+        pooled = PooledConnection(slot, self._opened, raw, link, began=began, now=now, settings=self._settings)
         self.connections[id(raw)] = pooled
         return pooled
 
@@ -149,7 +159,7 @@ class Lifecycle(Generic[C]):
             await link.adopt()
         except BaseException:
             # The caller never sees this connection, so nobody else could close it.
-            closing = asyncio.ensure_future(raw.close())
+            closing = _quietly(raw.close())
             await asyncio.wait({closing}, timeout=self._settings.operation_timeout)
             raise
         return link
@@ -163,7 +173,7 @@ class Lifecycle(Generic[C]):
         except Exception as error:
             self.tell_unhealthy(pooled, error)
             return False
-        pooled.checked_at = self._clock()
+        pooled.checked(self._clock())
         pooled.check_time = pooled.checked_at - began
         return True
 
@@ -174,7 +184,7 @@ class Lifecycle(Generic[C]):
         except Exception as error:
             self.tell_unhealthy(pooled, error)
             return False
-        pooled.checked_at = now
+        pooled.checked(now)
         return True
 
     def tell_unhealthy(self, pooled: PooledConnection[C], error: Exception) -> None:
@@ -217,7 +227,7 @@ class Lifecycle(Generic[C]):
     async def close(self, pooled: PooledConnection[C], reason: CloseReason) -> None:
         """Close within `operation_timeout`; past that the driver is left to finish by itself. Never raises."""
         self._condemned += 1
-        closing = asyncio.ensure_future(pooled.link.close())
+        closing = _quietly(pooled.link.close())
         try:
             # Not wait_for: a driver that swallows the cancellation would hold the pool past its deadline.
             await asyncio.wait({closing}, timeout=self._settings.operation_timeout)
@@ -239,3 +249,10 @@ class Lifecycle(Generic[C]):
         if ConnectionClosed in self._bus.handlers:
             age = self._clock() - pooled.created_at
             self._bus.emit(ConnectionClosed(self._name, pooled.number, reason, age))
+
+
+def _quietly(closing: Awaitable[None]) -> asyncio.Future[None]:
+    """Run to the end, also if nobody waits that long; a failure is not one that nobody looked at."""
+    future = asyncio.ensure_future(closing)
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future

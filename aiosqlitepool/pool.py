@@ -156,8 +156,7 @@ class SQLiteConnectionPool(Generic[C]):
 
         Raises the driver's exception if they cannot be opened, and `PoolClosedError` after `close()`.
         """
-        if asyncio.get_running_loop() is not self._lending.loop:
-            self._enter()
+        self._enter()
         await self._stock.filled()
 
     async def close(self, timeout: float | None = None) -> None:
@@ -208,12 +207,16 @@ class SQLiteConnectionPool(Generic[C]):
             )
         if self._state is not PoolState.UNOPENED and self._state is not PoolState.OPEN:
             raise PoolClosedError(f"pool {self.name!r} is {self._state.value}")
-        if self._state is PoolState.OPEN:
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            return
+        if self._loop is not None:
             raise PoolUsageError(
                 f"pool {self.name!r} belongs to another event loop; close it there before that loop ends, and make a "
                 "pool of its own for each loop"
             )
-        self._loop = self._lending.loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._lending.start()
         self._state = PoolState.OPEN
         exits.watch(self)
         if PoolOpened in self._bus.handlers:
@@ -223,7 +226,7 @@ class SQLiteConnectionPool(Generic[C]):
 
     def _stop_lending(self) -> None:
         self._state = PoolState.CLOSING
-        self._lending.loop = None
+        self._lending.stop()
         self._timer.stop()
         self._stock.close_idle(PoolClosedError(f"pool {self.name!r} closed while its caller waited"))
 
@@ -245,7 +248,7 @@ class SQLiteConnectionPool(Generic[C]):
 
     def _end(self, abandoned: int) -> None:
         self._state = PoolState.CLOSED
-        self._lending.loop = None
+        self._lending.stop()
         exits.forget(self)
         if PoolClosed in self._bus.handlers:
             self._bus.emit(PoolClosed(self.name, abandoned))
@@ -266,7 +269,7 @@ class SQLiteConnectionPool(Generic[C]):
     def forked(self) -> None:
         """Become useless (called in a forked child)."""
         self._state = PoolState.FORKED
-        self._lending.loop = None
+        self._lending.stop()
 
     def __del__(self) -> None:
         self.abandon_at_exit()

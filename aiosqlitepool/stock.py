@@ -63,7 +63,6 @@ class Stock(Generic[C]):
         never = math.inf
         self._idle_timeout = never if settings.idle_timeout is None else settings.idle_timeout
         check_after = never if settings.health_check_after is None else settings.health_check_after
-        self._check_after = check_after
         # How long an idle connection can be lent as it is.
         self.fresh_for = min(self._idle_timeout, check_after)
 
@@ -73,26 +72,38 @@ class Stock(Generic[C]):
         """Take an idle slot, else a vacant one, else nothing."""
         return self.slots.take_idle() or self.slots.take_vacant()
 
-    def is_fresh(self, pooled: PooledConnection[C], now: float) -> bool:
-        """Whether an idle connection can be lent without checking or replacing it."""
-        return now - pooled.idle_since < self.fresh_for and now < pooled.expires_at
-
     def put_back(self, slot: PooledSlot[C], now: float) -> None:
-        """Give a taken slot back, dropping its connection if that is closed, expired or replaced on disk."""
+        """Give a taken slot back, dropping its connection if that is expired, replaced on disk, or the pool closes."""
+        pooled = slot.connection
+        if pooled is None or now >= pooled.good_until or self.closing:
+            self._put_back_after_a_look(slot, now)
+            return
+        pooled.idle_since = now
+        if now + self._idle_timeout < self._timer.wake_at:
+            self._timer.wake(now + self._idle_timeout)
+        self.slots.give_back(slot)
+
+    def _put_back_after_a_look(self, slot: PooledSlot[C], now: float) -> None:
         pooled = slot.connection
         if pooled is not None:
-            if self.closing or now >= pooled.expires_at:
-                self.drop(slot, "pool_closed" if self.closing else "lifetime")
+            pooled.idle_since = now
+            if self.closing:
+                self.drop(slot, "pool_closed")
+            elif now >= pooled.expires_at:
+                self.drop(slot, "lifetime")
             # Under load nothing is ever idle long enough to be checked before lending: then it is done here.
-            elif now - pooled.checked_at >= self._check_after and not self.lifecycle.verify(pooled, now):
+            elif not self.lifecycle.verify(pooled, now):
                 self.drop(slot, "unhealthy")
-            else:
-                pooled.idle_since = now
-                if now + self._idle_timeout < self._timer.wake_at or pooled.expires_at < self._timer.wake_at:
-                    self._timer.wake(min(now + self._idle_timeout, pooled.expires_at))
+            self._timer.wake(min(now + self._idle_timeout, pooled.expires_at))
+        self._give_back(slot)
+
+    def _give_back(self, slot: PooledSlot[C]) -> None:
         self.slots.give_back(slot)
         if self.closing:
             self._note_all_back()
+        elif self._settings.min_size and self.size_is_short():
+            self._refill_at = min(self._refill_at, self._clock())
+            self._timer.wake(self._refill_at)
 
     def drop(self, slot: PooledSlot[C], reason: CloseReason) -> None:
         """Part a taken slot from its connection, which closes on its own; the empty slot need not wait for that."""
@@ -100,9 +111,6 @@ class Stock(Generic[C]):
         if pooled is not None:
             slot.connection = None
             self.spawn(self.lifecycle.close(pooled, reason), name="close")
-            if self.size_is_short():
-                self._refill_at = min(self._refill_at, self._clock())
-                self._timer.wake(self._refill_at)
 
     # -- preparing
 
@@ -120,6 +128,7 @@ class Stock(Generic[C]):
         if slot.connection is not None and await self._still_good(slot, slot.connection):
             return
         slot.connection = await self.lifecycle.open(slot)
+        self._timer.wake(slot.connection.expires_at)
         self.lifecycle.tell_created(slot.connection)
 
     async def _still_good(self, slot: PooledSlot[C], pooled: PooledConnection[C]) -> bool:
@@ -156,20 +165,27 @@ class Stock(Generic[C]):
 
     def sweep(self, now: float) -> float:
         """Close what stood idle too long or lived too long, refill to `min_size`; returns when to look again."""
-        due = math.inf
         for slot in self.slots.idle_slots():
             pooled = slot.connection
             assert pooled is not None
-            idle_until = pooled.idle_since + self._idle_timeout
-            if now < idle_until and now < pooled.expires_at:
-                due = min(due, idle_until, pooled.expires_at)
-            elif self.slots.take_this(slot):
-                if now >= idle_until:
+            stale = now - pooled.idle_since >= self._idle_timeout
+            if (stale or now >= pooled.expires_at) and self.slots.take_this(slot):
+                if stale:
                     self._replace_idle(slot, pooled, now)
                 else:
                     self.drop(slot, "lifetime")
-                self.slots.give_back(slot)
-        return min(due, self._refill(now))
+                self._give_back(slot)
+        return min(self._refill(now), self._next_end(now))
+
+    def _next_end(self, now: float) -> float:
+        """When the next connection will have been idle or alive for too long."""
+        connections = [slot.connection for slot in self.slots.all if slot.connection is not None]
+        idle = [slot.connection for slot in self.slots.idle_slots() if slot.connection is not None]
+        return min(
+            # Lent ones too, which are not looked at when they come back in time; but not if they are late already.
+            min((pooled.expires_at for pooled in connections if pooled.expires_at > now), default=math.inf),
+            min((pooled.idle_since + self._idle_timeout for pooled in idle), default=math.inf),
+        )
 
     def _replace_idle(self, slot: PooledSlot[C], pooled: PooledConnection[C], now: float) -> None:
         self.drop(slot, "idle")

@@ -1,4 +1,4 @@
-"""The demo's command line: its arguments, and the order of what happens.
+"""The demo's command line: its arguments, and the order in which things happen.
 
 Imports rich, by way of `report`, only once the arguments are known to be right.
 """
@@ -32,21 +32,122 @@ _INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo and return its exit code: 0, 1 if the database failed, 2 for a wrong call, 130 after Ctrl-C."""
+    options = _parser().parse_args(argv)
     try:
-        options = _parser().parse_args(argv)
-        return _run(options)
+        _demonstrate(options)
     except KeyboardInterrupt:
         return _fail("interrupted", _INTERRUPTED)
     except DatabaseRefusedError as error:
-        return _fail(f"argument --path: cannot use {options.path!r}: {error}", 2)
+        return _fail(f"argument --path: cannot use {str(options.path)!r}: {error}", 2)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "rich":
             raise
         return _fail("it needs rich; install it with: pip install 'aiosqlitepool[demo]'", 2)
     except (OSError, sqlite3.Error) as error:
         return _fail(str(error), 1)
+    return 0
 
 
 def _fail(message: str, code: int) -> int:
     print(f"{_PROGRAM}: error: {message}", file=sys.stderr)
     return code
+
+
+# -- arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=_PROGRAM,
+        description="Build a real SQLite database and use it without and with a pool, side by side.",
+        epilog="Scale 1.0 is 1.2 million users, 120 thousand posts, 6 million comments and 12 million likes.",
+    )
+    add, count = parser.add_argument, _count
+    add("--scale", type=_scale, metavar="F", help=f"size of the database (default: {DEFAULT_SCALE})")
+    add("--path", type=Path, metavar="FILE", help="use this demo database, built if need be, and keep it")
+    add("--keep", action="store_true", help="keep the temporary database, too, and tell where it is")
+    add("--pool-size", type=count, default=5, metavar="N", help="connections at most (default: %(default)s)")
+    add("--requests", type=count, default=1_000, metavar="N", help="user pages to serve (default: %(default)s)")
+    add("--workers", type=count, default=100, metavar="N", help="workers that serve them (default: %(default)s)")
+    add("--selects", type=count, default=10_000, metavar="N", help="rows to select (default: %(default)s)")
+    add("--select-workers", type=count, default=5, metavar="N", help="workers that do (default: %(default)s)")
+    return parser
+
+
+def _scale(text: str) -> float:
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = 0.0
+    if not _SMALLEST <= scale <= _LARGEST:  # so written, because no comparison with NaN is true
+        raise argparse.ArgumentTypeError(f"must be a number from {_SMALLEST} to {_LARGEST:g}, not {text!r}")
+    return scale
+
+
+def _count(text: str) -> int:
+    try:
+        count = int(text)
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return count
+
+
+# -- what happens
+
+
+def _demonstrate(options: argparse.Namespace) -> None:
+    from . import report
+
+    began = time.monotonic()
+    console = report.console_for_stdout()
+    with _database(options, lambda path: _prepared(console, path, options.scale)) as database:
+        workloads = (
+            user_pages(database.size, options.requests, options.workers),
+            select_users(database.size, options.selects, options.select_workers),
+        )
+        runs = [Run(workload, watch) for workload in workloads for watch in (None, Watch())]
+        asyncio.run(_execute_all(console, runs, database.path, options.pool_size))
+        for without, pooled in zip(runs[::2], runs[1::2], strict=True):
+            report.print_comparison(console, without, pooled)
+        report.print_events(console, runs)
+        report.print_slowest(console, runs)
+        if options.keep or options.path is not None:
+            console.print(f"The database is kept: {database.path}", soft_wrap=True)
+    console.print(f"All done in {time.monotonic() - began:.1f} s.")
+
+
+async def _execute_all(console: Console, runs: Sequence[Run], path: Path, pool_size: int) -> None:
+    from . import report
+
+    async with report.watching(console, runs):
+        for run in runs:
+            await execute(run, path, pool_size)
+
+
+@contextmanager
+def _database(options: argparse.Namespace, prepared: Callable[[Path], Database]) -> Iterator[Database]:
+    """The database to use: the given one, or one in a directory of its own that goes when the demo ends."""
+    if options.path is not None:
+        yield prepared(options.path)
+        return
+    folder, keep = Path(tempfile.mkdtemp(prefix="aiosqlitepool-demo-")), False
+    try:
+        yield prepared(folder / "demo.db")
+        keep = options.keep
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepared(console: Console, path: Path, scale: float | None) -> Database:
+    from . import report
+
+    began = time.monotonic()
+    with report.building(console) as progress:
+        database = open_or_build(path, scale, progress)
+    how = "reused" if database.reused else f"built in {time.monotonic() - began:.1f} s"
+    megabytes = database.path.stat().st_size / 1e6
+    console.print(f"Database of scale {database.scale:g}, {how}: {database.size}; {megabytes:,.1f} MB", soft_wrap=True)
+    return database

@@ -69,45 +69,9 @@ _INSERTS = {
     "likes": "INSERT INTO likes VALUES (?, ?)",
 }
 
-_FIRST = (
-    "Ada",
-    "Alan",
-    "Barbara",
-    "Claude",
-    "Dennis",
-    "Edsger",
-    "Frances",
-    "Grace",
-    "Hedy",
-    "John",
-    "Ken",
-    "Radia",
-)
-_LAST = (
-    "Allen",
-    "Dijkstra",
-    "Hopper",
-    "Lamarr",
-    "Liskov",
-    "Lovelace",
-    "Perlman",
-    "Ritchie",
-    "Shannon",
-    "Turing",
-)
-_WORDS = (
-    "pools",
-    "threads",
-    "pages",
-    "locks",
-    "queues",
-    "caches",
-    "writers",
-    "readers",
-    "journals",
-    "cursors",
-    "rows",
-)
+_FIRST = ("Ada", "Alan", "Barbara", "Dennis", "Edsger", "Frances", "Grace", "Hedy", "Ken", "Radia")
+_LAST = ("Allen", "Dijkstra", "Hopper", "Lamarr", "Liskov", "Lovelace", "Perlman", "Ritchie", "Turing")
+_WORDS = ("pools", "threads", "pages", "locks", "queues", "caches", "writers", "readers", "journals", "rows")
 
 
 class DatabaseRefusedError(Exception):

@@ -75,7 +75,7 @@ def user_pages(size: Size, requests: int, workers: int) -> Workload:
 def select_users(size: Size, selects: int, workers: int) -> Workload:
     """The least that can be asked of a database: one row by its primary key."""
     keys = random.Random(_SEED).choices(range(1, size.users + 1), k=selects)
-    return Workload("SELECTs by key", "SELECTs", "SELECT user {}", workers, keys, _serve_select)
+    return Workload("Lookups", "SELECTs", "SELECT user {}", workers, keys, _serve_select)
 
 
 async def _serve_user_page(db: aiosqlite.Connection, user: int) -> None:
@@ -214,9 +214,12 @@ async def _drive(workload: Workload, keys: Sequence[int], borrow: Borrow, note: 
                 await workload.serve(db, key)
             note(time.perf_counter() - began)
 
-    async with asyncio.TaskGroup() as group:
-        for number in range(1, workload.workers + 1):
-            group.create_task(work(), name=f"worker {number}")
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number in range(1, workload.workers + 1):
+                group.create_task(work(), name=f"worker {number}")
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None  # what stops one worker stops them all: once told is enough
 
 
 @asynccontextmanager

@@ -10,12 +10,17 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from heapq import nlargest
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBars
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 
+from ..events import ConnectionAcquired
 from .data import Progress
 from .load import Run, Summary
 
@@ -109,14 +114,16 @@ async def _repeating(show: Callable[[], object], runs: Sequence[Run]) -> AsyncIt
 def _lines(console: Console, runs: Sequence[Run]) -> Callable[[], None]:
     untold, told_at = list(runs), time.monotonic()
 
-    def show() -> None:
+    def tell(run: Run) -> None:
         nonlocal told_at
-        while untold and (untold[0].ended is not None or untold[0].under_way and time.monotonic() - told_at >= _LINE):
-            told_at = time.monotonic()
-            console.print(_line(untold[0]), soft_wrap=True)
-            if untold[0].ended is None:
-                break
-            untold.pop(0)
+        told_at = time.monotonic()
+        console.print(_line(run), soft_wrap=True)
+
+    def show() -> None:
+        while untold and untold[0].ended is not None:
+            tell(untold.pop(0))
+        if untold and untold[0].under_way and time.monotonic() - told_at >= _LINE:
+            tell(untold[0])
 
     return show
 
@@ -139,7 +146,7 @@ def _levels(run: Run) -> tuple[str, str, str, str]:
 
 
 def _board(console: Console, runs: Sequence[Run]) -> Table:
-    board = Table(box=None, padding=(0, 2, 0, 0), width=min(_WIDEST, console.width), header_style="dim")
+    board = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, width=min(_WIDEST, console.width), header_style="dim")
     board.add_column("")
     board.add_column("", ratio=1, min_width=4)
     for heading in ("done", "per s", "used", "idle", "waiting", "P99 wait"):
@@ -171,15 +178,14 @@ def print_comparison(console: Console, without: Run, pooled: Run) -> None:
 
 
 def print_events(console: Console, runs: Sequence[Run]) -> None:
-    """Print how often the pool of each run told which event, in the order in which events are defined."""
+    """Print how often the pool of each run told which event, in the order of their first telling."""
     pooled = [(run, run.watch.counts) for run in runs if run.watch is not None]
     table = _table("What the pools did, warm-up included")
     table.add_column("event")
     for run, _ in pooled:
         table.add_column(run.workload.title, justify="right")
-    for name in (kind.name for kind in event_types()):
-        if any(counts[name] for _, counts in pooled):
-            table.add_row(name, *(f"{counts[name]:,}" for _, counts in pooled))
+    for name in dict.fromkeys(name for _, counts in pooled for name in counts):
+        table.add_row(name, *(f"{counts[name]:,}" for _, counts in pooled))
     console.print(table)
 
 
@@ -193,7 +199,7 @@ def print_slowest(console: Console, runs: Sequence[Run]) -> None:
     table.add_column("waited, ms", justify="right")
     table.add_column("for what")
     table.add_column("in front", justify="right")
-    table.add_column("waited for, and how long they had held")
+    table.add_column("waited for (held until then)")
     for event in nlargest(_SLOWEST, acquired, key=lambda each: each.wait_time):
         table.add_row(f"{1000 * event.wait_time:.2f}", event.label, str(event.pending), _waited_for(event))
     console.print(table)
@@ -202,10 +208,10 @@ def print_slowest(console: Console, runs: Sequence[Run]) -> None:
 def _waited_for(event: ConnectionAcquired) -> str:
     if event.path != "queued":
         return "a new connection" if event.path == "new" else "a health check"
-    named = [f"{holder.label}, {1000 * holder.held:.1f} ms" for holder in event.waited_for[:_HOLDERS]]
+    named = [f"{holder.label} ({1000 * holder.held:.1f} ms)" for holder in event.waited_for[:_HOLDERS]]
     rest = len(event.waited_for) - len(named)
-    return "; ".join(named) + (f"; {rest} more" if rest > 0 else "")
+    return ", ".join([*named, f"{rest} more"] if rest else named)
 
 
 def _table(title: str) -> Table:
-    return Table(title=f"\n{title}", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", min_width=60)
+    return Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", min_width=60)
