@@ -9,6 +9,7 @@ from .errors import (
     PoolUsageError,
 )
 from .pool import SQLiteConnectionPool, Subscriber
+from .registry import subscribe_all
 from .stats import Holder, PoolStats
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "PoolUsageError",
     "SQLiteConnectionPool",
     "Subscriber",
+    "subscribe_all",
 ]
 
 __version__ = "2.0.0"

@@ -13,7 +13,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
-from . import exits
+from . import exits, registry
 from .bus import Detach, EventBus
 from .diagnosis import counts
 from .driver import Connection
@@ -122,6 +122,7 @@ class SQLiteConnectionPool(Generic[C]):
         self._state = PoolState.UNOPENED
         for subscriber in _checked_subscribers(subscribers):
             self.subscribe(subscriber)
+        registry.register(self)
 
     # -- borrowing
 
@@ -287,7 +288,12 @@ class SQLiteConnectionPool(Generic[C]):
         return self._bus
 
     def subscribe(self, subscriber: Subscriber) -> Detach:
-        """Show the pool to a subscriber; returns a function that detaches it."""
+        """Show the pool to a subscriber; returns a function that detaches it.
+
+        Raises `TypeError` if it has no `attach(pool)` method.
+        """
+        if not callable(getattr(subscriber, "attach", None)):
+            raise TypeError(f"subscriber must have an attach(pool) method; {subscriber!r} has none")
         return subscriber.attach(self)
 
     def stats(self) -> PoolStats:
@@ -318,10 +324,6 @@ class SQLiteConnectionPool(Generic[C]):
 
 def _checked_subscribers(subscribers: Iterable[Subscriber]) -> tuple[Subscriber, ...]:
     try:
-        checked = tuple(subscribers)
+        return tuple(subscribers)
     except TypeError:
         raise TypeError(f"subscribers must be an iterable of subscribers, not {subscribers!r}") from None
-    for subscriber in checked:
-        if not callable(getattr(subscriber, "attach", None)):
-            raise TypeError(f"subscribers must have an attach(pool) method; {subscriber!r} has none")
-    return checked
