@@ -224,29 +224,24 @@ class Lifecycle(Generic[C]):
         log.warning("pool %r: connection %d could not be reset: %r", self._name, pooled.number, error)
         return "broken" if isinstance(error, ConnectionBrokenError) else "reset_failed"
 
-    async def close(self, pooled: PooledConnection[C], reason: CloseReason) -> None:
-        """Close within `operation_timeout`; past that the driver is left to finish by itself. Never raises."""
+    async def close(self, pooled: PooledConnection[C]) -> None:
+        """Close within `operation_timeout`; past that the driver is left to finish by itself."""
         self._condemned += 1
         closing = _quietly(pooled.link.close())
         try:
             # Not wait_for: a driver that swallows the cancellation would hold the pool past its deadline.
             await asyncio.wait({closing}, timeout=self._settings.operation_timeout)
             if not closing.done():
-                closing.cancel()
                 log.warning("pool %r: connection %d did not close in time", self._name, pooled.number)
             elif not closing.cancelled() and (error := closing.exception()) is not None:
                 log.warning("pool %r: connection %d failed to close: %r", self._name, pooled.number, error)
-        except asyncio.CancelledError:
-            pooled.link.abandon()
-            raise
         finally:
+            closing.cancel()
             self._condemned -= 1
-            self.left(pooled, reason)
 
     def left(self, pooled: PooledConnection[C], reason: CloseReason) -> None:
-        """Tell that a connection has left the pool."""
-        self.connections.pop(id(pooled.raw), None)
-        if ConnectionClosed in self._bus.handlers:
+        """Forget a connection that has closed, or that can only be left to close by itself, and tell of it."""
+        if self.connections.pop(id(pooled.raw), None) is not None and ConnectionClosed in self._bus.handlers:
             age = self._clock() - pooled.created_at
             self._bus.emit(ConnectionClosed(self._name, pooled.number, reason, age))
 

@@ -102,7 +102,8 @@ class Stock(Generic[C]):
         if self.closing:
             self._note_all_back()
         elif self._settings.min_size and self.size_is_short():
-            self._refill_at = min(self._refill_at, self._clock())
+            if self._refill_at == math.inf:  # else it is due anyway, or waits because the last attempt failed
+                self._refill_at = self._clock()
             self._timer.wake(self._refill_at)
 
     def drop(self, slot: PooledSlot[C], reason: CloseReason) -> None:
@@ -110,7 +111,13 @@ class Stock(Generic[C]):
         pooled = slot.connection
         if pooled is not None:
             slot.connection = None
-            self.spawn(self.lifecycle.close(pooled, reason), name="close")
+            closed = partial(self._closed, pooled, reason)
+            self.spawn(self.lifecycle.close(pooled), name="close", then=closed)
+
+    def _closed(self, pooled: PooledConnection[C], reason: CloseReason, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            pooled.link.abandon()
+        self.lifecycle.left(pooled, reason)
 
     # -- preparing
 
@@ -212,9 +219,10 @@ class Stock(Generic[C]):
     async def filled(self) -> None:
         """Open up to `min_size` connections and wait for them; raises what the driver raised."""
         self.fill()
-        for outcome in await asyncio.gather(*self._filling, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
+        if self._filling:
+            done, _ = await asyncio.wait(self._filling)  # not gather, whose cancellation would cancel the opening
+            for task in done:
+                task.result()
 
     def _refilled(self, error: BaseException | None) -> None:
         if error is None:
@@ -278,11 +286,9 @@ class Stock(Generic[C]):
 
     def abandon(self) -> int:
         """Let every connection close by itself, without waiting and without a running loop; returns how many."""
-        abandoned = [slot for slot in self.slots.all if slot.connection is not None]
-        for slot in abandoned:
-            pooled, slot.connection = slot.connection, None
-            if pooled is not None:
-                pooled.lease = None
-                pooled.link.abandon()
-                self.lifecycle.left(pooled, "pool_closed")
+        abandoned = tuple(self.lifecycle.connections.values())
+        for pooled in abandoned:
+            pooled.lease = pooled.slot.connection = None
+            pooled.link.abandon()
+            self.lifecycle.left(pooled, "pool_closed")
         return len(abandoned)

@@ -307,11 +307,17 @@ class AiosqliteLink:
         raw._connection = None
 
         def close_and_stop() -> object:
-            native.close()
+            error: BaseException | None = None
+            try:
+                native.close()
+            except BaseException as raised:  # the thread must end all the same
+                error = raised
+            if done is not None:
+                self._mailbox.post(done, None, error)
             return aiosqlite.core._STOP_RUNNING_SENTINEL
 
         # Harmless when it stopped already: nobody reads that queue any more.
-        raw._tx.put_nowait((done, close_and_stop))
+        self._put((None, close_and_stop))
 
     def _identify(self) -> tuple[str, int, int] | None:
         cursor = self._native.cursor()
@@ -325,7 +331,15 @@ class AiosqliteLink:
 
     def _post(self, fn: Callable[[], R]) -> asyncio.Future[R]:
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._raw._tx.put_nowait((future, fn))
+
+        def job() -> None:
+            try:
+                outcome: tuple[Any, BaseException | None] = fn(), None
+            except BaseException as error:
+                outcome = None, error
+            self._mailbox.post(future, *outcome)
+
+        self._put((None, job))
         return future
 
     async def _in_worker(self, fn: Callable[[], R]) -> R:

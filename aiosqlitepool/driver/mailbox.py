@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections import deque
 from typing import Any, ClassVar
@@ -40,8 +41,10 @@ class Mailbox:
         if not self._on_its_way:
             self._on_its_way = True
             loop = self._loop()
-            if loop is not None:
-                loop.call_soon_threadsafe(self.deliver)
+            # A loop that has closed waits for nothing; raising here would kill the worker thread with a traceback.
+            with contextlib.suppress(RuntimeError):
+                if loop is not None:
+                    loop.call_soon_threadsafe(self.deliver)
 
     def deliver(self) -> None:
         """Hand out what has arrived (called by the loop)."""
