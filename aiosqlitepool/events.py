@@ -8,8 +8,8 @@ state has changed, so `pool.stats()` inside a handler shows the world the event 
 from __future__ import annotations
 
 import contextvars
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field, fields
+from typing import ClassVar, Literal, TypeVar, dataclass_transform
 
 from .stats import Holder
 
@@ -38,6 +38,28 @@ __all__ = [
     "event_types",
 ]
 
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def _fact(cls: type[T]) -> type[T]:
+    """Make a frozen, slotted dataclass that is built in half the time.
+
+    The generated `__init__` of a frozen dataclass looks up `object.__setattr__` for each field; this one calls the
+    slots' own setters. Events are built on every acquire and release that somebody watches.
+    """
+    made = dataclass(frozen=True, slots=True)(cls)
+    names = [each.name for each in fields(made)]
+    setters = {f"_set_{name}": getattr(made, name).__set__ for name in names}
+    body = "".join(f"\n    _set_{name}(self, {name})" for name in names)
+    defaults = made.__init__.__defaults__
+    exec(f"def __init__(self, {', '.join(names)}):{body}", setters)
+    quick = setters["__init__"]
+    quick.__defaults__ = defaults
+    made.__init__ = quick  # type: ignore[method-assign]
+    return made
+
+
 AcquirePath = Literal["idle", "new", "queued"]
 CloseReason = Literal["idle", "lifetime", "unhealthy", "reset_failed", "broken", "pool_closed"]
 RollbackCause = Literal["in_flight", "transaction", "cursor"]
@@ -61,7 +83,7 @@ class ErrorInfo:
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class PoolEvent:
     """Parent of all events; subscribing to it subscribes to every one of them."""
 
@@ -69,7 +91,7 @@ class PoolEvent:
     pool: str
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class PoolOpened(PoolEvent):
     """The pool was opened, by `open()` or by its first acquire."""
 
@@ -79,7 +101,7 @@ class PoolOpened(PoolEvent):
     max_waiting: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class PoolClosed(PoolEvent):
     """The pool has closed; `abandoned` connections did not come back in time and were closed under their holders."""
 
@@ -87,7 +109,7 @@ class PoolClosed(PoolEvent):
     abandoned: int
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class ConnectionCreated(PoolEvent):
     """A connection was opened; emitted by the pool's own task in a copy of its caller's context."""
 
@@ -96,7 +118,7 @@ class ConnectionCreated(PoolEvent):
     create_time: float
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class ConnectionCreateFailed(PoolEvent):
     """The connection factory raised, hung past its time, or returned something that cannot be pooled."""
 
@@ -105,7 +127,7 @@ class ConnectionCreateFailed(PoolEvent):
     error: ErrorInfo
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class ConnectionAcquired(PoolEvent):
     """A caller has its connection. `wait_time` is the whole wait; the other times are its parts.
 
@@ -125,7 +147,7 @@ class ConnectionAcquired(PoolEvent):
     waited_for: tuple[Holder, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class AcquireTimedOut(PoolEvent):
     """A caller gave up at its deadline; `pending` others still wait, `holders` (oldest first) hold the rest."""
 
@@ -136,7 +158,7 @@ class AcquireTimedOut(PoolEvent):
     label: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class AcquireCancelled(PoolEvent):
     """A caller was cancelled while it waited; `pending` others still wait."""
 
@@ -146,7 +168,7 @@ class AcquireCancelled(PoolEvent):
     label: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class AcquireRejected(PoolEvent):
     """A caller was turned away at once because `max_waiting` others wait already."""
 
@@ -156,7 +178,7 @@ class AcquireRejected(PoolEvent):
     label: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class AcquireFailed(PoolEvent):
     """An acquire ended in an error of another kind: the pool closed, or the driver could not connect."""
 
@@ -167,7 +189,7 @@ class AcquireFailed(PoolEvent):
     label: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class ConnectionReleased(PoolEvent):
     """A holder gave its connection back. `needs_reset` says whether something had to be undone or closed."""
 
@@ -179,7 +201,7 @@ class ConnectionReleased(PoolEvent):
     context: contextvars.Context | None = field(default=None, repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class RolledBackOnReturn(PoolEvent):
     """A connection came back with work undone: a statement in flight, an open transaction or a half-read cursor."""
 
@@ -190,7 +212,7 @@ class RolledBackOnReturn(PoolEvent):
     label: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class HealthCheckFailed(PoolEvent):
     """A connection was found dead or its database file replaced; it is closed and another takes its place."""
 
@@ -200,7 +222,7 @@ class HealthCheckFailed(PoolEvent):
     error: ErrorInfo
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class IdleReplaced(PoolEvent):
     """A connection stood idle longer than `idle_timeout` and was closed."""
 
@@ -209,7 +231,7 @@ class IdleReplaced(PoolEvent):
     idle_time: float
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class ConnectionClosed(PoolEvent):
     """A connection left the pool. `age` counts from its opening."""
 
@@ -219,7 +241,7 @@ class ConnectionClosed(PoolEvent):
     age: float
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class LeakSuspected(PoolEvent):
     """A connection has been out for longer than `leak_threshold`; told once per lease."""
 
@@ -228,7 +250,7 @@ class LeakSuspected(PoolEvent):
     use_time: float
 
 
-@dataclass(frozen=True, slots=True)
+@_fact
 class LeakReturned(PoolEvent):
     """A connection that was suspected to leak came back after all."""
 
