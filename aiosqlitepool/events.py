@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextvars
 from dataclasses import dataclass, field, fields
-from typing import ClassVar, Literal, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Literal, TypeVar, cast, dataclass_transform
 
 from .stats import Holder
 
@@ -48,16 +48,14 @@ def _fact(cls: type[T]) -> type[T]:
     The generated `__init__` of a frozen dataclass looks up `object.__setattr__` for each field; this one calls the
     slots' own setters. Events are built on every acquire and release that somebody watches.
     """
-    made = dataclass(frozen=True, slots=True)(cls)
+    made: Any = dataclass(frozen=True, slots=True)(cls)
     names = [each.name for each in fields(made)]
     setters = {f"_set_{name}": getattr(made, name).__set__ for name in names}
     body = "".join(f"\n    _set_{name}(self, {name})" for name in names)
-    defaults = made.__init__.__defaults__
     exec(f"def __init__(self, {', '.join(names)}):{body}", setters)
-    quick = setters["__init__"]
-    quick.__defaults__ = defaults
-    made.__init__ = quick  # type: ignore[method-assign]
-    return made
+    setters["__init__"].__defaults__ = made.__init__.__defaults__
+    made.__init__ = setters["__init__"]
+    return cast(type[T], made)
 
 
 AcquirePath = Literal["idle", "new", "queued"]

@@ -43,7 +43,7 @@ class Lease(Generic[C]):
     raised when it could not connect. Leaving rolls back what was not committed. Each lease serves one block.
     """
 
-    __slots__ = ("_lender", "context", "label", "leak_told", "pooled", "since", "task")
+    __slots__ = ("_lender", "context", "label", "leak_told", "pooled", "since", "task", "waiting")
 
     # Set when the lease begins.
     since: float
@@ -55,9 +55,10 @@ class Lease(Generic[C]):
         self.pooled: PooledConnection[C] | None = None
         self.context: contextvars.Context | None = None
         self.leak_told = False
+        self.waiting = False
 
     async def __aenter__(self) -> C:
-        if self.pooled is not None:
+        if self.pooled is not None or self.waiting:
             raise PoolUsageError("this lease is in use; call pool.connection() again for another one")
         connection = self._lender.try_lend(self)
         return await self._lender.lend(self) if connection is None else connection

@@ -138,11 +138,14 @@ class Lending(Generic[C]):
     async def lend(self, lease: Lease[C]) -> C:
         """Lend as soon as it can be done: queue, open or check, all within the one deadline."""
         attempt = _Attempt(self._clock(), lease.label)
+        lease.waiting = True
         try:
             pooled = await self._obtain(lease, attempt)
         except BaseException as error:
             self._tell_failure(attempt, error)
             raise
+        finally:
+            lease.waiting = False
         if ConnectionAcquired in self._bus.handlers:
             lease.context = contextvars.copy_context()
             self._bus.emit(self._acquired(attempt, pooled.number, lease.since))

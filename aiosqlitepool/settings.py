@@ -67,7 +67,10 @@ def check_seconds(name: str, value: object, *, positive: bool = False) -> float 
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds or None, not {value!r} ({type(value).__name__})")
-    seconds = float(value)
+    try:
+        seconds = float(value)
+    except OverflowError:  # an int beyond all floats
+        seconds = math.copysign(math.inf, value)
     if math.isnan(seconds) or seconds < 0 or (positive and seconds == 0):
         bound = "greater than 0" if positive else "0 or more"
         raise ValueError(f"{name} must be {bound} seconds, not {value!r}")
