@@ -237,6 +237,7 @@ class SQLiteConnectionPool(Generic[C]):
             await self._stock.drain(timeout)
             abandoned = self._lending.abandon()
             await self._stock.rest()
+            await self._stock.close_last()
             self._stock.cancel_tasks()
             await self._stock.rest()
         finally:

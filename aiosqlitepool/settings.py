@@ -70,7 +70,7 @@ def check_seconds(name: str, value: object, *, positive: bool = False) -> float 
     try:
         seconds = float(value)
     except OverflowError:  # an int beyond all floats
-        seconds = math.copysign(math.inf, value)
+        seconds = math.inf if value > 0 else -math.inf
     if math.isnan(seconds) or seconds < 0 or (positive and seconds == 0):
         bound = "greater than 0" if positive else "0 or more"
         raise ValueError(f"{name} must be {bound} seconds, not {value!r}")

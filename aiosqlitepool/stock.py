@@ -58,6 +58,8 @@ class Stock(Generic[C]):
         # Those who wait for a slot of theirs to be prepared; closing must be able to tell them.
         self._claims: set[asyncio.Future[Any]] = set()
         self._all_back = asyncio.Event()
+        # While the pool closes: the slot whose connection is to close after all others.
+        self._last: PooledSlot[C] | None = None
         self._refill_at = math.inf
         self._refill_pause = _REFILL_PAUSE
         never = math.inf
@@ -88,14 +90,26 @@ class Stock(Generic[C]):
         if pooled is not None:
             pooled.idle_since = now
             if self.closing:
-                self.drop(slot, "pool_closed")
-            elif now >= pooled.expires_at:
+                self._close_but_one(slot)
+                return
+            if now >= pooled.expires_at:
                 self.drop(slot, "lifetime")
             # Under load nothing is ever idle long enough to be checked before lending: then it is done here.
             elif not self.lifecycle.verify(pooled, now):
                 self.drop(slot, "unhealthy")
             self._timer.wake(min(now + self._idle_timeout, pooled.expires_at))
         self._give_back(slot)
+
+    def _close_but_one(self, slot: PooledSlot[C]) -> None:
+        """Close a connection of a closing pool, but keep the newest back: the last one to close must do so alone.
+
+        Connections that close at the same moment each see the others, and nobody folds the WAL into the database.
+        """
+        previous, self._last = self._last, slot
+        if previous is not None:
+            self.drop(previous, "pool_closed")
+            self.slots.give_back(previous)
+        self._note_all_back()
 
     def _give_back(self, slot: PooledSlot[C]) -> None:
         self.slots.give_back(slot)
@@ -263,16 +277,24 @@ class Stock(Generic[C]):
         self._note_all_back()
 
     def _note_all_back(self) -> None:
-        if not self.slots.used:
+        if self.slots.used == (0 if self._last is None else 1):
             self._all_back.set()
 
     async def drain(self, timeout: float) -> None:
-        """Wait until every slot is back and every connection closed, `timeout` seconds at most."""
+        """Wait until every slot is back and every connection but the last closed, `timeout` seconds at most."""
         deadline = self._clock() + timeout
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._all_back.wait()
         await self.rest(max(deadline - self._clock(), _LAST_GRACE))
+
+    async def close_last(self) -> None:
+        """Close the connection that was kept back until all others had closed."""
+        if self._last is not None:
+            self.drop(self._last, "pool_closed")
+            self.slots.give_back(self._last)
+            self._last = None
+        await self.rest()
 
     async def rest(self, timeout: float = _LAST_GRACE) -> None:
         """Wait until no task of the stock runs, `timeout` seconds at most."""

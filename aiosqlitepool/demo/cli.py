@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .data import DEFAULT_SCALE, Database, DatabaseRefusedError, open_or_build
+from .data import DEFAULT_SCALE, Database, DatabaseRefusedError, open_or_build, tidy
 from .load import Run, Watch, execute, select_users, user_pages
 
 if TYPE_CHECKING:
@@ -36,20 +36,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _demonstrate(options)
     except KeyboardInterrupt:
-        return _fail("interrupted", _INTERRUPTED)
+        return _end("interrupted", _INTERRUPTED)
     except DatabaseRefusedError as error:
-        return _fail(f"argument --path: cannot use {str(options.path)!r}: {error}", 2)
+        return _end(f"error: argument --path: cannot use {str(options.path)!r}: {error}", 2)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "rich":
             raise
-        return _fail("it needs rich; install it with: pip install 'aiosqlitepool[demo]'", 2)
+        return _end("error: rich is missing; install it with: pip install 'aiosqlitepool[demo]'", 2)
     except (OSError, sqlite3.Error) as error:
-        return _fail(str(error), 1)
+        hint = " (too many open files? try fewer --workers)" if "unable to open" in str(error) else ""
+        return _end(f"error: {error}{hint}", 1)
     return 0
 
 
-def _fail(message: str, code: int) -> int:
-    print(f"{_PROGRAM}: error: {message}", file=sys.stderr)
+def _end(message: str, code: int) -> int:
+    print(f"{_PROGRAM}: {message}", file=sys.stderr)
     return code
 
 
@@ -62,15 +63,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Build a real SQLite database and use it without and with a pool, side by side.",
         epilog="Scale 1.0 is 1.2 million users, 120 thousand posts, 6 million comments and 12 million likes.",
     )
-    add, count = parser.add_argument, _count
+    add = parser.add_argument
     add("--scale", type=_scale, metavar="F", help=f"size of the database (default: {DEFAULT_SCALE})")
     add("--path", type=Path, metavar="FILE", help="use this demo database, built if need be, and keep it")
     add("--keep", action="store_true", help="keep the temporary database, too, and tell where it is")
-    add("--pool-size", type=count, default=5, metavar="N", help="connections at most (default: %(default)s)")
-    add("--requests", type=count, default=1_000, metavar="N", help="user pages to serve (default: %(default)s)")
-    add("--workers", type=count, default=100, metavar="N", help="workers that serve them (default: %(default)s)")
-    add("--selects", type=count, default=10_000, metavar="N", help="rows to select (default: %(default)s)")
-    add("--select-workers", type=count, default=5, metavar="N", help="workers that do (default: %(default)s)")
+    add("--pool-size", type=_few, default=5, metavar="N", help="connections at most (default: %(default)s)")
+    add("--requests", type=_many, default=1_000, metavar="N", help="user pages to serve (default: %(default)s)")
+    add("--workers", type=_few, default=100, metavar="N", help="workers that serve them (default: %(default)s)")
+    add("--selects", type=_many, default=10_000, metavar="N", help="rows to look up (default: %(default)s)")
+    add("--select-workers", type=_few, default=5, metavar="N", help="workers that do (default: %(default)s)")
     return parser
 
 
@@ -84,13 +85,21 @@ def _scale(text: str) -> float:
     return scale
 
 
-def _count(text: str) -> int:
+def _few(text: str) -> int:
+    return _count(text, 1_000)  # each may be an open connection, with a thread and files of its own
+
+
+def _many(text: str) -> int:
+    return _count(text, 10_000_000)
+
+
+def _count(text: str, most: int) -> int:
     try:
         count = int(text)
     except ValueError:
         count = 0
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    if not 1 <= count <= most:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {most}, not {text!r}")
     return count
 
 
@@ -108,7 +117,10 @@ def _demonstrate(options: argparse.Namespace) -> None:
             select_users(database.size, options.selects, options.select_workers),
         )
         runs = [Run(workload, watch) for workload in workloads for watch in (None, Watch())]
-        asyncio.run(_execute_all(console, runs, database.path, options.pool_size))
+        try:
+            asyncio.run(_execute_all(console, runs, database.path, options.pool_size))
+        finally:
+            tidy(database.path)
         for without, pooled in zip(runs[::2], runs[1::2], strict=True):
             report.print_comparison(console, without, pooled)
         report.print_events(console, runs)

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-__all__ = ["DEFAULT_SCALE", "Database", "DatabaseRefusedError", "Progress", "Size", "build", "open_or_build"]
+__all__ = ["DEFAULT_SCALE", "Database", "DatabaseRefusedError", "Progress", "Size", "build", "open_or_build", "tidy"]
 
 DEFAULT_SCALE = 0.01
 
@@ -151,6 +151,15 @@ def build(path: Path, scale: float, progress: Progress) -> None:
         for leftover in ("-wal", "-shm"):
             path.with_name(path.name + leftover).unlink(missing_ok=True)
         os.replace(unfinished, path)
+
+
+def tidy(path: Path) -> None:
+    """Remove the journal beside a database nobody uses any more.
+
+    The last connection to close does that, but of several that close at the same moment each may take another for it.
+    """
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("SELECT 1 FROM demo_meta").fetchall()
 
 
 def _recorded_scale(path: Path) -> float | None:

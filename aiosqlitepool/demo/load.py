@@ -31,7 +31,8 @@ __all__ = ["Run", "Summary", "Watch", "Workload", "execute", "percentile", "sele
 
 _SEED = 20_240_229
 _WARM_UP = 100  # requests, before the measured ones
-_SLOWEST = 5
+_SLOWEST = 5  # acquisitions remembered
+_SAMPLED = 16  # acquisitions from one look at the pool's levels to the next
 
 _PRAGMAS = """
 PRAGMA synchronous = NORMAL;
@@ -117,6 +118,8 @@ class Watch:
     def _note(self, event: PoolEvent) -> None:
         self.counts[event.name] += 1
         if isinstance(event, ConnectionAcquired):
+            if len(self._waits) % _SAMPLED == 0 and self._pool is not None:
+                self.stats = self._pool.stats()
             self._waits.append(event.wait_time)
             if len(self.slowest) < _SLOWEST or event.wait_time > self.slowest[-1].wait_time:
                 self.slowest = nlargest(_SLOWEST, [*self.slowest, event], key=lambda each: each.wait_time)
@@ -124,11 +127,6 @@ class Watch:
     def forget_waits(self) -> None:
         """Begin anew with waits and levels, but not with the counts of events."""
         self._waits, self.slowest, self.stats = [], [], None
-
-    def sample(self) -> None:
-        """Look at the pool's levels now."""
-        if self._pool is not None:
-            self.stats = self._pool.stats()
 
     def p99_wait(self) -> float:
         """The 99th percentile of all waits so far, in seconds; 0 if there was none."""

@@ -6,6 +6,8 @@ The only module that knows rich. Nothing here measures anything.
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -40,11 +42,19 @@ _LATENCIES: dict[str, Callable[[Summary], float]] = {
 }
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # Nobody reads any more (`demo | head`): as good as Ctrl-C, which ends it with everything tidied up.
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        signal.raise_signal(signal.SIGINT)
+
+
 def console_for_stdout() -> Console:
     """A console that sends control codes to a terminal and to nothing else, whatever the environment asks for."""
     terminal = sys.stdout.isatty()
     width = None if terminal else _WIDEST
-    return Console(force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
+    return _Console(force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
 
 
 def _is_lively(console: Console) -> bool:
@@ -82,22 +92,19 @@ def _building_in_lines(console: Console) -> Progress:
 async def watching(console: Console, runs: Sequence[Run]) -> AsyncIterator[None]:
     """Show all runs while they are under way, one after the other."""
     if not _is_lively(console):
-        async with _repeating(_lines(console, runs), runs):
+        async with _repeating(_lines(console, runs)):
             yield
         return
     # No thread of rich's own: the board is drawn between requests, at the same cost to both ways of running.
     with Live(console=console, auto_refresh=False) as live:
-        async with _repeating(lambda: live.update(_board(console, runs), refresh=True), runs):
+        async with _repeating(lambda: live.update(_board(console, runs), refresh=True)):
             yield
 
 
 @asynccontextmanager
-async def _repeating(show: Callable[[], object], runs: Sequence[Run]) -> AsyncIterator[None]:
+async def _repeating(show: Callable[[], object]) -> AsyncIterator[None]:
     async def look() -> None:
         while True:
-            for run in runs:
-                if run.watch is not None and run.under_way:
-                    run.watch.sample()
             show()
             await asyncio.sleep(_FRAME)
 
@@ -199,7 +206,7 @@ def print_slowest(console: Console, runs: Sequence[Run]) -> None:
     table.add_column("waited, ms", justify="right")
     table.add_column("for what")
     table.add_column("in front", justify="right")
-    table.add_column("waited for (held until then)")
+    table.add_column("waited for (ms held until then)")
     for event in nlargest(_SLOWEST, acquired, key=lambda each: each.wait_time):
         table.add_row(f"{1000 * event.wait_time:.2f}", event.label, str(event.pending), _waited_for(event))
     console.print(table)
@@ -208,9 +215,10 @@ def print_slowest(console: Console, runs: Sequence[Run]) -> None:
 def _waited_for(event: ConnectionAcquired) -> str:
     if event.path != "queued":
         return "a new connection" if event.path == "new" else "a health check"
-    named = [f"{holder.label} ({1000 * holder.held:.1f} ms)" for holder in event.waited_for[:_HOLDERS]]
+    named = [f"{holder.label} ({1000 * holder.held:.1f})" for holder in event.waited_for[:_HOLDERS]]
     rest = len(event.waited_for) - len(named)
-    return ", ".join([*named, f"{rest} more"] if rest else named)
+    # None is named if every connection was on its way from one holder to the next at that moment.
+    return ", ".join([*named, f"{rest} more"] if rest else named) or "-"
 
 
 def _table(title: str) -> Table:
