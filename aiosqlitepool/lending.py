@@ -140,7 +140,16 @@ class Lending(Generic[C]):
         attempt = _Attempt(self._clock(), lease.label)
         lease.waiting = True
         try:
-            pooled = await self._obtain(lease, attempt)
+            slot = self._stock.take()
+            if slot is None:
+                slot = await self._granted(self._enqueue(attempt))
+                if slot is None:
+                    raise self._timed_out(attempt)
+                attempt.queue_time = self._clock() - attempt.began
+            else:  # vacant, or not fresh, or try_lend() would have lent it
+                await self._prepare(slot, attempt)
+            while (pooled := slot.connection) is None or not self._begin(lease, pooled, self._clock(), _current_task()):
+                await self._prepare(slot, attempt)
         except BaseException as error:
             self._tell_failure(attempt, error)
             raise
@@ -150,16 +159,6 @@ class Lending(Generic[C]):
             lease.context = contextvars.copy_context()
             self._bus.emit(self._acquired(attempt, pooled.number, lease.since))
         return pooled.raw
-
-    async def _obtain(self, lease: Lease[C], attempt: _Attempt) -> PooledConnection[C]:
-        slot = self._stock.take()
-        if slot is None:
-            slot = await self._queue(attempt)
-        else:  # vacant, or not fresh, or try_lend() would have lent it
-            await self._prepare(slot, attempt)
-        while (pooled := slot.connection) is None or not self._begin(lease, pooled, self._clock(), _current_task()):
-            await self._prepare(slot, attempt)
-        return pooled
 
     def _acquired(self, attempt: _Attempt, connection: int, now: float) -> ConnectionAcquired:
         return ConnectionAcquired(
@@ -191,7 +190,8 @@ class Lending(Generic[C]):
             return AcquireRejected, {}
         return AcquireFailed, {"error": ErrorInfo.of(error)}
 
-    async def _queue(self, attempt: _Attempt) -> PooledSlot[C]:
+    def _enqueue(self, attempt: _Attempt) -> asyncio.Future[PooledSlot[C] | None]:
+        """Stand behind everyone else, if that is allowed."""
         settings = self._settings
         attempt.path, attempt.pending = "queued", self._slots.waiting
         if settings.acquisition_timeout == 0:
@@ -204,11 +204,7 @@ class Lending(Generic[C]):
         self._slots.enqueue(waiter, attempt.began)
         if settings.acquisition_timeout is not None:
             self._timer.wake(attempt.began + settings.acquisition_timeout)
-        slot = await self._granted(waiter)
-        if slot is None:
-            raise self._timed_out(attempt)
-        attempt.queue_time = self._clock() - attempt.began
-        return slot
+        return waiter
 
     async def _prepare(self, slot: PooledSlot[C], attempt: _Attempt) -> None:
         began = self._clock()
