@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -104,7 +104,7 @@ class AiosqliteLink:
             except BaseException as raised:
                 error = raised
             self._running = None
-            if type(result) is sqlite3.Cursor:
+            if isinstance(result, sqlite3.Cursor):
                 self._note_cursor(future, result)
             try:
                 self._in_transaction = self._native.in_transaction
@@ -152,7 +152,7 @@ class AiosqliteLink:
         """Stands in for `aiosqlite.Connection._execute`."""
         owner = getattr(fn, "__self__", None)
         if (
-            type(owner) is sqlite3.Cursor
+            isinstance(owner, sqlite3.Cursor)
             and owner is not self._cursor
             and weakref.ref(owner) not in self._older_cursors
         ):
@@ -202,7 +202,7 @@ class AiosqliteLink:
         cursors = [cursor for ref in tuple(self._older_cursors) if (cursor := ref()) is not None]
         if self._cursor is not None:
             cursors.append(self._cursor)
-        return [cursor for cursor in cursors if type(gc.get_referents(cursor)[-1]) is _STATEMENT]
+        return [cursor for cursor in cursors if _holds_statement(cursor)]
 
     def _forget_cursors(self) -> None:
         self._cursor = None
@@ -255,7 +255,7 @@ class AiosqliteLink:
                 if self._half_read():
                     return False
                 self._older_cursors = set()
-            elif type(gc.get_referents(self._cursor)[-1]) is _STATEMENT:
+            elif _holds_statement(self._cursor):
                 return False
             self._cursor = None
         return True
@@ -352,15 +352,20 @@ def _liveness(thread: threading.Thread) -> Callable[[], bool]:
     return thread.is_alive if lock is None else lock.locked
 
 
+def _holds_statement(cursor: sqlite3.Cursor) -> bool:
+    held: Iterable[type | None] = map(type, gc.get_referents(cursor))
+    return _STATEMENT in held
+
+
 def _find_statement_type() -> type | None:
     """The type of sqlite3's prepared statements, found on a half-read cursor; it has no public name."""
     connection = sqlite3.connect(":memory:")
     try:
         cursor = connection.execute("SELECT 1 UNION ALL SELECT 2")
-        held = type(gc.get_referents(cursor)[-1])
+        held = {type(each) for each in gc.get_referents(cursor) if type(each).__name__ == "Statement"}
         cursor.fetchall()
-        let_go = type(gc.get_referents(cursor)[-1]) is not held
-        return held if held.__name__ == "Statement" and let_go else None
+        held -= set(map(type, gc.get_referents(cursor)))
+        return held.pop() if held else None
     finally:
         connection.close()
 
