@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from aiosqlitepool.bus import LOG_INTERVAL, EventBus
+from aiosqlitepool.events import ConnectionCreated, IdleReplaced, PoolClosed, PoolEvent, event_types
+
+from .support.clock import Clock
+from .support.stub import settle
+
+CREATED = ConnectionCreated("app.db", 1, 0.25)
+CLOSED = PoolClosed("app.db", 0)
+
+
+class Broken:
+    """A handler that raises what it is told to."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __call__(self, event: PoolEvent) -> None:
+        raise self.error
+
+
+def test_a_handler_gets_the_events_of_its_type_only() -> None:
+    bus, got = EventBus(), list[PoolEvent]()
+    bus.subscribe(ConnectionCreated, got.append)
+    bus.emit(CREATED)
+    bus.emit(CLOSED)
+    assert got == [CREATED]
+
+
+def test_a_handler_of_the_parent_gets_every_event() -> None:
+    bus, got = EventBus(), list[PoolEvent]()
+    bus.subscribe(PoolEvent, got.append)
+    bus.emit(CREATED)
+    bus.emit(CLOSED)
+    assert got == [CREATED, CLOSED]
+    assert set(bus.handlers) == set(event_types())
+
+
+def test_handlers_run_in_the_order_of_their_subscription() -> None:
+    bus, order = EventBus(), list[str]()
+    bus.subscribe(ConnectionCreated, lambda _: order.append("first"))
+    bus.subscribe(PoolEvent, lambda _: order.append("second"))
+    bus.subscribe(ConnectionCreated, lambda _: order.append("third"))
+    bus.emit(CREATED)
+    assert order == ["first", "second", "third"]
+
+
+def test_a_bus_without_subscribers_has_no_handlers_at_all() -> None:
+    bus = EventBus()
+    detach = bus.subscribe(PoolEvent, print)
+    detach()
+    assert bus.handlers == {}
+
+
+def test_detaching_twice_is_harmless() -> None:
+    bus, got = EventBus(), list[PoolEvent]()
+    detach = bus.subscribe(ConnectionCreated, print)
+    bus.subscribe(ConnectionCreated, got.append)
+    detach()
+    detach()
+    bus.emit(CREATED)
+    assert got == [CREATED]
+
+
+def test_a_handler_subscribed_twice_and_detached_once_is_left_once() -> None:
+    bus, got = EventBus(), list[PoolEvent]()
+    bus.subscribe(ConnectionCreated, got.append)
+    detach = bus.subscribe(ConnectionCreated, got.append)
+    detach()
+    bus.emit(CREATED)
+    assert got == [CREATED]
+
+
+@pytest.mark.parametrize("event_type", [object, int, CREATED, "create", None])
+def test_only_event_types_can_be_subscribed_to(event_type: object) -> None:
+    with pytest.raises(TypeError, match="event_type"):
+        EventBus().subscribe(event_type, print)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("handler", [None, 5, "print"])
+def test_a_handler_must_be_callable(handler: object) -> None:
+    with pytest.raises(TypeError, match=f"handler.*{handler!r}"):
+        EventBus().subscribe(ConnectionCreated, handler)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("broken"), asyncio.CancelledError(), GeneratorExit(), BaseException("broken")], ids=repr
+)
+def test_a_handler_that_raises_is_counted_and_logged_and_the_others_still_run(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus, got = EventBus(), list[PoolEvent]()
+    bus.subscribe(ConnectionCreated, Broken(error))
+    bus.subscribe(ConnectionCreated, got.append)
+    bus.emit(CREATED)
+    assert got == [CREATED]
+    assert bus.errors == 1
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("aiosqlitepool", logging.ERROR)
+    assert "'create'" in record.getMessage()
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+
+
+def test_a_handler_that_goes_on_raising_is_logged_once_per_interval(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus = EventBus(clock)
+    bus.subscribe(ConnectionCreated, Broken(ValueError("broken")))
+    for _ in range(5):
+        bus.emit(CREATED)
+    assert len(caplog.records) == 1
+    clock.advance(LOG_INTERVAL)
+    bus.emit(CREATED)
+    assert len(caplog.records) == 2
+    assert "4 more failures" in caplog.records[1].getMessage()
+    assert bus.errors == 6
+
+
+def test_each_broken_handler_has_a_log_interval_of_its_own(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    bus = EventBus(clock)
+    bus.subscribe(ConnectionCreated, Broken(ValueError("first")))
+    bus.subscribe(ConnectionCreated, Broken(ValueError("second")))
+    bus.emit(CREATED)
+    bus.emit(CREATED)
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["first", "second"]
+
+
+def test_nothing_is_remembered_of_a_broken_handler_that_is_gone(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    bus = EventBus(clock)
+    for _ in range(2):
+        detach = bus.subscribe(ConnectionCreated, Broken(ValueError("broken")))
+        bus.emit(CREATED)
+        detach()
+    assert len(caplog.records) == 2
+
+
+def test_a_handler_may_subscribe_another_while_it_runs() -> None:
+    bus, got = EventBus(), list[PoolEvent]()
+    detach = bus.subscribe(ConnectionCreated, lambda _: bus.subscribe(ConnectionCreated, got.append))
+    bus.emit(CREATED)
+    assert got == []  # from the next event on
+    detach()
+    bus.emit(CREATED)
+    assert got == [CREATED]
+
+
+def test_a_handler_may_detach_itself_without_another_being_skipped() -> None:
+    bus, got = EventBus(), list[PoolEvent]()
+
+    def once(event: ConnectionCreated) -> None:
+        got.append(event)
+        detach()
+
+    detach = bus.subscribe(ConnectionCreated, once)
+    bus.subscribe(ConnectionCreated, got.append)
+    bus.emit(CREATED)
+    assert got == [CREATED, CREATED]
+    bus.emit(CREATED)
+    assert got == [CREATED, CREATED, CREATED]
+
+
+def test_a_handler_may_emit_another_event() -> None:
+    bus, got = EventBus(), list[PoolEvent]()
+    bus.subscribe(ConnectionCreated, lambda _: bus.emit(CLOSED))
+    bus.subscribe(PoolEvent, got.append)
+    bus.emit(CREATED)
+    assert got == [CLOSED, CREATED]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)], ids=repr)
+def test_ctrl_c_in_a_handler_ends_the_program_from_the_loop_and_not_inside_the_pool(error: BaseException) -> None:
+    steps = list[str]()
+
+    async def program() -> None:
+        bus = EventBus()
+        bus.subscribe(ConnectionCreated, Broken(error))
+        bus.subscribe(ConnectionCreated, lambda _: steps.append("the next handler"))
+        bus.emit(CREATED)
+        steps.append("after emit")
+        await settle()
+        steps.append("never")  # pragma: no cover
+
+    loop = asyncio.new_event_loop()
+    try:
+        task = loop.create_task(program())
+        with pytest.raises(type(error)) as caught:
+            loop.run_until_complete(task)
+        assert caught.value is error
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            loop.run_until_complete(task)
+    finally:
+        loop.close()
+    assert steps == ["the next handler", "after emit"]
+
+
+def test_ctrl_c_in_a_handler_without_a_loop_ends_the_program_at_once() -> None:
+    bus = EventBus()
+    bus.subscribe(ConnectionCreated, Broken(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        bus.emit(CREATED)
+    assert bus.errors == 1
+
+
+def test_an_event_nobody_wants_is_delivered_to_nobody() -> None:
+    bus, got = EventBus(), list[PoolEvent]()
+    bus.subscribe(IdleReplaced, got.append)
+    bus.emit(CREATED)
+    assert got == []
