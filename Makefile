@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # One forgotten worker thread would hang an interpreter for ever.
-LIMIT := timeout --kill-after=10
+# In the foreground, or Ctrl-C would not reach it.
+LIMIT := timeout --foreground --kill-after=10
 
 .DEFAULT_GOAL := help
 
@@ -11,19 +12,19 @@ help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 .venv/ready: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
 	@touch $@
 
 .venv/ready-dev: .venv/ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]' --group dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]' --group dev
 	@touch $@
 
 .PHONY: demo
 demo: .venv/ready ## build a real database, load it with and without the pool, and watch
-	$(LIMIT) 600 $(BIN)/python -m aiosqlitepool demo $(ARGS)
+	@$(LIMIT) 600 $(BIN)/python -m aiosqlitepool demo $(ARGS)
 
 .PHONY: test
 test: .venv/ready-dev ## run the whole test suite

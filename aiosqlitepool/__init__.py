@@ -2,6 +2,7 @@
 
 from .driver import Connection
 from .errors import (
+    ConnectionBrokenError,
     PoolClosedError,
     PoolConnectionAcquireTimeoutError,
     PoolError,
@@ -14,6 +15,7 @@ from .stats import Holder, PoolStats
 
 __all__ = [
     "Connection",
+    "ConnectionBrokenError",
     "Holder",
     "PoolClosedError",
     "PoolConnectionAcquireTimeoutError",

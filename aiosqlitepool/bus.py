@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import Callable
@@ -50,6 +51,8 @@ class EventBus:
             raise TypeError(f"event_type must be PoolEvent or one of its subclasses, not {event_type!r}")
         if not callable(handler):
             raise TypeError(f"handler must be callable, not {handler!r}")
+        if inspect.iscoroutinefunction(handler):
+            raise TypeError(f"handler must be synchronous; nobody would await {handler!r}")
         wanted = event_types() if event_type is PoolEvent else (event_type,)
         # An object of its own, so that subscribing one handler twice and detaching once leaves one.
         entry: Handler[Any] = partial(handler)
@@ -84,7 +87,8 @@ class EventBus:
         if now < quiet_until:
             self._silenced[handler] = (quiet_until, left_out + 1)
             return
-        self._silenced[handler] = (now + LOG_INTERVAL, 0)
+        if handler in self.handlers.get(type(event), ()):  # it may have unsubscribed itself before it raised
+            self._silenced[handler] = (now + LOG_INTERVAL, 0)
         more = f" ({left_out} more failures of this handler were not logged)" if left_out else ""
         log.error("subscriber %r failed on %r%s", handler, event.name, more, exc_info=error)
 

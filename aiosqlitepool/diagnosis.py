@@ -26,6 +26,9 @@ def explain_timeout(
     parts = [f"no connection from pool {stats.pool!r} within {waited:.3f} s ({counts(stats)})"]
     if failure is not None:
         parts.append(f"the last attempt to connect failed {failure[1]:.3f} s ago: {failure[0]}")
+    busy = stats.used - len(holders)
+    if busy > 0:
+        parts.append(f"{busy} of those used {'is' if busy == 1 else 'are'} being opened, checked, reset or handed on")
     if holders:
         rest = len(holders) - _SHOWN
         more = f"; and {rest} more" if rest > 0 else ""
@@ -33,7 +36,7 @@ def explain_timeout(
     if own:
         numbers = ", ".join(str(holder.connection) for holder in own)
         parts.append(
-            f"the waiting task itself holds connection {numbers}: "
+            f"the waiting task itself holds {'connection' if len(own) == 1 else 'connections'} {numbers}: "
             "a task that needs a second connection while it keeps its first can deadlock with itself"
         )
     return ". ".join(part[0].upper() + part[1:] if number else part for number, part in enumerate(parts)) + "."

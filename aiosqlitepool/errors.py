@@ -1,4 +1,4 @@
-"""What the pool raises. Three sentences, four classes; the driver's own errors pass through untouched."""
+"""What the pool raises. The driver's own errors pass through untouched."""
 
 from __future__ import annotations
 
@@ -48,6 +48,10 @@ class PoolConnectionAcquireTimeoutError(PoolError, TimeoutError):
         self.waited = waited
         self.stats = stats
         self.holders = holders
+
+
+class ConnectionBrokenError(PoolError):
+    """A connection cannot be used any more: its worker thread is dead, it was closed, or its file replaced."""
 
 
 class PoolUsageError(PoolError, RuntimeError):

@@ -226,7 +226,7 @@ class Lending(Generic[C]):
                 deadline.cancel()
             if not task.done():
                 # What hangs without anybody waiting for it must not keep its slot for ever.
-                loop.call_later(self._settings.operation_timeout, task.cancel)
+                self._stock.give_up_later(task)
         self._note_preparation(attempt, slot, began)
 
     def _note_preparation(self, attempt: _Attempt, slot: PooledSlot[C], began: float) -> None:
@@ -307,7 +307,8 @@ class Lending(Generic[C]):
 
     async def _reset(self, pooled: PooledConnection[C], label: str | None) -> None:
         """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection not lost."""
-        await asyncio.shield(self._start_reset(pooled, label))
+        # Not shield(): when closing the pool cuts the reset short, nobody cancelled the releasing task.
+        await asyncio.wait({self._start_reset(pooled, label)})
 
     def _start_reset(self, pooled: PooledConnection[C], label: str | None) -> asyncio.Task[CloseReason | None]:
         work = self._stock.lifecycle.reset(pooled, label)
@@ -316,8 +317,11 @@ class Lending(Generic[C]):
     async def _finish(self, pooled: PooledConnection[C], label: str | None, rest: Awaitable[None]) -> None:
         try:
             reason = await self._stock.lifecycle.finish(pooled, rest)
-        except BaseException:
+        except asyncio.CancelledError:
             self._start_reset(pooled, label)
+            raise
+        except BaseException:  # Ctrl-C, or a loop that is gone: no time for a second attempt
+            self._abandon(pooled)
             raise
         self._returned(pooled, reason)
 
@@ -325,11 +329,15 @@ class Lending(Generic[C]):
         failed = task.cancelled() or task.exception() is not None
         self._returned(pooled, "reset_failed" if failed else task.result())
 
+    def _abandon(self, pooled: PooledConnection[C]) -> None:
+        try:
+            self._returned(pooled, "reset_failed")
+        except RuntimeError:  # no loop runs to close it in
+            pooled.link.abandon()
+
     def _returned(self, pooled: PooledConnection[C], reason: CloseReason | None) -> None:
         slot = pooled.slot
-        if slot.connection is not pooled:
-            return  # abandoned meanwhile
-        if reason is not None:
+        if reason is not None and slot.connection is pooled:  # else it was abandoned meanwhile
             self._stock.drop(slot, reason)
         self._stock.put_back(slot, self._clock())
 

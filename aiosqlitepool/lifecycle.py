@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .bus import EventBus, log
-from .driver import INTERRUPT_PATIENCE, Connection, ConnectionBrokenError, Link, link_to, prepare_to_await
-from .errors import PoolUsageError
+from .driver import INTERRUPT_PATIENCE, Connection, Link, link_to, prepare_to_await, see_off
+from .errors import ConnectionBrokenError, PoolUsageError
 from .events import (
     CloseReason,
     ConnectionClosed,
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
     from .lease import Lease
     from .slots import Slot
 
-__all__ = ["Lifecycle", "PooledConnection"]
+__all__ = ["Lifecycle", "OpenFailed", "PooledConnection"]
 
 C = TypeVar("C", bound=Connection)
 
 # Lifetimes are shortened by up to a tenth, along the golden ratio: spread as evenly as can be over any number of
 # connections, so that they do not all expire together, and the same in every run.
 _JITTER = 0.1
+_LEAST_CONDEMNED = 4
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -92,6 +94,15 @@ class PooledConnection(Generic[C]):
         return f"<connection {self.number}>"
 
 
+class OpenFailed(Exception):  # noqa: N818 - never leaves the pool
+    """Carries a failure to open, and how many seconds it took, to whoever tells of it."""
+
+    def __init__(self, error: BaseException, create_time: float) -> None:
+        super().__init__(error)
+        self.error = error
+        self.create_time = create_time
+
+
 class Lifecycle(Generic[C]):
     """Opens, checks, resets and closes the connections of one pool."""
 
@@ -110,30 +121,35 @@ class Lifecycle(Generic[C]):
         self._opened = 0
         # Every connection from opening until it has closed, by the identity of the driver's object.
         self.connections: dict[int, PooledConnection[C]] = {}
+        self._adopting: set[int] = set()
         # How many connections are closing although they did not stop: their worker threads still run.
         self._condemned = 0
+        self._most_condemned = max(settings.pool_size, _LEAST_CONDEMNED)
         # The newest failure to open and when it was, until an opening succeeds.
         self.last_failure: tuple[ErrorInfo, float] | None = None
 
     async def open(self, slot: Slot[PooledConnection[C]]) -> PooledConnection[C]:
-        """Open a connection for a taken slot; raises what the driver raised."""
+        """Open a connection for a taken slot; raises `OpenFailed`."""
         began = self._clock()
         try:
             raw = await self._connect()
             link = await self._adopt(raw)
         except BaseException as error:
             now = self._clock()
-            info = ErrorInfo.of(error)
-            self.last_failure = (info, now)
-            if ConnectionCreateFailed in self._bus.handlers:
-                self._bus.emit(ConnectionCreateFailed(self._name, now - began, info))
-            raise
+            self.last_failure = (ErrorInfo.of(error), now)
+            raise OpenFailed(error, now - began) from error
         self._opened += 1
         self.last_failure = None
         now = self._clock()
         pooled = PooledConnection(slot, self._opened, raw, link, began=began, now=now, settings=self._settings)
         self.connections[id(raw)] = pooled
         return pooled
+
+    def tell_create_failed(self, failure: OpenFailed) -> None:
+        """Tell that a connection could not be opened, once its slot is free for the next attempt."""
+        if ConnectionCreateFailed in self._bus.handlers:
+            info = ErrorInfo.of(failure.error)
+            self._bus.emit(ConnectionCreateFailed(self._name, failure.create_time, info))
 
     def tell_created(self, pooled: PooledConnection[C]) -> None:
         """Tell that a connection was opened, once its slot holds it."""
@@ -145,15 +161,24 @@ class Lifecycle(Generic[C]):
         if not inspect.isawaitable(made):
             raise TypeError(f"connection_factory must return an awaitable, not {made!r} ({type(made).__name__})")
         prepare_to_await(made)
-        raw = await made
+        try:
+            raw = await made
+        except BaseException:
+            await see_off(made)
+            raise
         missing = [name for name in ("execute", "rollback", "close") if not callable(getattr(raw, name, None))]
         if missing:
             raise TypeError(f"connection_factory made {raw!r}, which has no {' and no '.join(missing)}()")
-        if id(raw) in self.connections:
+        if isinstance(raw, sqlite3.Connection):
+            raise TypeError(
+                f"connection_factory made {raw!r}, whose methods cannot be awaited; use aiosqlite.connect()"
+            )
+        if id(raw) in self.connections or id(raw) in self._adopting:
             raise PoolUsageError(f"connection_factory made {raw!r} again, which is in the pool already")
         return raw
 
     async def _adopt(self, raw: C) -> Link:
+        self._adopting.add(id(raw))
         try:
             link = link_to(raw)
             await link.adopt()
@@ -162,36 +187,35 @@ class Lifecycle(Generic[C]):
             closing = _quietly(raw.close())
             await asyncio.wait({closing}, timeout=self._settings.operation_timeout)
             raise
+        finally:
+            self._adopting.discard(id(raw))
         return link
 
-    async def check(self, pooled: PooledConnection[C]) -> bool:
-        """Whether the connection answers and its file is the one on disk; tells if not."""
+    async def check(self, pooled: PooledConnection[C]) -> Exception | None:
+        """What speaks against lending it: it does not answer, or its file is not the one on disk."""
         began = self._clock()
         try:
             async with asyncio.timeout(self._settings.operation_timeout):
                 await pooled.link.check()
         except Exception as error:
-            self.tell_unhealthy(pooled, error)
-            return False
+            return error
         pooled.checked(self._clock())
         pooled.check_time = pooled.checked_at - began
-        return True
+        return None
 
-    def verify(self, pooled: PooledConnection[C], now: float) -> bool:
+    def verify(self, pooled: PooledConnection[C], now: float) -> Exception | None:
         """The part of `check` that needs no trip to the driver."""
         try:
             pooled.link.verify()
         except Exception as error:
-            self.tell_unhealthy(pooled, error)
-            return False
+            return error
         pooled.checked(now)
-        return True
+        return None
 
-    def tell_unhealthy(self, pooled: PooledConnection[C], error: Exception) -> None:
-        """Tell that a connection must be replaced, and why."""
+    def tell_unhealthy(self, pooled: PooledConnection[C], idle_time: float, error: Exception) -> None:
+        """Tell that a connection was replaced because of `error`."""
         log.warning("pool %r: connection %d is unhealthy: %s", self._name, pooled.number, error)
         if HealthCheckFailed in self._bus.handlers:
-            idle_time = 0.0 if pooled.lease is not None else self._clock() - pooled.idle_since
             self._bus.emit(HealthCheckFailed(self._name, pooled.number, idle_time, ErrorInfo.of(error)))
 
     async def reset(self, pooled: PooledConnection[C], label: str | None) -> CloseReason | None:
@@ -200,7 +224,7 @@ class Lifecycle(Generic[C]):
         # A statement that cannot be interrupted is not waited for, unless so many were left behind already that
         # replacing still more connections would breed threads.
         limit = self._settings.operation_timeout
-        patience = min(INTERRUPT_PATIENCE, limit) if self._condemned < self._settings.pool_size else limit
+        patience = limit if self._condemned >= self._most_condemned else min(INTERRUPT_PATIENCE, limit)
         try:
             async with asyncio.timeout(limit):
                 cause = await pooled.link.reset(patience)

@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from . import exits, registry
-from .bus import Detach, EventBus
+from .bus import Detach, EventBus, log
 from .diagnosis import counts
 from .driver import Connection
 from .errors import PoolClosedError, PoolUsageError
@@ -28,7 +28,16 @@ from .stock import Stock
 
 __all__ = ["PoolState", "SQLiteConnectionPool", "Subscriber"]
 
-C = TypeVar("C", bound=Connection)
+if TYPE_CHECKING:
+    import aiosqlite
+    from typing_extensions import TypeVar
+
+    # A bare `SQLiteConnectionPool` in an annotation is a pool of aiosqlite connections.
+    C = TypeVar("C", bound=Connection, default=aiosqlite.Connection)
+else:
+    from typing import TypeVar
+
+    C = TypeVar("C", bound=Connection)
 
 
 class PoolState(Enum):
@@ -75,6 +84,9 @@ class SQLiteConnectionPool(Generic[C]):
         clock: what time it is, as `time.monotonic` tells it; tests pass their own.
     """
 
+    # For __del__, which runs also for a pool whose arguments were refused.
+    _state = PoolState.CLOSED
+
     def __init__(
         self,
         connection_factory: Callable[[], Awaitable[C]],
@@ -92,8 +104,6 @@ class SQLiteConnectionPool(Generic[C]):
         subscribers: Iterable[Subscriber] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        # First of all, because __del__ runs also for a pool whose arguments were refused.
-        self._state = PoolState.CLOSED
         for argument, value in (("connection_factory", connection_factory), ("clock", clock)):
             if not callable(value):
                 raise TypeError(f"{argument} must be callable, not {value!r} ({type(value).__name__})")
@@ -145,7 +155,10 @@ class SQLiteConnectionPool(Generic[C]):
         """Give back what `acquire()` returned; raises `PoolUsageError` for anything that is not lent."""
         pooled = self._stock.lifecycle.connections.get(id(connection))
         lease = None if pooled is None else pooled.lease
-        if lease is None and self._state is not PoolState.CLOSED:
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise self._wrong_loop()
+        # A pool that closes takes connections from under their holders, who are not to blame for it.
+        if lease is None and self._state is not PoolState.CLOSING and self._state is not PoolState.CLOSED:
             raise PoolUsageError(f"{connection!r} is not lent by pool {self.name!r}: released twice, or not its own")
         if lease is not None:
             await lease.__aexit__(None, None, None)
@@ -159,6 +172,8 @@ class SQLiteConnectionPool(Generic[C]):
         """
         self._enter()
         await self._stock.filled()
+        if self._state is not PoolState.OPEN:
+            raise PoolClosedError(f"pool {self.name!r} closed while it was being opened")
 
     async def close(self, timeout: float | None = None) -> None:
         """Close the pool: nothing more is lent, idle connections close, lent ones when they come back.
@@ -167,22 +182,22 @@ class SQLiteConnectionPool(Generic[C]):
         `ResourceWarning` names the holders. Harmless when closed; concurrent calls await the same end, which a
         cancellation of this one does not stop.
         """
-        patience = check_seconds("timeout", timeout)
+        default = self._settings.operation_timeout
+        patience = default if timeout is None else check_seconds("timeout", timeout)
         loop = asyncio.get_running_loop()
         if self._state is PoolState.CLOSED or self._state is PoolState.FORKED:
             return
         if self._loop is None or self._loop.is_closed():
-            self._end(self._stock.abandon())
+            held = len(self.holders())
+            self._stock.abandon()
+            self._end(held)
             return
         if loop is not self._loop:
             raise PoolUsageError(f"pool {self.name!r} must be closed in the event loop that it was opened in")
         if self._closing is None:
             self._stop_lending()
             # Awaited by every caller of close() and owned by none: a cancelled one must not leave it half done.
-            self._closing = loop.create_task(
-                self._close(self._settings.operation_timeout if patience is None else patience),
-                name=f"{self.name}:close-pool",
-            )
+            self._closing = loop.create_task(self._close(patience), name=f"{self.name}:close-pool")
         await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> SQLiteConnectionPool[C]:
@@ -212,10 +227,7 @@ class SQLiteConnectionPool(Generic[C]):
         if loop is self._loop:
             return
         if self._loop is not None:
-            raise PoolUsageError(
-                f"pool {self.name!r} belongs to another event loop; close it there before that loop ends, and make a "
-                "pool of its own for each loop"
-            )
+            raise self._wrong_loop()
         self._loop = loop
         self._lending.start()
         self._state = PoolState.OPEN
@@ -225,13 +237,19 @@ class SQLiteConnectionPool(Generic[C]):
             self._bus.emit(PoolOpened(self.name, limits.min_size, limits.pool_size, limits.max_waiting))
         self._stock.fill()
 
+    def _wrong_loop(self) -> PoolUsageError:
+        return PoolUsageError(
+            f"pool {self.name!r} belongs to another event loop; close it there before that loop ends, and make a pool "
+            "of its own for each loop"
+        )
+
     def _stop_lending(self) -> None:
         self._state = PoolState.CLOSING
         self._lending.stop()
         self._timer.stop()
         self._stock.close_idle(PoolClosedError(f"pool {self.name!r} closed while its caller waited"))
 
-    async def _close(self, timeout: float) -> None:
+    async def _close(self, timeout: float | None) -> None:
         abandoned: tuple[Holder, ...] = ()
         try:
             await self._stock.drain(timeout)
@@ -246,7 +264,7 @@ class SQLiteConnectionPool(Generic[C]):
             self._end(len(abandoned))
         if abandoned:
             who = "; ".join(map(str, abandoned))
-            warnings.warn(f"pool {self.name!r} closed connections under their holders: {who}", ResourceWarning, 2)
+            self._complain(f"pool {self.name!r} closed connections under their holders: {who}")
 
     def _end(self, abandoned: int) -> None:
         self._state = PoolState.CLOSED
@@ -263,10 +281,15 @@ class SQLiteConnectionPool(Generic[C]):
     def abandon_at_exit(self) -> None:
         """Leave the connections to close by themselves, and say so (called when the program ends)."""
         if self._state is PoolState.OPEN or self._state is PoolState.CLOSING:
-            left = f"{self!r} was never closed"
-            who = "; ".join(map(str, self.holders()))
-            self._end(self._stock.abandon())
-            warnings.warn(f"{left}{': ' if who else ''}{who}", ResourceWarning, stacklevel=2, source=self)
+            left, holders = f"{self!r} was never closed", self.holders()
+            self._stock.abandon()
+            self._end(len(holders))
+            self._complain(f"{left}{': ' if holders else ''}{'; '.join(map(str, holders))}")
+
+    def _complain(self, message: str) -> None:
+        # Logged too, because Python shows no ResourceWarning unless it is asked to.
+        log.warning(message)
+        warnings.warn(message, ResourceWarning, stacklevel=3, source=self)
 
     def forked(self) -> None:
         """Become useless (called in a forked child)."""

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 __all__ = ["PoolSettings", "check_count", "check_seconds"]
 
+# Each connection is a thread, and slots are made at once; a number beyond this is a mistake.
+MOST_CONNECTIONS = 10_000
+
 # Pools without a name are numbered in the order of their making: the same in every run of a program.
 _numbers = itertools.count(1)
 
@@ -31,7 +34,7 @@ class PoolSettings:
     name: str | None = field(default=None)
 
     def __post_init__(self) -> None:
-        check_count("pool_size", self.pool_size, least=1)
+        check_count("pool_size", self.pool_size, least=1, most=MOST_CONNECTIONS)
         check_count("min_size", self.min_size, least=0)
         if self.min_size > self.pool_size:
             raise ValueError(f"min_size must be at most pool_size ({self.pool_size}), not {self.min_size}")
@@ -46,18 +49,22 @@ class PoolSettings:
         if operation is None:
             raise ValueError(f"operation_timeout must be a finite number of seconds, not {self.operation_timeout!r}")
         self._set("operation_timeout", operation)
+        if self.min_size and self.idle_timeout == 0:
+            raise ValueError(f"idle_timeout must be greater than 0 seconds with min_size={self.min_size}, not 0")
         self._set("name", _checked_name(self.name))
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
 
-def check_count(name: str, value: object, *, least: int) -> int:
-    """Return `value` if it is an int of at least `least`; a bool is no number here."""
+def check_count(name: str, value: object, *, least: int, most: int | None = None) -> int:
+    """Return `value` if it is an int from `least` to `most`; a bool is no number here."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {value!r} ({type(value).__name__})")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value!r}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} must be at most {most}, not {value!r}")
     return value
 
 
@@ -83,5 +90,5 @@ def _checked_name(name: object) -> str:
     if not isinstance(name, str):
         raise TypeError(f"name must be a str or None, not {name!r} ({type(name).__name__})")
     if not name.strip():
-        raise ValueError(f"name must not be empty, not {name!r}")
+        raise ValueError(f"name must have at least one visible character, not {name!r}")
     return name

@@ -19,7 +19,7 @@ from .driver import Connection
 from .errors import PoolError
 from .events import CloseReason, IdleReplaced
 from .housekeeping import Timer
-from .lifecycle import Lifecycle, PooledConnection
+from .lifecycle import Lifecycle, OpenFailed, PooledConnection
 from .settings import PoolSettings
 from .slots import Slot, Slots
 
@@ -30,6 +30,9 @@ PooledSlot = Slot[PooledConnection[C]]
 
 # Seconds between attempts to refill a pool whose factory fails: doubled from the first up to the last.
 _REFILL_PAUSE, _LONGEST_REFILL_PAUSE = 1.0, 30.0
+
+# Seconds that closing gives to connections that are being opened for nobody any more.
+_OPENING_GRACE = 1.0
 
 # Seconds that closing waits for what was told to stop and should have stopped by then.
 _LAST_GRACE = 0.25
@@ -54,12 +57,14 @@ class Stock(Generic[C]):
         self._clock = clock
         self._timer = timer
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._preparing: set[asyncio.Task[None]] = set()
         self._filling: set[asyncio.Task[None]] = set()
         # Those who wait for a slot of theirs to be prepared; closing must be able to tell them.
         self._claims: set[asyncio.Future[Any]] = set()
         self._all_back = asyncio.Event()
         # While the pool closes: the slot whose connection is to close after all others.
         self._last: PooledSlot[C] | None = None
+        self._keep_last = False
         self._refill_at = math.inf
         self._refill_pause = _REFILL_PAUSE
         never = math.inf
@@ -86,19 +91,23 @@ class Stock(Generic[C]):
         self.slots.give_back(slot)
 
     def _put_back_after_a_look(self, slot: PooledSlot[C], now: float) -> None:
-        pooled = slot.connection
+        pooled, error = slot.connection, None
         if pooled is not None:
             pooled.idle_since = now
-            if self.closing:
+            if self._keep_last:
                 self._close_but_one(slot)
                 return
-            if now >= pooled.expires_at:
+            if self.closing:
+                self.drop(slot, "pool_closed")
+            elif now >= pooled.expires_at:
                 self.drop(slot, "lifetime")
             # Under load nothing is ever idle long enough to be checked before lending: then it is done here.
-            elif not self.lifecycle.verify(pooled, now):
+            elif (error := self.lifecycle.verify(pooled, now)) is not None:
                 self.drop(slot, "unhealthy")
             self._timer.wake(min(now + self._idle_timeout, pooled.expires_at))
         self._give_back(slot)
+        if pooled is not None and error is not None:
+            self.lifecycle.tell_unhealthy(pooled, 0.0, error)
 
     def _close_but_one(self, slot: PooledSlot[C]) -> None:
         """Close a connection of a closing pool, but keep the newest back: the last one to close must do so alone.
@@ -143,7 +152,10 @@ class Stock(Generic[C]):
         claim: asyncio.Future[PooledSlot[C] | None] = asyncio.get_running_loop().create_future()
         self._claims.add(claim)
         claim.add_done_callback(self._claims.discard)
-        return claim, self.spawn(self._prepare(slot), name="prepare", then=partial(self._prepared, slot, claim))
+        task = self.spawn(self._prepare(slot), name="prepare", then=partial(self._prepared, slot, claim))
+        self._preparing.add(task)
+        task.add_done_callback(self._preparing.discard)
+        return claim, task
 
     async def _prepare(self, slot: PooledSlot[C]) -> None:
         if slot.connection is not None and await self._still_good(slot, slot.connection):
@@ -157,30 +169,35 @@ class Stock(Generic[C]):
         if now >= pooled.expires_at:
             self.drop(slot, "lifetime")
         elif now - pooled.idle_since >= self._idle_timeout:
-            self._replace_idle(slot, pooled, now)
-        elif await self.lifecycle.check(pooled):
-            return True
-        else:
+            self.drop(slot, "idle")
+            self._tell_idle_replaced(pooled, now)
+        elif (error := await self.lifecycle.check(pooled)) is not None:
             self.drop(slot, "unhealthy")
+            self.lifecycle.tell_unhealthy(pooled, now - pooled.idle_since, error)
+        else:
+            return True
         return False
 
     def _prepared(
-        self,
-        slot: PooledSlot[C],
-        claim: asyncio.Future[PooledSlot[C] | None] | None,
-        task: asyncio.Task[None],
+        self, slot: PooledSlot[C], claim: asyncio.Future[PooledSlot[C] | None] | None, task: asyncio.Task[None]
     ) -> None:
-        error = PoolError("opening the connection was cancelled") if task.cancelled() else task.exception()
+        failure = None if task.cancelled() else task.exception()
+        error = failure.error if isinstance(failure, OpenFailed) else failure
+        if task.cancelled() or isinstance(error, asyncio.CancelledError):
+            error = PoolError(f"pool {self._settings.name!r}: opening the connection took too long or was cancelled")
         if error is not None and slot.connection is not None:
             self.drop(slot, "broken")  # cancelled in the middle of a check: nobody knows what it would answer
-        if error is None and claim is not None and not claim.done():
+        wanted = claim is not None and not claim.done()
+        if error is None and wanted and claim is not None:
             claim.set_result(slot)
             return
         self.put_back(slot, self._clock())
-        if error is not None and claim is not None and not claim.done():
-            claim.set_exception(error)
-        elif claim is None:
+        if isinstance(failure, OpenFailed):
+            self.lifecycle.tell_create_failed(failure)
+        if claim is None:
             self._refilled(error)
+        elif error is not None and wanted:
+            claim.set_exception(error)
 
     # -- while nobody calls
 
@@ -191,11 +208,10 @@ class Stock(Generic[C]):
             assert pooled is not None
             stale = now - pooled.idle_since >= self._idle_timeout
             if (stale or now >= pooled.expires_at) and self.slots.take_this(slot):
-                if stale:
-                    self._replace_idle(slot, pooled, now)
-                else:
-                    self.drop(slot, "lifetime")
+                self.drop(slot, "idle" if stale else "lifetime")
                 self._give_back(slot)
+                if stale:
+                    self._tell_idle_replaced(pooled, now)
         return min(self._refill(now), self._next_end(now))
 
     def _next_end(self, now: float) -> float:
@@ -208,8 +224,7 @@ class Stock(Generic[C]):
             min((pooled.idle_since + self._idle_timeout for pooled in idle), default=math.inf),
         )
 
-    def _replace_idle(self, slot: PooledSlot[C], pooled: PooledConnection[C], now: float) -> None:
-        self.drop(slot, "idle")
+    def _tell_idle_replaced(self, pooled: PooledConnection[C], now: float) -> None:
         if IdleReplaced in self._bus.handlers:
             self._bus.emit(IdleReplaced(str(self._settings.name), pooled.number, now - pooled.idle_since))
 
@@ -229,6 +244,7 @@ class Stock(Generic[C]):
             task = self.spawn(self._prepare(slot), name="fill", then=partial(self._prepared, slot, None))
             self._filling.add(task)
             task.add_done_callback(self._filling.discard)
+            self.give_up_later(task)
 
     async def filled(self) -> None:
         """Open up to `min_size` connections and wait for them; raises what the driver raised."""
@@ -236,7 +252,9 @@ class Stock(Generic[C]):
         if self._filling:
             done, _ = await asyncio.wait(self._filling)  # not gather, whose cancellation would cancel the opening
             for task in done:
-                task.result()
+                failure = None if task.cancelled() else task.exception()
+                if failure is not None:
+                    raise failure.error if isinstance(failure, OpenFailed) else failure
 
     def _refilled(self, error: BaseException | None) -> None:
         if error is None:
@@ -256,18 +274,35 @@ class Stock(Generic[C]):
         then: Callable[[asyncio.Task[Any]], None] | None = None,
     ) -> asyncio.Task[Any]:
         """Run `work` in a task of the pool's own; `then(task)` runs however it ends."""
-        task = asyncio.get_running_loop().create_task(work, name=f"{self._settings.name}:{name}")
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # the loop is gone, and this is its last coroutine being thrown away
+            work.close()
+            raise
+        task = loop.create_task(work, name=f"{self._settings.name}:{name}")
+        # A loop that closes with pool tasks pending is told of by the pool itself, once, and with names.
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if then is not None:
             task.add_done_callback(then)
         return task
 
+    def give_up_later(self, task: asyncio.Task[None], seconds: float | None = None) -> None:
+        """Cancel a preparation that still hangs after `seconds` (default `operation_timeout`)."""
+        limit = self._settings.operation_timeout if seconds is None else seconds
+        loop = task.get_loop()
+        if not loop.is_closed():
+            giving_up = loop.call_later(limit, task.cancel)
+            task.add_done_callback(lambda _: giving_up.cancel())
+
     # -- closing
 
     def close_idle(self, error: PoolError) -> None:
         """Begin to close: everybody who waits gets `error`, what is idle closes."""
-        self.closing = True
+        self.closing = self._keep_last = True
+        for task in (*self._preparing, *self._filling):
+            self.give_up_later(task, min(_OPENING_GRACE, self._settings.operation_timeout))
         for waiting in (*self.slots.dismiss(), *tuple(self._claims)):
             if not waiting.done():
                 waiting.set_exception(error)
@@ -280,23 +315,24 @@ class Stock(Generic[C]):
         if self.slots.used == (0 if self._last is None else 1):
             self._all_back.set()
 
-    async def drain(self, timeout: float) -> None:
+    async def drain(self, timeout: float | None) -> None:
         """Wait until every slot is back and every connection but the last closed, `timeout` seconds at most."""
-        deadline = self._clock() + timeout
+        deadline = math.inf if timeout is None else self._clock() + timeout
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._all_back.wait()
-        await self.rest(max(deadline - self._clock(), _LAST_GRACE))
+        await self.rest(None if timeout is None else max(deadline - self._clock(), _LAST_GRACE))
 
     async def close_last(self) -> None:
         """Close the connection that was kept back until all others had closed."""
+        self._keep_last = False
         if self._last is not None:
             self.drop(self._last, "pool_closed")
             self.slots.give_back(self._last)
             self._last = None
         await self.rest()
 
-    async def rest(self, timeout: float = _LAST_GRACE) -> None:
+    async def rest(self, timeout: float | None = _LAST_GRACE) -> None:
         """Wait until no task of the stock runs, `timeout` seconds at most."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)

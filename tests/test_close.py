@@ -344,7 +344,7 @@ async def test_a_connect_that_hangs_does_not_hold_up_the_close_for_ever(driver: 
     caller = await queued(pool)
     began = time()
     await pool.close(timeout=3)
-    assert time() - began == about(3, within=1)
+    assert time() - began < 4
     assert isinstance(caller.exception(), PoolClosedError)
     assert pool.stats().state == "closed"
 

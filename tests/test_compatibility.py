@@ -104,11 +104,12 @@ def test_a_row_factory_and_pragmas_set_in_the_factory(database: Path) -> None:
 
 def test_a_program_that_is_done_without_closing_its_pool_ends(database: Path) -> None:
     program = """
-        import asyncio, sys, warnings
+        import asyncio, logging, sys, warnings
         import aiosqlite
         from aiosqlitepool import SQLiteConnectionPool
 
         warnings.simplefilter("ignore", ResourceWarning)
+        logging.getLogger("aiosqlitepool").setLevel("ERROR")
         pool = SQLiteConnectionPool(lambda: aiosqlite.connect(sys.argv[1]))
 
         async def main():

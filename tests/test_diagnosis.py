@@ -33,7 +33,12 @@ def test_a_holder_is_told_with_task_label_connection_and_age() -> None:
 
 def test_a_timeout_tells_how_long_and_what_the_pool_looked_like() -> None:
     message = explain_timeout(0.9, STATS, (), (), None)
-    assert message == "no connection from pool 'app.db' within 0.900 s (3 used, 1 idle of 20, 2 waiting)."
+    assert message.startswith("no connection from pool 'app.db' within 0.900 s (3 used, 1 idle of 20, 2 waiting).")
+
+
+def test_a_timeout_tells_of_places_that_nobody_holds_and_nobody_can_have() -> None:
+    message = explain_timeout(0.9, STATS, (holder(1), holder(2)), (), None)
+    assert "1 of those used is being opened, checked, reset or handed on" in message
 
 
 def test_a_timeout_tells_the_last_failure_to_connect_and_its_age() -> None:

@@ -18,8 +18,7 @@ import aiosqlite
 import aiosqlite.core
 import pytest
 
-from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolError, SQLiteConnectionPool
-from aiosqlitepool.driver import ConnectionBrokenError
+from aiosqlitepool import ConnectionBrokenError, PoolConnectionAcquireTimeoutError, PoolError, SQLiteConnectionPool
 from aiosqlitepool.events import (
     ConnectionClosed,
     ConnectionCreated,
@@ -265,7 +264,7 @@ async def test_one_of_two_calls_of_open_that_is_cancelled_does_not_cancel_the_ot
 
 async def kill_worker(connection: aiosqlite.Connection) -> None:
     connection._tx.put_nowait((None, lambda: aiosqlite.core._STOP_RUNNING_SENTINEL))
-    await asyncio.to_thread(connection._thread.join, 5)
+    connection._thread.join(5)  # not in a thread: that of the executor would stay
 
 
 async def test_an_operation_on_a_dead_worker_is_an_error_and_no_hang(path: Path, recorder: Recorder) -> None:

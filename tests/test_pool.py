@@ -370,8 +370,9 @@ async def test_the_counts_add_up_during_everything(driver: StubDriver) -> None:
         seen.add(event.name)
 
     async def connect() -> None:
-        await asyncio.sleep(driver.attempts % 3)
-        if driver.attempts % 7 == 0:
+        attempt = driver.attempts
+        await asyncio.sleep(attempt % 3)
+        if attempt % 7 == 0:
             raise OSError("no more")
 
     async def undo(connection: Any) -> None:

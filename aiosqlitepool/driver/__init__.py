@@ -5,20 +5,20 @@ If the installed aiosqlite does not look as expected, its connections get the pl
 
 import aiosqlite
 
-from .aiosqlite_link import INTERRUPT_PATIENCE, KNOWS_AIOSQLITE, AiosqliteLink, prepare_to_await
+from .aiosqlite_link import INTERRUPT_PATIENCE, KNOWS_AIOSQLITE, AiosqliteLink, prepare_to_await, see_off
 from .plain import PlainLink
-from .protocol import Connection, ConnectionBrokenError, Link
+from .protocol import Connection, Link
 
 __all__ = [
     "INTERRUPT_PATIENCE",
     "KNOWS_AIOSQLITE",
     "AiosqliteLink",
     "Connection",
-    "ConnectionBrokenError",
     "Link",
     "PlainLink",
     "link_to",
     "prepare_to_await",
+    "see_off",
 ]
 
 

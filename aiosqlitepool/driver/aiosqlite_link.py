@@ -8,37 +8,42 @@ open, and whether the thread is alive.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import sqlite3
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import aiosqlite
 import aiosqlite.core
 
-from ..errors import PoolUsageError
+from ..errors import ConnectionBrokenError, PoolUsageError
 from ..events import RollbackCause
 from .mailbox import Mailbox
-from .protocol import ConnectionBrokenError, Lessee
+from .protocol import Lessee
 
-__all__ = ["INTERRUPT_PATIENCE", "KNOWS_AIOSQLITE", "AiosqliteLink", "prepare_to_await"]
+__all__ = ["INTERRUPT_PATIENCE", "KNOWS_AIOSQLITE", "AiosqliteLink", "prepare_to_await", "see_off"]
 
 R = TypeVar("R")
+
+# Which lease a task took last, itself or before it was created: a mark of its own, which names the connection.
+_held: ContextVar[tuple[AiosqliteLink] | None] = ContextVar("aiosqlitepool_held", default=None)
 
 # A statement told to stop stops within a millisecond. One that has not by then sits where SQLite cannot hear the
 # interrupt (waiting for another process's lock, or inside a Python function): replacing the connection is cheaper.
 INTERRUPT_INTERVAL: Final = 0.001
-INTERRUPT_PATIENCE: Final = 0.008
+INTERRUPT_PATIENCE: Final = 0.005
 
 
 class AiosqliteLink:
     """A connection whose every operation is seen.
 
-    Who may write what: the loop writes `lease`, `_sent` and `_interrupted`; the worker writes `_done`, `_running`,
+    Who may write what: the loop writes `lease` and `_sent`; the worker writes `_done`, `_running`,
     `_in_transaction` and the cursors, which the loop touches only while `_sent == _done`: then the worker has
     nothing to do. That, and one fixed order of reading and writing, stands in for locks on the way of every query.
     """
@@ -48,17 +53,16 @@ class AiosqliteLink:
         "_cursor",
         "_done",
         "_file",
-        "_former",
         "_in_transaction",
-        "_interrupted",
+        "_inherited",
         "_mailbox",
+        "_mark",
         "_native",
         "_older_cursors",
         "_put",
         "_raw",
         "_running",
         "_sent",
-        "_suspect",
         "_thread",
         "_thread_runs",
         "lease",
@@ -77,16 +81,16 @@ class AiosqliteLink:
         # Operations handed to the worker and finished by it, ever; the worker is idle when they are equal.
         self._sent = 0
         self._done = 0
-        # What the worker runs now, and what the loop meant to interrupt; a future is an operation's identity.
+        # What the worker runs now; a future is an operation's identity.
         self._running: asyncio.Future[Any] | None = None
-        self._interrupted: asyncio.Future[Any] | None = None
         self._in_transaction = False
         # The lease's cursors. Only the newest is held, which the worker thread does anyway until its next job.
         self._cursor: sqlite3.Cursor | None = None
         self._older_cursors: set[weakref.ref[sqlite3.Cursor]] = set()
         self._file: tuple[str, int, int] | None = None
-        self._former: weakref.ref[asyncio.Task[Any]] | None = None
-        self._suspect: asyncio.Task[Any] | None = None
+        # The mark of the lease, and the one that stood in the context where it began.
+        self._mark: tuple[AiosqliteLink] | None = None
+        self._inherited: tuple[AiosqliteLink] | None = None
         self.lease: Lessee | None = None
 
     # -- in the worker thread
@@ -104,25 +108,34 @@ class AiosqliteLink:
             except BaseException as raised:
                 error = raised
             self._running = None
-            if isinstance(result, sqlite3.Cursor):
-                self._note_cursor(future, result)
+            self._note_cursors(future, result, error)
             try:
                 self._in_transaction = self._native.in_transaction
             except sqlite3.ProgrammingError:  # the lease closed its connection itself
                 self._in_transaction = False
         self._done += 1
         self._mailbox.post(future, result, error)
+        error = None  # its traceback holds this frame: a cycle would keep half-read cursors until it is collected
 
-    def _note_cursor(self, future: asyncio.Future[Any], cursor: sqlite3.Cursor) -> None:
-        if self._cursor is not cursor:
-            self._track(cursor)
-        if self._interrupted is future:
-            # Nobody gets this cursor. Left half-read, it would pass the interrupt on to the next statement.
-            cursor.close()
+    def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+        if isinstance(result, sqlite3.Cursor):
+            known = result is self._cursor or weakref.ref(result) in self._older_cursors
+            if not known:
+                self._track(result)
+            if future.cancelled():
+                # Left half-read, it would pass an interrupt on to the next statement. An interrupt is sent only after
+                # the cancellation and only to what runs, so that this look, after it stopped running, misses none.
+                result.execute("") if known else result.close()
+        trace = error.__traceback__ if error is not None else None
+        while trace is not None:  # whoever keeps the error keeps the cursors of the frames it passed
+            for value in trace.tb_frame.f_locals.values():
+                if isinstance(value, sqlite3.Cursor):
+                    self._track(value)
+            trace = trace.tb_next
 
     def _track(self, cursor: sqlite3.Cursor) -> None:
         older = self._older_cursors
-        if self._cursor is not None:
+        if self._cursor is not None and self._cursor is not cursor:
             older.add(weakref.ref(self._cursor))
         self._cursor = cursor
         if len(older) > 256:
@@ -137,7 +150,10 @@ class AiosqliteLink:
             self._native.rollback()
         self._forget_cursors()
         self._in_transaction = self._native.in_transaction
-        return "transaction" if open_transaction else "cursor" if half_read else None
+        if open_transaction and getattr(self._native, "autocommit", None) is not False:
+            return "transaction"
+        # With autocommit=False (Python 3.12) a transaction is always open, and says nothing.
+        return "cursor" if half_read else None
 
     # -- seen from the event loop
 
@@ -147,6 +163,7 @@ class AiosqliteLink:
         self._file = await self._in_worker(self._identify)
         # On the instance, not on the class: connections outside the pool stay as they are.
         self._raw._execute = self._execute  # type: ignore[method-assign]
+        self._raw.close = self._close_by_user  # type: ignore[method-assign]
 
     async def _execute(self, fn: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         """Stands in for `aiosqlite.Connection._execute`."""
@@ -157,8 +174,13 @@ class AiosqliteLink:
             and weakref.ref(owner) not in self._older_cursors
         ):
             return self._stale_cursor(fn)
-        lease = self.lease
-        if lease is None or self._suspect is not None or not self._thread_runs() or self._raw._connection is None:
+        lease, held = self.lease, _held.get()
+        if (
+            lease is None
+            or (held is not self._mark and held is not None)
+            or not self._thread_runs()
+            or self._raw._connection is None
+        ):
             lease = self._lease_unless_misused()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._sent += 1
@@ -166,7 +188,7 @@ class AiosqliteLink:
         try:
             return await future
         except asyncio.CancelledError:
-            self._interrupt_if_harmless(future, owner)
+            self._interrupt_if_harmless(future, fn)
             raise
 
     def _lease_unless_misused(self) -> Lessee:
@@ -176,25 +198,44 @@ class AiosqliteLink:
             raise ConnectionBrokenError("the connection's worker thread is dead")
         if self.lease is None:
             raise PoolUsageError("this connection went back to the pool; acquire one to go on")
-        # Only positive evidence counts: a connection may be used by any task its holder gives it to.
-        if self._suspect is not None and self._suspect is asyncio.current_task():
-            raise PoolUsageError("this task gave the connection back to the pool, which has lent it to another task")
+        # Only positive evidence counts, for a holder may let any task use its connection: this task, or the one that
+        # created it, had this very connection and gave it back.
+        held = _held.get()
+        if held is not None and held is not self._mark and held[0] is self and not self._lent_on_behalf_of(held):
+            raise PoolUsageError("this task's connection went back to the pool, which has lent it to another task")
         return self.lease
+
+    def _lent_on_behalf_of(self, held: tuple[AiosqliteLink]) -> bool:
+        """Whether a task created for nothing but the acquiring, as by `wait_for(pool.acquire(), 1)`, took the lease."""
+        task = None if self.lease is None else self.lease.task
+        return held is self._inherited and task is not None and task.done()
+
+    async def _close_by_user(self) -> None:
+        """Stands in for `aiosqlite.Connection.close`, which would gut the connection even when it is refused."""
+        if self._raw._running and self._raw._connection is not None:
+            self._lease_unless_misused()
+        await type(self._raw).close(self._raw)
 
     def _stale_cursor(self, fn: Callable[..., R]) -> R:
         if fn.__name__ == "close":  # it was closed with its lease
             return None  # type: ignore[return-value]
         raise PoolUsageError("this cursor belongs to an earlier lease of its connection, which went back to the pool")
 
-    def _interrupt_if_harmless(self, future: asyncio.Future[Any], own: object) -> None:
+    def _interrupt_if_harmless(self, future: asyncio.Future[Any], fn: Callable[..., Any]) -> None:
         """Stop a cancelled statement, if nothing but that statement can be lost by it.
 
         Inside a transaction an interrupt would silently roll back what was done before. With another cursor
-        half-read, or another operation queued, it could hit the next statement. Then it waits for the return.
+        half-read, or another operation queued, it could hit the next statement. A cursor read row by row would
+        look as if it had come to its end. All of that waits for the return.
         """
-        self._interrupted = future  # before the check: the worker reads it after it stops running
+        row_by_row = getattr(fn, "__name__", "") in ("fetchone", "fetchmany")
         alone = self._sent == self._done + 1 and not self._in_transaction
-        if alone and self._running is future and all(each is own for each in self._half_read()):
+        own = getattr(fn, "__self__", None)
+        if alone and not row_by_row and self._running is future and all(each is own for each in self._half_read()):
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        with contextlib.suppress(sqlite3.ProgrammingError):  # closed a moment ago by its borrower
             self._native.interrupt()
 
     def _half_read(self) -> list[sqlite3.Cursor]:
@@ -237,17 +278,14 @@ class AiosqliteLink:
         if not self._raw._running or not self._thread_runs():
             return False
         self.lease = lease
-        if self._former is not None:
-            former = self._former()
-            if former is not lease.task:
-                self._suspect = former
+        self._inherited = _held.get()
+        self._mark = mark = (self,)
+        _held.set(mark)
         return True
 
     def settle(self) -> Awaitable[None] | bool:
         """Let nothing more through; with nothing in flight, open or half-read, that is all."""
-        lease, self.lease, self._suspect = self.lease, None, None
-        if lease is not None and lease.task is not None:
-            self._former = weakref.ref(lease.task)
+        self.lease = self._mark = self._inherited = None
         if self._sent != self._done or self._in_transaction or not self._raw._running:
             return False
         if self._cursor is not None:
@@ -266,10 +304,14 @@ class AiosqliteLink:
             raise ConnectionBrokenError("the connection is closed or its worker thread is dead")
         in_flight = self._sent != self._done
         done = self._post(self._clean_up)
-        async with asyncio.timeout(patience if in_flight else None) as impatience:
-            await self._interrupt_in_flight(done)
-            impatience.reschedule(None)
-            cause = await done
+        if in_flight:
+            try:
+                async with asyncio.timeout(patience):
+                    await self._interrupt_in_flight(done)
+            except TimeoutError:
+                message = f"a statement in flight did not stop within {patience:g} s of being interrupted"
+                raise TimeoutError(message) from None
+        cause = await done
         return "in_flight" if in_flight else cause
 
     async def _interrupt_in_flight(self, done: asyncio.Future[Any]) -> None:
@@ -277,7 +319,7 @@ class AiosqliteLink:
         pause = INTERRUPT_INTERVAL
         while self._sent != self._done:
             if self._running is not None:
-                self._native.interrupt()
+                self._interrupt()
             await asyncio.wait({done}, timeout=pause)
             pause = min(2 * pause, 0.05)
 
@@ -298,7 +340,7 @@ class AiosqliteLink:
         """Interrupt, and leave the closing to the worker."""
         self.lease = None
         if self._running is not None:
-            self._native.interrupt()
+            self._interrupt()
         self._stop(None)
 
     def _stop(self, done: asyncio.Future[Any] | None) -> None:
@@ -322,7 +364,8 @@ class AiosqliteLink:
     def _identify(self) -> tuple[str, int, int] | None:
         cursor = self._native.cursor()
         cursor.row_factory = None
-        path = str(cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()[0] or "")
+        (name,) = cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
+        path = os.fsdecode(name or "")
         try:
             found = os.stat(path)
         except OSError:  # in memory, or a name of a virtual file system
@@ -391,3 +434,12 @@ def prepare_to_await(made: object) -> None:
     """Let a worker thread not outlive its program; possible only before the connection is awaited."""
     if KNOWS_AIOSQLITE and isinstance(made, aiosqlite.Connection) and not made._thread.is_alive():
         made._thread.daemon = True
+
+
+async def see_off(made: object) -> None:
+    """Wait a moment for the worker thread of a connection that could not be opened, lest it outlive its loop."""
+    if KNOWS_AIOSQLITE and isinstance(made, aiosqlite.Connection):
+        for _ in range(100):
+            if not made._thread.is_alive():
+                break
+            await asyncio.sleep(INTERRUPT_INTERVAL)

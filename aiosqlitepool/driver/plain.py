@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Generator
 from typing import Any
 
@@ -14,10 +16,11 @@ __all__ = ["PlainLink"]
 class PlainLink:
     """A connection of which only the protocol is known."""
 
-    __slots__ = ("_raw",)
+    __slots__ = ("_closing", "_raw")
 
     def __init__(self, raw: Connection) -> None:
         self._raw = raw
+        self._closing = False
 
     async def adopt(self) -> None:
         """Take it as it is."""
@@ -35,12 +38,12 @@ class PlainLink:
 
     def settle(self) -> Awaitable[None] | bool:
         """Start the rollback; most drivers need no second step when there is nothing to undo."""
-        steps = self._raw.rollback().__await__()
         try:
+            steps = self._raw.rollback().__await__()
             waits_for = next(steps)
         except StopIteration:
             return True
-        except Exception as error:
+        except BaseException as error:  # a driver's own cancelled future, say: no reason to lose the connection's place
             return _raise(error)
         return _Resumed(steps, waits_for)
 
@@ -51,13 +54,31 @@ class PlainLink:
 
     async def close(self) -> None:
         """Close it."""
-        await self._raw.close()
+        if not self._closing:
+            self._closing = True
+            await self._raw.close()
 
     def abandon(self) -> None:
-        """Nothing can be done without its loop."""
+        """Close it without waiting, if its loop still runs and that has not begun; else nothing can be done."""
+        with contextlib.suppress(RuntimeError):
+            loop = asyncio.get_running_loop()
+            if not self._closing:
+                self._closing = True
+                _closings.add(closing := loop.create_task(self._raw.close()))
+                closing.add_done_callback(_closed)
 
 
-async def _raise(error: Exception) -> None:
+# A loop keeps its tasks weakly.
+_closings: set[asyncio.Task[None]] = set()
+
+
+def _closed(closing: asyncio.Task[None]) -> None:
+    _closings.discard(closing)
+    if not closing.cancelled():
+        closing.exception()  # looked at; there is nobody left to tell
+
+
+async def _raise(error: BaseException) -> None:
     raise error
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..events import RollbackCause
 
-__all__ = ["Connection", "ConnectionBrokenError", "Lessee", "Link"]
+__all__ = ["Connection", "Lessee", "Link"]
 
 
 @runtime_checkable
@@ -26,10 +26,6 @@ class Connection(Protocol):
     def close(self) -> Any:
         """Close the connection; awaitable."""
         ...
-
-
-class ConnectionBrokenError(Exception):
-    """A connection that must not be lent again, and why."""
 
 
 class Lessee(Protocol):

@@ -13,8 +13,8 @@ from typing import Any
 import aiosqlite
 import pytest
 
-from aiosqlitepool import PoolUsageError, SQLiteConnectionPool
-from aiosqlitepool.driver import KNOWS_AIOSQLITE, AiosqliteLink, ConnectionBrokenError, link_to
+from aiosqlitepool import ConnectionBrokenError, PoolUsageError, SQLiteConnectionPool
+from aiosqlitepool.driver import KNOWS_AIOSQLITE, AiosqliteLink, link_to
 from aiosqlitepool.driver.aiosqlite_link import knows_aiosqlite
 from aiosqlitepool.events import ConnectionClosed, HealthCheckFailed, RolledBackOnReturn
 from aiosqlitepool.testing import Recorder
