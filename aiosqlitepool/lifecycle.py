@@ -134,7 +134,7 @@ class Lifecycle(Generic[C]):
         try:
             raw = await self._connect()
             link = await self._adopt(raw)
-        except BaseException as error:
+        except (Exception, asyncio.CancelledError) as error:
             now = self._clock()
             self.last_failure = (ErrorInfo.of(error), now)
             raise OpenFailed(error, now - began) from error
@@ -163,7 +163,7 @@ class Lifecycle(Generic[C]):
         prepare_to_await(made)
         try:
             raw = await made
-        except BaseException:
+        except (Exception, asyncio.CancelledError):
             await see_off(made)
             raise
         missing = [name for name in ("execute", "rollback", "close") if not callable(getattr(raw, name, None))]
@@ -182,7 +182,7 @@ class Lifecycle(Generic[C]):
         try:
             link = link_to(raw)
             await link.adopt()
-        except BaseException:
+        except (Exception, asyncio.CancelledError):
             # The caller never sees this connection, so nobody else could close it.
             closing = _quietly(raw.close())
             await asyncio.wait({closing}, timeout=self._settings.operation_timeout)

@@ -344,6 +344,10 @@ class Stock(Generic[C]):
 
     def abandon(self) -> int:
         """Let every connection close by itself, without waiting and without a running loop; returns how many."""
+        for task in tuple(self._tasks):
+            coroutine = task.get_coro()
+            if task.get_loop().is_closed() and coroutine is not None:
+                coroutine.close()  # it will never run again, and complains of that at some odd moment if left alone
         abandoned = tuple(self.lifecycle.connections.values())
         for pooled in abandoned:
             pooled.lease = pooled.slot.connection = None

@@ -65,9 +65,9 @@ def forgotten_give_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """When a connection could not be opened, its slot stays taken."""
     mutant = mutate(
         stock,
-        "        self.put_back(slot, self._clock())\n        if error is not None and claim is not None",
+        "        self.put_back(slot, self._clock())\n        if isinstance(failure, OpenFailed)",
         "        if error is None:\n            self.put_back(slot, self._clock())\n"
-        "        if error is not None and claim is not None",
+        "        if isinstance(failure, OpenFailed)",
     )
     monkeypatch.setattr(stock.Stock, "_prepared", mutant.Stock._prepared)
 

@@ -157,13 +157,20 @@ async def test_a_reset_is_a_rollback_of_which_nothing_is_known() -> None:
 
 
 @timeless
-async def test_closing_closes_and_abandoning_does_nothing() -> None:
+async def test_abandoning_closes_without_waiting_and_closing_does_not_close_again() -> None:
     connection = StubConnection()
     link = PlainLink(connection)
     link.abandon()
     assert connection.closed == 0
     await link.close()
+    await settle()
     assert connection.closed == 1
+
+
+def test_abandoning_without_a_loop_can_do_nothing() -> None:
+    connection = StubConnection()
+    PlainLink(connection).abandon()
+    assert connection.closed == 0
 
 
 @timeless
