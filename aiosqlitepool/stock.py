@@ -35,7 +35,7 @@ _REFILL_PAUSE, _LONGEST_REFILL_PAUSE = 1.0, 30.0
 _OPENING_GRACE = 1.0
 
 # Seconds that closing waits for what was told to stop and should have stopped by then.
-_LAST_GRACE = 0.25
+_LAST_GRACE = 0.2
 
 
 class Stock(Generic[C]):

@@ -35,7 +35,7 @@ def mutate(module: types.ModuleType, old: str, new: str) -> types.ModuleType:
     mutant.__package__ = "aiosqlitepool"
     sys.modules[mutant.__name__] = mutant
     try:
-        exec(compile(mutated, f"{module.__file__} (mutant)", "exec"), mutant.__dict__)
+        exec(compile(mutated, "<mutant>", "exec"), mutant.__dict__)
     finally:
         del sys.modules[mutant.__name__]
     return mutant

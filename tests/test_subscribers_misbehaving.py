@@ -293,7 +293,7 @@ async def test_a_handler_that_starts_a_task_which_acquires_gets_its_connection(
     tasks: list[asyncio.Task[None]] = []
 
     async def borrow() -> None:
-        with contextlib.suppress(PoolConnectionAcquireTimeoutError):
+        with contextlib.suppress(PoolConnectionAcquireTimeoutError, PoolClosedError):
             async with pool.connection(label="from a handler"):
                 await asyncio.sleep(0)
 
