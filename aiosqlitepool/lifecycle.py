@@ -6,6 +6,7 @@ Works on connections whose slot is taken; knows nothing of slots, of callers or 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import math
 import sqlite3
@@ -260,7 +261,8 @@ class Lifecycle(Generic[C]):
             elif not closing.cancelled() and (error := closing.exception()) is not None:
                 log.warning("pool %r: connection %d failed to close: %r", self._name, pooled.number, error)
         finally:
-            closing.cancel()
+            with contextlib.suppress(RuntimeError):  # the loop is gone
+                closing.cancel()
             self._condemned -= 1
 
     def left(self, pooled: PooledConnection[C], reason: CloseReason) -> None:
@@ -273,5 +275,7 @@ class Lifecycle(Generic[C]):
 def _quietly(closing: Awaitable[None]) -> asyncio.Future[None]:
     """Run to the end, also if nobody waits that long; a failure is not one that nobody looked at."""
     future = asyncio.ensure_future(closing)
+    if isinstance(future, asyncio.Task):
+        future._log_destroy_pending = False  # type: ignore[attr-defined]  # see Stock.spawn
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
     return future

@@ -347,7 +347,8 @@ class Stock(Generic[C]):
         for task in tuple(self._tasks):
             coroutine = task.get_coro()
             if task.get_loop().is_closed() and coroutine is not None:
-                coroutine.close()  # it will never run again, and complains of that at some odd moment if left alone
+                with contextlib.suppress(Exception):  # it will never run again, and complains of that if left alone
+                    coroutine.close()
         abandoned = tuple(self.lifecycle.connections.values())
         for pooled in abandoned:
             pooled.lease = pooled.slot.connection = None
