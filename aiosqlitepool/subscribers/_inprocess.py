@@ -1,0 +1,217 @@
+"""The Prometheus metrics of one process, as a collector of plain numbers.
+
+Events cost additions, and a scrape, in whichever thread, costs the rest: it reads the levels of the pools and adds up
+what each pool has counted.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from prometheus_client.core import Metric as Family
+from prometheus_client.samples import Exemplar
+
+from aiosqlitepool import SQLiteConnectionPool
+from aiosqlitepool.events import (
+    AcquireCancelled,
+    AcquireFailed,
+    AcquireRejected,
+    AcquireTimedOut,
+    ConnectionAcquired,
+    ConnectionCreated,
+    ConnectionReleased,
+)
+
+from ._ledger import Account, Detach, Ledger, Series
+from ._semconv import (
+    ACQUIRES,
+    COUNTERS,
+    CREATE_TIME,
+    LEVELS,
+    METRICS,
+    USE_TIME,
+    WAIT_TIME,
+    Metric,
+    error_type,
+)
+from ._trace import current_trace
+
+__all__ = ["InProcessBackend"]
+
+AnyPool = SQLiteConnectionPool[Any]
+# The bounds of each histogram's buckets, in seconds.
+Buckets = dict[Metric, tuple[float, ...]]
+
+
+class _Histogram:
+    """Observations counted by bucket. One thread observes, any thread may read."""
+
+    __slots__ = ("bounds", "counts", "exemplars", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.exemplars: dict[int, Exemplar] = {}
+        self.sum = 0.0
+
+    def observe(self, seconds: float, trace: dict[str, str] | None = None) -> None:
+        """Count one observation, as the exemplar of its bucket if it has a trace."""
+        bucket = bisect_left(self.bounds, seconds)
+        self.counts[bucket] += 1
+        self.sum += seconds
+        if trace is not None:
+            self.exemplars[bucket] = Exemplar(trace, seconds, time.time())
+
+    def absorb(self, other: _Histogram, more_at_zero: int = 0) -> None:
+        """Add another's observations, and so many of no time at all."""
+        counts, self.sum = other.counts.copy(), self.sum + other.sum
+        counts[0] += more_at_zero
+        self.counts = [mine + more for mine, more in zip(self.counts, counts, strict=True)]
+        self.exemplars.update(other.exemplars.copy())
+
+
+class _PoolAccount(Account):
+    """The counts and durations of one pool."""
+
+    __slots__ = ("buckets", "histograms")
+
+    def __init__(self, name: str, pool: AnyPool | None, buckets: Buckets) -> None:
+        super().__init__(name, pool)
+        self.buckets = buckets
+        # By metric and `error.type`, which is "" unless an acquire failed.
+        self.histograms = {(metric, ""): _Histogram(bounds) for metric, bounds in buckets.items()}
+
+    def histogram(self, metric: Metric, value: str) -> _Histogram:
+        """The histogram of this metric and `error.type`."""
+        if (metric, value) not in self.histograms:
+            self.histograms[metric, value] = _Histogram(self.buckets[metric])
+        return self.histograms[metric, value]
+
+    def absorb(self, other: Account) -> None:
+        """Add another's counts and durations, which are no longer written."""
+        super().absorb(other)
+        assert isinstance(other, _PoolAccount)
+        for (metric, value), histogram in other.histograms.copy().items():
+            at_once = other.idle if metric is WAIT_TIME and not value else 0
+            self.histogram(metric, value).absorb(histogram, at_once)
+
+
+class InProcessBackend:
+    """A collector whose numbers live in this process, and whose levels are read when it collects."""
+
+    def __init__(self, buckets: Buckets) -> None:
+        self.buckets = buckets
+        self._ledger: Ledger[_PoolAccount] = Ledger(lambda name, pool: _PoolAccount(name, pool, buckets))
+
+    def refresh(self) -> None:
+        """Nothing: a scrape reads the levels."""
+
+    def attach(self, pool: AnyPool, exemplars_from: float | None) -> Detach:
+        """Count what this pool does."""
+        account, detaches = self._ledger.open(pool)
+        subscribe = pool.events.subscribe
+        created, used = account.histogram(CREATE_TIME, ""), account.histogram(USE_TIME, "")
+        detaches = [
+            subscribe(ConnectionAcquired, _acquired(account, exemplars_from)),
+            subscribe(ConnectionReleased, _released(used)),
+            subscribe(ConnectionCreated, lambda event: created.observe(event.create_time)),
+            *_subscribe_failures(pool, account, exemplars_from),
+            *detaches,
+        ]
+        return lambda: _run_all(detaches)
+
+    def describe(self) -> Iterator[Family]:
+        """The families that `collect` returns, without samples."""
+        for metric in METRICS:
+            kind = "gauge" if metric in LEVELS else metric.kind
+            yield Family(metric.family, metric.description, kind, "seconds" if metric.unit == "s" else "")
+
+    def collect(self) -> Iterator[Family]:
+        """The families at this moment, in any thread."""
+        families = dict(zip(METRICS, self.describe(), strict=True))
+        series: dict[Series, float] = {**self._ledger.levels(), **self._ledger.counters()}
+        for (metric, pool, value), number in series.items():
+            suffix = "_total" if metric in COUNTERS else ""
+            families[metric].add_sample(metric.family + suffix, _labels(metric, pool, value), number)
+        for (metric, pool, value), histogram in self._histograms().items():
+            _add_histogram(families[metric], _labels(metric, pool, value), histogram)
+        yield from families.values()
+
+    def _histograms(self) -> dict[Series, _Histogram]:
+        sums: dict[str, _PoolAccount] = {}
+        with self._ledger.reading() as accounts:
+            for account in accounts:
+                if account.name not in sums:
+                    sums[account.name] = _PoolAccount(account.name, None, self.buckets)
+                sums[account.name].absorb(account)
+        return {
+            (metric, name, value): histogram
+            for name, total in sums.items()
+            for (metric, value), histogram in total.histograms.items()
+        }
+
+
+def _run_all(detaches: Iterable[Detach]) -> None:
+    for detach in detaches:
+        detach()
+
+
+def _labels(metric: Metric, pool: str, value: str) -> dict[str, str]:
+    # An empty label is no label.
+    return dict(zip(metric.labels, (pool, value) if value else (pool,), strict=False))
+
+
+def _add_histogram(family: Family, labels: dict[str, str], histogram: _Histogram) -> None:
+    below = 0
+    for bucket, bound in enumerate((*histogram.bounds, "+Inf")):
+        below += histogram.counts[bucket]
+        exemplar = histogram.exemplars.get(bucket)
+        family.add_sample(f"{family.name}_bucket", {**labels, "le": str(bound)}, below, exemplar=exemplar)
+    family.add_sample(f"{family.name}_count", labels, below)
+    family.add_sample(f"{family.name}_sum", labels, histogram.sum)
+
+
+# -- handlers
+
+
+def _acquired(account: _PoolAccount, exemplars_from: float | None) -> Callable[[ConnectionAcquired], None]:
+    waited = account.histogram(WAIT_TIME, "")
+
+    def acquired(event: ConnectionAcquired) -> None:
+        if event.path == "idle" and not event.wait_time:
+            account.idle += 1  # both an acquire and a wait of no time, told apart when somebody reads them
+            return
+        account.count(ACQUIRES, event.path)
+        trace = None
+        if exemplars_from is not None and (event.path == "queued" or event.wait_time >= exemplars_from):
+            trace = current_trace(sampled_only=True)
+        waited.observe(event.wait_time, trace)
+
+    return acquired
+
+
+def _released(used: _Histogram) -> Callable[[ConnectionReleased], None]:
+    # `used.observe`, written out: this runs for every release.
+    bounds, counts = used.bounds, used.counts
+
+    def released(event: ConnectionReleased) -> None:
+        seconds = event.use_time
+        counts[bisect_left(bounds, seconds)] += 1
+        used.sum += seconds
+
+    return released
+
+
+def _subscribe_failures(pool: AnyPool, account: _PoolAccount, exemplars_from: float | None) -> Iterator[Detach]:
+    def observe(event: Any, kind: str) -> None:
+        trace = None if exemplars_from is None else current_trace(sampled_only=True)
+        account.histogram(WAIT_TIME, kind).observe(event.wait_time, trace)
+
+    subscribe = pool.events.subscribe
+    yield subscribe(AcquireTimedOut, lambda event: observe(event, "timeout"))
+    yield subscribe(AcquireCancelled, lambda event: observe(event, "cancelled"))
+    yield subscribe(AcquireRejected, lambda event: observe(event, "rejected"))
+    yield subscribe(AcquireFailed, lambda event: observe(event, error_type(event.error)))

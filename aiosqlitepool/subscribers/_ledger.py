@@ -1,0 +1,193 @@
+"""What the pools of one process did, as plain numbers: counters kept by events, levels read when asked.
+
+Shared by the subscribers that show metrics; knows no metrics library. Counts are kept per attached pool, where the
+pool's own thread is the only writer, and added up by pool name when read, which any thread may do.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+from aiosqlitepool import PoolStats, SQLiteConnectionPool
+from aiosqlitepool.events import (
+    AcquireTimedOut,
+    ConnectionClosed,
+    ConnectionCreateFailed,
+    HealthCheckFailed,
+    PoolClosed,
+    PoolEvent,
+    RolledBackOnReturn,
+)
+
+from ._semconv import (
+    ACQUIRES,
+    CLOSED,
+    COUNT,
+    COUNTERS,
+    CREATE_FAILURES,
+    HEALTH_FAILURES,
+    IDLE_MAX,
+    IDLE_MIN,
+    MAX,
+    OLDEST_CHECKOUT,
+    OLDEST_WAITER,
+    PENDING_REQUESTS,
+    ROLLBACKS,
+    SUBSCRIBER_ERRORS,
+    TIMEOUTS,
+    Metric,
+)
+
+__all__ = ["Account", "Ledger", "Series", "counting", "levels", "open_pools"]
+
+Detach = Callable[[], None]
+AnyPool = SQLiteConnectionPool[Any]
+# A metric of one pool, and the value of the attribute that it is told apart by ("" if there is none).
+Series = tuple[Metric, str, str]
+A = TypeVar("A", bound="Account")
+
+
+class Account:
+    """The counts of one attached pool. Written by the pool's thread only."""
+
+    __slots__ = ("_errors_before", "_pool", "counts", "errors", "idle", "name")
+
+    def __init__(self, name: str, pool: AnyPool | None = None) -> None:
+        self.name = name
+        # Weakly, so that a pool that was forgotten still ends, with its own warning.
+        self._pool = None if pool is None else weakref.ref(pool)
+        self._errors_before = 0 if pool is None else pool.stats().subscriber_errors
+        # How many handlers failed since, when somebody last looked.
+        self.errors = 0
+        # Acquires that found an idle connection and waited for nothing: by far the most, so they cost an addition.
+        self.idle = 0
+        # Every known value is there from the start, so that a counter's first increase is seen as one.
+        self.counts: dict[tuple[Metric, str], int] = {
+            (metric, value): 0 for metric in COUNTERS for value in _first_values(metric)
+        }
+
+    @property
+    def pool(self) -> AnyPool | None:
+        """The pool, as long as it exists."""
+        return None if self._pool is None else self._pool()
+
+    def count(self, metric: Metric, value: str = "") -> None:
+        """Add one."""
+        self.counts[metric, value] = self.counts.get((metric, value), 0) + 1
+
+    def note_errors(self) -> None:
+        """Look how many handlers have failed since the pool was attached. Safe in any thread."""
+        if (pool := self.pool) is not None:
+            self.errors = pool.stats().subscriber_errors - self._errors_before
+
+    def totals(self) -> dict[tuple[Metric, str], int]:
+        """All counts at this moment. Safe in any thread."""
+        totals = self.counts.copy()
+        totals[ACQUIRES, "idle"] += self.idle
+        totals[SUBSCRIBER_ERRORS, ""] += self.errors
+        return totals
+
+    def absorb(self, other: Account) -> None:
+        """Add another's counts, which are no longer written."""
+        for key, value in other.totals().items():
+            self.counts[key] = self.counts.get(key, 0) + value
+
+
+def _first_values(metric: Metric) -> tuple[str, ...]:
+    return metric.known if metric.attribute is not None else ("",)
+
+
+def counting(count: Callable[..., None]) -> Iterator[tuple[type[PoolEvent], Callable[[Any], None]]]:
+    """The events that are merely counted, and a handler for each that calls `count(metric, value)`."""
+    yield AcquireTimedOut, lambda event: count(TIMEOUTS)
+    yield ConnectionClosed, lambda event: count(CLOSED, event.reason)
+    yield ConnectionCreateFailed, lambda event: count(CREATE_FAILURES, event.error.type)
+    yield HealthCheckFailed, lambda event: count(HEALTH_FAILURES)
+    yield RolledBackOnReturn, lambda event: count(ROLLBACKS, event.cause)
+
+
+def open_pools(pools: Iterable[AnyPool | None]) -> Iterator[PoolStats]:
+    """Snapshots of the pools that are not closed; each pool once."""
+    for pool in {id(pool): pool for pool in pools if pool is not None}.values():
+        stats = pool.stats()
+        if stats.state not in ("closed", "forked"):
+            yield stats
+
+
+def levels(pools: Iterable[PoolStats]) -> dict[Series, float]:
+    """The levels of these pools by name; those of one name are added up, of their ages the oldest counts."""
+    found: dict[Series, float] = {}
+    for stats in pools:
+        for metric, value, number in (
+            (COUNT, "idle", stats.idle),
+            (COUNT, "used", stats.used),
+            (MAX, "", stats.max_size),
+            (IDLE_MAX, "", stats.max_size),
+            (IDLE_MIN, "", stats.min_size),
+            (PENDING_REQUESTS, "", stats.waiting),
+        ):
+            found[metric, stats.pool, value] = found.get((metric, stats.pool, value), 0) + number
+        for metric, age in ((OLDEST_WAITER, stats.oldest_waiter), (OLDEST_CHECKOUT, stats.oldest_checkout)):
+            found[metric, stats.pool, ""] = max(found.get((metric, stats.pool, ""), 0.0), age)
+    return found
+
+
+class Ledger(Generic[A]):
+    """The accounts of all pools that feed the same metrics."""
+
+    def __init__(self, new_account: Callable[[str, AnyPool | None], A]) -> None:
+        self._new_account = new_account
+        # Guards the two below. Reentrant, because a pool may be garbage collected, and detach, at any allocation.
+        self._lock = threading.RLock()
+        self._accounts: dict[int, A] = {}
+        # By pool name, what pools did that were detached or no longer exist: counters outlive their pools.
+        self._past: dict[str, A] = {}
+
+    def open(self, pool: AnyPool) -> tuple[A, list[Detach]]:
+        """Begin an account and keep its counters; returns it, and what ends that."""
+        account = self._new_account(pool.name, pool)
+        with self._lock:
+            self._accounts[id(account)] = account
+        events = pool.events
+        detaches = [events.subscribe(kind, handler) for kind, handler in counting(account.count)]
+        detaches.append(events.subscribe(PoolClosed, lambda event: account.note_errors()))
+        return account, [*detaches, lambda: self._close(account)]
+
+    def _close(self, account: A) -> None:
+        with self._lock:
+            if self._accounts.pop(id(account), None) is None:
+                return
+            account.note_errors()
+            past = self._past.get(account.name)
+            if past is None:
+                past = self._past[account.name] = self._new_account(account.name, None)
+            past.absorb(account)
+
+    @contextmanager
+    def reading(self) -> Iterator[tuple[A, ...]]:
+        """Every account, past ones among them; none of them ends while they are read. Safe in any thread."""
+        with self._lock:
+            for account in tuple(self._accounts.values()):
+                account.note_errors()
+                if account.pool is None:
+                    self._close(account)
+            yield (*self._past.values(), *self._accounts.values())
+
+    def counters(self) -> dict[Series, int]:
+        """Every counter by pool name. Safe in any thread."""
+        sums: dict[Series, int] = {}
+        with self.reading() as accounts:
+            for account in accounts:
+                for (metric, value), number in account.totals().items():
+                    sums[metric, account.name, value] = sums.get((metric, account.name, value), 0) + number
+        return sums
+
+    def levels(self) -> dict[Series, float]:
+        """Every level of the pools that are not closed, by pool name. Safe in any thread."""
+        with self._lock:
+            pools = [account.pool for account in self._accounts.values()]
+        return levels(open_pools(pools))

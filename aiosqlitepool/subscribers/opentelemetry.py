@@ -1,0 +1,265 @@
+"""Spans and metrics for OpenTelemetry, through its API: `OpenTelemetrySubscriber`.
+
+Spans are written backwards, from finished facts. Counters and levels are read when somebody collects; durations that
+no trace asks for are noted in a backlog and recorded then. Needs the API only: which SDK there is, if any, is the
+program's business.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, get_args
+
+from aiosqlitepool import SQLiteConnectionPool, __version__
+from aiosqlitepool.events import (
+    AcquireCancelled,
+    AcquireFailed,
+    AcquireRejected,
+    AcquireTimedOut,
+    ConnectionAcquired,
+    ConnectionCreated,
+    ConnectionReleased,
+)
+
+from . import _semconv as names
+from ._backlog import PLENTY, Backlog, Flusher
+from ._ledger import Account, Detach, Ledger
+from ._semconv import Metric, checked_buckets, checked_seconds, error_type
+
+try:
+    from opentelemetry import metrics, trace
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
+    from opentelemetry.trace import Span, TracerProvider
+except ModuleNotFoundError as error:
+    hint = "aiosqlitepool.subscribers.opentelemetry needs its API: pip install 'aiosqlitepool[opentelemetry]'"
+    raise ModuleNotFoundError(f"{hint} ({error})", name=error.name) from error
+
+from ._spans import PoolSpans, SpanMode
+
+__all__ = ["OpenTelemetrySubscriber", "SpanMode"]
+
+AnyPool = SQLiteConnectionPool[Any]
+Buckets = dict[Metric, tuple[float, ...]]
+
+
+class OpenTelemetrySubscriber:
+    """Shows what pools do as OpenTelemetry spans and metrics. One subscriber serves any number of pools.
+
+    Args:
+        tracer_provider: where spans go; the global one if not given.
+        meter_provider: where metrics go; the global one if not given.
+        spans: which acquires are told as spans: those that were "slow" or failed, also those that "queued", "all", or
+            none ("off", and then there are no spans for connecting and no span events either).
+        slow_acquire: how long a slow acquire takes at least. Seconds, as are all bounds.
+        checkout_spans: whether there is a span from each lending to its return.
+        metrics: whether there are metrics; without, nothing is paid for them.
+        wait_buckets: advised bounds of the buckets of the time to obtain a connection.
+        create_buckets: advised bounds of the buckets of the time to open a connection.
+        use_buckets: advised bounds of the buckets of the time for which connections are out.
+
+    Raises `ValueError` for an argument that makes no sense, and if the provider has our metrics with other buckets.
+    """
+
+    def __init__(
+        self,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        *,
+        spans: SpanMode = "slow",
+        slow_acquire: float = 0.05,
+        checkout_spans: bool = False,
+        metrics: bool = True,
+        wait_buckets: Iterable[float] = names.WAIT_BUCKETS,
+        create_buckets: Iterable[float] = names.CREATE_BUCKETS,
+        use_buckets: Iterable[float] = names.USE_BUCKETS,
+    ) -> None:
+        if spans not in get_args(SpanMode):
+            raise ValueError(f"spans must be one of {', '.join(map(repr, get_args(SpanMode)))}, not {spans!r}")
+        buckets = {
+            names.WAIT_TIME: checked_buckets("wait_buckets", wait_buckets),
+            names.CREATE_TIME: checked_buckets("create_buckets", create_buckets),
+            names.USE_TIME: checked_buckets("use_buckets", use_buckets),
+        }
+        self._spans: SpanMode = spans
+        self._slow_acquire = checked_seconds("slow_acquire", slow_acquire)
+        self._checkout_spans = checkout_spans
+        self._tracer = trace.get_tracer(names.SCOPE, __version__, tracer_provider, names.SCHEMA_URL)
+        self._instruments = _instruments_of(meter_provider, buckets) if metrics else None
+
+    def attach(self, pool: AnyPool, /) -> Detach:
+        """Tell what `pool` does from now on. Its levels go when it closes or is detached, its counters stay."""
+        subscribe, detaches = pool.events.subscribe, list[Detach]()
+        metrics = spans = None
+        if self._instruments is not None:
+            metrics = _PoolMetrics(self._instruments, pool, self._slow_acquire)
+            detaches += [subscribe(ConnectionReleased, metrics.on_released()), *metrics.detaches]
+            detaches.append(subscribe(ConnectionCreated, metrics.created))
+        if self._spans != "off" or self._checkout_spans:
+            spans = PoolSpans(self._tracer, pool, self._spans, self._slow_acquire)
+            detaches += spans.subscribe(checkouts=self._checkout_spans)
+        detaches += _subscribe_acquires(pool, metrics, spans)
+        return lambda: _run_all(detaches)
+
+
+def _run_all(detaches: Iterable[Detach]) -> None:
+    for detach in detaches:
+        detach()
+
+
+def _subscribe_acquires(pool: AnyPool, metrics: _PoolMetrics | None, spans: PoolSpans | None) -> Iterator[Detach]:
+    # One handler for both, because a wait's exemplar is best the span that tells of it.
+    account = Account(pool.name) if metrics is None else metrics.account
+    every = spans.acquired if spans is not None and spans.mode == "all" else None
+
+    def acquired(event: ConnectionAcquired) -> None:
+        if event.path == "idle" and not event.wait_time:
+            account.idle += 1  # both an acquire and a wait of no time, told apart when somebody reads them
+            if every is not None:
+                every(event)
+            return
+        span = None if spans is None else spans.acquired(event)
+        if metrics is not None:
+            metrics.acquired(event, span)
+
+    def failed(event: Any, kind: str) -> None:
+        span = None if spans is None else spans.failed(event, kind)
+        if metrics is not None:
+            metrics.failed(event.wait_time, kind, span)
+
+    subscribe = pool.events.subscribe
+    yield subscribe(ConnectionAcquired, acquired)
+    yield subscribe(AcquireTimedOut, lambda event: failed(event, "timeout"))
+    yield subscribe(AcquireCancelled, lambda event: failed(event, "cancelled"))
+    yield subscribe(AcquireRejected, lambda event: failed(event, "rejected"))
+    yield subscribe(AcquireFailed, lambda event: failed(event, error_type(event.error)))
+
+
+# -- metrics
+
+
+class _Instruments:
+    """The metrics of one meter provider, for all pools that feed them."""
+
+    def __init__(self, meter: Meter, buckets: Buckets) -> None:
+        self.buckets = buckets
+        self.ledger: Ledger[Account] = Ledger(Account)
+        self.flusher = Flusher()
+        for metric in names.LEVELS:
+            create = (
+                meter.create_observable_gauge if metric.kind == "gauge" else meter.create_observable_up_down_counter
+            )
+            create(metric.name, [self._observe(metric, self.ledger.levels)], metric.unit, metric.description)
+        for metric in names.COUNTERS:
+            observe = self._observe(metric, self.ledger.counters)
+            meter.create_observable_counter(metric.name, [observe], metric.unit, metric.description)
+        self.wait_time, self.create_time, self.use_time = (
+            _histogram(meter, metric, buckets[metric]) for metric in names.HISTOGRAMS
+        )
+
+    def _observe(
+        self, metric: Metric, read: Callable[[], Mapping[tuple[Metric, str, str], float]]
+    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(options: CallbackOptions) -> Iterator[Observation]:
+            if metric is names.LEVELS[0]:
+                # Whoever collects calls this before looking at the histograms, and has that much patience in all.
+                self.flusher.record_all(options.timeout_millis / 2000)
+            for (found, pool, value), number in read().items():
+                if found is metric:
+                    yield Observation(number, _attributes(metric, pool, value))
+
+        return observe
+
+
+def _histogram(meter: Meter, metric: Metric, bounds: tuple[float, ...]) -> Histogram:
+    return meter.create_histogram(
+        metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=bounds
+    )
+
+
+def _attributes(metric: Metric, pool: str, value: str = "") -> dict[str, str]:
+    return {names.POOL: pool, metric.attribute: value} if metric.attribute and value else {names.POOL: pool}
+
+
+# A provider has one set of instruments, however many subscribers there are: asked for the same observable instrument
+# again, it forgets the new callback.
+_shared: weakref.WeakKeyDictionary[MeterProvider, _Instruments] = weakref.WeakKeyDictionary()
+# The global provider's, which may be another object later and is the same provider all the same.
+_global: list[_Instruments] = []
+
+
+def _instruments_of(provider: MeterProvider | None, buckets: Buckets) -> _Instruments:
+    is_global = provider is None or provider is metrics.get_meter_provider()
+    found = next(iter(_global), None) if is_global or provider is None else _shared.get(provider)
+    if found is None:
+        found = _Instruments(metrics.get_meter(names.SCOPE, __version__, provider, names.SCHEMA_URL), buckets)
+        if is_global or provider is None:
+            _global.append(found)
+        else:
+            _shared[provider] = found
+    for metric, bounds in buckets.items():
+        if found.buckets[metric] != bounds:
+            raise ValueError(
+                f"the meter provider has {metric.name} already, with buckets {found.buckets[metric]}, not {bounds}"
+            )
+    return found
+
+
+# The context of a duration that belongs to no trace. Not empty: then it would be the one of whoever collects.
+_NO_TRACE = trace.set_span_in_context(trace.INVALID_SPAN, Context())
+
+
+class _PoolMetrics:
+    """What one pool contributes to the instruments."""
+
+    def __init__(self, instruments: _Instruments, pool: AnyPool, slow_acquire: float) -> None:
+        self.account, self.detaches = instruments.ledger.open(pool)
+        self._instruments = instruments
+        self._slow_acquire = slow_acquire
+        self._labels = labels = {names.POOL: pool.name}
+        wait, use = instruments.wait_time, instruments.use_time
+        self._backlog = Backlog(
+            self.account,
+            lambda seconds: wait.record(seconds, labels, _NO_TRACE),
+            lambda seconds: use.record(seconds, labels, _NO_TRACE),
+        )
+        instruments.flusher.add(self._backlog)
+        self.detaches.append(self._end)
+
+    def _end(self) -> None:
+        self._backlog.ended = True
+
+    def on_released(self) -> Callable[[ConnectionReleased], None]:
+        """The handler for every release."""
+        uses, look = self._backlog.uses, self._instruments.flusher.watcher(self._backlog)
+        note = uses.append
+
+        def released(event: ConnectionReleased) -> None:
+            note(event.use_time)
+            if len(uses) > PLENTY:
+                look()
+
+        return released
+
+    def created(self, event: ConnectionCreated) -> None:
+        """Record how long it took to connect."""
+        self._instruments.create_time.record(event.create_time, self._labels)
+
+    def acquired(self, event: ConnectionAcquired, span: Span | None) -> None:
+        """Count an acquire that had to wait, and record its wait: in its trace, if that is worth looking at."""
+        self.account.count(names.ACQUIRES, event.path)
+        if event.path == "queued" or event.wait_time >= self._slow_acquire:
+            told = trace.get_current_span() if span is None else span
+            if told.get_span_context().trace_flags.sampled:
+                self._record(event.wait_time, self._labels, told)
+                return
+        self._backlog.waits.append(event.wait_time)
+
+    def failed(self, wait_time: float, kind: str, span: Span | None) -> None:
+        """Record how long a failed acquire took to fail."""
+        told = trace.get_current_span() if span is None else span
+        self._record(wait_time, {**self._labels, names.ERROR_TYPE: kind}, told)
+
+    def _record(self, wait_time: float, labels: dict[str, str], span: Span) -> None:
+        self._instruments.wait_time.record(wait_time, labels, trace.set_span_in_context(span, Context()))

@@ -1,0 +1,246 @@
+"""Log records for structlog: `StructlogSubscriber`.
+
+Works with the program's own structlog configuration, whatever is behind it. What a level that is off would log is not
+subscribed to at all; what a full pool would log without end is limited, and says how much was left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from aiosqlitepool import Holder, SQLiteConnectionPool
+from aiosqlitepool.events import (
+    AcquireTimedOut,
+    ConnectionAcquired,
+    ConnectionClosed,
+    ConnectionCreated,
+    ConnectionCreateFailed,
+    HealthCheckFailed,
+    IdleReplaced,
+    LeakReturned,
+    LeakSuspected,
+    PoolClosed,
+    PoolEvent,
+    PoolOpened,
+    RolledBackOnReturn,
+)
+
+from ._semconv import checked_seconds
+from ._trace import current_trace
+
+try:
+    import structlog
+except ModuleNotFoundError as error:
+    hint = "aiosqlitepool.subscribers.structlog needs structlog: pip install 'aiosqlitepool[structlog]'"
+    raise ModuleNotFoundError(f"{hint} ({error})", name=error.name) from error
+
+__all__ = ["StructlogSubscriber"]
+
+Detach = Callable[[], None]
+Handler = Callable[[Any], None]
+
+
+class StructlogSubscriber:
+    """Logs what pools do. One subscriber serves any number of pools.
+
+    Which levels are on is asked when a pool is attached. Raises `TypeError` or `ValueError` naming an argument that
+    makes no sense.
+
+    Args:
+        logger: a structlog logger; `structlog.get_logger("aiosqlitepool")` if not given.
+        slow_acquire: how long an acquire takes, in seconds, that is worth a warning.
+        burst: how many warnings, or errors, of one kind a pool may log in one `interval`.
+        interval: seconds.
+        clock: what time it is; tests pass their own.
+    """
+
+    def __init__(
+        self,
+        logger: Any = None,
+        *,
+        slow_acquire: float = 0.05,
+        burst: int = 5,
+        interval: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if logger is not None and not hasattr(logger, "bind"):
+            raise TypeError(f"logger must be a structlog logger, not {logger!r}; structlog.wrap_logger() makes it one")
+        if burst < 1:
+            raise ValueError(f"burst must be at least 1, not {burst!r}")
+        self._logger = structlog.get_logger("aiosqlitepool") if logger is None else logger
+        self._slow_acquire = checked_seconds("slow_acquire", slow_acquire)
+        self._limit = (burst, checked_seconds("interval", interval), clock)
+
+    def attach(self, pool: SQLiteConnectionPool[Any], /) -> Detach:
+        """Log what `pool` does from now on."""
+        log = _PoolLog(self._logger, pool, *self._limit)
+        detaches = [
+            pool.events.subscribe(event_type, handler)
+            for event_type, level, handler in log.handlers(self._slow_acquire)
+            if _is_on(self._logger, level)
+        ]
+        return lambda: _run_all(detaches)
+
+
+def _run_all(detaches: Iterable[Detach]) -> None:
+    for detach in detaches:
+        detach()
+
+
+def _is_on(logger: Any, level: int) -> bool:
+    # Asked of the class: some loggers have every attribute that one asks them for.
+    bound = logger.bind()
+    for name in ("is_enabled_for", "isEnabledFor"):
+        if hasattr(type(bound), name):
+            return bool(getattr(bound, name)(level))
+    return True
+
+
+class _PoolLog:
+    """Writes the records of one pool."""
+
+    def __init__(
+        self,
+        logger: Any,
+        pool: SQLiteConnectionPool[Any],
+        burst: int,
+        interval: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._logger = logger
+        # Weakly: what ends a subscription may be kept by somebody for as long as the pool exists.
+        self._pool = weakref.ref(pool)
+        self._name = pool.name
+        self._errors = pool.stats().subscriber_errors
+        self._burst, self._interval, self._clock = burst, interval, clock
+        # Of each limited record: since when its interval runs, how many it had, how many were left out.
+        self._limited: dict[str, tuple[float, int, int]] = {}
+
+    def handlers(self, slow: float) -> Iterator[tuple[type[PoolEvent], int, Handler]]:
+        """Each event that is logged, at which level, and its handler."""
+
+        def acquired(event: ConnectionAcquired) -> None:
+            if event.wait_time >= slow:
+                self._slow(event)
+
+        yield PoolOpened, logging.INFO, self._opened
+        yield PoolClosed, logging.INFO, self._closed
+        yield ConnectionCreated, logging.DEBUG, self._created
+        yield ConnectionClosed, logging.DEBUG, self._connection_closed
+        yield ConnectionAcquired, logging.WARNING, acquired
+        yield AcquireTimedOut, logging.ERROR, self._timed_out
+        yield ConnectionCreateFailed, logging.ERROR, self._create_failed
+        yield HealthCheckFailed, logging.WARNING, self._health_failed
+        yield IdleReplaced, logging.INFO, self._idle_replaced
+        yield RolledBackOnReturn, logging.WARNING, self._rolled_back
+        yield LeakSuspected, logging.WARNING, self._leak_suspected
+        yield LeakReturned, logging.INFO, self._leak_returned
+        # No event tells that a handler failed, so these ask.
+        for kind in (PoolClosed, ConnectionCreated, ConnectionClosed, AcquireTimedOut, ConnectionCreateFailed):
+            yield kind, logging.ERROR, self._look_at_errors
+
+    # -- records
+
+    def _opened(self, event: PoolOpened) -> None:
+        limits = {"min_size": event.min_size, "max_size": event.max_size, "max_waiting": event.max_waiting}
+        self._say("info", "pool.opened", **limits)
+
+    def _closed(self, event: PoolClosed) -> None:
+        # A flood that ended before its interval did would never tell how much of it was left out.
+        left_out = {name: left_out for name, (_, _, left_out) in self._limited.items() if left_out}
+        self._limited.clear()
+        self._say("info", "pool.closed", abandoned=event.abandoned, **({"left_out": left_out} if left_out else {}))
+
+    def _created(self, event: ConnectionCreated) -> None:
+        self._say("debug", "pool.connection.created", connection=event.connection, create_ms=_ms(event.create_time))
+
+    def _connection_closed(self, event: ConnectionClosed) -> None:
+        what = {"connection": event.connection, "reason": event.reason, "age_ms": _ms(event.age)}
+        self._say("debug", "pool.connection.closed", **what)
+
+    def _slow(self, event: ConnectionAcquired) -> None:
+        self._warn(
+            "pool.acquire.slow",
+            connection=event.connection,
+            path=event.path,
+            wait_ms=_ms(event.wait_time),
+            queue_ms=_ms(event.queue_time),
+            create_ms=_ms(event.create_time),
+            check_ms=_ms(event.check_time),
+            pending=event.pending,
+            holders=_holders(event.waited_for),
+            **_labelled(event.label),
+        )
+
+    def _timed_out(self, event: AcquireTimedOut) -> None:
+        who = {"pending": event.pending, "holders": _holders(event.holders), **_labelled(event.label)}
+        self._warn("pool.acquire.timeout", "error", wait_ms=_ms(event.wait_time), **who)
+
+    def _create_failed(self, event: ConnectionCreateFailed) -> None:
+        what = {"error": str(event.error), "error_type": event.error.type}
+        self._warn("pool.connection.create_failed", "error", create_ms=_ms(event.create_time), **what)
+
+    def _health_failed(self, event: HealthCheckFailed) -> None:
+        what = {"error": str(event.error), "error_type": event.error.type}
+        self._warn("pool.health.failed", connection=event.connection, idle_ms=_ms(event.idle_time), **what)
+
+    def _idle_replaced(self, event: IdleReplaced) -> None:
+        self._say("info", "pool.connection.idle_replaced", connection=event.connection, idle_ms=_ms(event.idle_time))
+
+    def _rolled_back(self, event: RolledBackOnReturn) -> None:
+        self._warn(
+            "pool.return.rolled_back",
+            connection=event.connection,
+            cause=event.cause,
+            reset_ms=_ms(event.reset_time),
+            **_labelled(event.label),
+        )
+
+    def _leak_suspected(self, event: LeakSuspected) -> None:
+        self._warn("pool.checkout.leak_suspected", use_ms=_ms(event.use_time), holders=_holders((event.holder,)))
+
+    def _leak_returned(self, event: LeakReturned) -> None:
+        use = {"use_ms": _ms(event.use_time), "holders": _holders((event.holder,))}
+        self._say("info", "pool.checkout.leak_returned", **use)
+
+    def _look_at_errors(self, event: PoolEvent) -> None:
+        pool = self._pool()
+        if pool is not None and (errors := pool.stats().subscriber_errors) > self._errors:
+            more, self._errors = errors - self._errors, errors
+            self._warn("pool.subscriber.error", "error", errors=more, errors_total=errors)
+
+    # -- writing
+
+    def _warn(self, name: str, level: str = "warning", **keys: Any) -> None:
+        """Write a record unless there have been too many of its name."""
+        now = self._clock()
+        since, written, left_out = self._limited.get(name, (now, 0, 0))
+        if now - since >= self._interval:
+            since, written = now, 0
+        if written >= self._burst:
+            self._limited[name] = (since, written, left_out + 1)
+            return
+        self._limited[name] = (since, written + 1, 0)
+        self._say(level, name, **keys, **({"left_out": left_out} if left_out else {}))
+
+    def _say(self, level: str, name: str, **keys: Any) -> None:
+        getattr(self._logger, level)(name, pool=self._name, **keys, **(current_trace() or {}))
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def _labelled(label: str | None) -> dict[str, str]:
+    return {} if label is None else {"label": label}
+
+
+def _holders(holders: tuple[Holder, ...]) -> list[dict[str, Any]]:
+    return [
+        {"connection": each.connection, "task": each.task, "held_ms": _ms(each.held), **_labelled(each.label)}
+        for each in holders
+    ]

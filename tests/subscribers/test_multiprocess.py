@@ -1,0 +1,244 @@
+"""prometheus_client's multiprocess mode, with real processes; each is a child, as its mode is chosen at import."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# One worker: commands come in on stdin, one a line, and each is answered by a line.
+WORKER = """
+import asyncio, os, sys
+from aiosqlitepool import SQLiteConnectionPool
+from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
+
+class Connection:
+    async def execute(self, sql): return self
+    async def rollback(self): pass
+    async def close(self): pass
+
+async def connect():
+    return Connection()
+
+async def main():
+    subscriber = PrometheusSubscriber()
+    pool = SQLiteConnectionPool(connect, 2, name="app.db", subscribers=[subscriber])
+    held, waiters = [], []
+    async def hold(): held.append(await pool.acquire())
+    async def wait():
+        waiters.append(asyncio.create_task(pool.acquire()))
+        await asyncio.sleep(0)
+    async def release(): await pool.release(held.pop())
+    async def close():
+        while held: await release()
+        for waiter in waiters: await pool.release(await waiter)
+        await pool.close()
+    while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
+        await locals()[line]()
+        subscriber.refresh()
+        print(os.getpid(), flush=True)
+
+asyncio.run(main())
+"""
+
+# What any worker would answer to a scrape.
+SCRAPE = """
+import json
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+registry = CollectorRegistry()
+MultiProcessCollector(registry)
+print(json.dumps([[s.name, s.labels, s.value] for f in registry.collect() for s in f.samples]))
+"""
+
+COUNT = "db_client_connection_count"
+STATE = "db_client_connection_state"
+
+
+class Workers:
+    def __init__(self, directory: Path) -> None:
+        self.environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(directory)}
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def start(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER],
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def tell(self, process: subprocess.Popen[str], *commands: str) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for command in commands:
+            process.stdin.write(f"{command}\n")
+            process.stdin.flush()
+            assert process.stdout.readline().strip() == str(process.pid)
+
+    def end(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.close()
+        assert process.wait() == 0
+        process.stdout.close()
+
+    def scrape(self, name: str, **labels: str) -> float | None:
+        output = subprocess.run(
+            [sys.executable, "-c", SCRAPE], env=self.environment, check=True, capture_output=True, text=True
+        ).stdout
+        expected = {"db_client_connection_pool_name": "app.db", **labels}
+        for sample, found, value in json.loads(output):
+            if sample == name and {key: text for key, text in found.items() if text} == expected:
+                return float(value)
+        return None
+
+
+@pytest.fixture
+def workers(tmp_path: Path) -> Iterator[Workers]:
+    workers = Workers(tmp_path)
+    yield workers
+    for process in workers.processes:
+        if process.poll() is None:
+            workers.end(process)
+
+
+def test_levels_of_two_processes_add_up(workers: Workers) -> None:
+    first, second = workers.start(), workers.start()
+    workers.tell(first, "hold", "hold", "wait")
+    workers.tell(second, "hold", "hold", "release")
+    assert workers.scrape(COUNT, **{STATE: "used"}) == 3
+    assert workers.scrape(COUNT, **{STATE: "idle"}) == 1
+    assert workers.scrape("db_client_connection_pending_requests") == 1
+    assert workers.scrape("db_client_connection_max") == 4
+    assert (workers.scrape("aiosqlitepool_oldest_checkout_age_seconds") or 0) > 0
+    workers.tell(first, "close")
+    workers.tell(second, "close")
+
+
+def test_counters_and_histograms_of_two_processes_add_up(workers: Workers) -> None:
+    first, second = workers.start(), workers.start()
+    for process in (first, second):
+        workers.tell(process, "hold", "release", "hold", "close")
+    assert workers.scrape("aiosqlitepool_acquires_total", aiosqlitepool_acquire_path="new") == 2
+    assert workers.scrape("aiosqlitepool_acquires_total", aiosqlitepool_acquire_path="idle") == 2
+    assert workers.scrape("aiosqlitepool_acquires_total", aiosqlitepool_acquire_path="queued") == 0
+    assert workers.scrape("db_client_connection_wait_time_seconds_count") == 4
+    assert workers.scrape("db_client_connection_use_time_seconds_count") == 4
+    assert workers.scrape("db_client_connection_create_time_seconds_count") == 2
+
+
+def test_a_closed_pools_levels_leave_the_sums_and_its_counters_stay(workers: Workers) -> None:
+    first, second = workers.start(), workers.start()
+    workers.tell(first, "hold", "close")
+    workers.tell(second, "hold")
+    assert workers.scrape("db_client_connection_max") == 2
+    assert workers.scrape(COUNT, **{STATE: "used"}) == 1
+    assert (
+        workers.scrape("aiosqlitepool_connection_closed_total", aiosqlitepool_connection_close_reason="pool_closed")
+        == 1
+    )
+    assert workers.scrape("aiosqlitepool_acquires_total", aiosqlitepool_acquire_path="new") == 2
+    workers.tell(second, "close")
+
+
+def test_a_process_that_ended_leaves_the_sums(workers: Workers) -> None:
+    first, second = workers.start(), workers.start()
+    workers.tell(first, "hold", "release")
+    workers.tell(second, "hold", "release")
+    workers.end(first)
+    assert workers.scrape("db_client_connection_max") == 2
+    assert workers.scrape(COUNT, **{STATE: "idle"}) == 1
+    workers.tell(second, "close")
+
+
+def test_levels_are_brought_up_to_date_without_being_asked(workers: Workers) -> None:
+    quiet = WORKER.replace("subscriber.refresh()", "pass")
+    process = subprocess.Popen(
+        [sys.executable, "-c", quiet],
+        env=workers.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    workers.processes.append(process)
+    workers.tell(process, "hold", "hold", "wait")
+    while workers.scrape("db_client_connection_pending_requests") != 1:
+        pass  # the test's own deadline ends this
+    workers.tell(process, "close")
+
+
+def test_a_registry_with_a_metric_of_that_name_is_refused_with_it_and_nothing_is_left_behind(workers: Workers) -> None:
+    code = """
+from prometheus_client import CollectorRegistry, Counter
+from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
+registry = CollectorRegistry()
+Counter("db_client_connection_timeouts", "mine", registry=registry)
+try:
+    PrometheusSubscriber(registry)
+except ValueError as error:
+    print(error, [family.name for family in registry.collect()])
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", code], env=workers.environment, check=True, capture_output=True, text=True
+    ).stdout
+    assert "names already" in output
+    assert "db_client_connection_timeouts" in output
+    assert output.strip().endswith("['db_client_connection_timeouts']")
+
+
+FORKING = """
+import asyncio, os
+from aiosqlitepool import SQLiteConnectionPool
+from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
+
+class Connection:
+    async def execute(self, sql): return self
+    async def rollback(self): pass
+    async def close(self): pass
+
+async def connect():
+    return Connection()
+
+subscriber = PrometheusSubscriber()
+
+async def work(name):
+    async with SQLiteConnectionPool(connect, 2, name=name, subscribers=[subscriber]) as pool:
+        async with pool.connection(), pool.connection():
+            subscriber.refresh()
+            os.write(said, b".")
+            os.read(go, 1)
+
+said_end, said = os.pipe()
+go, go_end = os.pipe()
+children = []
+for _ in range(2):
+    if not (child := os.fork()):
+        asyncio.run(work("app.db"))
+        os._exit(0)
+    children.append(child)
+    os.read(said_end, 1)
+import subprocess, sys
+print(subprocess.run([sys.executable, "-c", SCRAPE], capture_output=True, text=True).stdout, end="")
+os.write(go_end, b"..")
+for child in children:
+    os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_workers_forked_after_the_subscriber_was_made_add_up(workers: Workers) -> None:
+    code = f"SCRAPE = {SCRAPE!r}\n{FORKING}"
+    output = subprocess.run(
+        [sys.executable, "-c", code], env=workers.environment, check=True, capture_output=True, text=True
+    ).stdout
+    used = [value for name, labels, value in json.loads(output) if name == COUNT and labels[STATE] == "used"]
+    assert used == [4]

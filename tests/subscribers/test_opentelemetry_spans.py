@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from pathlib import Path
+
+import aiosqlite
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import SpanKind, StatusCode
+
+from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool
+from aiosqlitepool.events import ConnectionAcquired, ConnectionCreated, ErrorInfo, HealthCheckFailed, IdleReplaced
+from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
+
+from ..support.pools import StubPool, pool_of, queued
+from ..support.stub import StubDriver, fails, settle
+from ..support.timeless import timeless
+from .conftest import Telemetry
+
+ACQUIRE, CONNECT, CHECKOUT = "aiosqlitepool.acquire", "aiosqlitepool.connect", "aiosqlitepool.checkout"
+
+
+def emit_acquired(pool: StubPool, wait_time: float, path: str = "queued") -> None:
+    pool.events.emit(ConnectionAcquired(pool.name, 1, path, wait_time))  # type: ignore[arg-type]
+
+
+def slowly(seconds: float) -> StubDriver:
+    """A driver that takes so long to connect."""
+    driver = StubDriver()
+    driver.on_connect = lambda: asyncio.sleep(seconds)
+    return driver
+
+
+# -- which acquires
+
+
+@pytest.mark.parametrize(("mode", "told"), [("off", 0), ("slow", 1), ("queued", 2), ("all", 4)])
+def test_the_mode_says_which_acquires_are_told(telemetry: Telemetry, mode: str, told: int) -> None:
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[telemetry.subscriber(spans=mode)])
+    emit_acquired(pool, 0.0, "idle")
+    emit_acquired(pool, 0.01, "new")
+    emit_acquired(pool, 0.01, "queued")
+    emit_acquired(pool, 0.05, "new")
+    assert len(telemetry.spans(ACQUIRE)) == told
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="spans must be one of 'off', 'slow', 'queued', 'all', not 'some'"):
+        OpenTelemetrySubscriber(spans="some")  # type: ignore[arg-type]
+
+
+def test_what_is_slow_can_be_chosen(telemetry: Telemetry) -> None:
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[telemetry.subscriber(slow_acquire=1.0)])
+    emit_acquired(pool, 0.9)
+    emit_acquired(pool, 1.0)
+    assert len(telemetry.spans(ACQUIRE)) == 1
+
+
+def test_an_acquire_span_has_lasted_as_long_as_the_wait(telemetry: Telemetry) -> None:
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[telemetry.subscriber()])
+    emit_acquired(pool, 0.25)
+    span = telemetry.span(ACQUIRE)
+    assert span.end_time - span.start_time == 250_000_000  # type: ignore[operator]
+    assert span.kind is SpanKind.INTERNAL
+
+
+@timeless
+async def test_an_acquire_span_says_how_it_came_to_be() -> None:
+    telemetry = Telemetry()
+    async with pool_of(StubDriver(), 1, subscribers=[telemetry.subscriber()]) as pool:
+        async with pool.connection():
+            waiter = await queued(pool, "GET /users")
+            await asyncio.sleep(2)
+        await pool.release(await waiter)
+    attributes = dict(telemetry.span(ACQUIRE).attributes or {})
+    assert attributes.pop("aiosqlitepool.acquire.queue_time") == pytest.approx(2, abs=0.001)
+    assert attributes == {
+        "db.system.name": "sqlite",
+        "db.client.connection.pool.name": "app.db",
+        "aiosqlitepool.acquire.path": "queued",
+        "aiosqlitepool.acquire.create_time": 0.0,
+        "aiosqlitepool.acquire.check_time": 0.0,
+        "aiosqlitepool.acquire.pending": 0,
+        "aiosqlitepool.acquire.label": "GET /users",
+        "aiosqlitepool.connection.id": 1,
+        "aiosqlitepool.pool.used": 1,
+        "aiosqlitepool.pool.max": 1,
+    }
+
+
+# -- whose child, and linked to whom
+
+
+@timeless
+async def test_an_acquire_span_is_the_child_of_its_waiters_span_and_linked_to_the_span_it_waited_for() -> None:
+    telemetry = Telemetry()
+    spans = {}
+
+    async def request(name: str, pool: StubPool, use: float) -> None:
+        with telemetry.tracer.start_as_current_span(name) as span:
+            spans[name] = span.get_span_context()
+            async with pool.connection():
+                await asyncio.sleep(use)
+
+    async with pool_of(StubDriver(), 1, subscribers=[telemetry.subscriber()]) as pool:
+        first = asyncio.create_task(request("first", pool, 3))
+        await settle()
+        await asyncio.gather(first, request("second", pool, 0))
+    span = telemetry.span(ACQUIRE)
+    assert span.parent is not None
+    assert span.parent.span_id == spans["second"].span_id
+    (link,) = span.links
+    assert link.context == spans["first"]
+    assert dict(link.attributes or {}) == {
+        "aiosqlitepool.connection.id": 1,
+        "aiosqlitepool.connection.held_time": pytest.approx(0, abs=0.001),
+    }
+
+
+@timeless
+async def test_a_waiter_is_linked_to_eight_holders_at_most() -> None:
+    telemetry = Telemetry()
+    async with pool_of(StubDriver(), 10, subscribers=[telemetry.subscriber(spans="queued")]) as pool:
+        held = []
+        for number in range(10):
+            with telemetry.tracer.start_as_current_span(f"holder {number}"):
+                held.append(await pool.acquire())
+        waiter = await queued(pool)
+        for connection in held:
+            await pool.release(connection)
+        await pool.release(await waiter)
+    assert len(telemetry.span(ACQUIRE).links) == 8
+
+
+async def test_a_holder_without_a_span_is_not_linked_to(telemetry: Telemetry) -> None:
+    async with pool_of(StubDriver(), 1, subscribers=[telemetry.subscriber(spans="queued")]) as pool:
+        async with pool.connection():
+            waiter = await queued(pool)
+        await pool.release(await waiter)
+    assert telemetry.span(ACQUIRE).links == ()
+
+
+# -- failures
+
+
+@timeless
+async def test_a_timeout_is_an_error_linked_to_the_holders() -> None:
+    telemetry = Telemetry()
+    subscribers = [telemetry.subscriber()]
+    async with pool_of(StubDriver(), 1, acquisition_timeout=2, subscribers=subscribers) as pool:
+        with telemetry.tracer.start_as_current_span("holder") as holder:
+            connection = await pool.acquire()
+        with pytest.raises(PoolConnectionAcquireTimeoutError):
+            await pool.acquire()
+        await pool.release(connection)
+    span = telemetry.span(ACQUIRE)
+    assert span.status.status_code is StatusCode.ERROR
+    assert (span.attributes or {})["error.type"] == "timeout"
+    assert [link.context for link in span.links] == [holder.get_span_context()]
+
+
+async def test_a_cancelled_acquire_is_told_and_no_error(telemetry: Telemetry) -> None:
+    async with pool_of(StubDriver(), 1, subscribers=[telemetry.subscriber()]) as pool, pool.connection():
+        waiter = await queued(pool)
+        waiter.cancel()
+        await settle()
+    span = telemetry.span(ACQUIRE)
+    assert span.status.status_code is StatusCode.UNSET
+    assert (span.attributes or {})["error.type"] == "cancelled"
+
+
+async def test_an_acquire_turned_away_is_an_error(telemetry: Telemetry) -> None:
+    subscribers = [telemetry.subscriber()]
+    async with pool_of(StubDriver(), 1, max_waiting=0, subscribers=subscribers) as pool, pool.connection():
+        with pytest.raises(PoolFullError):
+            await pool.acquire()
+    span = telemetry.span(ACQUIRE)
+    assert (span.status.status_code, (span.attributes or {})["error.type"]) == (StatusCode.ERROR, "rejected")
+
+
+# -- connecting
+
+
+@timeless
+async def test_a_slow_connect_is_the_child_of_the_acquire_it_was_for() -> None:
+    telemetry = Telemetry()
+    async with pool_of(slowly(2), 1, subscribers=[telemetry.subscriber()]) as pool, pool.connection():
+        pass
+    acquire, connect = telemetry.span(ACQUIRE), telemetry.span(CONNECT)
+    assert connect.parent is not None
+    assert connect.parent.span_id == acquire.context.span_id
+    assert (connect.attributes or {})["aiosqlitepool.connection.id"] == 1
+    assert connect.end_time - connect.start_time == pytest.approx(2e9, rel=0.001)  # type: ignore[operator]
+
+
+async def test_a_quick_connect_is_the_child_of_its_callers_span(telemetry: Telemetry) -> None:
+    async with pool_of(StubDriver(), 1, subscribers=[telemetry.subscriber(slow_acquire=60)]) as pool:
+        with telemetry.tracer.start_as_current_span("request") as request:
+            await pool.release(await pool.acquire())
+    connect = telemetry.span(CONNECT)
+    assert connect.parent is not None
+    assert connect.parent.span_id == request.get_span_context().span_id
+
+
+async def test_a_connect_for_nobody_is_told_when_the_pool_closes_at_the_latest(telemetry: Telemetry) -> None:
+    async with pool_of(StubDriver(), 2, min_size=2, subscribers=[telemetry.subscriber()]):
+        pass
+    assert len(telemetry.spans(CONNECT)) == 2
+
+
+@timeless
+async def test_a_connect_whose_caller_left_is_told_soon() -> None:
+    telemetry = Telemetry()
+    async with pool_of(slowly(2), 1, subscribers=[telemetry.subscriber()]) as pool:
+        caller = await queued(pool)
+        caller.cancel()
+        await asyncio.sleep(3)
+        assert len(telemetry.spans(CONNECT)) == 1
+
+
+async def test_a_failed_connect_is_an_error_and_the_child_of_the_failed_acquire(telemetry: Telemetry) -> None:
+    driver = StubDriver()
+    driver.on_connect = fails(OSError("disk on fire"))
+    async with pool_of(driver, 1, subscribers=[telemetry.subscriber()]) as pool:
+        with pytest.raises(OSError, match="disk on fire"):
+            await pool.acquire()
+    acquire, connect = telemetry.span(ACQUIRE), telemetry.span(CONNECT)
+    assert connect.parent is not None
+    assert connect.parent.span_id == acquire.context.span_id
+    assert connect.status.status_code is StatusCode.ERROR
+    assert connect.status.description == "OSError: disk on fire"
+    assert (acquire.attributes or {})["error.type"] == "OSError"
+
+
+async def test_without_spans_nobody_hears_of_connections(telemetry: Telemetry) -> None:
+    async with pool_of(StubDriver(), 1, subscribers=[telemetry.subscriber(spans="off")]) as pool, pool.connection():
+        pass
+    assert telemetry.exporter.get_finished_spans() == ()
+
+
+# -- checkouts
+
+
+@timeless
+async def test_a_checkout_lasts_from_lending_to_return_and_belongs_to_the_span_it_was_lent_in() -> None:
+    telemetry = Telemetry()
+    subscribers = [telemetry.subscriber(spans="off", checkout_spans=True)]
+    async with pool_of(StubDriver(), 1, subscribers=subscribers) as pool:
+        with telemetry.tracer.start_as_current_span("request") as request:
+            connection = await pool.acquire(label="GET /users")
+        await asyncio.sleep(3)
+        await pool.release(connection)
+    span = telemetry.span(CHECKOUT)
+    assert span.parent is not None
+    assert span.parent.span_id == request.get_span_context().span_id
+    assert span.end_time - span.start_time == pytest.approx(3e9, rel=0.001)  # type: ignore[operator]
+    attributes = span.attributes or {}
+    assert attributes["aiosqlitepool.connection.id"] == 1
+    assert attributes["aiosqlitepool.acquire.label"] == "GET /users"
+    assert attributes["aiosqlitepool.connection.rolled_back"] in (True, False)
+
+
+async def test_by_default_there_are_no_checkouts(telemetry: Telemetry) -> None:
+    async with pool_of(StubDriver(), 1, subscribers=[telemetry.subscriber()]) as pool, pool.connection():
+        pass
+    assert telemetry.spans(CHECKOUT) == []
+
+
+# -- events of the current span
+
+
+def test_failed_checks_and_replacements_are_events_of_the_current_span(telemetry: Telemetry) -> None:
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[telemetry.subscriber()])
+    with telemetry.tracer.start_as_current_span("request"):
+        pool.events.emit(HealthCheckFailed(pool.name, 1, 60.0, ErrorInfo("OSError", "gone")))
+        pool.events.emit(IdleReplaced(pool.name, 1, 90.0))
+    failed, replaced = telemetry.span("request").events
+    assert failed.name == "aiosqlitepool.health_check.failed"
+    assert (failed.attributes or {})["error.type"] == "OSError"
+    assert replaced.name == "aiosqlitepool.connection.idle_replaced"
+    assert (replaced.attributes or {})["aiosqlitepool.connection.idle_time"] == 90.0
+
+
+def test_without_a_current_span_there_are_no_events(telemetry: Telemetry) -> None:
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[telemetry.subscriber()])
+    pool.events.emit(IdleReplaced(pool.name, 1, 90.0))
+    assert telemetry.exporter.get_finished_spans() == ()
+    assert pool.stats().subscriber_errors == 0
+
+
+# -- what can be wrong with a provider
+
+
+async def test_a_trace_that_is_not_sampled_costs_no_attributes_and_no_failure() -> None:
+    subscriber = OpenTelemetrySubscriber(TracerProvider(ALWAYS_OFF, shutdown_on_exit=False), spans="all")
+    async with pool_of(StubDriver(), 1, subscribers=[subscriber]) as pool, pool.connection():
+        pass
+    assert pool.stats().subscriber_errors == 0
+
+
+async def test_a_span_exporter_that_hangs_is_never_noticed_by_the_pool() -> None:
+    release = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    class Hanging(SpanExporter):
+        def export(self, spans: object) -> SpanExportResult:
+            asyncio.run_coroutine_threadsafe(release.wait(), loop).result()
+            return SpanExportResult.SUCCESS
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(
+        BatchSpanProcessor(Hanging(), max_queue_size=8, schedule_delay_millis=1, max_export_batch_size=4)
+    )
+    try:
+        async with pool_of(
+            StubDriver(), 1, subscribers=[OpenTelemetrySubscriber(provider, spans="all", metrics=False)]
+        ) as pool:
+            for _ in range(100):
+                async with pool.connection():
+                    await asyncio.sleep(0)
+        assert pool.stats().subscriber_errors == 0
+    finally:
+        release.set()
+        await asyncio.to_thread(provider.shutdown)
+
+
+async def test_a_pool_that_is_detached_tells_nothing_more(telemetry: Telemetry) -> None:
+    async with pool_of(StubDriver(), 1) as pool:
+        detach = pool.subscribe(telemetry.subscriber(spans="all", checkout_spans=True))
+        detach()
+        async with pool.connection():
+            pass
+        assert pool.events.handlers == {}
+    assert telemetry.exporter.get_finished_spans() == ()
+
+
+async def test_a_rollback_on_return_is_an_event_of_the_span_it_happened_in(
+    telemetry: Telemetry, database: Path
+) -> None:
+    subscribers = [telemetry.subscriber(checkout_spans=True)]
+    async with SQLiteConnectionPool(
+        lambda: aiosqlite.connect(database), name="app.db", subscribers=subscribers
+    ) as pool:
+        with telemetry.tracer.start_as_current_span("request"):
+            async with pool.connection() as connection:
+                await connection.execute("INSERT INTO note (text) VALUES ('lost')")
+        async with pool.connection():
+            pass
+    (event,) = telemetry.span("request").events
+    assert event.name == "aiosqlitepool.return.rolled_back"
+    assert (event.attributes or {})["aiosqlitepool.rollback.cause"] == "transaction"
+    rolled_back = [
+        (span.attributes or {})["aiosqlitepool.connection.rolled_back"] for span in telemetry.spans(CHECKOUT)
+    ]
+    assert rolled_back == [True, False]
+
+
+def test_a_connect_told_outside_of_any_loop_is_written_at_once(telemetry: Telemetry) -> None:
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[telemetry.subscriber()])
+    pool.events.emit(ConnectionCreated(pool.name, 1, 0.5))
+    connect = telemetry.span(CONNECT)
+    assert connect.end_time - connect.start_time == 500_000_000  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("options", [{}, {"spans": "all", "checkout_spans": True}])
+async def test_a_forgotten_pool_is_not_kept_by_what_detaches_it(
+    telemetry: Telemetry, options: dict[str, object]
+) -> None:
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db")
+    detach = pool.subscribe(telemetry.subscriber(**options))
+    gone = weakref.ref(pool)
+    del pool
+    gc.collect()
+    assert gone() is None
+    detach()

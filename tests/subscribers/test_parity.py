@@ -1,0 +1,198 @@
+"""The Prometheus subscriber and the OpenTelemetry pipeline show the same, so that one set of rules serves both."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from aiosqlitepool import SQLiteConnectionPool
+from aiosqlitepool.events import (
+    AcquireCancelled,
+    AcquireFailed,
+    AcquireRejected,
+    AcquireTimedOut,
+    ConnectionAcquired,
+    ConnectionClosed,
+    ConnectionCreated,
+    ConnectionCreateFailed,
+    ConnectionReleased,
+    ErrorInfo,
+    HealthCheckFailed,
+    PoolEvent,
+    RolledBackOnReturn,
+)
+from aiosqlitepool.subscribers import _semconv
+from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
+from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
+
+from ..support.stub import StubConnection, StubDriver
+
+DURATIONS = (0.0, 0.0001, 0.0004, 0.003, 0.05, 0.051, 0.7, 12.0, 400.0)
+REASONS = ("idle", "lifetime", "unhealthy", "reset_failed", "broken", "pool_closed")
+
+Shown = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def everything(pool: str) -> list[PoolEvent]:
+    """Every event that a metric is made of, with every value of every label."""
+    error, closed = (
+        ErrorInfo("sqlite3.OperationalError", "locked"),
+        ErrorInfo("aiosqlitepool.errors.PoolClosedError", ""),
+    )
+    return [
+        ConnectionAcquired(pool, 1, "idle", 0.0),
+        *(ConnectionAcquired(pool, 1, path, wait) for path in ("idle", "new", "queued") for wait in DURATIONS),  # type: ignore[arg-type]
+        *(ConnectionReleased(pool, 1, use) for use in DURATIONS),
+        *(ConnectionCreated(pool, 1, time) for time in DURATIONS),
+        *(ConnectionClosed(pool, 1, reason, 60.0) for reason in REASONS),  # type: ignore[arg-type]
+        *(RolledBackOnReturn(pool, 1, cause, 0.1) for cause in ("in_flight", "transaction", "cursor")),  # type: ignore[arg-type]
+        ConnectionCreateFailed(pool, 1.0, error),
+        HealthCheckFailed(pool, 1, 60.0, error),
+        AcquireTimedOut(pool, 30.0, 0, ()),
+        AcquireCancelled(pool, 2.0, 0),
+        AcquireRejected(pool, 0.0, 5),
+        AcquireFailed(pool, 0.2, 0, error),
+        AcquireFailed(pool, 0.3, 0, closed),
+    ]
+
+
+def shown(registry: CollectorRegistry) -> Shown:
+    """Every sample as Prometheus reads it: an empty label is none, and what describes the scope is left out."""
+    return {
+        (
+            sample.name,
+            frozenset(
+                (label, value)
+                for label, value in sample.labels.items()
+                if value and not label.startswith("otel_scope_")
+            ),
+        ): sample.value
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+    }
+
+
+@pytest.fixture
+def both() -> tuple[Shown, Shown]:
+    """What each shows after the same events."""
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    provider = MeterProvider(
+        [PrometheusMetricReader(registry=theirs, disable_target_info=True)], shutdown_on_exit=False
+    )
+    subscribers = [PrometheusSubscriber(ours), OpenTelemetrySubscriber(None, provider, spans="off")]
+    clock = iter(range(10_000)).__next__
+    pools: list[SQLiteConnectionPool[StubConnection]] = [
+        SQLiteConnectionPool(StubDriver(), size, name=name, subscribers=subscribers, clock=lambda: float(clock()))
+        for name, size in (("app.db/write", 1), ("app.db/read", 4))
+    ]
+    for pool in pools:
+        pool.events.subscribe(HealthCheckFailed, _broken)
+        for event in everything(pool.name):
+            pool.events.emit(event)
+    return shown(ours), shown(theirs)
+
+
+def _broken(event: object) -> None:
+    raise RuntimeError
+
+
+def test_the_same_series_are_shown(both: tuple[Shown, Shown]) -> None:
+    ours, theirs = both
+    assert set(ours) == set(theirs)
+
+
+def test_the_same_values_are_shown(both: tuple[Shown, Shown]) -> None:
+    ours, theirs = both
+    assert ours == pytest.approx(theirs)
+
+
+def test_both_show_every_metric_of_the_catalogue(both: tuple[Shown, Shown]) -> None:
+    suffixes = {"counter": "_total", "histogram": "_bucket", "level": "", "gauge": ""}
+    expected = {metric.family + suffixes[metric.kind] for metric in _semconv.METRICS}
+    for side in both:
+        assert expected <= {name for name, _ in side}
+
+
+def test_the_descriptions_and_types_are_the_same() -> None:
+    def described(registry: CollectorRegistry) -> dict[str, tuple[str, str, str]]:
+        return {family.name: (family.type, family.documentation, family.unit) for family in registry.collect()}
+
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    provider = MeterProvider(
+        [PrometheusMetricReader(registry=theirs, disable_target_info=True)], shutdown_on_exit=False
+    )
+    subscribers = [PrometheusSubscriber(ours), OpenTelemetrySubscriber(None, provider, spans="off")]
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=subscribers)
+    for event in everything("app.db"):
+        pool.events.emit(event)
+    assert described(ours) == described(theirs)
+
+
+def test_the_names_of_the_semantic_conventions_are_theirs() -> None:
+    from opentelemetry.semconv._incubating.attributes import db_attributes
+    from opentelemetry.semconv._incubating.metrics import db_metrics
+
+    official = {value for name, value in vars(db_metrics).items() if name.startswith("DB_CLIENT_CONNECTION_")}
+    assert {metric.name for metric in _semconv.METRICS if metric.name.startswith("db.")} == official
+    assert db_attributes.DB_CLIENT_CONNECTION_POOL_NAME == _semconv.POOL
+    assert db_attributes.DB_CLIENT_CONNECTION_STATE == _semconv.STATE
+    assert db_attributes.DB_SYSTEM_NAME == _semconv.SYSTEM
+
+
+def test_the_back_end_for_several_processes_shows_what_the_other_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def observed() -> Shown:
+        registry = CollectorRegistry()
+        subscriber = PrometheusSubscriber(registry)
+        # A clock that stands still: ages are the same at every look.
+        pool = SQLiteConnectionPool(StubDriver(), 3, name="app.db", subscribers=[subscriber], clock=lambda: 5.0)
+        pool.events.subscribe(HealthCheckFailed, _broken)
+        for event in everything("app.db"):
+            pool.events.emit(event)
+        subscriber.refresh()
+        return {key: value for key, value in shown(registry).items() if not key[0].endswith("_created")}
+
+    alone = observed()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/nowhere")  # asked by us now; by prometheus_client, at its import
+    assert observed() == pytest.approx(alone)
+
+
+async def test_the_back_end_for_several_processes_forgets_a_pool_that_was_detached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/nowhere")
+    registry = CollectorRegistry()
+    subscriber = PrometheusSubscriber(registry)
+    async with SQLiteConnectionPool(StubDriver(), 3, name="app.db") as pool:
+        detach = pool.subscribe(subscriber)
+        async with pool.connection():
+            pass
+        detach()
+        detach()
+        async with pool.connection():
+            pass
+        pool_label = {"db_client_connection_pool_name": "app.db"}
+        assert registry.get_sample_value("db_client_connection_max", pool_label) == 0
+        new, idle = ({**pool_label, "aiosqlitepool_acquire_path": path} for path in ("new", "idle"))
+        assert registry.get_sample_value("aiosqlitepool_acquires_total", new) == 1
+        assert registry.get_sample_value("aiosqlitepool_acquires_total", idle) == 0
+        assert pool.events.handlers == {}
+
+
+def test_the_back_end_for_several_processes_keeps_no_pool_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/nowhere")
+    registry = CollectorRegistry()
+    subscriber = PrometheusSubscriber(registry)
+    pool = SQLiteConnectionPool(StubDriver(), 3, name="app.db", subscribers=[subscriber])
+    gone = weakref.ref(pool)
+    del pool
+    gc.collect()
+    subscriber.refresh()
+    assert gone() is None
+    assert registry.get_sample_value("db_client_connection_max", {"db_client_connection_pool_name": "app.db"}) == 0

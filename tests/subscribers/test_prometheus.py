@@ -1,0 +1,466 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics import parser as openmetrics_parser
+from prometheus_client.parser import text_string_to_metric_families
+
+from aiosqlitepool import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool
+from aiosqlitepool.events import ConnectionAcquired, ConnectionReleased
+from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
+
+from ..support.pools import StubPool, pool_of, queued
+from ..support.stub import StubDriver, fails, settle
+from ..support.timeless import timeless
+from .conftest import POOL, Scrape
+
+WAITS = "db_client_connection_wait_time_seconds"
+USES = "db_client_connection_use_time_seconds"
+ACQUIRES = "aiosqlitepool_acquires_total"
+COUNT = "db_client_connection_count"
+
+
+def emit_acquired(pool: StubPool, wait_time: float, path: str = "queued") -> None:
+    pool.events.emit(ConnectionAcquired(pool.name, 1, path, wait_time))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def pool(driver: StubDriver, prometheus: PrometheusSubscriber) -> StubPool:
+    return SQLiteConnectionPool(driver, 2, name="app.db", subscribers=[prometheus])
+
+
+def exemplars(scrape: Scrape) -> list[dict[str, str]]:
+    return [
+        sample.exemplar.labels for family in scrape.registry.collect() for sample in family.samples if sample.exemplar
+    ]
+
+
+@pytest.fixture(params=[TraceFlags.SAMPLED, TraceFlags.DEFAULT])
+def traced(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Inside a span; whether that is sampled."""
+    span = NonRecordingSpan(SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=TraceFlags(request.param)))
+    token = otel_context.attach(trace.set_span_in_context(span))
+    yield request.param == TraceFlags.SAMPLED
+    otel_context.detach(token)
+
+
+# -- levels
+
+
+async def test_levels_are_what_the_pool_says_when_they_are_scraped(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
+) -> None:
+    async with pool_of(driver, 2, min_size=1, subscribers=[prometheus]) as pool, pool.connection():
+        async with pool.connection():
+            waiter = await queued(pool)
+            assert scrape(COUNT, db_client_connection_state="used") == 2
+            assert scrape("db_client_connection_pending_requests") == 1
+        await pool.release(await waiter)
+        assert scrape(COUNT, db_client_connection_state="used") == 1
+        assert scrape(COUNT, db_client_connection_state="idle") == 1
+        assert scrape("db_client_connection_pending_requests") == 0
+        assert scrape("db_client_connection_max") == scrape("db_client_connection_idle_max") == 2
+        assert scrape("db_client_connection_idle_min") == 1
+
+
+@timeless
+async def test_ages_are_those_of_the_oldest_waiter_and_the_oldest_checkout() -> None:
+    scrape = Scrape()
+    async with pool_of(StubDriver(), 1, subscribers=[PrometheusSubscriber(scrape.registry)]) as pool:
+        async with pool.connection():
+            await asyncio.sleep(2)
+            waiter = await queued(pool)
+            await asyncio.sleep(3)
+            assert scrape("aiosqlitepool_oldest_waiter_age_seconds") == pytest.approx(3, abs=0.001)
+            assert scrape("aiosqlitepool_oldest_checkout_age_seconds") == pytest.approx(5, abs=0.001)
+        await pool.release(await waiter)
+
+
+async def test_a_closed_pool_shows_no_levels_but_its_counters(pool: StubPool, scrape: Scrape) -> None:
+    async with pool, pool.connection():
+        pass
+    assert scrape("db_client_connection_max") is None
+    assert scrape(COUNT, db_client_connection_state="idle") is None
+    assert scrape(ACQUIRES, aiosqlitepool_acquire_path="new") == 1
+
+
+async def test_a_detached_pool_shows_no_levels_but_its_counters(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
+) -> None:
+    async with pool_of(driver) as pool:
+        detach = pool.subscribe(prometheus)
+        async with pool.connection():
+            pass
+        detach()
+        async with pool.connection():
+            pass
+        assert scrape("db_client_connection_max") is None
+        assert scrape(ACQUIRES, aiosqlitepool_acquire_path="new") == 1
+        assert scrape(ACQUIRES, aiosqlitepool_acquire_path="idle") == 0
+        assert scrape(f"{WAITS}_count") == 1
+
+
+async def test_detaching_twice_changes_nothing(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
+) -> None:
+    async with pool_of(driver) as pool:
+        detach = pool.subscribe(prometheus)
+        async with pool.connection():
+            pass
+        detach()
+        detach()
+        assert scrape(ACQUIRES, aiosqlitepool_acquire_path="new") == 1
+
+
+async def test_a_pool_attached_again_goes_on_counting_where_it_was(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
+) -> None:
+    async with pool_of(driver) as pool:
+        for _ in range(3):
+            detach = pool.subscribe(prometheus)
+            async with pool.connection():
+                pass
+            detach()
+        assert scrape(f"{WAITS}_count") == 3
+        assert scrape(f"{USES}_count") == 3
+
+
+def test_the_metrics_keep_no_pool_alive(driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape) -> None:
+    pool = SQLiteConnectionPool(driver, 2, name="app.db", subscribers=[prometheus])
+    emit_acquired(pool, 1.0)
+    del pool
+    gc.collect()
+    assert scrape("db_client_connection_max") is None
+    assert scrape(ACQUIRES, aiosqlitepool_acquire_path="queued") == 1
+
+
+# -- counters
+
+
+async def test_every_known_label_starts_at_0(pool: StubPool, scrape: Scrape) -> None:
+    assert [scrape(ACQUIRES, aiosqlitepool_acquire_path=path) for path in ("idle", "new", "queued")] == [0, 0, 0]
+    reasons = ("idle", "lifetime", "unhealthy", "reset_failed", "broken", "pool_closed")
+    closed = "aiosqlitepool_connection_closed_total"
+    assert [scrape(closed, aiosqlitepool_connection_close_reason=reason) for reason in reasons] == [0] * 6
+    rollbacks = "aiosqlitepool_return_rollbacks_total"
+    causes = ("in_flight", "transaction", "cursor")
+    assert [scrape(rollbacks, aiosqlitepool_rollback_cause=cause) for cause in causes] == [0] * 3
+    for name in ("db_client_connection_timeouts", "aiosqlitepool_health_check_failures"):
+        assert scrape(f"{name}_total") == 0
+    assert scrape("aiosqlitepool_subscriber_errors_total") == 0
+    assert scrape(f"{WAITS}_count") == 0
+
+
+async def test_acquires_are_counted_by_path(pool: StubPool, scrape: Scrape) -> None:
+    async with pool:
+        async with pool.connection(), pool.connection():
+            waiter = await queued(pool)
+        await pool.release(await waiter)
+        async with pool.connection():
+            pass
+        paths = [scrape(ACQUIRES, aiosqlitepool_acquire_path=path) for path in ("new", "queued", "idle")]
+        assert paths == [2, 1, 1]
+
+
+@timeless
+async def test_a_timeout_is_counted_and_its_wait_observed_as_one() -> None:
+    scrape = Scrape()
+    subscribers = [PrometheusSubscriber(scrape.registry)]
+    async with pool_of(StubDriver(), 1, acquisition_timeout=2, subscribers=subscribers) as pool, pool.connection():
+        with pytest.raises(PoolConnectionAcquireTimeoutError):
+            await pool.acquire()
+    assert scrape("db_client_connection_timeouts_total") == 1
+    assert scrape(f"{WAITS}_bucket", error_type="timeout", le="1.0") == 0
+    assert scrape(f"{WAITS}_bucket", error_type="timeout", le="2.5") == 1
+
+
+async def test_a_cancelled_acquire_is_observed_as_one(pool: StubPool, scrape: Scrape) -> None:
+    async with pool, pool.connection(), pool.connection():
+        waiter = await queued(pool)
+        waiter.cancel()
+        await settle()
+        assert scrape(f"{WAITS}_count", error_type="cancelled") == 1
+
+
+async def test_an_acquire_turned_away_is_observed_as_one(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
+) -> None:
+    async with pool_of(driver, 1, max_waiting=0, subscribers=[prometheus]) as pool, pool.connection():
+        with pytest.raises(PoolFullError):
+            await pool.acquire()
+    assert scrape(f"{WAITS}_count", error_type="rejected") == 1
+
+
+async def test_an_acquire_of_a_pool_that_closes_is_observed_as_one(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
+) -> None:
+    pool = pool_of(driver, 1, subscribers=[prometheus])
+    async with pool.connection():
+        waiter = await queued(pool)
+        closing = asyncio.create_task(pool.close())
+        with pytest.raises(PoolClosedError):
+            await waiter
+    await closing
+    assert scrape(f"{WAITS}_count", error_type="closed") == 1
+
+
+async def test_an_acquire_that_cannot_connect_is_observed_by_its_exception(
+    driver: StubDriver, pool: StubPool, scrape: Scrape
+) -> None:
+    driver.on_connect = fails(OSError("disk on fire"))
+    async with pool:
+        with pytest.raises(OSError, match="disk on fire"):
+            await pool.acquire()
+    assert scrape(f"{WAITS}_count", error_type="OSError") == 1
+    assert scrape("aiosqlitepool_connection_create_failures_total", error_type="OSError") == 1
+
+
+async def test_failing_handlers_are_counted_from_when_the_pool_was_attached(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
+) -> None:
+    def broken(event: object) -> None:
+        raise RuntimeError
+
+    async with pool_of(driver) as pool:
+        pool.events.subscribe(ConnectionReleased, broken)
+        async with pool.connection():
+            pass
+        pool.subscribe(prometheus)
+        async with pool.connection():
+            pass
+        assert scrape("aiosqlitepool_subscriber_errors_total") == 1
+    assert scrape("aiosqlitepool_subscriber_errors_total") == 1
+
+
+# -- histograms
+
+
+def test_a_wait_is_in_the_bucket_of_its_bound(pool: StubPool, scrape: Scrape) -> None:
+    emit_acquired(pool, 0.25)
+    assert scrape(f"{WAITS}_bucket", le="0.1") == 0
+    assert scrape(f"{WAITS}_bucket", le="0.25") == 1
+    assert scrape(f"{WAITS}_bucket", le="+Inf") == 1
+    assert scrape(f"{WAITS}_sum") == 0.25
+
+
+def test_a_wait_beyond_all_bounds_is_counted(pool: StubPool, scrape: Scrape) -> None:
+    emit_acquired(pool, 1000.0)
+    assert scrape(f"{WAITS}_bucket", le="30.0") == 0
+    assert scrape(f"{WAITS}_count") == 1
+
+
+def test_an_acquire_that_waited_for_nothing_is_a_wait_of_no_time(pool: StubPool, scrape: Scrape) -> None:
+    emit_acquired(pool, 0.0, "idle")
+    assert scrape(f"{WAITS}_bucket", le="0.0001") == 1
+    assert scrape(f"{WAITS}_sum") == 0
+
+
+def test_an_idle_connection_that_had_to_be_checked_is_a_wait(pool: StubPool, scrape: Scrape) -> None:
+    emit_acquired(pool, 0.002, "idle")
+    assert scrape(f"{WAITS}_sum") == 0.002
+    assert scrape(ACQUIRES, aiosqlitepool_acquire_path="idle") == 1
+
+
+@timeless
+async def test_use_time_is_how_long_a_connection_was_out() -> None:
+    scrape = Scrape()
+    async with pool_of(StubDriver(), subscribers=[PrometheusSubscriber(scrape.registry)]) as pool, pool.connection():
+        await asyncio.sleep(3)
+    assert scrape(f"{USES}_sum") == pytest.approx(3, abs=0.001)
+    assert scrape(f"{USES}_bucket", le="1.0") == 0
+    assert scrape(f"{USES}_bucket", le="5.0") == 1
+
+
+async def test_create_time_is_observed_for_each_connection(pool: StubPool, scrape: Scrape) -> None:
+    async with pool, pool.connection(), pool.connection():
+        pass
+    assert scrape("db_client_connection_create_time_seconds_count") == 2
+
+
+def test_buckets_can_be_chosen(driver: StubDriver, scrape: Scrape) -> None:
+    subscriber = PrometheusSubscriber(scrape.registry, wait_buckets=[1, 2], create_buckets=[3], use_buckets=(4, "inf"))  # type: ignore[arg-type]
+    SQLiteConnectionPool(driver, name="app.db", subscribers=[subscriber])
+    bounds = {
+        (sample.name, sample.labels["le"])
+        for family in scrape.registry.collect()
+        for sample in family.samples
+        if sample.name.endswith("_bucket")
+    }
+    assert bounds == {
+        *((f"{WAITS}_bucket", le) for le in ("1.0", "2.0", "+Inf")),
+        *(("db_client_connection_create_time_seconds_bucket", le) for le in ("3.0", "+Inf")),
+        *((f"{USES}_bucket", le) for le in ("4.0", "+Inf")),
+    }
+
+
+@pytest.mark.parametrize("argument", ["wait_buckets", "create_buckets", "use_buckets"])
+@pytest.mark.parametrize("bounds", [[], [2, 1], [1, 1], [-1, 1], ["a"], 5, [float("nan")]])
+def test_buckets_that_make_no_sense_are_refused_by_name(scrape: Scrape, argument: str, bounds: object) -> None:
+    with pytest.raises(ValueError, match=argument):
+        PrometheusSubscriber(scrape.registry, **{argument: bounds})  # type: ignore[arg-type]
+    assert list(scrape.registry.collect()) == []
+
+
+# -- exemplars
+
+
+def test_a_queued_wait_is_an_exemplar_if_its_trace_is_sampled(pool: StubPool, scrape: Scrape, traced: bool) -> None:
+    emit_acquired(pool, 0.001)
+    expected = [{"trace_id": f"{0xABC:032x}", "span_id": f"{0xDEF:016x}"}] if traced else []
+    assert exemplars(scrape) == expected
+
+
+def test_a_wait_that_was_neither_queued_nor_slow_is_none(pool: StubPool, scrape: Scrape, traced: bool) -> None:
+    emit_acquired(pool, 0.01, "new")
+    assert exemplars(scrape) == []
+
+
+def test_a_slow_wait_is_an_exemplar(pool: StubPool, scrape: Scrape, traced: bool) -> None:
+    emit_acquired(pool, 0.06, "new")
+    assert bool(exemplars(scrape)) is traced
+
+
+def test_without_a_span_there_are_no_exemplars(pool: StubPool, scrape: Scrape) -> None:
+    emit_acquired(pool, 1.0)
+    assert exemplars(scrape) == []
+
+
+def test_exemplars_can_be_off(driver: StubDriver, scrape: Scrape, traced: bool) -> None:
+    subscriber = PrometheusSubscriber(scrape.registry, exemplars=False)
+    emit_acquired(SQLiteConnectionPool(driver, name="app.db", subscribers=[subscriber]), 1.0)
+    assert exemplars(scrape) == []
+
+
+def test_openmetrics_shows_exemplars_and_can_be_parsed(pool: StubPool, scrape: Scrape, traced: bool) -> None:
+    emit_acquired(pool, 0.2)
+    text = openmetrics.generate_latest(scrape.registry).decode()
+    list(openmetrics_parser.text_string_to_metric_families(text))
+    assert ("# {" in text) is traced
+
+
+# -- registries and names
+
+
+def test_one_subscriber_serves_several_pools(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
+) -> None:
+    pools = [SQLiteConnectionPool(driver, size, name=f"{size}.db", subscribers=[prometheus]) for size in (1, 2, 3)]
+    emit_acquired(pools[1], 1.0)
+    assert [scrape("db_client_connection_max", pool.name) for pool in pools] == [1, 2, 3]
+    assert [scrape(f"{WAITS}_count", pool.name) for pool in pools] == [0, 1, 0]
+
+
+def test_one_registry_serves_several_subscribers(driver: StubDriver, scrape: Scrape) -> None:
+    pools = [
+        SQLiteConnectionPool(driver, size, name=f"{size}.db", subscribers=[PrometheusSubscriber(scrape.registry)])
+        for size in (1, 2)
+    ]
+    assert [scrape("db_client_connection_max", pool.name) for pool in pools] == [1, 2]
+
+
+def test_two_pools_of_one_name_are_added_up(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
+) -> None:
+    pools = [SQLiteConnectionPool(driver, size, name="app.db", subscribers=[prometheus]) for size in (1, 2)]
+    for pool in pools:
+        emit_acquired(pool, 0.0, "idle")
+    assert scrape("db_client_connection_max") == 3
+    assert scrape(ACQUIRES, aiosqlitepool_acquire_path="idle") == 2
+    assert scrape(f"{WAITS}_count") == 2
+
+
+def test_a_registry_with_a_metric_of_that_name_is_refused_with_it(scrape: Scrape) -> None:
+    Counter("db_client_connection_timeouts", "mine", registry=scrape.registry)
+    with pytest.raises(ValueError, match="db_client_connection_timeouts"):
+        PrometheusSubscriber(scrape.registry)
+    assert [family.name for family in scrape.registry.collect()] == ["db_client_connection_timeouts"]
+
+
+def test_other_buckets_in_a_registry_that_has_the_metrics_are_refused(scrape: Scrape) -> None:
+    PrometheusSubscriber(scrape.registry)
+    with pytest.raises(ValueError, match=f"{WAITS} already"):
+        PrometheusSubscriber(scrape.registry, wait_buckets=[1.0])
+
+
+@pytest.mark.parametrize("name", ['say "hi"\nand \\go', "x" * 10_000, "数据库", "{}=,'"])
+def test_a_hostile_pool_name_arrives_as_it_is(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape, name: str
+) -> None:
+    pool = SQLiteConnectionPool(driver, name=name, subscribers=[prometheus])
+    emit_acquired(pool, 1.0)
+    text = generate_latest(scrape.registry).decode()
+    names = {sample.labels[POOL] for family in text_string_to_metric_families(text) for sample in family.samples}
+    assert names == {name}
+
+
+def test_without_a_registry_the_default_one_is_used(driver: StubDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = CollectorRegistry()
+    monkeypatch.setattr("aiosqlitepool.subscribers.prometheus.REGISTRY", registry)
+    SQLiteConnectionPool(driver, 7, name="app.db", subscribers=[PrometheusSubscriber()])
+    assert registry.get_sample_value("db_client_connection_max", {POOL: "app.db"}) == 7
+
+
+# -- from another thread
+
+
+async def test_scrapes_during_a_storm_never_fail_and_never_show_more_used_than_max(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
+) -> None:
+    done, problems, scrapes = threading.Event(), [], 0
+
+    def storm() -> None:
+        nonlocal scrapes
+        while not done.is_set():
+            scrapes += 1
+            try:
+                text = generate_latest(scrape.registry).decode()
+                families = text_string_to_metric_families(text)
+                samples = [sample for family in families for sample in family.samples]
+                problems.extend(_overfull(samples))
+            except Exception as error:
+                problems.append(repr(error))
+
+    async def work(pool: StubPool) -> None:
+        for _ in range(100):
+            async with pool.connection() as connection:
+                await asyncio.sleep(0)
+                if connection.number % 3 == 0:
+                    connection.on_rollback = fails(OSError())
+
+    thread = threading.Thread(target=storm)
+    thread.start()
+    try:
+        for number in range(5):
+            async with pool_of(driver, 3, name=f"{number}.db", subscribers=[prometheus]) as pool:
+                await asyncio.gather(*(work(pool) for _ in range(10)))
+    finally:
+        done.set()
+        thread.join()
+    assert problems == []
+    assert scrapes > 1
+    acquired = sum(
+        scrape(ACQUIRES, f"{number}.db", aiosqlitepool_acquire_path=path) or 0
+        for number in range(5)
+        for path in ("idle", "new", "queued")
+    )
+    assert acquired == 5000
+
+
+def _overfull(samples: list[object]) -> list[str]:
+    values = {(s.name, *sorted(s.labels.items())): s.value for s in samples}  # type: ignore[attr-defined]
+    return [
+        f"{value} used of {values['db_client_connection_max', pool]}"
+        for (name, *labels), value in values.items()
+        if name == COUNT and ("db_client_connection_state", "used") in labels
+        for pool in labels
+        if pool[0] == POOL and value > values["db_client_connection_max", pool]
+    ]

@@ -1,0 +1,408 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import weakref
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import pytest
+import structlog
+from structlog.testing import CapturingLogger
+
+from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool
+from aiosqlitepool.events import (
+    AcquireTimedOut,
+    ConnectionAcquired,
+    ConnectionClosed,
+    ConnectionCreated,
+    ConnectionReleased,
+    ErrorInfo,
+    HealthCheckFailed,
+    IdleReplaced,
+    LeakReturned,
+    LeakSuspected,
+    PoolClosed,
+    RolledBackOnReturn,
+)
+from aiosqlitepool.stats import Holder
+from aiosqlitepool.subscribers.structlog import StructlogSubscriber
+
+from ..support.clock import Clock
+from ..support.pools import StubPool, pool_of, queued
+from ..support.stub import StubDriver, fails
+from ..support.timeless import timeless
+from .conftest import Telemetry
+
+Records = list[tuple[str, dict[str, Any]]]
+
+
+class Log:
+    """A structlog logger of its own configuration that keeps what is logged."""
+
+    def __init__(self, level: int = logging.DEBUG) -> None:
+        self.capturing = CapturingLogger()
+        wrapper = structlog.make_filtering_bound_logger(level)
+        self.logger = structlog.wrap_logger(self.capturing, processors=[_unchanged], wrapper_class=wrapper)
+
+    def subscriber(self, **options: Any) -> StructlogSubscriber:
+        return StructlogSubscriber(self.logger, **options)
+
+    def pool(self, **options: Any) -> StubPool:
+        return SQLiteConnectionPool(StubDriver(), 2, name="app.db", subscribers=[self.subscriber(**options)])
+
+    @property
+    def records(self) -> Records:
+        return [(call.method_name, dict(call.kwargs)) for call in self.capturing.calls]
+
+    def names(self) -> list[str]:
+        return [keys["event"] for _, keys in self.records]
+
+    def only(self, event: str) -> tuple[str, dict[str, Any]]:
+        """Level and keys of the only record of this name."""
+        ((level, keys),) = [(level, keys) for level, keys in self.records if keys["event"] == event]
+        return level, {key: value for key, value in keys.items() if key != "event"}
+
+
+def _unchanged(logger: object, method: str, event: dict[str, Any]) -> dict[str, Any]:
+    return event
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+def slow(pool: StubPool, wait_time: float = 0.05) -> None:
+    pool.events.emit(ConnectionAcquired(pool.name, 1, "queued", wait_time))
+
+
+def timed_out(pool: StubPool) -> None:
+    pool.events.emit(AcquireTimedOut(pool.name, 1.0, 0, ()))
+
+
+# -- records
+
+
+async def test_the_life_of_a_pool_is_logged(log: Log) -> None:
+    async with pool_of(StubDriver(), 2, max_waiting=7, subscribers=[log.subscriber()]) as pool, pool.connection():
+        pass
+    names = ["pool.opened", "pool.connection.created", "pool.connection.closed", "pool.closed"]
+    assert log.names() == names
+    limits = {"min_size": 0, "max_size": 2, "max_waiting": 7}
+    assert log.only("pool.opened") == ("info", {"pool": "app.db", **limits})
+    assert log.only("pool.closed") == ("info", {"pool": "app.db", "abandoned": 0})
+    assert [level for level, _ in log.records] == ["info", "debug", "debug", "info"]
+
+
+@timeless
+async def test_a_slow_acquire_names_whom_it_waited_for() -> None:
+    log = Log()
+    async with pool_of(StubDriver(), 1, subscribers=[log.subscriber()]) as pool:
+        async with pool.connection(label="nightly report"):
+            waiter = await queued(pool, "GET /users")
+            await asyncio.sleep(2)
+        await pool.release(await waiter)
+    level, keys = log.only("pool.acquire.slow")
+    assert level == "warning"
+    assert keys["wait_ms"] == keys["queue_ms"] == pytest.approx(2000, abs=1)
+    assert (keys["path"], keys["connection"], keys["pending"], keys["label"]) == ("queued", 1, 0, "GET /users")
+    (holder,) = keys["holders"]
+    assert (holder["connection"], holder["label"]) == (1, "nightly report")
+    assert json.dumps(keys)
+
+
+def test_an_acquire_that_is_not_slow_is_not_logged(log: Log) -> None:
+    slow(log.pool(), 0.0499)
+    assert log.records == []
+
+
+def test_what_is_slow_can_be_chosen(log: Log) -> None:
+    pool = log.pool(slow_acquire=1.0)
+    slow(pool, 0.9)
+    slow(pool, 1.0)
+    assert log.names() == ["pool.acquire.slow"]
+
+
+@timeless
+async def test_a_timeout_is_an_error_that_names_the_holders() -> None:
+    log = Log()
+    subscribers = [log.subscriber()]
+    async with pool_of(StubDriver(), 1, acquisition_timeout=2, subscribers=subscribers) as pool, pool.connection():
+        with pytest.raises(PoolConnectionAcquireTimeoutError):
+            await pool.acquire(label="GET /users")
+    level, keys = log.only("pool.acquire.timeout")
+    assert level == "error"
+    assert keys["wait_ms"] == pytest.approx(2000, abs=1)
+    assert keys["label"] == "GET /users"
+    assert [holder["connection"] for holder in keys["holders"]] == [1]
+
+
+async def test_a_failed_connect_is_an_error_with_its_reason(log: Log) -> None:
+    driver = StubDriver()
+    driver.on_connect = fails(OSError("disk on fire"))
+    async with pool_of(driver, 1, subscribers=[log.subscriber()]) as pool:
+        with pytest.raises(OSError, match="disk on fire"):
+            await pool.acquire()
+    level, keys = log.only("pool.connection.create_failed")
+    assert (level, keys["error"], keys["error_type"]) == ("error", "OSError: disk on fire", "OSError")
+
+
+HOLDER = Holder(1, "Task-1", "report", 90.0)
+SHOWN = [{"connection": 1, "task": "Task-1", "label": "report", "held_ms": 90000.0}]
+
+
+@pytest.mark.parametrize(
+    ("event", "name", "level", "keys"),
+    [
+        (
+            HealthCheckFailed("app.db", 1, 60.0, ErrorInfo("OSError", "gone")),
+            "pool.health.failed",
+            "warning",
+            {"connection": 1, "idle_ms": 60000.0, "error": "OSError: gone", "error_type": "OSError"},
+        ),
+        (
+            IdleReplaced("app.db", 1, 60.0),
+            "pool.connection.idle_replaced",
+            "info",
+            {"connection": 1, "idle_ms": 60000.0},
+        ),
+        (
+            RolledBackOnReturn("app.db", 1, "transaction", 0.0015),
+            "pool.return.rolled_back",
+            "warning",
+            {"connection": 1, "cause": "transaction", "reset_ms": 1.5},
+        ),
+        (
+            LeakSuspected("app.db", HOLDER, 90.0),
+            "pool.checkout.leak_suspected",
+            "warning",
+            {"use_ms": 90000.0, "holders": SHOWN},
+        ),
+        (
+            LeakReturned("app.db", HOLDER, 90.0),
+            "pool.checkout.leak_returned",
+            "info",
+            {"use_ms": 90000.0, "holders": SHOWN},
+        ),
+        (
+            ConnectionCreated("app.db", 1, 0.002),
+            "pool.connection.created",
+            "debug",
+            {"connection": 1, "create_ms": 2.0},
+        ),
+        (
+            ConnectionClosed("app.db", 1, "idle", 60.0),
+            "pool.connection.closed",
+            "debug",
+            {"connection": 1, "reason": "idle", "age_ms": 60000.0},
+        ),
+    ],
+)
+def test_each_record_has_its_level_and_keys(
+    log: Log, event: Any, name: str, level: str, keys: dict[str, object]
+) -> None:
+    log.pool().events.emit(event)
+    assert log.only(name) == (level, {"pool": "app.db", **keys})
+
+
+async def test_failing_handlers_of_others_are_an_error(log: Log) -> None:
+    def broken(event: object) -> None:
+        raise RuntimeError
+
+    async with pool_of(StubDriver(), subscribers=[log.subscriber()]) as pool:
+        pool.events.subscribe(ConnectionReleased, broken)
+        async with pool.connection(), pool.connection():
+            pass
+    level, keys = log.only("pool.subscriber.error")
+    assert (level, keys["errors"], keys["errors_total"]) == ("error", 2, 2)
+
+
+# -- traces
+
+
+def test_inside_a_span_a_record_has_its_trace(log: Log, telemetry: Telemetry) -> None:
+    pool = log.pool()
+    with telemetry.tracer.start_as_current_span("request") as span:
+        slow(pool)
+    _, keys = log.only("pool.acquire.slow")
+    context = span.get_span_context()
+    assert (keys["trace_id"], keys["span_id"]) == (f"{context.trace_id:032x}", f"{context.span_id:016x}")
+
+
+def test_outside_a_span_a_record_has_no_trace(log: Log) -> None:
+    slow(log.pool())
+    _, keys = log.only("pool.acquire.slow")
+    assert not {"trace_id", "span_id"} & set(keys)
+
+
+# -- floods
+
+
+def test_a_flood_is_limited_and_says_how_much_was_left_out(log: Log, clock: Clock) -> None:
+    pool = log.pool(burst=3, interval=10, clock=clock)
+    for _ in range(100):
+        slow(pool)
+    clock.advance(10)
+    slow(pool)
+    slow(pool)
+    assert [keys.get("left_out") for _, keys in log.records] == [None, None, None, 97, None]
+
+
+def test_one_flood_drowns_nothing_else(log: Log, clock: Clock) -> None:
+    pool = log.pool(burst=1, clock=clock)
+    for _ in range(10):
+        slow(pool)
+        timed_out(pool)
+    assert log.names() == ["pool.acquire.slow", "pool.acquire.timeout"]
+
+
+def test_one_pools_flood_drowns_no_other_pool(log: Log, clock: Clock) -> None:
+    subscriber = log.subscriber(burst=1, clock=clock)
+    for name in ("a.db", "b.db"):
+        pool = SQLiteConnectionPool(StubDriver(), name=name, subscribers=[subscriber])
+        slow(pool)
+        slow(pool)
+    assert [keys["pool"] for _, keys in log.records] == ["a.db", "b.db"]
+
+
+def test_what_the_last_flood_left_out_is_told_when_the_pool_closes(log: Log, clock: Clock) -> None:
+    pool = log.pool(burst=1, clock=clock)
+    for _ in range(5):
+        slow(pool)
+    pool.events.emit(PoolClosed("app.db", 0))
+    assert log.only("pool.closed")[1]["left_out"] == {"pool.acquire.slow": 4}
+
+
+# -- levels
+
+
+def test_at_info_nothing_listens_to_what_is_only_worth_debugging() -> None:
+    info, debug = Log(logging.INFO).pool(), Log(logging.DEBUG).pool()
+    created_and_errors = (len(debug.events.handlers[ConnectionCreated]), len(info.events.handlers[ConnectionCreated]))
+    assert created_and_errors == (2, 1)
+
+
+def test_at_error_nothing_listens_to_acquires() -> None:
+    assert ConnectionAcquired not in Log(logging.ERROR).pool().events.handlers
+
+
+def test_above_error_nothing_listens_at_all() -> None:
+    assert Log(logging.CRITICAL).pool().events.handlers == {}
+
+
+def test_releases_are_never_listened_to(log: Log) -> None:
+    assert ConnectionReleased not in log.pool().events.handlers
+
+
+async def test_a_detached_pool_is_not_logged(log: Log) -> None:
+    async with pool_of(StubDriver()) as pool:
+        detach = pool.subscribe(log.subscriber())
+        detach()
+        detach()
+        assert pool.events.handlers == {}
+
+
+# -- the user's own configuration
+
+
+@pytest.fixture
+def configured() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+def test_without_a_logger_the_configured_one_is_used_even_if_it_is_configured_later(configured: None) -> None:
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[StructlogSubscriber()])
+    out = StringIO()
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.JSONRenderer()],
+        logger_factory=structlog.PrintLoggerFactory(out),
+    )
+    slow(pool)
+    record = json.loads(out.getvalue())
+    assert (record["event"], record["level"], record["pool"]) == ("pool.acquire.slow", "warning", "app.db")
+
+
+def test_context_variables_of_the_program_are_in_the_records(configured: None) -> None:
+    out = StringIO()
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, structlog.processors.JSONRenderer()],
+        logger_factory=structlog.PrintLoggerFactory(out),
+    )
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[StructlogSubscriber()])
+    with structlog.contextvars.bound_contextvars(request_id="r-1"):
+        slow(pool)
+    assert json.loads(out.getvalue())["request_id"] == "r-1"
+
+
+@pytest.fixture
+def stdlib(configured: None) -> None:
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.add_logger_name,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+
+
+def test_with_the_standard_library_behind_it_records_go_to_its_logger(
+    stdlib: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "aiosqlitepool"):
+        slow(SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[StructlogSubscriber()]))
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("aiosqlitepool", "WARNING")
+    assert json.loads(record.getMessage())["event"] == "pool.acquire.slow"
+
+
+def test_with_the_standard_library_behind_it_its_level_counts(stdlib: None, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR, "aiosqlitepool"):
+        pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[StructlogSubscriber()])
+    assert ConnectionAcquired not in pool.events.handlers
+
+
+def test_a_logger_that_knows_no_levels_gets_everything() -> None:
+    capturing = CapturingLogger()
+    logger = structlog.wrap_logger(capturing, processors=[_unchanged], wrapper_class=structlog.BoundLogger)
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[StructlogSubscriber(logger)])
+    pool.events.emit(ConnectionCreated("app.db", 1, 0.002))
+    assert [call.method_name for call in capturing.calls] == ["debug"]
+
+
+def test_a_processor_that_fails_is_never_noticed_by_the_pool(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*_: object) -> Any:
+        raise RuntimeError("no disk")
+
+    logger = structlog.wrap_logger(CapturingLogger(), processors=[broken])
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[StructlogSubscriber(logger)])
+    slow(pool)
+    assert pool.stats().subscriber_errors == 1
+    assert "no disk" in caplog.text
+
+
+def test_a_logger_of_another_library_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"logger must be a structlog logger.*wrap_logger"):
+        StructlogSubscriber(logging.getLogger("app"))
+
+
+@pytest.mark.parametrize(("argument", "value"), [("slow_acquire", -1), ("interval", "10"), ("burst", 0)])
+def test_an_argument_that_makes_no_sense_is_refused_by_name(argument: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=argument):
+        StructlogSubscriber(**{argument: value})
+
+
+def test_a_forgotten_pool_is_not_kept_by_what_detaches_it(log: Log) -> None:
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db")
+    detach = pool.subscribe(log.subscriber())
+    gone = weakref.ref(pool)
+    del pool
+    gc.collect()
+    assert gone() is None
+    detach()
