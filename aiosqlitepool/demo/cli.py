@@ -13,12 +13,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .data import DEFAULT_SCALE, Database, DatabaseRefusedError, open_or_build, tidy
-from .load import Run, Watch, execute, select_users, user_pages
+from .load import Run, Watch, Workload, execute, select_users, user_pages
+from .telemetry import observing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=_few, default=100, metavar="N", help="workers that serve them (default: %(default)s)")
     add("--selects", type=_many, default=10_000, metavar="N", help="rows to look up (default: %(default)s)")
     add("--select-workers", type=_few, default=5, metavar="N", help="workers that do (default: %(default)s)")
+    add("--serve", action="store_true", help="go on serving user pages, and /metrics, until Ctrl-C")
+    add("--port", type=_port, default=0, metavar="N", help="where to serve /metrics (default: a free port)")
     return parser
 
 
@@ -93,6 +97,10 @@ def _many(text: str) -> int:
     return _count(text, 10_000_000)
 
 
+def _port(text: str) -> int:
+    return _count(text, 65_535)
+
+
 def _count(text: str, most: int) -> int:
     try:
         count = int(text)
@@ -111,7 +119,11 @@ def _demonstrate(options: argparse.Namespace) -> None:
 
     began = time.monotonic()
     console = report.console_for_stdout()
-    with _database(options, lambda path: _prepared(console, path, options.scale)) as database:
+    say = partial(console.print, soft_wrap=True, highlight=False)
+    with (
+        _database(options, lambda path: _prepared(console, path, options.scale)) as database,
+        observing(say, options.port),
+    ):
         workloads = (
             user_pages(database.size, options.requests, options.workers),
             select_users(database.size, options.selects, options.select_workers),
@@ -127,6 +139,11 @@ def _demonstrate(options: argparse.Namespace) -> None:
         report.print_slowest(console, runs)
         if options.keep or options.path is not None:
             console.print(f"The database is kept: {database.path}", soft_wrap=True)
+        if options.serve:
+            say("Serving user pages until Ctrl-C")
+            with suppress(KeyboardInterrupt):  # here, the proper way to end
+                asyncio.run(_serve(workloads[0], database.path, options.pool_size))
+            tidy(database.path)
     console.print(f"All done in {time.monotonic() - began:.1f} s.")
 
 
@@ -136,6 +153,11 @@ async def _execute_all(console: Console, runs: Sequence[Run], path: Path, pool_s
     async with report.watching(console, runs):
         for run in runs:
             await execute(run, path, pool_size)
+
+
+async def _serve(workload: Workload, path: Path, pool_size: int) -> None:
+    while True:
+        await execute(Run(workload, Watch()), path, pool_size)
 
 
 @contextmanager
