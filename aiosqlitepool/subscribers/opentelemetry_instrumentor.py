@@ -28,8 +28,8 @@ class AioSQLitePoolInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     _detach: Callable[[], None] | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """What must be installed for this to make sense."""
-        return ("aiosqlitepool >= 2.0",)
+        """What must be installed for this to make sense: nothing but this package, which is imported already."""
+        return ()
 
     def _instrument(self, **options: Any) -> None:
         # What `instrument()` was given goes to the subscriber; `opentelemetry-instrument` gives nothing.
