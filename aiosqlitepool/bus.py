@@ -7,10 +7,9 @@ import inspect
 import logging
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
-from .events import PoolEvent, event_types
+from .events import ErrorInfo, PoolEvent, SubscriberFailed, event_types
 
 __all__ = ["Detach", "EventBus", "Handler", "log"]
 
@@ -28,22 +27,24 @@ class EventBus:
     """Delivers each event, synchronously, to the handlers of its type, in the order they subscribed.
 
     `handlers` maps an event type to its handlers and holds no empty entry, so `SomeEvent in bus.handlers` is
-    the whole guard before an event is built: an event nobody wants is never made.
+    the whole guard before an event is built: an event nobody wants is never made. `errors` counts how often a handler
+    raised, `acquired_at_once` how many connections were lent without a wait: too many to tell each to whoever counts.
     """
 
-    __slots__ = ("_clock", "_silenced", "errors", "handlers")
+    __slots__ = ("_clock", "_silenced", "acquired_at_once", "errors", "handlers")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         # Tuples, replaced and never mutated: a handler may subscribe or unsubscribe while events are delivered.
         self.handlers: dict[type[PoolEvent], tuple[Handler[Any], ...]] = {}
-        self.errors = 0
+        self.errors = self.acquired_at_once = 0
         self._clock = clock
-        # handler -> (when its failures may be logged again, how many were not)
-        self._silenced: dict[Handler[Any], tuple[float, int]] = {}
+        # By the identity of a handler that fails: when that may be logged again, and how often it was not.
+        self._silenced: dict[int, tuple[float, int]] = {}
 
-    def subscribe(self, event_type: type[E], handler: Handler[E]) -> Detach:
-        """Call `handler(event)` for every later event of this type; for all of them if it is `PoolEvent`.
+    def subscribe(self, event_type: type[E], handler: Handler[E], *, exact: bool = False) -> Detach:
+        """Call `handler(event)` for every later event of this type, and of its subclasses unless `exact`.
 
+        `PoolEvent` is the parent of all.
         Returns a function that ends it, safe to call twice. The handler must be synchronous; what it raises is
         logged and counted, never seen by the pool. Raises `TypeError` for anything but an event type and a callable.
         """
@@ -53,42 +54,67 @@ class EventBus:
             raise TypeError(f"handler must be callable, not {handler!r}")
         if inspect.iscoroutinefunction(handler):
             raise TypeError(f"handler must be synchronous; nobody would await {handler!r}")
-        wanted = event_types() if event_type is PoolEvent else (event_type,)
-        # An object of its own, so that subscribing one handler twice and detaching once leaves one.
-        entry: Handler[Any] = partial(handler)
+        children = () if exact else (kind for kind in event_types() if issubclass(kind, event_type))
+        wanted = tuple(dict.fromkeys((*children, *([] if event_type is PoolEvent else [event_type]))))
         for kind in wanted:
-            self.handlers[kind] = (*self.handlers.get(kind, ()), entry)
-        return lambda: self._remove(wanted, entry)
+            self.handlers[kind] = (*self.handlers.get(kind, ()), handler)
+        subscribed = True
 
-    def _remove(self, wanted: tuple[type[PoolEvent], ...], entry: Handler[Any]) -> None:
+        def detach() -> None:
+            nonlocal subscribed
+            if subscribed:
+                subscribed = False
+                self._remove(wanted, handler)
+
+        return detach
+
+    def _remove(self, wanted: tuple[type[PoolEvent], ...], handler: Handler[Any]) -> None:
         for kind in wanted:
-            rest = tuple(other for other in self.handlers.get(kind, ()) if other is not entry)
+            # Once only: a handler subscribed twice and detached once is still there.
+            gone = next(index for index, each in enumerate(self.handlers[kind]) if each is handler)
+            rest = self.handlers[kind][:gone] + self.handlers[kind][gone + 1 :]
             if rest:
                 self.handlers[kind] = rest
             else:
-                self.handlers.pop(kind, None)
-        self._silenced.pop(entry, None)
+                del self.handlers[kind]
+        self._silenced.pop(id(handler), None)
 
     def emit(self, event: PoolEvent) -> None:
         """Hand the event to everyone who wants its type. Never raises."""
+        failures: tuple[tuple[Handler[Any], BaseException], ...] = ()
         for handler in self.handlers.get(type(event), ()):
             try:
                 handler(event)
-            except (KeyboardInterrupt, SystemExit) as error:
-                self._failed(handler, event, error)
-                _raise_in_loop(error)
             except BaseException as error:
                 self._failed(handler, event, error)
+                failures = (*failures, (handler, error))
+        # A failure to hear of a failure is counted and logged, and told to nobody: that could go on for ever.
+        if failures and not isinstance(event, SubscriberFailed):
+            for failed, why in failures:
+                told = SubscriberFailed(event.pool, event.name, repr(failed), ErrorInfo.of(why))
+                self._tell_the_others(failed, told)
+
+    def _tell_the_others(self, failed: Handler[Any], failure: SubscriberFailed) -> None:
+        # Not the one that failed: whoever raises at everything would be counted twice for each.
+        for handler in self.handlers.get(SubscriberFailed, ()):
+            if handler is not failed:
+                try:
+                    handler(failure)
+                except BaseException as error:
+                    self._failed(handler, failure, error)
 
     def _failed(self, handler: Handler[Any], event: PoolEvent, error: BaseException) -> None:
         self.errors += 1
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            _raise_in_loop(error)
         now = self._clock()
-        quiet_until, left_out = self._silenced.get(handler, (now, 0))
+        quiet_until, left_out = self._silenced.get(id(handler), (now, 0))
         if now < quiet_until:
-            self._silenced[handler] = (quiet_until, left_out + 1)
+            self._silenced[id(handler)] = (quiet_until, left_out + 1)
             return
-        if handler in self.handlers.get(type(event), ()):  # it may have unsubscribed itself before it raised
-            self._silenced[handler] = (now + LOG_INTERVAL, 0)
+        # It may have unsubscribed itself before it raised.
+        if any(each is handler for each in self.handlers.get(type(event), ())):
+            self._silenced[id(handler)] = (now + LOG_INTERVAL, 0)
         more = f" ({left_out} more failures of this handler were not logged)" if left_out else ""
         log.error("subscriber %r failed on %r%s", handler, event.name, more, exc_info=error)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .events import ErrorInfo
 from .stats import Holder, PoolStats
 
@@ -19,10 +21,13 @@ def explain_timeout(
     waited: float,
     stats: PoolStats,
     holders: tuple[Holder, ...],
-    own: tuple[Holder, ...],
+    own: Sequence[int],
     failure: tuple[ErrorInfo, float] | None,
 ) -> str:
-    """Why an acquire timed out. `own` are the waiting task's own leases, `failure` the last failed open and its age."""
+    """Why an acquire timed out. `own` are the connections that the waiting task itself holds.
+
+    `failure` is the last failed attempt to open one, and how many seconds ago that was.
+    """
     parts = [f"no connection from pool {stats.pool!r} within {waited:.3f} s ({counts(stats)})"]
     if failure is not None:
         parts.append(f"the last attempt to connect failed {failure[1]:.3f} s ago: {failure[0]}")
@@ -34,7 +39,7 @@ def explain_timeout(
         more = f"; and {rest} more" if rest > 0 else ""
         parts.append("; ".join(map(str, holders[:_SHOWN])) + more)
     if own:
-        numbers = ", ".join(str(holder.connection) for holder in own)
+        numbers = ", ".join(map(str, own))
         parts.append(
             f"the waiting task itself holds {'connection' if len(own) == 1 else 'connections'} {numbers}: "
             "a task that needs a second connection while it keeps its first can deadlock with itself"

@@ -43,7 +43,7 @@ class Lease(Generic[C]):
     raised when it could not connect. Leaving rolls back what was not committed. Each lease serves one block.
     """
 
-    __slots__ = ("_lender", "context", "label", "leak_told", "pooled", "since", "task", "waiting")
+    __slots__ = ("_entered", "_lender", "context", "label", "leak_told", "pooled", "since", "task")
 
     # Set when the lease begins.
     since: float
@@ -55,11 +55,12 @@ class Lease(Generic[C]):
         self.pooled: PooledConnection[C] | None = None
         self.context: contextvars.Context | None = None
         self.leak_told = False
-        self.waiting = False
+        self._entered = False
 
     async def __aenter__(self) -> C:
-        if self.pooled is not None or self.waiting:
-            raise PoolUsageError("this lease is in use; call pool.connection() again for another one")
+        if self._entered:
+            raise PoolUsageError("this lease serves one block only; call pool.connection() again for another one")
+        self._entered = True
         connection = self._lender.try_lend(self)
         return await self._lender.lend(self) if connection is None else connection
 
@@ -70,11 +71,11 @@ class Lease(Generic[C]):
         if rest is not None:
             await rest
 
-    def holder(self, now: float) -> Holder:
-        """Who holds this lease at `now`; only while it lasts."""
-        pooled, task = self.pooled, self.task
+    def holder(self, now: float, connection: int) -> Holder:
+        """Who held this lease of that connection at `now`."""
+        task = self.task
         return Holder(
-            connection=pooled.number if pooled is not None else 0,
+            connection=connection,
             task=task.get_name() if task is not None else "a callback",
             label=self.label,
             held=max(0.0, now - self.since),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -18,6 +18,7 @@ from .driver import Connection
 from .errors import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError, PoolUsageError
 from .events import (
     AcquireCancelled,
+    AcquiredAtOnce,
     AcquireFailed,
     AcquirePath,
     AcquireRejected,
@@ -33,7 +34,7 @@ from .housekeeping import Timer
 from .lease import Lease
 from .lifecycle import PooledConnection
 from .settings import PoolSettings
-from .stats import Holder, PoolStats
+from .stats import Holder, Holders, PoolStats
 from .stock import PooledSlot, Stock
 
 __all__ = ["Lending"]
@@ -58,7 +59,7 @@ class _Attempt:
         self.path: AcquirePath = "idle"
         self.queue_time = self.create_time = self.check_time = 0.0
         self.pending = 0
-        self.waited_for: tuple[Holder, ...] = ()
+        self.waited_for: Sequence[Holder] = ()
 
 
 class Lending(Generic[C]):
@@ -117,9 +118,12 @@ class Lending(Generic[C]):
         ):
             self._slots.give_back(slot)  # for lend(), which takes it again and looks at it
             return None
-        if ConnectionAcquired in self._bus.handlers:
+        bus = self._bus
+        bus.acquired_at_once += 1
+        if ConnectionAcquired in bus.handlers:
             lease.context = contextvars.copy_context()
-            self._bus.emit(ConnectionAcquired(self._name, pooled.number, "idle", 0.0, label=lease.label))
+        if AcquiredAtOnce in bus.handlers:
+            bus.emit(AcquiredAtOnce(self._name, pooled.number, "idle", 0.0, label=lease.label))
         return pooled.raw
 
     def _begin(self, lease: Lease[C], pooled: PooledConnection[C], now: float, task: asyncio.Task[Any] | None) -> bool:
@@ -138,7 +142,6 @@ class Lending(Generic[C]):
     async def lend(self, lease: Lease[C]) -> C:
         """Lend as soon as it can be done: queue, open or check, all within the one deadline."""
         attempt = _Attempt(self._clock(), lease.label)
-        lease.waiting = True
         try:
             slot = self._stock.take()
             if slot is None:
@@ -153,8 +156,6 @@ class Lending(Generic[C]):
         except BaseException as error:
             self._tell_failure(attempt, error)
             raise
-        finally:
-            lease.waiting = False
         if ConnectionAcquired in self._bus.handlers:
             lease.context = contextvars.copy_context()
             self._bus.emit(self._acquired(attempt, pooled.number, lease.since))
@@ -199,7 +200,7 @@ class Lending(Generic[C]):
         if settings.max_waiting is not None and attempt.pending >= settings.max_waiting:
             raise PoolFullError(explain_full(self._stats(), settings.max_waiting))
         if ConnectionAcquired in self._bus.handlers:
-            attempt.waited_for = self.holders()[:_LINKED_HOLDERS]
+            attempt.waited_for = Holders(partial(_as_they_were, self._leased(), attempt.began))
         waiter: asyncio.Future[PooledSlot[C] | None] = asyncio.get_running_loop().create_future()
         self._slots.enqueue(waiter, attempt.began)
         if settings.acquisition_timeout is not None:
@@ -264,7 +265,7 @@ class Lending(Generic[C]):
         now = self._clock()
         waited, stats, holders = now - attempt.began, self._stats(), self.holders()
         mine = _current_task()
-        own = tuple(lease.holder(now) for lease in self._leases() if lease.task is mine and mine is not None)
+        own = [pooled.number for pooled, lease in self._leased() if lease.task is mine and mine is not None]
         last = self._stock.lifecycle.last_failure
         failure = None if last is None else (last[0], now - last[1])
         message = explain_timeout(waited, stats, holders, own, failure)
@@ -278,7 +279,7 @@ class Lending(Generic[C]):
         if pooled is None:
             raise PoolUsageError("this lease holds no connection")
         now = self._clock()
-        late = lease.holder(now) if self._leak_threshold is not None and lease.leak_told else None
+        late = lease.holder(now, pooled.number) if self._leak_threshold is not None and lease.leak_told else None
         lease.pooled = None
         if pooled.lease is not lease:
             return None  # the pool closed it under its holder
@@ -343,18 +344,20 @@ class Lending(Generic[C]):
 
     # -- watching
 
-    def _leases(self) -> list[Lease[C]]:
-        connections = [slot.connection for slot in self._slots.all]
-        return [pooled.lease for pooled in connections if pooled is not None and pooled.lease is not None]
+    def _leased(self) -> list[tuple[PooledConnection[C], Lease[C]]]:
+        return [
+            (pooled, lease)
+            for slot in self._slots.all
+            if (pooled := slot.connection) is not None and (lease := pooled.lease) is not None
+        ]
 
     def holders(self) -> tuple[Holder, ...]:
         """Who holds a connection, longest first. Safe to call from any thread."""
-        now = self._clock()
-        return tuple(lease.holder(now) for lease in sorted(self._leases(), key=lambda lease: lease.since))
+        return _as_they_were(self._leased(), self._clock(), None)
 
     def oldest_checkout(self, now: float) -> float:
         """How long the longest lease has lasted. Safe to call from any thread."""
-        return max((now - lease.since for lease in self._leases()), default=0.0)
+        return max((now - lease.since for _, lease in self._leased()), default=0.0)
 
     def sweep(self, now: float) -> float:
         """Tell late waiters that they are late, and tell of suspected leaks; returns when to look again."""
@@ -372,7 +375,7 @@ class Lending(Generic[C]):
 
     def _suspect_leaks(self, now: float) -> float:
         due = float("inf")
-        for lease in self._leases() if self._leak_threshold is not None else ():
+        for pooled, lease in self._leased() if self._leak_threshold is not None else ():
             suspect_at = lease.since + (self._leak_threshold or 0.0)
             if lease.leak_told:
                 continue
@@ -381,19 +384,25 @@ class Lending(Generic[C]):
                 continue
             lease.leak_told = True
             if LeakSuspected in self._bus.handlers:
-                self._bus.emit(LeakSuspected(self._name, lease.holder(now), now - lease.since))
+                self._bus.emit(LeakSuspected(self._name, lease.holder(now, pooled.number), now - lease.since))
         return due
 
     def abandon(self) -> tuple[Holder, ...]:
         """Close every connection that is still out, under its holder; returns who they were."""
         holders, now = self.holders(), self._clock()
-        for lease in self._leases():
-            pooled = lease.pooled
-            if pooled is not None:
-                pooled.lease = None
-                self._stock.drop(pooled.slot, "pool_closed")
-                self._stock.put_back(pooled.slot, now)
+        for pooled, _ in self._leased():
+            pooled.lease = None
+            self._stock.drop(pooled.slot, "pool_closed")
+            self._stock.put_back(pooled.slot, now)
         return holders
+
+
+def _as_they_were(
+    leased: list[tuple[PooledConnection[C], Lease[C]]], now: float, most: int | None = _LINKED_HOLDERS
+) -> tuple[Holder, ...]:
+    """The holders of these connections at `now`, longest first; also when they have given them back since."""
+    oldest_first = sorted(leased, key=lambda each: each[1].since)[:most]
+    return tuple(lease.holder(now, pooled.number) for pooled, lease in oldest_first)
 
 
 def _give_up(waiter: Any) -> None:

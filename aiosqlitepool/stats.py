@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, overload
 
-__all__ = ["Holder", "PoolStats"]
+__all__ = ["Holder", "Holders", "PoolStats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,45 @@ class Holder:
     def __str__(self) -> str:
         label = "" if self.label is None else f" [{self.label}]"
         return f"{self.task}{label} has held connection {self.connection} for {self.held:.3f} s"
+
+
+class Holders(Sequence[Holder]):
+    """Holders as they were at one moment, oldest first: a tuple that is built when somebody first looks at it.
+
+    Nearly every wait in a queue ends before anybody would want to know whom it waited for.
+    """
+
+    __slots__ = ("_build", "_built")
+
+    def __init__(self, build: Callable[[], tuple[Holder, ...]]) -> None:
+        self._build: Callable[[], tuple[Holder, ...]] | None = build
+        self._built: tuple[Holder, ...] = ()
+
+    def _all(self) -> tuple[Holder, ...]:
+        if self._build is not None:
+            # Only then forgotten: two threads that look at once both find something.
+            self._built = self._build()
+            self._build = None
+        return self._built
+
+    @overload
+    def __getitem__(self, index: int) -> Holder: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Holder, ...]: ...
+    def __getitem__(self, index: int | slice) -> Holder | tuple[Holder, ...]:
+        return self._all()[index]
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __eq__(self, other: Any) -> bool:
+        return self._all() == (other._all() if isinstance(other, Holders) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __repr__(self) -> str:
+        return repr(self._all())
 
 
 @dataclass(frozen=True, slots=True)

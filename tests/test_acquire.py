@@ -9,6 +9,7 @@ import pytest
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError
 from aiosqlitepool.events import (
     AcquireCancelled,
+    AcquiredAtOnce,
     AcquireFailed,
     AcquireRejected,
     AcquireTimedOut,
@@ -604,7 +605,7 @@ async def test_an_idle_connection_is_told_as_no_wait_at_all(driver: StubDriver, 
         await pool.release(await pool.acquire())
         pool.subscribe(recorder)
         async with pool.connection(label="GET /users"):
-            assert list(recorder) == [ConnectionAcquired("app.db", 1, "idle", 0.0, label="GET /users")]
+            assert list(recorder) == [AcquiredAtOnce("app.db", 1, "idle", 0.0, label="GET /users")]
 
 
 @timeless
@@ -691,6 +692,33 @@ async def test_the_waiter_tells_of_its_acquire_in_its_own_task_and_context(drive
         await pool.release(held)
         await asyncio.gather(*tasks)
     assert told == [("first", tasks[0]), ("second", tasks[1])]
+
+
+@timeless
+async def test_who_was_waited_for_is_told_as_it_was_then_however_late_somebody_looks(
+    driver: StubDriver, recorder: Recorder
+) -> None:
+    async with pool_of(driver, 1, subscribers=[recorder]) as pool:
+        held = await pool.acquire(label="one")
+        await asyncio.sleep(3)
+        waiter = await queued(pool, "two")
+        await pool.release(held)
+        await pool.release(await waiter)
+        await asyncio.sleep(50)
+        waited_for = recorder.of(ConnectionAcquired)[-1].waited_for
+        assert [(each.label, each.connection, each.held) for each in waited_for] == [("one", 1, about(3))]
+        assert waited_for == tuple(waited_for)
+        assert hash(waited_for) == hash(tuple(waited_for))
+        assert repr(waited_for) == repr(tuple(waited_for))
+
+
+@timeless
+async def test_acquires_at_once_are_counted_though_nobody_listens(driver: StubDriver) -> None:
+    async with pool_of(driver) as pool:
+        for _ in range(3):
+            async with pool.connection():
+                pass
+        assert pool.events.acquired_at_once == 2  # the first had to open
 
 
 @timeless

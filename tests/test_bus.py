@@ -6,7 +6,15 @@ import logging
 import pytest
 
 from aiosqlitepool.bus import LOG_INTERVAL, EventBus
-from aiosqlitepool.events import ConnectionCreated, IdleReplaced, PoolClosed, PoolEvent, event_types
+from aiosqlitepool.events import (
+    AcquiredAtOnce,
+    ConnectionAcquired,
+    ConnectionCreated,
+    IdleReplaced,
+    PoolClosed,
+    PoolEvent,
+    event_types,
+)
 
 from .support.clock import Clock
 from .support.stub import settle
@@ -40,6 +48,22 @@ def test_a_handler_of_the_parent_gets_every_event() -> None:
     bus.emit(CLOSED)
     assert got == [CREATED, CLOSED]
     assert set(bus.handlers) == set(event_types())
+
+
+def test_a_handler_of_a_parent_gets_its_children_too() -> None:
+    bus, got = EventBus(), list[PoolEvent]()
+    bus.subscribe(ConnectionAcquired, got.append)
+    bus.emit(at_once := AcquiredAtOnce("app.db", 1, "idle", 0.0))
+    bus.emit(waited := ConnectionAcquired("app.db", 1, "queued", 1.0))
+    assert got == [at_once, waited]
+
+
+def test_a_handler_that_wants_exactly_its_type_gets_no_children() -> None:
+    bus, got = EventBus(), list[PoolEvent]()
+    bus.subscribe(ConnectionAcquired, got.append, exact=True)
+    bus.emit(AcquiredAtOnce("app.db", 1, "idle", 0.0))
+    bus.emit(waited := ConnectionAcquired("app.db", 1, "queued", 1.0))
+    assert got == [waited]
 
 
 def test_handlers_run_in_the_order_of_their_subscription() -> None:

@@ -57,7 +57,7 @@ def test_with_five_holders_there_is_no_rest_to_count() -> None:
 
 
 def test_a_timeout_tells_a_task_that_it_waits_for_itself() -> None:
-    message = explain_timeout(0.9, STATS, (holder(1), holder(2)), (holder(2),), None)
+    message = explain_timeout(0.9, STATS, (holder(1), holder(2)), [2], None)
     assert "The waiting task itself holds connection 2: " in message
     assert "deadlock" in message
 

@@ -15,6 +15,7 @@ import pytest
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool
 from aiosqlitepool.events import (
     AcquireCancelled,
+    AcquiredAtOnce,
     AcquireFailed,
     AcquireRejected,
     AcquireTimedOut,
@@ -32,6 +33,7 @@ from aiosqlitepool.events import (
     PoolEvent,
     PoolOpened,
     RolledBackOnReturn,
+    SubscriberFailed,
     event_types,
 )
 from aiosqlitepool.testing import Recorder
@@ -55,6 +57,8 @@ NAMES: dict[type[PoolEvent], str] = {
     ConnectionClosed: "close",
     LeakSuspected: "leak_suspect",
     LeakReturned: "leak_return",
+    SubscriberFailed: "subscriber_fail",
+    AcquiredAtOnce: "acquire_wait",
     PoolOpened: "pool_open",
     PoolClosed: "pool_close",
 }
@@ -137,7 +141,7 @@ PLAINLY = {"acquisition_timeout": 3, "idle_timeout": 60, "leak_threshold": 30, "
 async def test_every_event_but_the_rollback_is_told_for_any_driver(driver: StubDriver, recorder: Recorder) -> None:
     pool = pool_of(driver, 1, subscribers=[recorder], **PLAINLY)
     await everything_that_can_happen(pool, driver)
-    assert set(recorder.names) == set(NAMES.values()) - {"rollback_on_return"}
+    assert set(recorder.names) == set(NAMES.values()) - {"rollback_on_return", "subscriber_fail"}
     assert {event.pool for event in recorder} == {"app.db"}
 
 

@@ -61,7 +61,7 @@ async def test_a_lease_cannot_be_entered_while_it_is_in_use(driver: StubDriver) 
     async with pool_of(driver) as pool:
         lease = pool.connection()
         async with lease:
-            with pytest.raises(PoolUsageError, match="in use"):
+            with pytest.raises(PoolUsageError, match="one block only"):
                 await lease.__aenter__()
             assert pool.stats().used == 1
         assert pool.stats().used == 0

@@ -32,7 +32,7 @@ _LONG_PAUSE = 0.005
 class Backlog:
     """What one pool's account has noted and nobody recorded yet.
 
-    `waits` and `uses` are appended to by the pool's thread; acquires that waited for nothing are in `account.idle`.
+    `waits` and `uses` are appended to by the pool's thread; acquires that waited for nothing are in `account.at_once`.
     """
 
     __slots__ = ("_lock", "_record_use", "_record_wait", "_zeros", "account", "ended", "uses", "waits")
@@ -46,13 +46,14 @@ class Backlog:
         self.ended = False
         self._record_wait = record_wait
         self._record_use = record_use
-        # How many of `account.idle` are recorded. The account itself is written by another thread.
+        # How many of `account.at_once` are recorded.
         self._zeros = 0
         # Held by whoever records: a collection, the flusher, or a release that finds too many.
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return self.account.idle - self._zeros + len(self.waits) + len(self.uses)
+        self.account.look()
+        return self.account.at_once - self._zeros + len(self.waits) + len(self.uses)
 
     @property
     def finished(self) -> bool:
@@ -64,7 +65,8 @@ class Backlog:
         if not self._lock.acquire(blocking=wait):
             return
         try:
-            zeros = min(at_most, self.account.idle - self._zeros)
+            self.account.look()
+            zeros = min(at_most, self.account.at_once - self._zeros)
             for _ in range(zeros):
                 self._zeros += 1
                 self._record_wait(0.0)

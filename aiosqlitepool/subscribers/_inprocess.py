@@ -6,6 +6,7 @@ what each pool has counted.
 
 from __future__ import annotations
 
+import math
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
@@ -37,7 +38,7 @@ from ._semconv import (
     Metric,
     error_type,
 )
-from ._trace import current_trace
+from ._trace import Glances, current_trace
 
 __all__ = ["InProcessBackend"]
 
@@ -95,7 +96,7 @@ class _PoolAccount(Account):
         super().absorb(other)
         assert isinstance(other, _PoolAccount)
         for (metric, value), histogram in other.histograms.copy().items():
-            at_once = other.idle if metric is WAIT_TIME and not value else 0
+            at_once = other.at_once if metric is WAIT_TIME and not value else 0
             self.histogram(metric, value).absorb(histogram, at_once)
 
 
@@ -115,7 +116,8 @@ class InProcessBackend:
         subscribe = pool.events.subscribe
         created, used = account.histogram(CREATE_TIME, ""), account.histogram(USE_TIME, "")
         detaches = [
-            subscribe(ConnectionAcquired, _acquired(account, exemplars_from)),
+            # Those at once the bus counts: both an acquire and a wait of no time, added when somebody reads them.
+            subscribe(ConnectionAcquired, _acquired(account, exemplars_from), exact=True),
             subscribe(ConnectionReleased, _released(used)),
             subscribe(ConnectionCreated, lambda event: created.observe(event.create_time)),
             *_subscribe_failures(pool, account, exemplars_from),
@@ -178,15 +180,13 @@ def _add_histogram(family: Family, labels: dict[str, str], histogram: _Histogram
 
 
 def _acquired(account: _PoolAccount, exemplars_from: float | None) -> Callable[[ConnectionAcquired], None]:
-    waited = account.histogram(WAIT_TIME, "")
+    waited, glances = account.histogram(WAIT_TIME, ""), Glances()
+    slow = math.inf if exemplars_from is None else exemplars_from
 
     def acquired(event: ConnectionAcquired) -> None:
-        if event.path == "idle" and not event.wait_time:
-            account.idle += 1  # both an acquire and a wait of no time, told apart when somebody reads them
-            return
         account.count(ACQUIRES, event.path)
         trace = None
-        if exemplars_from is not None and (event.path == "queued" or event.wait_time >= exemplars_from):
+        if event.wait_time >= slow or (event.path == "queued" and slow < math.inf and glances.due()):
             trace = current_trace(sampled_only=True)
         waited.observe(event.wait_time, trace)
 

@@ -18,7 +18,6 @@ from aiosqlitepool.events import (
     ConnectionClosed,
     ConnectionCreateFailed,
     HealthCheckFailed,
-    PoolClosed,
     PoolEvent,
     RolledBackOnReturn,
 )
@@ -54,17 +53,16 @@ A = TypeVar("A", bound="Account")
 class Account:
     """The counts of one attached pool. Written by the pool's thread only."""
 
-    __slots__ = ("_errors_before", "_pool", "counts", "errors", "idle", "name")
+    __slots__ = ("_before", "_bus", "_pool", "at_once", "counts", "errors", "name")
 
     def __init__(self, name: str, pool: AnyPool | None = None) -> None:
         self.name = name
-        # Weakly, so that a pool that was forgotten still ends, with its own warning.
+        # Weakly, so that a pool that was forgotten still ends, with its own warning. Its bus counts to the end.
         self._pool = None if pool is None else weakref.ref(pool)
-        self._errors_before = 0 if pool is None else pool.stats().subscriber_errors
-        # How many handlers failed since, when somebody last looked.
-        self.errors = 0
-        # Acquires that found an idle connection and waited for nothing: by far the most, so they cost an addition.
-        self.idle = 0
+        self._bus = None if pool is None else pool.events
+        self._before = (0, 0) if self._bus is None else (self._bus.errors, self._bus.acquired_at_once)
+        # What the bus has counted since: handlers that failed, and acquires that waited for nothing.
+        self.errors = self.at_once = 0
         # Every known value is there from the start, so that a counter's first increase is seen as one.
         self.counts: dict[tuple[Metric, str], int] = {
             (metric, value): 0 for metric in COUNTERS for value in _first_values(metric)
@@ -79,15 +77,21 @@ class Account:
         """Add one."""
         self.counts[metric, value] = self.counts.get((metric, value), 0) + 1
 
-    def note_errors(self) -> None:
-        """Look how many handlers have failed since the pool was attached. Safe in any thread."""
-        if (pool := self.pool) is not None:
-            self.errors = pool.stats().subscriber_errors - self._errors_before
+    def look(self) -> None:
+        """Note what the bus has counted since the pool was attached. Safe in any thread."""
+        if (bus := self._bus) is not None:
+            errors, at_once = self._before
+            self.errors, self.at_once = bus.errors - errors, bus.acquired_at_once - at_once
+
+    def end(self) -> None:
+        """Look for the last time."""
+        self.look()
+        self._bus = None
 
     def totals(self) -> dict[tuple[Metric, str], int]:
         """All counts at this moment. Safe in any thread."""
         totals = self.counts.copy()
-        totals[ACQUIRES, "idle"] += self.idle
+        totals[ACQUIRES, "idle"] += self.at_once
         totals[SUBSCRIBER_ERRORS, ""] += self.errors
         return totals
 
@@ -154,14 +158,13 @@ class Ledger(Generic[A]):
             self._accounts[id(account)] = account
         events = pool.events
         detaches = [events.subscribe(kind, handler) for kind, handler in counting(account.count)]
-        detaches.append(events.subscribe(PoolClosed, lambda event: account.note_errors()))
         return account, [*detaches, lambda: self._close(account)]
 
     def _close(self, account: A) -> None:
         with self._lock:
             if self._accounts.pop(id(account), None) is None:
                 return
-            account.note_errors()
+            account.end()
             past = self._past.get(account.name)
             if past is None:
                 past = self._past[account.name] = self._new_account(account.name, None)
@@ -172,7 +175,7 @@ class Ledger(Generic[A]):
         """Every account, past ones among them; none of them ends while they are read. Safe in any thread."""
         with self._lock:
             for account in tuple(self._accounts.values()):
-                account.note_errors()
+                account.look()
                 if account.pool is None:
                     self._close(account)
             yield (*self._past.values(), *self._accounts.values())

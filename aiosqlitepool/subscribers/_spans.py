@@ -7,9 +7,10 @@ another task. Whoever waited is linked to the spans of those it waited for.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,6 +69,8 @@ class PoolSpans:
         self._pool = weakref.ref(pool)
         self._events = pool.events
         self._slow = slow_acquire
+        # How long, in seconds, an acquire takes at least that may have to be told of.
+        self.told_from = {"off": math.inf, "slow": slow_acquire, "queued": 0.0, "all": 0.0}[mode]
         self._common: Attributes = {names.SYSTEM: "sqlite", names.POOL: pool.name}
         self._openings: list[_Opening] = []
 
@@ -106,8 +109,8 @@ class PoolSpans:
         return span
 
     def _wanted(self, event: ConnectionAcquired) -> bool:
-        return self.mode != "off" and (
-            event.wait_time >= self._slow or self.mode == "all" or (self.mode == "queued" and event.path == "queued")
+        return event.wait_time >= self.told_from and (
+            self.mode != "queued" or event.path == "queued" or event.wait_time >= self._slow
         )
 
     def failed(self, event: Any, kind: str) -> Span | None:
@@ -123,7 +126,7 @@ class PoolSpans:
         return span
 
     def _write_acquire(
-        self, event: Any, attributes: Attributes, holders: tuple[Holder, ...], error: str | None = None
+        self, event: Any, attributes: Attributes, holders: Sequence[Holder], error: str | None = None
     ) -> Span:
         ended = time.time_ns()
         span = self._start(names.ACQUIRE_SPAN, ended, event.wait_time)

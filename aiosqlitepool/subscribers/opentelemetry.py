@@ -7,6 +7,7 @@ program's business.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, get_args
@@ -14,6 +15,7 @@ from typing import Any, get_args
 from aiosqlitepool import SQLiteConnectionPool, __version__
 from aiosqlitepool.events import (
     AcquireCancelled,
+    AcquiredAtOnce,
     AcquireFailed,
     AcquireRejected,
     AcquireTimedOut,
@@ -26,6 +28,7 @@ from . import _semconv as names
 from ._backlog import PLENTY, Backlog, Flusher
 from ._ledger import Account, Detach, Ledger
 from ._semconv import Metric, checked_buckets, checked_seconds, error_type
+from ._trace import Glances
 
 try:
     from opentelemetry import metrics, trace
@@ -110,16 +113,13 @@ def _run_all(detaches: Iterable[Detach]) -> None:
 
 def _subscribe_acquires(pool: AnyPool, metrics: _PoolMetrics | None, spans: PoolSpans | None) -> Iterator[Detach]:
     # One handler for both, because a wait's exemplar is best the span that tells of it.
-    account = Account(pool.name) if metrics is None else metrics.account
-    every = spans.acquired if spans is not None and spans.mode == "all" else None
+    # A wait as long as this, or for a connection that was opened, is the business of the spans.
+    told_from = math.inf if spans is None else spans.told_from
 
     def acquired(event: ConnectionAcquired) -> None:
-        if event.path == "idle" and not event.wait_time:
-            account.idle += 1  # both an acquire and a wait of no time, told apart when somebody reads them
-            if every is not None:
-                every(event)
-            return
-        span = None if spans is None else spans.acquired(event)
+        span = None
+        if spans is not None and (event.wait_time >= told_from or event.create_time):
+            span = spans.acquired(event)
         if metrics is not None:
             metrics.acquired(event, span)
 
@@ -129,7 +129,10 @@ def _subscribe_acquires(pool: AnyPool, metrics: _PoolMetrics | None, spans: Pool
             metrics.failed(event.wait_time, kind, span)
 
     subscribe = pool.events.subscribe
-    yield subscribe(ConnectionAcquired, acquired)
+    # Those at once the bus counts: both an acquire and a wait of no time, recorded when somebody collects.
+    yield subscribe(ConnectionAcquired, acquired, exact=True)
+    if spans is not None and spans.mode == "all":
+        yield subscribe(AcquiredAtOnce, spans.acquired)
     yield subscribe(AcquireTimedOut, lambda event: failed(event, "timeout"))
     yield subscribe(AcquireCancelled, lambda event: failed(event, "cancelled"))
     yield subscribe(AcquireRejected, lambda event: failed(event, "rejected"))
@@ -217,6 +220,7 @@ class _PoolMetrics:
         self.account, self.detaches = instruments.ledger.open(pool)
         self._instruments = instruments
         self._slow_acquire = slow_acquire
+        self._glances = Glances()
         self._labels = labels = {names.POOL: pool.name}
         wait, use = instruments.wait_time, instruments.use_time
         self._backlog = Backlog(
@@ -249,7 +253,7 @@ class _PoolMetrics:
     def acquired(self, event: ConnectionAcquired, span: Span | None) -> None:
         """Count an acquire that had to wait, and record its wait: in its trace, if that is worth looking at."""
         self.account.count(names.ACQUIRES, event.path)
-        if event.path == "queued" or event.wait_time >= self._slow_acquire:
+        if event.wait_time >= self._slow_acquire or (event.path == "queued" and self._glances.due()):
             told = trace.get_current_span() if span is None else span
             if told.get_span_context().trace_flags.sampled:
                 self._record(event.wait_time, self._labels, told)

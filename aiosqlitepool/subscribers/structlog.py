@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from aiosqlitepool import Holder, SQLiteConnectionPool
@@ -27,6 +26,7 @@ from aiosqlitepool.events import (
     PoolEvent,
     PoolOpened,
     RolledBackOnReturn,
+    SubscriberFailed,
 )
 
 from ._semconv import checked_seconds
@@ -79,7 +79,8 @@ class StructlogSubscriber:
         """Log what `pool` does from now on."""
         log = _PoolLog(self._logger, pool, *self._limit)
         detaches = [
-            pool.events.subscribe(event_type, handler)
+            # Exact, for what was acquired at once was not slow.
+            pool.events.subscribe(event_type, handler, exact=True)
             for event_type, level, handler in log.handlers(self._slow_acquire)
             if _is_on(self._logger, level)
         ]
@@ -112,10 +113,7 @@ class _PoolLog:
         clock: Callable[[], float],
     ) -> None:
         self._logger = logger
-        # Weakly: what ends a subscription may be kept by somebody for as long as the pool exists.
-        self._pool = weakref.ref(pool)
         self._name = pool.name
-        self._errors = pool.stats().subscriber_errors
         self._burst, self._interval, self._clock = burst, interval, clock
         # Of each limited record: since when its interval runs, how many it had, how many were left out.
         self._limited: dict[str, tuple[float, int, int]] = {}
@@ -139,9 +137,7 @@ class _PoolLog:
         yield RolledBackOnReturn, logging.WARNING, self._rolled_back
         yield LeakSuspected, logging.WARNING, self._leak_suspected
         yield LeakReturned, logging.INFO, self._leak_returned
-        # No event tells that a handler failed, so these ask.
-        for kind in (PoolClosed, ConnectionCreated, ConnectionClosed, AcquireTimedOut, ConnectionCreateFailed):
-            yield kind, logging.ERROR, self._look_at_errors
+        yield SubscriberFailed, logging.ERROR, self._subscriber_failed
 
     # -- records
 
@@ -207,11 +203,9 @@ class _PoolLog:
         use = {"use_ms": _ms(event.use_time), "holders": _holders((event.holder,))}
         self._say("info", "pool.checkout.leak_returned", **use)
 
-    def _look_at_errors(self, event: PoolEvent) -> None:
-        pool = self._pool()
-        if pool is not None and (errors := pool.stats().subscriber_errors) > self._errors:
-            more, self._errors = errors - self._errors, errors
-            self._warn("pool.subscriber.error", "error", errors=more, errors_total=errors)
+    def _subscriber_failed(self, event: SubscriberFailed) -> None:
+        what = {"error": str(event.error), "error_type": event.error.type}
+        self._warn("pool.subscriber.error", "error", failed_event=event.event, handler=event.handler, **what)
 
     # -- writing
 
@@ -239,7 +233,7 @@ def _labelled(label: str | None) -> dict[str, str]:
     return {} if label is None else {"label": label}
 
 
-def _holders(holders: tuple[Holder, ...]) -> list[dict[str, Any]]:
+def _holders(holders: Sequence[Holder]) -> list[dict[str, Any]]:
     return [
         {"connection": each.connection, "task": each.task, "held_ms": _ms(each.held), **_labelled(each.label)}
         for each in holders

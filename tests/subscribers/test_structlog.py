@@ -215,10 +215,11 @@ async def test_failing_handlers_of_others_are_an_error(log: Log) -> None:
 
     async with pool_of(StubDriver(), subscribers=[log.subscriber()]) as pool:
         pool.events.subscribe(ConnectionReleased, broken)
-        async with pool.connection(), pool.connection():
+        async with pool.connection():
             pass
     level, keys = log.only("pool.subscriber.error")
-    assert (level, keys["errors"], keys["errors_total"]) == ("error", 2, 2)
+    assert (level, keys["failed_event"], keys["error_type"]) == ("error", "release", "RuntimeError")
+    assert "broken" in str(keys["handler"])
 
 
 # -- traces
@@ -282,8 +283,8 @@ def test_what_the_last_flood_left_out_is_told_when_the_pool_closes(log: Log, clo
 
 def test_at_info_nothing_listens_to_what_is_only_worth_debugging() -> None:
     info, debug = Log(logging.INFO).pool(), Log(logging.DEBUG).pool()
-    created_and_errors = (len(debug.events.handlers[ConnectionCreated]), len(info.events.handlers[ConnectionCreated]))
-    assert created_and_errors == (2, 1)
+    assert ConnectionCreated in debug.events.handlers
+    assert ConnectionCreated not in info.events.handlers
 
 
 def test_at_error_nothing_listens_to_acquires() -> None:
@@ -383,7 +384,7 @@ def test_a_processor_that_fails_is_never_noticed_by_the_pool(log: Log, caplog: p
     logger = structlog.wrap_logger(CapturingLogger(), processors=[broken])
     pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[StructlogSubscriber(logger)])
     slow(pool)
-    assert pool.stats().subscriber_errors == 1
+    assert pool.stats().subscriber_errors == 2  # the second is that it could not log the first
     assert "no disk" in caplog.text
 
 
