@@ -54,8 +54,7 @@ class EventBus:
             raise TypeError(f"handler must be callable, not {handler!r}")
         if inspect.iscoroutinefunction(handler):
             raise TypeError(f"handler must be synchronous; nobody would await {handler!r}")
-        children = () if exact else (kind for kind in event_types() if issubclass(kind, event_type))
-        wanted = tuple(dict.fromkeys((*children, *([] if event_type is PoolEvent else [event_type]))))
+        wanted = _types_of(event_type, exact)
         for kind in wanted:
             self.handlers[kind] = (*self.handlers.get(kind, ()), handler)
         subscribed = True
@@ -117,6 +116,12 @@ class EventBus:
             self._silenced[id(handler)] = (now + LOG_INTERVAL, 0)
         more = f" ({left_out} more failures of this handler were not logged)" if left_out else ""
         log.error("subscriber %r failed on %r%s", handler, event.name, more, exc_info=error)
+
+
+def _types_of(event_type: type[PoolEvent], exact: bool) -> tuple[type[PoolEvent], ...]:
+    children = () if exact else tuple(kind for kind in event_types() if issubclass(kind, event_type))
+    itself = () if event_type is PoolEvent or event_type in children else (event_type,)
+    return (*children, *itself)
 
 
 def _raise_in_loop(error: BaseException) -> None:
