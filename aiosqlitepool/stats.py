@@ -73,7 +73,8 @@ class PoolStats:
     """One snapshot of a pool, taken at once. Counts are connections or callers; ages are seconds, floats.
 
     `used` counts every place that is neither idle nor vacant: lent, opening, being checked or being reset.
-    `used + idle <= max_size` always holds, also when read from another thread.
+    `used + idle <= max_size` always holds, also when read from another thread. `wal_bytes` is the size of the WAL
+    file, known to the writer's pool of a `SQLiteDatabase` only.
     """
 
     pool: str
@@ -86,6 +87,7 @@ class PoolStats:
     oldest_waiter: float
     oldest_checkout: float
     subscriber_errors: int
+    wal_bytes: int | None = None
 
     @property
     def size(self) -> int:

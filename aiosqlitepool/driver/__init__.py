@@ -6,6 +6,7 @@ If the installed aiosqlite does not look as expected, its connections get the pl
 import aiosqlite
 
 from .aiosqlite_link import INTERRUPT_PATIENCE, KNOWS_AIOSQLITE, AiosqliteLink, prepare_to_await, see_off
+from .calls import call, call_to_the_end
 from .plain import PlainLink
 from .protocol import Connection, Link
 
@@ -16,6 +17,8 @@ __all__ = [
     "Connection",
     "Link",
     "PlainLink",
+    "call",
+    "call_to_the_end",
     "link_to",
     "prepare_to_await",
     "see_off",
