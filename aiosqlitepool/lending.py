@@ -235,7 +235,7 @@ class Lending(Generic[C]):
         if pooled.created_at >= began:
             attempt.create_time = pooled.create_time
             attempt.path = "new" if attempt.path == "idle" else attempt.path
-        elif pooled.checked_at >= began:
+        else:
             attempt.check_time = pooled.check_time
 
     async def _granted(self, future: asyncio.Future[PooledSlot[C] | None]) -> PooledSlot[C] | None:
@@ -387,12 +387,12 @@ class Lending(Generic[C]):
     def abandon(self) -> tuple[Holder, ...]:
         """Close every connection that is still out, under its holder; returns who they were."""
         holders, now = self.holders(), self._clock()
-        for lease in self._leases():
-            pooled = lease.pooled
-            if pooled is not None:
+        for slot in self._slots.all:
+            pooled = slot.connection
+            if pooled is not None and pooled.lease is not None:
                 pooled.lease = None
-                self._stock.drop(pooled.slot, "pool_closed")
-                self._stock.put_back(pooled.slot, now)
+                self._stock.drop(slot, "pool_closed")
+                self._stock.put_back(slot, now)
         return holders
 
 

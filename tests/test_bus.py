@@ -89,6 +89,14 @@ def test_a_handler_must_be_callable(handler: object) -> None:
         EventBus().subscribe(ConnectionCreated, handler)  # type: ignore[arg-type]
 
 
+def test_a_handler_that_nobody_would_await_is_refused() -> None:
+    async def handler(event: ConnectionCreated) -> None:
+        raise AssertionError("never called")
+
+    with pytest.raises(TypeError, match=r"handler must be synchronous.*handler"):
+        EventBus().subscribe(ConnectionCreated, handler)
+
+
 @pytest.mark.parametrize(
     "error", [ValueError("broken"), asyncio.CancelledError(), GeneratorExit(), BaseException("broken")], ids=repr
 )

@@ -17,7 +17,7 @@ from typing import Any
 import aiosqlite
 import pytest
 
-from aiosqlitepool import PoolClosedError, PoolUsageError, SQLiteConnectionPool
+from aiosqlitepool import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolUsageError, SQLiteConnectionPool
 from aiosqlitepool.events import (
     AcquireCancelled,
     ConnectionAcquired,
@@ -224,6 +224,26 @@ async def test_a_caller_cancelled_just_after_it_was_told_that_it_is_late_leaves_
 
     assert events.names.count("acquire_cancel") == 1
     assert "acquire_timeout" not in events.names
+    await pool.release(held)
+    await assert_whole(pool)
+    await pool.close()
+
+
+async def test_a_caller_cancelled_just_before_it_is_told_that_it_is_late_leaves_as_cancelled() -> None:
+    clock = Clock()
+    pool, events = pool_of(StubDriver(), acquisition_timeout=5, clock=clock)
+    held = await pool.acquire()
+    caller, late = asyncio.create_task(pool.acquire()), asyncio.create_task(pool.acquire())
+    await settle()
+    clock.advance(6)
+    caller.cancel()  # it has not run since, and is still in the queue
+    pool.sweep()
+
+    await asyncio.wait({caller, late})
+
+    assert caller.cancelled()
+    assert isinstance(late.exception(), PoolConnectionAcquireTimeoutError)
+    assert (events.names.count("acquire_cancel"), events.names.count("acquire_timeout")) == (1, 1)
     await pool.release(held)
     await assert_whole(pool)
     await pool.close()

@@ -424,3 +424,21 @@ asyncio.run(main())
     assert "[(1,)]" in ended.out
     assert ended.err == ""
     ends_well(ended)
+
+
+def test_where_a_process_cannot_fork_the_pool_works_all_the_same(start: str, tmp_path: Path) -> None:
+    ended = run_program(
+        "import os\n"
+        "if hasattr(os, 'register_at_fork'):\n"
+        "    del os.register_at_fork  # as on Windows\n"
+        + start
+        + """
+async def main():
+    async with SQLiteConnectionPool(factory, name="shop") as pool, pool.connection() as connection:
+        print(await connection.execute_fetchall("SELECT 1"))
+asyncio.run(main())
+""",
+        tmp_path,
+    )
+    assert (ended.code, ended.out, ended.err) == (0, "[(1,)]\n", "")
+    ends_well(ended)
