@@ -256,11 +256,11 @@ class Lifecycle(Generic[C]):
         try:
             # Not wait_for: a driver that swallows the cancellation would hold the pool past its deadline.
             await asyncio.wait({closing}, timeout=self._settings.operation_timeout)
-            if not closing.done():
-                log.warning("pool %r: connection %d did not close in time", self._name, pooled.number)
-            elif not closing.cancelled() and (error := closing.exception()) is not None:
+            if closing.done() and not closing.cancelled() and (error := closing.exception()) is not None:
                 log.warning("pool %r: connection %d failed to close: %r", self._name, pooled.number, error)
         finally:
+            if not closing.done():
+                log.warning("pool %r: connection %d did not close in time", self._name, pooled.number)
             with contextlib.suppress(RuntimeError):  # the loop is gone
                 closing.cancel()
             self._condemned -= 1

@@ -317,22 +317,24 @@ class Stock(Generic[C]):
         if self.slots.used == (0 if self._last is None else 1):
             self._all_back.set()
 
-    async def drain(self, timeout: float | None) -> None:
-        """Wait until every slot is back and every connection but the last closed, `timeout` seconds at most."""
-        deadline = math.inf if timeout is None else self._clock() + timeout
+    async def drain(self, deadline: float) -> None:
+        """Wait until every slot is back and every connection but the last closed, until clock time `deadline`."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self._until(deadline)):
                 await self._all_back.wait()
-        await self.rest(None if timeout is None else max(deadline - self._clock(), _LAST_GRACE))
+        await self.rest(self._until(deadline, _LAST_GRACE))
 
-    async def close_last(self) -> None:
+    async def close_last(self, deadline: float) -> None:
         """Close the connection that was kept back until all others had closed."""
         self._keep_last = False
         if self._last is not None:
             self.drop(self._last, "pool_closed")
             self.slots.give_back(self._last)
             self._last = None
-        await self.rest()
+        await self.rest(self._until(deadline, _LAST_GRACE))
+
+    def _until(self, deadline: float, at_least: float = 0.0) -> float | None:
+        return None if math.isinf(deadline) else max(deadline - self._clock(), at_least)
 
     async def rest(self, timeout: float | None = _LAST_GRACE) -> None:
         """Wait until no task of the stock runs, `timeout` seconds at most."""

@@ -11,7 +11,7 @@ from aiosqlitepool.events import AcquireFailed, ConnectionClosed, PoolClosed, Po
 from aiosqlitepool.testing import Recorder
 
 from .support.pools import immediately, in_turn, pool_of, queued, runs
-from .support.stub import StubDriver, fails, hangs, settle, waits_for
+from .support.stub import StubConnection, StubDriver, fails, hangs, settle, waits_for
 from .support.timeless import about, timeless
 
 # -- open
@@ -413,6 +413,34 @@ async def test_a_connect_that_hangs_does_not_hold_up_the_close_for_ever(driver: 
     assert time() - began < 4
     assert isinstance(caller.exception(), PoolClosedError)
     assert pool.stats().state == "closed"
+
+
+@timeless
+async def test_closing_waits_for_the_last_connection_as_for_every_other(driver: StubDriver) -> None:
+    closed: list[int] = []
+
+    async def checkpoint(connection: StubConnection) -> None:  # as SQLite does when the last connection closes
+        await asyncio.sleep(5)
+        closed.append(connection.number)
+
+    driver.scripts["on_close"] = checkpoint
+    async with pool_of(driver, min_size=2, operation_timeout=20) as pool:
+        await pool.open()
+    assert sorted(closed) == [1, 2]
+
+
+@timeless
+async def test_a_last_connection_that_does_not_close_in_time_is_left_and_told_of(
+    driver: StubDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    time = asyncio.get_running_loop().time
+    driver.scripts["on_close"] = hangs
+    pool = pool_of(driver, min_size=1, operation_timeout=20)
+    await pool.open()
+    began = time()
+    await pool.close(timeout=3)
+    assert time() - began == about(3, within=1)
+    assert "connection 1 did not close in time" in caplog.text
 
 
 @timeless
