@@ -13,7 +13,7 @@ from typing import Any
 import aiosqlite
 import pytest
 
-from aiosqlitepool import ConnectionBrokenError, PoolClosedError, PoolUsageError, SQLiteConnectionPool
+from aiosqlitepool import ConnectionBrokenError, PoolUsageError, SQLiteConnectionPool
 from aiosqlitepool.driver import KNOWS_AIOSQLITE, AiosqliteLink, link_to
 from aiosqlitepool.driver.aiosqlite_link import knows_aiosqlite
 from aiosqlitepool.events import ConnectionClosed, HealthCheckFailed, RolledBackOnReturn
@@ -949,25 +949,25 @@ def test_a_pool_whose_loop_ended_can_be_closed_and_leaves_no_thread(database: Pa
     assert workers() == before
 
 
-async def test_a_connect_that_hangs_in_its_thread_is_waited_for_a_moment_only(
-    database: Path, recorder: Recorder
-) -> None:
+async def test_a_connect_that_hangs_in_its_thread_keeps_its_place_for_a_moment_only(database: Path) -> None:
     connecting, go_on = threading.Event(), threading.Event()
 
-    def connector() -> sqlite3.Connection:
+    def hanging() -> sqlite3.Connection:
         connecting.set()
         go_on.wait(PATIENCE)
         return sqlite3.connect(database)
 
-    pool = SQLiteConnectionPool(lambda: aiosqlite.Connection(connector, 64), 1, subscribers=[recorder])
-    caller = asyncio.create_task(pool.acquire())
-    await asyncio.to_thread(connecting.wait, PATIENCE)
-    closing = asyncio.create_task(pool.close(timeout=0))
+    made = iter([aiosqlite.Connection(hanging, 64), aiosqlite.connect(database)])
+    pool = SQLiteConnectionPool(lambda: next(made), 1, acquisition_timeout=None, operation_timeout=0.01)
     try:
-        await asyncio.wait_for(closing, PATIENCE)
-        assert not go_on.is_set()  # its thread hangs still
-        with pytest.raises(PoolClosedError):
-            await caller
+        caller = asyncio.create_task(pool.acquire())
+        await asyncio.to_thread(connecting.wait, PATIENCE)
+        caller.cancel()
+        connection = await asyncio.wait_for(pool.acquire(), PATIENCE)
+        assert not go_on.is_set(), "the first one's thread hangs still"
+        assert await texts(connection) == []
+        await pool.release(connection)
     finally:
         go_on.set()
+        await pool.close()
     await until_workers_are(0)
