@@ -193,7 +193,7 @@ def test_ctrl_c_in_a_handler_ends_the_program_from_the_loop_and_not_inside_the_p
         bus.emit(CREATED)
         steps.append("after emit")
         await settle()
-        steps.append("never")  # pragma: no cover
+        steps.append("never")
 
     loop = asyncio.new_event_loop()
     try:

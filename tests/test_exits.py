@@ -434,9 +434,7 @@ asyncio.run(main())
 
 def test_where_a_process_cannot_fork_the_pool_works_all_the_same(start: str, tmp_path: Path) -> None:
     ended = run_program(
-        "import os\n"
-        "if hasattr(os, 'register_at_fork'):\n"
-        "    del os.register_at_fork  # as on Windows\n"
+        "import os\ndel os.fork, os.register_at_fork  # as on Windows\n"
         + start
         + """
 async def main():

@@ -235,9 +235,9 @@ def test_workers_forked_after_the_subscriber_was_made_add_up(workers: Workers) -
     assert used == [4]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="is so in every other test")
 def test_where_a_process_cannot_fork_its_metrics_are_kept_all_the_same(workers: Workers) -> None:
-    as_on_windows = "import os\nif hasattr(os, 'register_at_fork'): del os.register_at_fork\n"
-    process = workers.start(as_on_windows + WORKER)
+    process = workers.start("import os\ndel os.fork, os.register_at_fork\n" + WORKER)  # as on Windows
     workers.tell(process, "hold")
     assert workers.scrape(COUNT, **{STATE: "used"}) == 1
     workers.tell(process, "close")

@@ -136,6 +136,7 @@ async def test_a_waiter_is_linked_to_eight_holders_at_most() -> None:
     assert len(telemetry.span(ACQUIRE).links) == 8
 
 
+@timeless
 async def test_a_holder_without_a_span_is_not_linked_to(telemetry: Telemetry) -> None:
     async with pool_of(StubDriver(), 1, subscribers=[telemetry.subscriber(spans="queued")]) as pool:
         async with pool.connection():
@@ -144,6 +145,7 @@ async def test_a_holder_without_a_span_is_not_linked_to(telemetry: Telemetry) ->
     assert telemetry.span(ACQUIRE).links == ()
 
 
+@timeless
 async def test_a_holder_that_was_lent_its_connection_before_anybody_listened_is_not_linked_to(
     telemetry: Telemetry,
 ) -> None:
@@ -177,6 +179,7 @@ async def test_a_timeout_is_an_error_linked_to_the_holders() -> None:
     assert [link.context for link in span.links] == [holder.get_span_context()]
 
 
+@timeless
 async def test_a_cancelled_acquire_is_told_and_no_error(telemetry: Telemetry) -> None:
     async with pool_of(StubDriver(), 1, subscribers=[telemetry.subscriber()]) as pool, pool.connection():
         waiter = await queued(pool)
@@ -187,6 +190,7 @@ async def test_a_cancelled_acquire_is_told_and_no_error(telemetry: Telemetry) ->
     assert (span.attributes or {})["error.type"] == "cancelled"
 
 
+@timeless
 async def test_an_acquire_turned_away_is_an_error(telemetry: Telemetry) -> None:
     subscribers = [telemetry.subscriber()]
     async with pool_of(StubDriver(), 1, max_waiting=0, subscribers=subscribers) as pool, pool.connection():

@@ -88,6 +88,7 @@ def timed_out(pool: StubPool) -> None:
 # -- records
 
 
+@timeless
 async def test_the_life_of_a_pool_is_logged(log: Log) -> None:
     async with pool_of(StubDriver(), 2, max_waiting=7, subscribers=[log.subscriber()]) as pool, pool.connection():
         pass
