@@ -27,8 +27,10 @@ demo: .venv/ready ## build a real database, load it with and without the pool, a
 	@$(LIMIT) 600 $(BIN)/python -m aiosqlitepool demo $(ARGS)
 
 .PHONY: test
-test: .venv/ready-dev ## run the whole test suite
-	$(LIMIT) 1800 $(BIN)/python -m pytest $(ARGS)
+test: .venv/ready-dev ## run the whole test suite; with COVERAGE=yes, it must reach every branch
+	$(if $(COVERAGE),$(BIN)/coverage erase)
+	$(LIMIT) 1800 $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest $(ARGS)
+	$(if $(COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
 
 .PHONY: check
 check: .venv/ready-dev ## lint, types and layers
@@ -40,9 +42,8 @@ check: .venv/ready-dev ## lint, types and layers
 	$(BIN)/lint-imports
 
 .PHONY: coverage
-coverage: .venv/ready-dev ## branch coverage of the core
-	$(LIMIT) 1800 $(BIN)/python -m coverage run -m pytest
-	$(BIN)/python -m coverage report
+coverage: ## the same as test COVERAGE=yes
+	@$(MAKE) --no-print-directory test COVERAGE=yes
 
 .PHONY: clean
 clean: ## remove everything that was made here

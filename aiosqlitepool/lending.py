@@ -236,7 +236,7 @@ class Lending(Generic[C]):
         if pooled.created_at >= began:
             attempt.create_time = pooled.create_time
             attempt.path = "new" if attempt.path == "idle" else attempt.path
-        elif pooled.checked_at >= began:
+        else:
             attempt.check_time = pooled.check_time
 
     async def _granted(self, future: asyncio.Future[PooledSlot[C] | None]) -> PooledSlot[C] | None:

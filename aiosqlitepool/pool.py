@@ -6,6 +6,7 @@ How connections are lent is in `lending`, how they are opened and replaced in `s
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterable
@@ -197,7 +198,8 @@ class SQLiteConnectionPool(Generic[C]):
         if self._closing is None:
             self._stop_lending()
             # Awaited by every caller of close() and owned by none: a cancelled one must not leave it half done.
-            self._closing = loop.create_task(self._close(patience), name=f"{self.name}:close-pool")
+            deadline = math.inf if patience is None else self._clock() + patience
+            self._closing = loop.create_task(self._close(deadline), name=f"{self.name}:close-pool")
         await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> SQLiteConnectionPool[C]:
@@ -249,13 +251,13 @@ class SQLiteConnectionPool(Generic[C]):
         self._timer.stop()
         self._stock.close_idle(PoolClosedError(f"pool {self.name!r} closed while its caller waited"))
 
-    async def _close(self, timeout: float | None) -> None:
+    async def _close(self, deadline: float) -> None:
         abandoned: tuple[Holder, ...] = ()
         try:
-            await self._stock.drain(timeout)
+            await self._stock.drain(deadline)
             abandoned = self._lending.abandon()
             await self._stock.rest()
-            await self._stock.close_last()
+            await self._stock.close_last(deadline)
             self._stock.cancel_tasks()
             await self._stock.rest()
         finally:

@@ -92,7 +92,7 @@ class Slots(Generic[T]):
         while True:
             try:
                 return next(iter(self._waiters.values()), None)
-            except RuntimeError:  # pragma: no cover - another thread changed the queue between two C calls
+            except RuntimeError:  # another thread changed the queue between two C calls
                 continue
 
     def idle_slots(self) -> tuple[Slot[T], ...]:

@@ -131,11 +131,9 @@ class Stock(Generic[C]):
 
     def drop(self, slot: PooledSlot[C], reason: CloseReason) -> None:
         """Part a taken slot from its connection, which closes on its own; the empty slot need not wait for that."""
-        pooled = slot.connection
-        if pooled is not None:
-            slot.connection = None
-            closed = partial(self._closed, pooled, reason)
-            self.spawn(self.lifecycle.close(pooled), name="close", then=closed)
+        pooled, slot.connection = slot.connection, None
+        assert pooled is not None
+        self.spawn(self.lifecycle.close(pooled), name="close", then=partial(self._closed, pooled, reason))
 
     def _closed(self, pooled: PooledConnection[C], reason: CloseReason, task: asyncio.Task[None]) -> None:
         if task.cancelled():
@@ -181,10 +179,8 @@ class Stock(Generic[C]):
     def _prepared(
         self, slot: PooledSlot[C], claim: asyncio.Future[PooledSlot[C] | None] | None, task: asyncio.Task[None]
     ) -> None:
-        failure = None if task.cancelled() else task.exception()
-        error = failure.error if isinstance(failure, OpenFailed) else failure
-        if task.cancelled() or isinstance(error, asyncio.CancelledError):
-            error = PoolError(f"pool {self._settings.name!r}: opening the connection took too long or was cancelled")
+        failure = _failure(task)
+        error = self._told(failure)
         if error is not None and slot.connection is not None:
             self.drop(slot, "broken")  # cancelled in the middle of a check: nobody knows what it would answer
         wanted = claim is not None and not claim.done()
@@ -198,6 +194,13 @@ class Stock(Generic[C]):
             self._refilled(error)
         elif error is not None and wanted:
             claim.set_exception(error)
+
+    def _told(self, failure: BaseException | None) -> BaseException | None:
+        """The error that callers see. The pool cancels preparations of its own; nobody has cancelled the caller."""
+        error = failure.error if isinstance(failure, OpenFailed) else failure
+        if isinstance(error, asyncio.CancelledError):
+            return PoolError(f"pool {self._settings.name!r}: opening the connection took too long or was cancelled")
+        return error
 
     # -- while nobody calls
 
@@ -247,14 +250,14 @@ class Stock(Generic[C]):
             self.give_up_later(task)
 
     async def filled(self) -> None:
-        """Open up to `min_size` connections and wait for them; raises what the driver raised."""
+        """Open up to `min_size` connections and wait for them; raises what the driver did, unless the pool closes."""
         self.fill()
         if self._filling:
             done, _ = await asyncio.wait(self._filling)  # not gather, whose cancellation would cancel the opening
             for task in done:
-                failure = None if task.cancelled() else task.exception()
-                if failure is not None:
-                    raise failure.error if isinstance(failure, OpenFailed) else failure
+                error = self._told(_failure(task))
+                if error is not None and not self.closing:
+                    raise error
 
     def _refilled(self, error: BaseException | None) -> None:
         if error is None:
@@ -271,7 +274,7 @@ class Stock(Generic[C]):
         work: Coroutine[Any, Any, Any],
         *,
         name: str,
-        then: Callable[[asyncio.Task[Any]], None] | None = None,
+        then: Callable[[asyncio.Task[Any]], None],
     ) -> asyncio.Task[Any]:
         """Run `work` in a task of the pool's own; `then(task)` runs however it ends."""
         try:
@@ -284,8 +287,7 @@ class Stock(Generic[C]):
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if then is not None:
-            task.add_done_callback(then)
+        task.add_done_callback(then)
         return task
 
     def give_up_later(self, task: asyncio.Task[None], seconds: float | None = None) -> None:
@@ -315,22 +317,24 @@ class Stock(Generic[C]):
         if self.slots.used == (0 if self._last is None else 1):
             self._all_back.set()
 
-    async def drain(self, timeout: float | None) -> None:
-        """Wait until every slot is back and every connection but the last closed, `timeout` seconds at most."""
-        deadline = math.inf if timeout is None else self._clock() + timeout
+    async def drain(self, deadline: float) -> None:
+        """Wait until every slot is back and every connection but the last closed, until clock time `deadline`."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self._until(deadline)):
                 await self._all_back.wait()
-        await self.rest(None if timeout is None else max(deadline - self._clock(), _LAST_GRACE))
+        await self.rest(self._until(deadline, _LAST_GRACE))
 
-    async def close_last(self) -> None:
+    async def close_last(self, deadline: float) -> None:
         """Close the connection that was kept back until all others had closed."""
         self._keep_last = False
         if self._last is not None:
             self.drop(self._last, "pool_closed")
             self.slots.give_back(self._last)
             self._last = None
-        await self.rest()
+        await self.rest(self._until(deadline, _LAST_GRACE))
+
+    def _until(self, deadline: float, at_least: float = 0.0) -> float | None:
+        return None if math.isinf(deadline) else max(deadline - self._clock(), at_least)
 
     async def rest(self, timeout: float | None = _LAST_GRACE) -> None:
         """Wait until no task of the stock runs, `timeout` seconds at most."""
@@ -355,3 +359,7 @@ class Stock(Generic[C]):
             pooled.link.abandon()
             self.lifecycle.left(pooled, "pool_closed")
         return len(abandoned)
+
+
+def _failure(task: asyncio.Task[None]) -> BaseException | None:
+    return asyncio.CancelledError() if task.cancelled() else task.exception()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Any
 
 import pytest
@@ -169,6 +169,26 @@ def test_a_waiter_leaves_from_the_middle_of_the_queue() -> None:
     slots.give_back(slot)
     slots.give_back(slot)
     assert (first.slot, second.slot, third.slot) == (slot, None, slot)
+
+
+def test_the_oldest_waiter_can_be_asked_for_while_another_thread_changes_the_queue() -> None:
+    class Busy(OrderedDict[Any, float]):
+        """Somebody queues just when somebody else begins to look, three times over."""
+
+        changes = 3
+
+        def values(self) -> Any:
+            iterator = iter(super().values())
+            if self.changes:
+                self.changes -= 1
+                self[Waiter()] = 9.0
+            return iterator
+
+    slots, _ = all_taken()
+    slots._waiters = queue = Busy()
+    slots.enqueue(Waiter(), 5.0)
+    assert slots.oldest_waiter == 5.0
+    assert len(queue) == 4
 
 
 def test_the_oldest_waiter_is_the_one_at_the_head_of_the_queue() -> None:
