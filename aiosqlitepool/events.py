@@ -297,11 +297,13 @@ class LeakReturned(PoolEvent):
 class TransactionEnded(PoolEvent):
     """A transaction of a `SQLiteDatabase` ended: "committed", "rolled_back" by its own code, or "failed" to commit.
 
-    `duration` counts from its `BEGIN`, not from when its caller began to queue; it was begun again `retries` times.
+    It was asked for `wait_time` before its `BEGIN`, from which `duration` counts; it was begun again `retries` times
+    because another process was in the way.
     """
 
     name: ClassVar[str] = "transaction"
     outcome: TransactionOutcome
+    wait_time: float
     duration: float
     retries: int = 0
     label: str | None = None

@@ -16,7 +16,7 @@ from ..driver import call_to_the_end
 from ..errors import PoolError
 from ..events import Checkpointed, CheckpointResult
 from .file import DatabaseFile
-from .transaction import Pool
+from .writer import Writer
 
 __all__ = ["Care"]
 
@@ -34,9 +34,10 @@ class Care:
     """Looks after one database until it is stopped."""
 
     def __init__(
-        self, pool: Pool, file: DatabaseFile, checkpoint_above: int, clock: Callable[[], float] = time.monotonic
+        self, writer: Writer, file: DatabaseFile, checkpoint_above: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._pool = pool
+        self._writer = writer
+        self._pool = writer.pool
         self._file = file
         self._checkpoint_above = checkpoint_above
         self._clock = clock
@@ -80,7 +81,7 @@ class Care:
 
     async def checkpoint(self) -> Checkpointed:
         """Fold the WAL into the database and cut it to nothing, as far as readers let that happen now."""
-        async with self._pool.connection(label="checkpoint") as connection:
+        async with self._writer.alone("checkpoint") as connection:
             began = time.monotonic()
             pages, moved = await call_to_the_end(connection, _checkpoint)
             took = time.monotonic() - began
@@ -92,7 +93,7 @@ class Care:
         return event
 
     async def _optimize(self) -> None:
-        async with self._pool.connection(label="optimize") as connection:
+        async with self._writer.alone("optimize") as connection:
             await call_to_the_end(connection, _optimize)
 
 

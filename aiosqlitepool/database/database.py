@@ -23,6 +23,7 @@ from .care import Care
 from .file import DatabaseFile, OnConnect
 from .profile import PragmaValue, checked_pragmas
 from .reader import Reader
+from .shares import Shares
 from .writer import Writer
 
 __all__ = ["SQLiteDatabase"]
@@ -82,10 +83,11 @@ class SQLiteDatabase:
             "max_waiting": max_waiting,
             "subscribers": tuple(subscribers),
         }
-        self._writer = Writer(
-            _WriterPool(self._file, pool_size=1, min_size=1, idle_timeout=None, name=f"{self._name}/write", **common),
-            patience,
+        writing = _WriterPool(
+            self._file, pool_size=1, min_size=1, idle_timeout=None, name=f"{self._name}/write", **common
         )
+        self._writer = Writer(writing, patience)
+        writing.shares = self._writer.shares
         self._reader = Reader(
             SQLiteConnectionPool(
                 self._file.factory("read"),
@@ -97,7 +99,7 @@ class SQLiteDatabase:
             patience,
             max_age,
         )
-        self._care = Care(self._writer.pool, self._file, checkpoint_above)
+        self._care = Care(self._writer, self._file, checkpoint_above)
         self._opened = False
 
     # -- reading and writing
@@ -231,15 +233,19 @@ class SQLiteDatabase:
 
 
 class _WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
-    """The pool of the connection that writes, which also knows how large the WAL is."""
+    """The pool of the connection that writes, which also knows who shares it, and how large the WAL is."""
 
     def __init__(self, file: DatabaseFile, **settings: Any) -> None:
         self._file = file
+        # Set by whoever shares out the connection.
+        self.shares: Shares | None = None
         super().__init__(file.factory("write"), **settings)
 
     def stats(self) -> PoolStats:
-        """The pool at this moment, with the size of the WAL. Safe to call from any thread."""
-        return replace(super().stats(), wal_bytes=self._file.wal_bytes())
+        """The pool at this moment. Safe to call from any thread."""
+        stats = super().stats()
+        more = 0 if self.shares is None else self.shares.waiting_with_others
+        return replace(stats, waiting=stats.waiting + more, wal_bytes=self._file.wal_bytes())
 
 
 def _checked(fn: Callable[[sqlite3.Connection, *Ts], R], args: tuple[*Ts]) -> Callable[[sqlite3.Connection], R]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
@@ -84,6 +85,11 @@ class Transaction:
 
     # -- in the event loop
 
+    @property
+    def deadline(self) -> float:
+        """Until when it may wait for its turn, as a reading of `time.monotonic()`."""
+        return math.inf if self._patience is None else self._asked + self._patience
+
     async def start(self, work: Callable[[], Awaitable[R]], *, again: bool = True) -> R:
         """Await `work()`, which begins it, as often as another process is in the way.
 
@@ -118,4 +124,7 @@ class Transaction:
         """Tell how it ended, if it ever began."""
         if self.outcome is not None and TransactionEnded in self._pool.events.handlers:
             took = time.monotonic() - self._began
-            self._pool.events.emit(TransactionEnded(self._pool.name, self.outcome, took, self._retries, self._label))
+            waited = self._began - self._asked
+            self._pool.events.emit(
+                TransactionEnded(self._pool.name, self.outcome, waited, took, self._retries, self._label)
+            )

@@ -1,4 +1,7 @@
-"""The one connection that writes: transactions in the order in which their callers came."""
+"""The one connection that writes: transactions in the order in which their callers came.
+
+A block has the connection for itself. Functions that follow each other share it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import aiosqlite
 
 from ..driver import call, call_to_the_end
 from ..errors import PoolUsageError
+from .shares import Shares
 from .transaction import Pool, Transaction
 
 __all__ = ["Writer"]
@@ -28,6 +32,7 @@ class Writer:
     def __init__(self, pool: Pool, patience: float | None) -> None:
         self.pool = pool
         self._patience = patience
+        self.shares = Shares(pool)
         # The block that is open: its connection, the task that opened it, and how many blocks are open inside it.
         self._connection: aiosqlite.Connection | None = None
         self._owner: asyncio.Task[Any] | None = None
@@ -36,6 +41,15 @@ class Writer:
     @property
     def _is_mine(self) -> bool:
         return self._owner is not None and self._owner is asyncio.current_task()
+
+    # -- blocks
+
+    @asynccontextmanager
+    async def alone(self, label: str | None) -> AsyncIterator[aiosqlite.Connection]:
+        """The connection, without a transaction."""
+        self.shares.stop_joining()
+        async with self.pool.connection(label=label) as connection:
+            yield connection
 
     @asynccontextmanager
     async def block(self, label: str | None) -> AsyncIterator[aiosqlite.Connection]:
@@ -46,7 +60,7 @@ class Writer:
             return
         transaction = Transaction(self.pool, _BEGIN, self._patience, label)
         try:
-            async with self.pool.connection(label=label) as connection:
+            async with self.alone(label) as connection:
                 await transaction.start(partial(call_to_the_end, connection, transaction.begin))
                 self._connection, self._owner = connection, asyncio.current_task()
                 try:
@@ -79,6 +93,8 @@ class Writer:
         finally:
             self._depth -= 1
 
+    # -- functions
+
     async def run(self, fn: Callable[[sqlite3.Connection], R], label: str | None, *, retry: bool) -> R:
         """A transaction around `fn(native)`; inside a block of the same task, a savepoint."""
         if self._is_mine:
@@ -86,7 +102,7 @@ class Writer:
                 return await call_to_the_end(connection, fn)
         transaction = Transaction(self.pool, _BEGIN, self._patience, label)
         try:
-            async with self.pool.connection(label=label) as connection:
+            async with self.shares.one(transaction.deadline, label) as connection:
                 run = partial(call_to_the_end, connection, transaction.run, fn)
                 return await transaction.start(run, again=retry)
         finally:

@@ -27,7 +27,7 @@ from ..events import RollbackCause
 from .mailbox import Mailbox
 from .protocol import Lessee
 
-__all__ = ["INTERRUPT_PATIENCE", "KNOWS_AIOSQLITE", "AiosqliteLink", "prepare_to_await", "see_off"]
+__all__ = ["INTERRUPT_PATIENCE", "KNOWS_AIOSQLITE", "AiosqliteLink", "prepare_to_await", "see_off", "submit"]
 
 R = TypeVar("R")
 
@@ -190,6 +190,16 @@ class AiosqliteLink:
         except asyncio.CancelledError:
             self._interrupt_if_harmless(future, fn)
             raise
+
+    def submit(self, fn: Callable[..., R], *args: Any) -> asyncio.Future[R]:
+        """Queue `fn(native, *args)` for the worker, whoever asks; cancelled before it begins, it never does."""
+        lease = self.lease
+        if lease is None or not self._thread_runs() or self._raw._connection is None:
+            lease = self._lease_unless_misused()
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._sent += 1
+        self._put((None, partial(self._run, future, lease, fn, (self._native, *args), {})))
+        return future
 
     def _lease_unless_misused(self) -> Lessee:
         if self._raw._connection is None or not self._raw._running:
@@ -428,6 +438,14 @@ def knows_aiosqlite() -> bool:
 
 
 KNOWS_AIOSQLITE: Final = knows_aiosqlite()
+
+
+def submit(connection: aiosqlite.Connection, fn: Callable[..., R], *args: Any) -> asyncio.Future[R]:
+    """Queue `fn(native, *args)` for the worker of a connection, watched or not."""
+    link = getattr(connection._execute, "__self__", None)
+    if isinstance(link, AiosqliteLink):
+        return link.submit(fn, *args)
+    return asyncio.ensure_future(connection._execute(fn, connection._conn, *args))  # type: ignore[no-untyped-call]
 
 
 def prepare_to_await(made: object) -> None:

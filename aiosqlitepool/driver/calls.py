@@ -9,6 +9,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
 
+from .aiosqlite_link import submit
+
 __all__ = ["call", "call_to_the_end"]
 
 P = ParamSpec("P")
@@ -62,10 +64,10 @@ async def call_to_the_end(
     def begin(native: sqlite3.Connection) -> R | None:
         return fn(native, *args, **kwargs) if ticket.take() else None
 
-    # A task of its own, because awaiting the call itself would pass the cancellation on to it.
-    running = asyncio.ensure_future(call(connection, begin))
+    running = submit(connection, begin)
     try:
-        await asyncio.wait({running})
+        # Not awaited itself, because that would pass a cancellation on to it.
+        await asyncio.wait((running,))
     except asyncio.CancelledError:
         if ticket.take():
             running.cancel()
@@ -79,7 +81,7 @@ async def _ended(running: asyncio.Future[Any]) -> None:
     """Wait for it however often this task is cancelled meanwhile: it is about to end by itself."""
     while not running.done():
         try:
-            await asyncio.wait({running})
+            await asyncio.wait((running,))
         except asyncio.CancelledError:
             continue
     if not running.cancelled():
