@@ -30,6 +30,14 @@ demo: .venv/ready ## build a real database, load it with and without the pool, a
 test: .venv/ready-dev ## run the whole test suite
 	$(LIMIT) 1800 $(BIN)/python -m pytest $(ARGS)
 
+.venv/ready-bench: .venv/ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@touch $@
+
+.PHONY: bench
+bench: .venv/ready-bench ## measure this pool beside its peers (ARGS=--quick for a look)
+	@$(LIMIT) 14400 $(BIN)/python -m benchmarks $(ARGS)
+
 .PHONY: check
 check: .venv/ready-dev ## lint, types and layers
 	$(BIN)/ruff check
@@ -46,4 +54,4 @@ coverage: .venv/ready-dev ## branch coverage of the core
 
 .PHONY: clean
 clean: ## remove everything that was made here
-	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv .demo benchmarks/.cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -1,0 +1,138 @@
+"""The command line: `python -m benchmarks` measures and reports, `python -m benchmarks report FILE` only reports."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+
+from .harness import machine
+from .harness.catalogue import ROOT, Interpreter, contenders, pythons, workloads
+from .harness.data import data_set, told_to_workers
+from .harness.environments import environment
+from .harness.report import failures_of, report, write_report
+from .harness.results import Results
+from .harness.runner import Plan, play
+from .harness.screen import building, watching
+
+RESULTS = ROOT / "results"
+_INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
+
+T = TypeVar("T")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0 if all contenders did what they could, 1 if one failed, 2 for a wrong call."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["report"]:
+        return _report(arguments[1:])
+    try:
+        return _run(_run_parser().parse_args(arguments))
+    except KeyboardInterrupt:
+        print("python -m benchmarks: interrupted; what was measured is in benchmarks/results/", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _run_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure this pool beside its peers, in rounds that take turns.",
+        epilog="Options that take names may be repeated. A full run (no options) writes RESULTS.md and its pictures; "
+        "any other prints its tables. `python -m benchmarks report FILE` makes RESULTS.md from an earlier result.",
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="a look: one Python, one loop, 2 rounds, scale 0.01, a tenth of the load")
+    add("--rounds", type=int, choices=range(1, 101), metavar="N", help="rounds of each case (default: 5)")
+    add("--workload", action="append", choices=sorted(workloads()), metavar="NAME", help=_names("this", workloads()))
+    add("--contender", action="append", choices=sorted(contenders()), metavar="NAME", help=_names("it", contenders()))
+    add("--python", action="append", metavar="VERSION", help="like 3.12 (default: all of 3.11 to 3.13 found here)")
+    add("--loop", action="append", choices=("asyncio", "uvloop"), help="default: both")
+    add("--scale", type=_positive, metavar="F", help="size of the data set (default: 1, 1.2 million users)")
+    add("--effort", type=_positive, metavar="F", help="part of the full number of requests (default: 1)")
+    add("--output", type=Path, metavar="FILE", help="where the result goes (default: in benchmarks/results/)")
+    return parser
+
+
+def _names(what: str, names: Sequence[str] | dict[str, object]) -> str:
+    return f"only {what}: {', '.join(names)}"
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0001 <= value <= 10:  # so written, because no comparison with NaN is true
+        raise argparse.ArgumentTypeError(f"must be a number from 0.0001 to 10, not {text!r}")
+    return value
+
+
+def _run(options: argparse.Namespace) -> int:
+    console = Console(highlight=False, markup=False)
+    available = _chosen_pythons(options.python)
+    if not available:
+        found = ", ".join(pythons()) or "none"
+        print(f"python -m benchmarks: error: no CPython {', '.join(options.python)} here (found: {found})", file=sys.stderr)
+        return 2
+    full = not any(value for name, value in vars(options).items() if name != "output")
+    plan = _plan(options, available)
+    scale = options.scale or (0.01 if options.quick else 1.0)
+    with building(console) as progress:
+        database = data_set(scale, progress)
+    console.print(f"Data set: {database.size}", soft_wrap=True)
+    output = options.output or RESULTS / ("full.json" if full else "partial.json")
+    results = Results(machine.about(plan, scale))
+    with watching(plan, console, lambda: results.save(output)) as screen:
+        asyncio.run(play(plan, told_to_workers(database), environment, screen, results))
+    results.save(output)
+    if full:
+        console.print(f"Written: {write_report(results)}", soft_wrap=True)
+    else:
+        print(report(results))
+    console.print(f"The result: {output}", soft_wrap=True)
+    return 1 if failures_of(results) else 0
+
+
+def _plan(options: argparse.Namespace, available: list[Interpreter]) -> Plan:
+    quick = options.quick
+    return Plan(
+        contenders=_only(contenders(), options.contender),
+        workloads=_only(workloads(), options.workload),
+        pythons=available[:1] if quick and not options.python else available,
+        loops=options.loop or (["asyncio"] if quick else ["asyncio", "uvloop"]),
+        rounds=options.rounds or (2 if quick else 5),
+        effort=options.effort or (0.1 if quick else 1.0),
+    )
+
+
+def _chosen_pythons(asked: list[str] | None) -> list[Interpreter]:
+    return list(_only(pythons(), asked).values())
+
+
+def _only(found: dict[str, T], names: list[str] | None) -> dict[str, T]:
+    return {name: each for name, each in found.items() if names is None or name in names}
+
+
+def _report(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks report", description="Write RESULTS.md and its pictures from a result."
+    )
+    parser.add_argument("result", type=Path, metavar="FILE")
+    parser.add_argument("--into", type=Path, default=ROOT, metavar="FOLDER", help="where to (default: benchmarks/)")
+    options = parser.parse_args(arguments)
+    try:
+        results = Results.load(options.result)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"{parser.prog}: error: {options.result} is no result: {error}", file=sys.stderr)
+        return 2
+    print(write_report(results, options.into))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
