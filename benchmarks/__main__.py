@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from .harness import machine
 from .harness.catalogue import ROOT, Interpreter, contenders, pythons, workloads
 from .harness.data import data_set, told_to_workers
 from .harness.environments import environment
-from .harness.report import failures_of, report, write_report
+from .harness.report import report, write_report
 from .harness.results import Results
 from .harness.runner import Plan, play
 from .harness.screen import building, watching
@@ -58,7 +58,7 @@ def _run_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _names(what: str, names: Sequence[str] | dict[str, object]) -> str:
+def _names(what: str, names: Iterable[str]) -> str:
     return f"only {what}: {', '.join(names)}"
 
 
@@ -76,8 +76,8 @@ def _run(options: argparse.Namespace) -> int:
     console = Console(highlight=False, markup=False)
     available = _chosen_pythons(options.python)
     if not available:
-        found = ", ".join(pythons()) or "none"
-        print(f"python -m benchmarks: error: no CPython {', '.join(options.python)} here (found: {found})", file=sys.stderr)
+        asked, found = ", ".join(options.python), ", ".join(pythons())
+        print(f"python -m benchmarks: error: no CPython {asked} here (found: {found})", file=sys.stderr)
         return 2
     full = not any(value for name, value in vars(options).items() if name != "output")
     plan = _plan(options, available)
@@ -95,7 +95,7 @@ def _run(options: argparse.Namespace) -> int:
     else:
         print(report(results))
     console.print(f"The result: {output}", soft_wrap=True)
-    return 1 if failures_of(results) else 0
+    return 1 if results.failures() else 0
 
 
 def _plan(options: argparse.Namespace, available: list[Interpreter]) -> Plan:

@@ -29,7 +29,7 @@ class AsqlitePool(Contender):
         conn.executescript(PRAGMAS)
 
     def connection(self) -> AbstractAsyncContextManager[Any]:
-        return self._pool.acquire()
+        return self._pool.acquire()  # type: ignore[no-any-return]
 
     async def close(self) -> None:
         await self._pool.close()

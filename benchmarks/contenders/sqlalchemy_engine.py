@@ -34,7 +34,7 @@ class SqlalchemyEngine(Contender):
         dbapi_connection.run_async(lambda conn: conn.executescript(PRAGMAS))
 
     def connection(self) -> AbstractAsyncContextManager[Any]:
-        return self._engine.connect()
+        return self._engine.connect()  # type: ignore[no-any-return]
 
     async def close(self) -> None:
         await self._engine.dispose()

@@ -34,7 +34,7 @@ class SqlspecPool(AiosqliteContender):
         await conn.executescript(PRAGMAS)
 
     def connection(self) -> AbstractAsyncContextManager[Any]:
-        return self._config.provide_connection()
+        return self._config.provide_connection()  # type: ignore[no-any-return]
 
     async def close(self) -> None:
         await self._config.close_pool()

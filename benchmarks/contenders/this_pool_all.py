@@ -18,8 +18,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import structlog
-from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
-from aiosqlitepool.subscribers.structlog import StructlogSubscriber
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     MetricExporter,
@@ -29,6 +27,9 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
+from aiosqlitepool.subscribers.structlog import StructlogSubscriber
 
 from .this_pool_prometheus import ThisPoolPrometheus
 

@@ -16,8 +16,9 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 from prometheus_client import CollectorRegistry, generate_latest
+
+from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
 from .this_pool import ThisPool
 

@@ -49,24 +49,28 @@ _FIVE, _HUNDRED = "5 connections", "100 connections"
 
 
 def _claims() -> Iterator[Claim]:
-    yield Claim("SELECTs: throughput of the floor", "selects", _FIVE, "rate", "floor", 0.95)
-    yield Claim("SELECTs: throughput of 1.0.0", "selects", _FIVE, "rate", "aiosqlitepool_1", 2.0)
-    for peer, title in (("sqlalchemy_engine", "SQLAlchemy"), ("asqlite_pool", "asqlite"), ("sqlspec_pool", "sqlspec")):
-        yield Claim(f"SELECTs: throughput of {title}", "selects", _FIVE, "rate", peer, 1.0)
-    yield Claim("SELECTs: P99 of the floor", "selects", _FIVE, "p99", "floor", 1.0, at_least=False)
+    yield Claim("SELECTs, requests/s: this pool / floor", "selects", _FIVE, "rate", "floor", 0.95)
+    for peer, title, bound in (
+        ("aiosqlitepool_1", "1.0.0", 2.0),
+        ("asqlite_pool", "asqlite", 1.0),
+        ("sqlalchemy_engine", "SQLAlchemy", 1.0),
+        ("sqlspec_pool", "sqlspec", 1.0),
+    ):
+        yield Claim(f"SELECTs, requests/s: this pool / {title}", "selects", _FIVE, "rate", peer, bound)
+    yield Claim("SELECTs, P99: this pool / floor", "selects", _FIVE, "p99", "floor", 1.0, at_least=False)
     for case in (_FIVE, _HUNDRED):
-        yield Claim(f"pages, {case}: throughput of 1.0.0", "pages", case, "rate", "aiosqlitepool_1", 1.5)
-        yield Claim(f"pages, {case}: P99 of 1.0.0", "pages", case, "p99", "aiosqlitepool_1", 1.0, at_least=False)
-        yield Claim(f"pages, {case}: P99 of open and close", "pages", case, "p99", "open_close", 1.0, at_least=False)
+        pages = f"pages with {case}"
+        yield Claim(f"{pages}, requests/s: this pool / 1.0.0", "pages", case, "rate", "aiosqlitepool_1", 1.5)
+        for peer, title in (("aiosqlitepool_1", "1.0.0"), ("open_close", "open and close")):
+            yield Claim(f"{pages}, P99: this pool / {title}", "pages", case, "p99", peer, 1.0, at_least=False)
     for case, bound in (("idle", 20), ("contended", 3)):
-        text = f"acquire and release, {case}: time of this pool against 1.0.0's"
+        text = f"acquire and release, {case}, µs: 1.0.0 / this pool"
         yield Claim(text, "borrow", case, "cycle", "this_pool", bound, contender="aiosqlitepool_1")
-    text = "a waiter among 100,000: cost of one among 100"
+    text = "µs per waiter, this pool: 100,000 waiters / 100 waiters"
     yield Claim(text, "waiters", "100,000", "waiter", "this_pool", 1.2, at_least=False, to_case="100")
-    for workload, cases in (("pages", (_FIVE, _HUNDRED)), ("selects", (_FIVE,)), ("mix", (_FIVE,))):
-        for case in cases:
-            text = f"all subscribers, {workload}, {case}: throughput with none"
-            yield Claim(text, workload, case, "rate", "this_pool", 0.95, contender="this_pool_all")
+    for workload, case in (("pages", _FIVE), ("pages", _HUNDRED), ("selects", _FIVE), ("mix", _FIVE)):
+        text = f"{workload} with {case}, requests/s: all subscribers / none"
+        yield Claim(text, workload, case, "rate", "this_pool", 0.95, contender="this_pool_all")
 
 
 CLAIMS = tuple(_claims())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .catalogue import ROOT, ContenderFile, Interpreter
 
-__all__ = ["CACHE", "EnvironmentFailed", "environment"]
+__all__ = ["CACHE", "EnvironmentFailedError", "environment"]
 
 CACHE = ROOT / ".cache"
 """Where environments and data sets are kept; not in the repository."""
@@ -20,14 +20,14 @@ _VERSIONS = ROOT / "versions.txt"
 _SECONDS = 600
 
 
-class EnvironmentFailed(Exception):
+class EnvironmentFailedError(Exception):
     """An environment could not be made; the message ends with what pip said."""
 
 
 def environment(contender: ContenderFile, python: Interpreter) -> Path:
     """The interpreter of the contender's own environment, which holds exactly what the contender and the pins say.
 
-    Raises `EnvironmentFailed`.
+    Raises `EnvironmentFailedError`.
     """
     folder = CACHE / "environments" / f"{contender.name}-{python.version}"
     executable, stamp = folder / "bin" / "python", folder / "made-from.txt"
@@ -63,6 +63,6 @@ def _run(command: Sequence[object]) -> None:
             [str(word) for word in command], check=True, capture_output=True, text=True, timeout=_SECONDS, cwd=ROOT
         )
     except subprocess.TimeoutExpired as error:
-        raise EnvironmentFailed(f"{command[1:3]} took longer than {_SECONDS} s") from error
+        raise EnvironmentFailedError(f"{command[1:3]} took longer than {_SECONDS} s") from error
     except subprocess.CalledProcessError as error:
-        raise EnvironmentFailed(error.stderr.strip()[-2000:] or f"exit code {error.returncode}") from error
+        raise EnvironmentFailedError(error.stderr.strip()[-2000:] or f"exit code {error.returncode}") from error

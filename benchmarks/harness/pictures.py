@@ -6,23 +6,27 @@ Drawn in greys and colours of middle brightness on nothing, so that a page may b
 from __future__ import annotations
 
 import re
+from math import log10
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from ..inside.load import PERCENTS
 from .catalogue import workloads
-from .results import Lane, Results
+from .results import Results
 
 __all__ = ["draw_all"]
 
 _GREY = "#808080"
 # Okabe and Ito's colours, which the colour-blind can tell apart; those too light or too dark for a page replaced.
-_COLOURS = ("#808080", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#9A7FD1", "#B09B2C", "#009E73", "#3DBE8F", "#0B7A5B")
+_COLOURS = tuple(
+    ["#808080", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#9A7FD1", "#B09B2C", "#009E73", "#3DBE8F", "#0B7A5B"]
+)
 _DASHED = ("plain_sqlite3", "floor")
 _TICKS = (50, 90, 99, 99.9)
-_STYLE = {
+_STYLE: Any = {
     "svg.hashsalt": "aiosqlitepool",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -36,7 +40,7 @@ _STYLE = {
 
 
 def draw_all(results: Results, folder: Path, titles: dict[str, str]) -> dict[str, list[str]]:
-    """Draw every workload that has latencies, in the first lane; returns the files by workload, as RESULTS.md names them."""
+    """Draw every workload that has latencies, in its first lane; returns the files, relative to RESULTS.md, by workload."""
     drawn: dict[str, list[str]] = {}
     for name in workloads():
         lane = next((record.lane for record in results.records if record.workload == name), None)
@@ -78,6 +82,4 @@ def _draw(title: str, curves: dict[str, list[float]], titles: dict[str, str], pa
 
 
 def _nines(percent: float) -> float:
-    from math import log10
-
     return -log10(1 - min(percent, 99.99) / 100)

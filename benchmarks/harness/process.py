@@ -15,14 +15,14 @@ from typing import Any
 from ..inside.task import Task
 from .catalogue import ROOT
 
-__all__ = ["WorkerFailed", "WorkerProcess"]
+__all__ = ["WorkerFailedError", "WorkerProcess"]
 
 WORKER = ROOT / "inside" / "worker.py"
 _START = 60.0  # seconds for importing what a contender stands on
 _LONGEST_LINE = 2**22
 
 
-class WorkerFailed(Exception):
+class WorkerFailedError(Exception):
     """The process died, hung, or could not start; the message says which and ends with its last words."""
 
 
@@ -37,12 +37,12 @@ class WorkerProcess:
         """What it runs on, once it has started."""
 
     async def measure(self, task: Task, limit: float) -> dict[str, Any]:
-        """Its answer to one task, within `limit` seconds; raises `WorkerFailed`, after which it can be asked again."""
+        """Its answer to one task, within `limit` seconds; raises `WorkerFailedError`, and can then be asked again."""
         try:
             if self._process is None:
                 self.about = await self._start()
             return await self._ask(json.dumps(asdict(task)), limit)
-        except WorkerFailed:
+        except WorkerFailedError:
             await self.stop()
             raise
 
@@ -60,20 +60,22 @@ class WorkerProcess:
         return await self._hear(_START)
 
     async def _ask(self, line: str, limit: float) -> dict[str, Any]:
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         with contextlib.suppress(ConnectionError):  # it died: hearing nothing from it will say so
             self._process.stdin.write(line.encode() + b"\n")
             await self._process.stdin.drain()
         return await self._hear(limit)
 
     async def _hear(self, limit: float) -> dict[str, Any]:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         try:
             line = await asyncio.wait_for(self._process.stdout.readline(), limit)
         except TimeoutError:
-            raise WorkerFailed(f"no answer within {limit:g} s{self._last_words()}") from None
+            raise WorkerFailedError(f"no answer within {limit:g} s{self._last_words()}") from None
         if not line:
-            raise WorkerFailed(f"ended with exit code {await self._process.wait()}{self._last_words()}")
+            raise WorkerFailedError(f"ended with exit code {await self._process.wait()}{self._last_words()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -1,7 +1,7 @@
 """RESULTS.md from a result and the hand-written template, with the pictures beside it.
 
-In the template, a line `{{ NAME }}` is replaced: by a workload's tables and pictures, or by one of the parts below. What
-the template says around them must stay true whatever the figures are.
+In the template, a line `{{ NAME }}` is replaced: by a workload's tables and pictures, or by one of the parts below.
+What the template says around them must stay true whatever the figures are.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from .catalogue import ROOT, contenders, workload_text, workloads
 from .claims import CLAIMS
-from .results import Lane, Record, Results
-from .tables import claim_table, failure_list, lane_table, workload_tables
+from .results import Lane, Results
+from .tables import Tables
 
-__all__ = ["failures_of", "report", "write_report"]
+__all__ = ["report", "write_report"]
 
 TEMPLATE = ROOT / "RESULTS.template.md"
 _PLACE = re.compile(r"^\{\{ (\w+) \}\}$", re.MULTILINE)
@@ -42,17 +42,12 @@ def report(results: Results, pictures: dict[str, list[str]] | None = None) -> st
     return _PLACE.sub(lambda place: parts[place[1]](), text)
 
 
-def failures_of(results: Results) -> list[Record]:
-    """The rounds that failed."""
-    return results.failures()
-
-
 def _parts(results: Results, pictures: dict[str, list[str]]) -> dict[str, Callable[[], str]]:
     parts: dict[str, Callable[[], str]] = {
         "machine": lambda: _machine(results),
         "claims": lambda: _claims(results),
         "lanes": lambda: _lanes(results),
-        "failures": lambda: failure_list(results, _titles(results)) or "None.",
+        "failures": lambda: _tables(results).failures() or "None.",
     }
     for name in workloads():
         parts[name] = lambda name=name: _workload(results, name, pictures.get(name, []))  # type: ignore[misc]
@@ -65,12 +60,18 @@ def _titles(results: Results) -> dict[str, str]:
     return {name: found[name].title if name in found else name for name in [*found, *took_part] if name in took_part}
 
 
+def _tables(results: Results) -> Tables:
+    return Tables(results, _titles(results))
+
+
 def _machine(results: Results) -> str:
     about = results.about
-    size = f"data set at scale {about['scale']:g}, {about['rounds']} rounds"
-    effort = "" if about["effort"] == 1 else f", {about['effort']:g} of the full number of requests"
+    how = [f"data set at scale {about['scale']:g}", f"{about['rounds']} rounds of each"]
+    if about["effort"] != 1:
+        how.append(f"{about['effort']:g} of the full number of requests")
     where = f"{about['processor']}, {about['cores']} cores, {about['system']}"
-    return f"Measured on {about['date']} at commit `{about['commit']}`: {where}; {size}{effort}.\n\n{_stands_on(results)}"
+    when = f"{about['date']} at commit `{about['commit']}`"
+    return f"Measured on {when}: {where}; {', '.join(how)}. {_stands_on(results)}"
 
 
 def _stands_on(results: Results) -> str:
@@ -86,7 +87,7 @@ def _stands_on(results: Results) -> str:
 def _claims(results: Results) -> str:
     lanes = results.lanes()
     verdicts = [claim.judge(results, lanes[0]) for claim in CLAIMS] if lanes else []
-    return claim_table(verdict for verdict in verdicts if verdict)
+    return Tables.of_claims(verdict for verdict in verdicts if verdict)
 
 
 def _workload(results: Results, name: str, pictures: list[str]) -> str:
@@ -94,7 +95,7 @@ def _workload(results: Results, name: str, pictures: list[str]) -> str:
     lane = next((record.lane for record in results.records if record.workload == name), None)
     if lane is None:
         return f"{text}\n\nNot measured in this run."
-    tables = workload_tables(results, lane, name, workloads()[name], _titles(results))
+    tables = _tables(results).of_workload(lane, name, workloads()[name])
     shown = [f"![Latency by percentile: {workloads()[name].title}]({path})" for path in pictures]
     return "\n\n".join([f"{text} ({lane}.)", tables, *shown])
 
@@ -104,8 +105,8 @@ def _lanes(results: Results) -> str:
     for name, workload in workloads().items():
         lanes = [lane for lane in results.lanes() if _was_run(results, lane, name)]
         for case in results.cases(name) if len(lanes) > 1 else ():
-            table = lane_table(results, lanes, name, workload, case, _titles(results))
-            parts.append(f"{workload.title}, {case}: {workload.figures[0].title}\n\n{table}")
+            table = _tables(results).of_lanes(lanes, name, workload, case)
+            parts.append(f"**{workload.title}, {case}: {workload.figures[0].title}**\n\n{table}")
     return "\n\n".join(parts) or "Only one was measured."
 
 

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 from ..inside.task import Task
 from ..workloads import Workload
 from .catalogue import ContenderFile, Interpreter
-from .environments import EnvironmentFailed
-from .process import WorkerFailed, WorkerProcess
+from .environments import EnvironmentFailedError
+from .process import WorkerFailedError, WorkerProcess
 from .results import Record, Results
 
 __all__ = ["Plan", "Step", "Watcher", "play"]
@@ -128,7 +128,7 @@ def _environments(
         watcher.preparing(contender, python)
         try:
             ready[name] = make_environment(contender, python)
-        except EnvironmentFailed as error:
+        except EnvironmentFailedError as error:
             broken[name] = f"its environment could not be made: {error}"
     return ready, broken
 
@@ -143,7 +143,7 @@ async def _round(
     try:
         task = Task(step.workload, step.case, step.round, scratch=scratch, effort=plan.effort, **data)
         return Record(*head, **await worker.measure(task, plan.limit))
-    except WorkerFailed as error:
+    except WorkerFailedError as error:
         return Record(*head, error=str(error))
     finally:
         if plan.workloads[step.workload].fresh:

@@ -1,1 +1,1 @@
-"""What runs in a contender's own process. Standard library only: it is started in environments that hold nothing else."""
+"""What runs in a contender's own process. Standard library only: its environment need not hold anything else."""

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-__all__ = ["Measured", "Task", "Unsuitable"]
+__all__ = ["Measured", "Task", "UnsuitableError"]
 
 
-class Unsuitable(Exception):
+class UnsuitableError(Exception):
     """This contender cannot take part in this workload, by its nature; the message says why."""
 
 

@@ -3,7 +3,7 @@
     python -P worker.py CONTENDER LOOP
 
 The repository itself must not become importable by this, or every contender would import the pool of the working tree
-in place of its own library. So `benchmarks` is loaded from its folder, without putting that folder's parent on the path.
+in place of its own library. So `benchmarks` is loaded from its folder, and the folder's parent stays off the path.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[1]
 def load_benchmarks() -> None:
     """Make `import benchmarks` work, and nothing beside it."""
     spec = importlib.util.spec_from_file_location("benchmarks", ROOT / "__init__.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     package = importlib.util.module_from_spec(spec)
     sys.modules["benchmarks"] = package
     spec.loader.exec_module(package)
@@ -39,7 +40,7 @@ def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     if name == "uvloop":
         import uvloop
 
-        return uvloop.new_event_loop
+        return uvloop.new_event_loop  # type: ignore[no-any-return]
     return asyncio.new_event_loop
 
 
@@ -55,14 +56,14 @@ def introduce() -> dict[str, Any]:
 def answer(line: str, contender: Callable[[], Any], imported_in: float, loop: str) -> dict[str, Any]:
     """Measure what one line asks for; whatever goes wrong becomes the answer."""
     from benchmarks.inside.load import quantiles
-    from benchmarks.inside.task import Task, Unsuitable
+    from benchmarks.inside.task import Task, UnsuitableError
 
     task = Task(**{**json.loads(line), "import_seconds": imported_in})
     workload = importlib.import_module(f"benchmarks.workloads.{task.workload}").workload
     try:
         with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
             measured = runner.run(workload.measure(contender(), workload.cases[task.case], task))
-    except Unsuitable as reason:
+    except UnsuitableError as reason:
         return {"unsuitable": str(reason)}
     except Exception:
         return {"error": traceback.format_exc(limit=-4)}

@@ -12,7 +12,7 @@ from time import perf_counter
 
 from ..contenders import Contender
 from ..inside.stub import connect_stub
-from ..inside.task import Measured, Task, Unsuitable
+from ..inside.task import Measured, Task, UnsuitableError
 from . import Figure, Workload, takes_factory
 
 SIZE = 5
@@ -20,7 +20,7 @@ SIZE = 5
 
 async def measure(contender: Contender, tasks: int, task: Task) -> Measured:
     if not takes_factory(contender):
-        raise Unsuitable("takes no connection factory")
+        raise UnsuitableError("takes no connection factory")
     await contender.open_with(connect_stub, SIZE)  # type: ignore[attr-defined]
     borrow = _alone if tasks == 1 else _for_a_turn
     cycles = max(1, task.count(20_000) // tasks)

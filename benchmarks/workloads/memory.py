@@ -15,12 +15,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from ..contenders import Contender
-from ..inside.task import Measured, Task, Unsuitable
+from ..inside.task import Measured, Task, UnsuitableError
 from . import Figure, Workload
 from .selects import USER
 
 CONNECTIONS = 50
 _STATM = Path("/proc/self/statm")
+_HAS_STATM = _STATM.exists()
 
 
 async def measure(contender: Contender, what: str, task: Task) -> Measured:
@@ -31,9 +32,9 @@ async def measure(contender: Contender, what: str, task: Task) -> Measured:
 
 async def _of_connections(contender: Contender, task: Task) -> Measured:
     if contender.most < CONNECTIONS:
-        raise Unsuitable("has one connection")
-    if not _STATM.exists():
-        raise Unsuitable("this system has no /proc")
+        raise UnsuitableError("has one connection")
+    if not _HAS_STATM:
+        raise UnsuitableError("this system has no /proc")
     before = _resident()
     await contender.open(task.database, CONNECTIONS)
     try:
@@ -59,11 +60,12 @@ def _resident() -> int:
 
 async def _of_waiters(contender: Contender, task: Task) -> Measured:
     if not contender.queues:
-        raise Unsuitable("has no queue")
+        raise UnsuitableError("has no queue")
     waiters = task.count(10_000)
     await contender.open(task.database, 1)
     try:
         async with contender.connection():
+
             async def bare() -> None:
                 await asyncio.get_running_loop().create_future()
 

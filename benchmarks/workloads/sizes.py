@@ -8,13 +8,13 @@ from time import perf_counter
 
 from ..contenders import Contender
 from ..inside.stub import connect_stub
-from ..inside.task import Measured, Task, Unsuitable
+from ..inside.task import Measured, Task, UnsuitableError
 from . import Figure, Workload, takes_factory
 
 
 async def measure(contender: Contender, size: int, task: Task) -> Measured:
     if not takes_factory(contender):
-        raise Unsuitable("takes no connection factory")
+        raise UnsuitableError("takes no connection factory")
     await contender.open_with(connect_stub, size)  # type: ignore[attr-defined]
     cycles = task.count(10_000)
     try:

@@ -13,13 +13,13 @@ from time import perf_counter
 
 from ..contenders import Contender
 from ..inside.stub import connect_stub
-from ..inside.task import Measured, Task, Unsuitable
+from ..inside.task import Measured, Task, UnsuitableError
 from . import Figure, Workload, takes_factory
 
 
 async def measure(contender: Contender, waiters: int, task: Task) -> Measured:
     if not takes_factory(contender):
-        raise Unsuitable("takes no connection factory")
+        raise UnsuitableError("takes no connection factory")
     waiters = task.count(waiters)
     repeats = max(1, task.count(20_000) // waiters)
     await contender.open_with(connect_stub, 1)  # type: ignore[attr-defined]
@@ -48,7 +48,7 @@ async def _queue_and_serve(contender: Contender, waiters: int) -> tuple[float, f
     async with contender.connection():
         began = perf_counter()
         tasks = [asyncio.create_task(borrow()) for _ in range(waiters)]
-        while arrived < waiters:
+        while arrived < waiters:  # noqa: ASYNC110 - an event would be set by one of those who are measured
             await asyncio.sleep(0)
         queued = perf_counter()
     for each in tasks:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..contenders import Contender
 from ..inside.load import under_load
-from ..inside.task import Measured, Task, Unsuitable
+from ..inside.task import Measured, Task, UnsuitableError
 from . import Figure, Workload
 
 HELD = 0.005
@@ -22,7 +22,7 @@ HELD = 0.005
 async def measure(contender: Contender, case: tuple[int, int], task: Task) -> Measured:
     tasks, size = case
     if size > contender.most or (size < tasks and not contender.queues):
-        raise Unsuitable("has one connection" if size > contender.most else "has no queue")
+        raise UnsuitableError("has one connection" if size > contender.most else "has no queue")
 
     async def write(key: int) -> None:
         async with contender.connection() as conn:
