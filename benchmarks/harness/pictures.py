@@ -21,8 +21,9 @@ __all__ = ["draw_all"]
 
 _GREY = "#808080"
 # Okabe and Ito's colours, which the colour-blind can tell apart; those too light or too dark for a page replaced.
-_COLOURS = tuple(
-    ["#808080", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#9A7FD1", "#B09B2C", "#009E73", "#3DBE8F", "#0B7A5B"]
+_COLOURS = (
+    *("#808080", "#56B4E9", "#E69F00", "#D55E00", "#CC79A7", "#9A7FD1", "#B09B2C"),
+    *("#009E73", "#3DBE8F", "#0B7A5B"),  # this pool's: greens
 )
 _DASHED = ("plain_sqlite3", "floor")
 _TICKS = (50, 90, 99, 99.9)
@@ -40,7 +41,7 @@ _STYLE: Any = {
 
 
 def draw_all(results: Results, folder: Path, titles: dict[str, str]) -> dict[str, list[str]]:
-    """Draw every workload that has latencies, in its first lane; returns the files, relative to RESULTS.md, by workload."""
+    """Draw each workload that has latencies in its first lane; returns their names, by workload."""
     drawn: dict[str, list[str]] = {}
     for name in workloads():
         lane = next((record.lane for record in results.records if record.workload == name), None)
