@@ -18,7 +18,6 @@ from .catalogue import ROOT
 __all__ = ["WorkerFailedError", "WorkerProcess"]
 
 WORKER = ROOT / "inside" / "worker.py"
-_START = 60.0  # seconds for importing what a contender stands on
 _LONGEST_LINE = 2**22
 
 
@@ -40,13 +39,13 @@ class WorkerProcess:
         """Its answer to one task, within `limit` seconds; raises `WorkerFailedError`, and can then be asked again."""
         try:
             if self._process is None:
-                self.about = await self._start()
+                self.about = await self._start(limit)
             return await self._ask(json.dumps(asdict(task)), limit)
         except WorkerFailedError:
             await self.stop()
             raise
 
-    async def _start(self) -> dict[str, Any]:
+    async def _start(self, limit: float) -> dict[str, Any]:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
@@ -57,7 +56,7 @@ class WorkerProcess:
             start_new_session=True,
             env={**{name: value for name, value in os.environ.items() if name != "PYTHONPATH"}, "PYTHONHASHSEED": "0"},
         )
-        return await self._hear(_START)
+        return await self._hear(limit)
 
     async def _ask(self, line: str, limit: float) -> dict[str, Any]:
         assert self._process is not None
