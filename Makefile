@@ -44,6 +44,7 @@ check: .venv/ready-dev ## lint, types and layers
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy tests/test_typing.py
+	$(BIN)/mypy -m benchmarks.__main__ -p benchmarks.harness -p benchmarks.inside -p benchmarks.workloads
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 

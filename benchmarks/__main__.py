@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(_run_parser().parse_args(arguments))
     except KeyboardInterrupt:
-        print("python -m benchmarks: interrupted; what was measured is in benchmarks/results/", file=sys.stderr)
+        print("python -m benchmarks: interrupted", file=sys.stderr)
         return _INTERRUPTED
 
 
@@ -73,33 +73,40 @@ def _positive(text: str) -> float:
 
 
 def _run(options: argparse.Namespace) -> int:
-    console = Console(highlight=False, markup=False)
-    available = _chosen_pythons(options.python)
-    if not available:
-        asked, found = ", ".join(options.python), ", ".join(pythons())
-        print(f"python -m benchmarks: error: no CPython {asked} here (found: {found})", file=sys.stderr)
+    found = pythons()
+    missing = [version for version in options.python or () if version not in found]
+    if missing:
+        where = f"no CPython {', '.join(missing)} here (found: {', '.join(found)})"
+        print(f"python -m benchmarks: error: {where}", file=sys.stderr)
         return 2
-    full = not any(value for name, value in vars(options).items() if name != "output")
-    plan = _plan(options, available)
+    console, plan = Console(highlight=False, markup=False), _plan(options, found)
+    results = _measured(plan, options, console)
+    if any(value for name, value in vars(options).items() if name != "output"):
+        print(report(results))
+    else:
+        results.save(RESULTS / "full.json")
+        console.print(f"Written: {write_report(results)}", soft_wrap=True)
+    return 1 if results.failures() else 0
+
+
+def _measured(plan: Plan, options: argparse.Namespace, console: Console) -> Results:
+    """Run the plan. What was measured is kept also when it is interrupted, and never takes the place of a full run."""
     scale = options.scale or (0.01 if options.quick else 1.0)
     with building(console) as progress:
         database = data_set(scale, progress)
     console.print(f"Data set: {database.size}", soft_wrap=True)
-    output = options.output or RESULTS / ("full.json" if full else "partial.json")
-    results = Results(machine.about(plan, scale))
-    with watching(plan, console, lambda: results.save(output)) as screen:
-        asyncio.run(play(plan, told_to_workers(database), environment, screen, results))
-    results.save(output)
-    if full:
-        console.print(f"Written: {write_report(results)}", soft_wrap=True)
-    else:
-        print(report(results))
-    console.print(f"The result: {output}", soft_wrap=True)
-    return 1 if results.failures() else 0
+    output, results = options.output or RESULTS / "partial.json", Results(machine.about(plan, scale))
+    try:
+        with watching(plan, console, lambda: results.save(output)) as screen:
+            asyncio.run(play(plan, told_to_workers(database), environment, screen, results))
+    finally:
+        results.save(output)
+        console.print(f"The result: {output}", soft_wrap=True)
+    return results
 
 
-def _plan(options: argparse.Namespace, available: list[Interpreter]) -> Plan:
-    quick = options.quick
+def _plan(options: argparse.Namespace, found: dict[str, Interpreter]) -> Plan:
+    quick, available = options.quick, list(_only(found, options.python).values())
     return Plan(
         contenders=_only(contenders(), options.contender),
         workloads=_only(workloads(), options.workload),
@@ -108,10 +115,6 @@ def _plan(options: argparse.Namespace, available: list[Interpreter]) -> Plan:
         rounds=options.rounds or (2 if quick else 5),
         effort=options.effort or (0.1 if quick else 1.0),
     )
-
-
-def _chosen_pythons(asked: list[str] | None) -> list[Interpreter]:
-    return list(_only(pythons(), asked).values())
 
 
 def _only(found: dict[str, T], names: list[str] | None) -> dict[str, T]:

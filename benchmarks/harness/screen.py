@@ -16,7 +16,7 @@ __all__ = ["RunScreen", "building", "watching"]
 
 
 class RunScreen:
-    """Told of each round, it moves the bar by what the round was thought to take; ticks `saved` after every case."""
+    """Told of each round, it moves the bar by what the round was thought to take; it saves after every case."""
 
     def __init__(self, plan: Plan, console: Console, bars: Progress, save: Callable[[], None]) -> None:
         self._plan, self._console, self._bars, self._save = plan, console, bars, save

@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from statistics import fmean
-from time import perf_counter
+from time import perf_counter, process_time
 
 from .task import Measured
 
@@ -28,9 +28,9 @@ async def under_load(
     """
     await _drive(serve, iter(keys[: workers * warm_up]), workers, tolerate=tolerate)
     gc.collect()
-    began = perf_counter()
+    began, cpu_before = perf_counter(), process_time()
     latencies, errors = await _drive(serve, iter(keys), workers, tolerate=tolerate)
-    seconds = perf_counter() - began
+    seconds, cpu = perf_counter() - began, process_time() - cpu_before
     took = sorted(latencies)
     figures = {
         "rate": (len(took) - errors) / seconds,
@@ -39,6 +39,7 @@ async def under_load(
         "p90": 1000 * percentile(took, 90),
         "p99": 1000 * percentile(took, 99),
         "worst": 1000 * took[-1],
+        "cpu": 1e6 * cpu / len(took),
         "errors": errors,
     }
     return Measured(figures, latencies)

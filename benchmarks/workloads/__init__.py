@@ -53,8 +53,9 @@ LOAD = (
     Figure("median", "median, ms", 2),
     Figure("p90", "P90, ms", 2),
     Figure("p99", "P99, ms", 2),
+    Figure("cpu", "CPU, µs each"),
 )
-"""The figures of requests sent through workers."""
+"""The figures of requests sent through workers; CPU is that of all the process's threads, for each request."""
 
 
 def takes_factory(contender: Contender) -> bool:
