@@ -92,10 +92,15 @@ def _run(options: argparse.Namespace) -> int:
 def _measured(plan: Plan, options: argparse.Namespace, console: Console) -> Results:
     """Run the plan. What was measured is kept also when it is interrupted, and never takes the place of a full run."""
     scale = options.scale or (0.01 if options.quick else 1.0)
+    about = machine.about(plan, scale)
+    if about["load"] > about["cores"] / 2:
+        console.print(
+            f"Others are using this machine (load {about['load']:g}): believe no figure of this run", style="red"
+        )
     with building(console) as progress:
         database = data_set(scale, progress)
     console.print(f"Data set: {database.size}", soft_wrap=True)
-    output, results = options.output or RESULTS / "partial.json", Results(machine.about(plan, scale))
+    output, results = options.output or RESULTS / "partial.json", Results(about)
     try:
         with watching(plan, console, lambda: results.save(output)) as screen:
             asyncio.run(play(plan, told_to_workers(database), environment, screen, results))

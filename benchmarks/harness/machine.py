@@ -21,6 +21,7 @@ def about(plan: Plan, scale: float) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "commit": _commit(),
         "scale": scale,

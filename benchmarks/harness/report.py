@@ -69,7 +69,7 @@ def _machine(results: Results) -> str:
     how = [f"data set at scale {about['scale']:g}", f"{about['rounds']} rounds of each"]
     if about["effort"] != 1:
         how.append(f"{about['effort']:g} of the full number of requests")
-    where = f"{about['processor']}, {about['cores']} cores, {about['system']}"
+    where = f"{about['processor']}, {about['cores']} cores, load {about['load']:g} before it began, {about['system']}"
     when = f"{about['date']} at commit `{about['commit']}`"
     return f"Measured on {when}: {where}; {', '.join(how)}. {_stands_on(results)}"
 

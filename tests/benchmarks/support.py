@@ -14,7 +14,7 @@ from benchmarks.harness.runner import Plan, Step, play
 from benchmarks.inside.load import PERCENTS
 
 LANE = Lane("3.11", "asyncio")
-WHERE = {"date": "2026-01-01", "processor": "one", "cores": 2, "system": "any", "commit": "abc"}
+WHERE = {"date": "2026-01-01", "processor": "one", "cores": 2, "load": 0.1, "system": "any", "commit": "abc"}
 
 
 class Silence:
