@@ -6,7 +6,8 @@ each time. A change that makes the fast path do more fails here, and must say wh
 do much less lowers the number, so that the gain is kept. Small pools are compared with large ones too, and short queues
 with long ones, for which no number needs to be written down.
 
-`benchmarks/` measures in time; this only guards.
+What it cannot see is how long a C function takes: a search through a whole deque is one call. That shows only in time,
+which `benchmarks/` measures.
 """
 
 from __future__ import annotations
