@@ -15,7 +15,7 @@ from .harness import machine
 from .harness.catalogue import ROOT, Interpreter, contenders, pythons, workloads
 from .harness.data import data_set, told_to_workers
 from .harness.environments import environment
-from .harness.report import report, write_report
+from .harness.report import summary, write_report
 from .harness.results import Results
 from .harness.runner import Plan, play
 from .harness.screen import building, watching
@@ -82,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
     console, plan = Console(highlight=False, markup=False), _plan(options, found)
     results = _measured(plan, options, console)
     if any(value for name, value in vars(options).items() if name != "output"):
-        print(report(results))
+        print(summary(results))
     else:
         results.save(RESULTS / "full.json")
         console.print(f"Written: {write_report(results)}", soft_wrap=True)

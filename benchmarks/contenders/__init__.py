@@ -48,6 +48,10 @@ class Contender(ABC):
     async def close(self) -> None:
         """Close everything."""
 
+    def settle(self) -> None:
+        """Do what was put off while requests were served; called before the clock stops."""
+        return
+
     @abstractmethod
     async def fetch(self, conn: Any, sql: str, *parameters: object) -> Sequence[Any]:
         """All rows of a query."""

@@ -6,8 +6,8 @@
 # ///
 """The pool of the working tree with all three subscribers, set up as a program in production does.
 
-OpenTelemetry with its SDK, spans in batches and metrics every second (a minute is usual, but a round is shorter);
-structlog writing lines of JSON from level INFO up. What they export goes nowhere.
+OpenTelemetry with its SDK, spans in batches, metrics exported every minute and once before the clock stops; structlog
+writing lines of JSON from level INFO up. What they export goes nowhere.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ThisPoolAll(ThisPoolPrometheus):
     def subscribers(self) -> Iterable[Any]:
         self._tracing = TracerProvider()
         self._tracing.add_span_processor(BatchSpanProcessor(_NoSpans()))
-        self._metering = MeterProvider([PeriodicExportingMetricReader(_NoMetrics(), export_interval_millis=1000)])
+        self._metering = MeterProvider([PeriodicExportingMetricReader(_NoMetrics())])
         self._nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - closed with the contender
         structlog.configure(
             processors=[
@@ -70,6 +70,10 @@ class ThisPoolAll(ThisPoolPrometheus):
             OpenTelemetrySubscriber(tracer_provider=self._tracing, meter_provider=self._metering),
             StructlogSubscriber(),
         )
+
+    def settle(self) -> None:
+        super().settle()
+        self._metering.force_flush()
 
     async def close(self) -> None:
         await super().close()

@@ -15,7 +15,7 @@ from .claims import CLAIMS
 from .results import Lane, Results
 from .tables import Tables
 
-__all__ = ["report", "write_report"]
+__all__ = ["report", "summary", "write_report"]
 
 TEMPLATE = ROOT / "RESULTS.template.md"
 _PLACE = re.compile(r"^\{\{ (\w+) \}\}$", re.MULTILINE)
@@ -40,6 +40,17 @@ def report(results: Results, pictures: dict[str, list[str]] | None = None) -> st
     new = [f"## {workload.title}\n\n{{{{ {name} }}}}\n" for name, workload in workloads().items() if name not in known]
     text = "\n".join([template, *new])
     return _PLACE.sub(lambda place: parts[place[1]](), text)
+
+
+def summary(results: Results) -> str:
+    """The tables alone, of what was measured: for a look on the terminal."""
+    measured = {record.workload for record in results.records}
+    parts, titles = _parts(results, {}), {name: workload.title for name, workload in workloads().items()}
+    shown = {"claims": "What it must reach", **titles, "lanes": "Other Pythons, other loops", "failures": "Failures"}
+    sections = [
+        f"## {title}\n\n{parts[name]()}" for name, title in shown.items() if name not in titles or name in measured
+    ]
+    return "\n\n".join([parts["machine"](), *sections])
 
 
 def _parts(results: Results, pictures: dict[str, list[str]]) -> dict[str, Callable[[], str]]:

@@ -19,17 +19,26 @@ PERCENTS = (*range(0, 90, 2), *range(90, 100), 99.5, 99.9, 100)
 
 
 async def under_load(
-    serve: Request, keys: Sequence[int], *, workers: int, warm_up: int = 2, tolerate: bool = False
+    serve: Request,
+    keys: Sequence[int],
+    *,
+    workers: int,
+    settle: Callable[[], object],
+    warm_up: int = 2,
+    tolerate: bool = False,
 ) -> Measured:
     """Serve every key by one of `workers` workers, each taking the next when it is free.
 
-    Before that each worker serves `warm_up` keys unmeasured, so that connections are open and statements prepared.
+    Before that each worker serves `warm_up` keys unmeasured, so that connections are open and statements prepared. What
+    `settle` takes counts towards the throughput: it does what was put off while requests were served.
     With `tolerate`, a request that raises is counted in the figure `errors`, and its latency counts as well.
     """
     await _drive(serve, iter(keys[: workers * warm_up]), workers, tolerate=tolerate)
+    settle()
     gc.collect()
     began, cpu_before = perf_counter(), process_time()
     latencies, errors = await _drive(serve, iter(keys), workers, tolerate=tolerate)
+    settle()
     seconds, cpu = perf_counter() - began, process_time() - cpu_before
     took = sorted(latencies)
     figures = {

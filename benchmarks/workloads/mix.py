@@ -1,4 +1,4 @@
-"""2,000 requests across 20 workers with 5 connections: nine of ten read a row, one of ten updates one.
+"""5,000 requests across 20 workers with 5 connections: nine of ten read a row, one of ten updates one.
 
 The update is a transaction of its own and leaves the row as it was.
 """
@@ -24,8 +24,8 @@ async def measure(contender: Contender, size: int, task: Task) -> Measured:
 
     await contender.open(task.database, size)
     try:
-        keys = task.keys(task.users, task.count(2_000))
-        return await under_load(request, keys, workers=20, tolerate=True)
+        keys = task.keys(task.users, task.count(5_000))
+        return await under_load(request, keys, workers=20, settle=contender.settle, tolerate=True)
     finally:
         await contender.close()
 

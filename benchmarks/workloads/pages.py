@@ -30,7 +30,9 @@ async def measure(contender: Contender, size: int, task: Task) -> Measured:
 
     await contender.open(task.database, size)
     try:
-        return await under_load(page, task.keys(task.authors, task.count(1_000, least=200)), workers=100)
+        return await under_load(
+            page, task.keys(task.authors, task.count(1_000, least=200)), workers=100, settle=contender.settle
+        )
     finally:
         await contender.close()
 

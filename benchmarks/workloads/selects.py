@@ -20,7 +20,9 @@ async def measure(contender: Contender, size: int, task: Task) -> Measured:
 
     await contender.open(task.database, size)
     try:
-        return await under_load(select, task.keys(task.users, task.count(10_000)), workers=size, warm_up=20)
+        return await under_load(
+            select, task.keys(task.users, task.count(10_000)), workers=size, settle=contender.settle, warm_up=20
+        )
     finally:
         await contender.close()
 

@@ -21,11 +21,13 @@ async def measure(contender: Contender, size: int, task: Task) -> Measured:
         async with AsyncExitStack() as all_of_them:
             for _ in range(size):
                 await all_of_them.enter_async_context(contender.connection())
+        contender.settle()
         gc.collect()
         began = perf_counter()
         for _ in range(cycles):
             async with contender.connection():
                 pass
+        contender.settle()
         return Measured({"cycle": 1e6 * (perf_counter() - began) / cycles})
     finally:
         await contender.close()

@@ -53,6 +53,7 @@ async def _queue_and_serve(contender: Contender, waiters: int) -> tuple[float, f
         queued = perf_counter()
     for each in tasks:
         await each
+    contender.settle()
     return queued - began, perf_counter() - queued
 
 

@@ -35,7 +35,7 @@ async def measure(contender: Contender, case: tuple[int, int], task: Task) -> Me
     await contender.open(str(path), size)
     try:
         keys = task.keys(task.users, task.count(200, least=tasks))
-        measured = await under_load(write, keys, workers=tasks, warm_up=1, tolerate=True)
+        measured = await under_load(write, keys, workers=tasks, settle=contender.settle, warm_up=1, tolerate=True)
     finally:
         await contender.close()
     measured.figures["lost"] = _written_twice_or_never(path, len(keys) + len(keys[:tasks]), measured)

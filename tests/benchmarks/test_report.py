@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.harness.catalogue import Interpreter, workloads
-from benchmarks.harness.report import TEMPLATE, report, write_report
+from benchmarks.harness.report import TEMPLATE, report, summary, write_report
 from benchmarks.harness.results import Results
 
 from .support import WHERE, plan_for, played, rates, record
@@ -56,6 +56,13 @@ def test_what_must_be_reached_is_judged(results: Results) -> None:
 
 def test_a_workload_that_was_not_measured_says_so(results: Results) -> None:
     assert report(results).count("Not measured in this run.") == len(workloads()) - 1
+
+
+def test_a_look_shows_only_what_was_measured(results: Results) -> None:
+    text = summary(results)
+    assert "## 10,000 SELECTs across 5 workers" in text
+    assert "Not measured" not in text
+    assert "OSError: no such luck" in text
 
 
 def test_the_template_has_words_for_every_workload() -> None:
