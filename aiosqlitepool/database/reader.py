@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -51,7 +52,8 @@ class Reader:
                     yield connection
                     await call(connection, transaction.commit)
                 except Exception:
-                    await call(connection, transaction.roll_back)
+                    with contextlib.suppress(Exception):  # the block's own error is what its caller should see
+                        await call(connection, transaction.roll_back)
                     raise
         finally:
             transaction.tell()
@@ -61,8 +63,7 @@ class Reader:
         transaction = Transaction(self.pool, _BEGIN, self._patience, label)
         try:
             async with self._bounded(label) as connection:
-                run = partial(call, connection, transaction.run, fn)
-                return await transaction.start(run, again=retry)
+                return await transaction.start(lambda: call(connection, transaction.run, fn), again=retry)
         finally:
             transaction.tell()
 
