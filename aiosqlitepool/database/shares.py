@@ -41,7 +41,8 @@ class _Share:
 
     def _acquired(self, acquiring: asyncio.Task[aiosqlite.Connection]) -> None:
         failed = acquiring.cancelled() or acquiring.exception() is not None
-        self.closes_at = 0.0 if failed else time.monotonic() + _JOINABLE
+        # The earlier one: all members may have left between its end and this call.
+        self.closes_at = min(self.closes_at, 0.0 if failed else time.monotonic() + _JOINABLE)
 
     @property
     def can_be_joined(self) -> bool:
