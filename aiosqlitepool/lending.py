@@ -120,11 +120,15 @@ class Lending(Generic[C]):
             return None
         bus = self._bus
         bus.acquired_at_once += 1
-        if ConnectionAcquired in bus.handlers:
-            lease.context = contextvars.copy_context()
-        if AcquiredAtOnce in bus.handlers:
-            bus.emit(AcquiredAtOnce(self._name, pooled.number, "idle", 0.0, label=lease.label))
+        if bus.handlers:
+            self._tell_at_once(lease, pooled)
         return pooled.raw
+
+    def _tell_at_once(self, lease: Lease[C], pooled: PooledConnection[C]) -> None:
+        if ConnectionAcquired in self._bus.handlers:
+            lease.context = contextvars.copy_context()
+        if AcquiredAtOnce in self._bus.handlers:
+            self._bus.emit(AcquiredAtOnce(self._name, pooled.number, "idle", 0.0, label=lease.label))
 
     def _begin(self, lease: Lease[C], pooled: PooledConnection[C], now: float, task: asyncio.Task[Any] | None) -> bool:
         """Tie the lease to the connection; False if that turns out to be dead."""
