@@ -33,7 +33,7 @@ from .housekeeping import Timer
 from .lease import Lease
 from .lifecycle import PooledConnection
 from .settings import PoolSettings
-from .stats import Holder, PoolStats
+from .stats import Holder, PoolStats, Waiter
 from .stock import PooledSlot, Stock
 
 __all__ = ["Lending"]
@@ -50,7 +50,7 @@ _current_task = asyncio.current_task
 class _Attempt:
     """One acquire on its way, and what its events will tell of it."""
 
-    __slots__ = ("began", "check_time", "create_time", "label", "path", "pending", "queue_time", "waited_for")
+    __slots__ = ("began", "check_time", "create_time", "label", "path", "pending", "queue_time", "task", "waited_for")
 
     def __init__(self, began: float, label: str | None) -> None:
         self.began = began
@@ -59,6 +59,12 @@ class _Attempt:
         self.queue_time = self.create_time = self.check_time = 0.0
         self.pending = 0
         self.waited_for: tuple[Holder, ...] = ()
+        self.task: asyncio.Task[Any] | None = None
+
+    def waiter(self, now: float) -> Waiter:
+        """Who waits at `now`; only while it is queued."""
+        task = self.task
+        return Waiter("a callback" if task is None else task.get_name(), self.label, max(0.0, now - self.began))
 
 
 class Lending(Generic[C]):
@@ -201,7 +207,8 @@ class Lending(Generic[C]):
         if ConnectionAcquired in self._bus.handlers:
             attempt.waited_for = self.holders()[:_LINKED_HOLDERS]
         waiter: asyncio.Future[PooledSlot[C] | None] = asyncio.get_running_loop().create_future()
-        self._slots.enqueue(waiter, attempt.began)
+        attempt.task = _current_task()
+        self._slots.enqueue(waiter, attempt.began, attempt)
         if settings.acquisition_timeout is not None:
             self._timer.wake(attempt.began + settings.acquisition_timeout)
         return waiter
@@ -351,6 +358,11 @@ class Lending(Generic[C]):
         """Who holds a connection, longest first. Safe to call from any thread."""
         now = self._clock()
         return tuple(lease.holder(now) for lease in sorted(self._leases(), key=lambda lease: lease.since))
+
+    def waiters(self) -> tuple[Waiter, ...]:
+        """Who queues now, longest first. Safe to call from any thread."""
+        now = self._clock()
+        return tuple(attempt.waiter(now) for _, attempt in self._slots.queue())
 
     def oldest_checkout(self, now: float) -> float:
         """How long the longest lease has lasted. Safe to call from any thread."""

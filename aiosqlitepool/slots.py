@@ -14,7 +14,7 @@ and nothing anybody has to clean up but the taker.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 __all__ = ["Slot", "Slots"]
 
@@ -67,9 +67,10 @@ class Slots(Generic[T]):
         # Oldest first; taken from the end, so that a quiet pool keeps few connections busy and can shrink.
         self._idle: list[Slot[T]] = []
         self._vacant: list[Slot[T]] = list(reversed(self.all))
-        # Insertion order is the queue; the value is when the waiter came. A mapping rather than a deque because a
-        # waiter that gives up leaves at once from the middle: the queue holds no corpses and its length is the truth.
-        self._waiters: OrderedDict[Waiter[Slot[T]], float] = OrderedDict()
+        # Insertion order is the queue; the value is when the waiter came, and for whom. A mapping rather than a deque
+        # because a waiter that gives up leaves at once from the middle: the queue holds no corpses and its length is
+        # the truth.
+        self._waiters: OrderedDict[Waiter[Slot[T]], tuple[float, Any]] = OrderedDict()
 
     @property
     def idle(self) -> int:
@@ -91,8 +92,16 @@ class Slots(Generic[T]):
         """When the longest waiting caller came, or `None`. Safe to read from any thread."""
         while True:
             try:
-                return next(iter(self._waiters.values()), None)
+                return next(iter(self._waiters.values()), (None, None))[0]
             except RuntimeError:  # pragma: no cover - another thread changed the queue between two C calls
+                continue
+
+    def queue(self) -> tuple[tuple[float, Any], ...]:
+        """When each waiting caller came and what it was queued as, oldest first. Safe to call from any thread."""
+        while True:
+            try:
+                return tuple(self._waiters.values())
+            except RuntimeError:  # pragma: no cover - as above
                 continue
 
     def idle_slots(self) -> tuple[Slot[T], ...]:
@@ -126,9 +135,9 @@ class Slots(Generic[T]):
                 return
         (self._vacant if slot.connection is None else self._idle).append(slot)
 
-    def enqueue(self, waiter: Waiter[Slot[T]], since: float) -> None:
-        """Queue behind everyone; only right after nothing could be taken."""
-        self._waiters[waiter] = since
+    def enqueue(self, waiter: Waiter[Slot[T]], since: float, caller: Any = None) -> None:
+        """Queue behind everyone; only right after nothing could be taken. `queue()` shows the `caller`."""
+        self._waiters[waiter] = since, caller
 
     def leave(self, waiter: Waiter[Slot[T]]) -> None:
         """Take a waiter out of the queue, if it is still there."""
@@ -136,7 +145,9 @@ class Slots(Generic[T]):
 
     def next_waiter(self) -> tuple[Waiter[Slot[T]], float] | None:
         """The oldest waiter and when it came, or nothing."""
-        return next(iter(self._waiters.items()), None)
+        for waiter, (since, _) in self._waiters.items():
+            return waiter, since
+        return None
 
     def dismiss(self) -> list[Waiter[Slot[T]]]:
         """Empty the queue and return who stood in it, oldest first."""

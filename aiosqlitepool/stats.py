@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 from dataclasses import dataclass, field
 
-__all__ = ["Holder", "PoolStats"]
+__all__ = ["Holder", "PoolStats", "Waiter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,19 @@ class Holder:
     def __str__(self) -> str:
         label = "" if self.label is None else f" [{self.label}]"
         return f"{self.task}{label} has held connection {self.connection} for {self.held:.3f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """Who queues for a connection, and for how long: seconds, a float."""
+
+    task: str
+    label: str | None
+    waited: float
+
+    def __str__(self) -> str:
+        label = "" if self.label is None else f" [{self.label}]"
+        return f"{self.task}{label} has waited for {self.waited:.3f} s"
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,15 @@ def test_the_oldest_waiter_is_the_one_at_the_head_of_the_queue() -> None:
     assert head(slots) == (1.0, (second, 1.0))
 
 
+def test_the_queue_tells_who_came_when() -> None:
+    slots, _ = all_taken()
+    slots.enqueue(first := Waiter(), 1.0, "first")
+    slots.enqueue(Waiter(), 2.0, "second")
+    assert slots.queue() == ((1.0, "first"), (2.0, "second"))
+    slots.leave(first)
+    assert slots.queue() == ((2.0, "second"),)
+
+
 def test_dismissing_empties_the_queue_oldest_first() -> None:
     slots, _ = all_taken()
     waiters = waiting(slots, 3)
