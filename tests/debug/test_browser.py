@@ -9,12 +9,13 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -54,8 +55,17 @@ class Looking:
         if not request.url.startswith(self.url):
             self.complaints.append(f"outside: {request.url}")
 
-    def part(self, name: str) -> Any:
+    def part(self, name: str) -> Locator:
+        """A part of the page by its name there."""
         return self.page.locator(f"#pools [data-is={name}]")
+
+    def rows(self, name: str) -> Locator:
+        """The rows of one of its lists."""
+        return self.page.locator(f"#pools [data-is={name}] > li")
+
+    def forgive(self, text: str) -> None:
+        """The test provoked what has this text in it."""
+        self.complaints = [complaint for complaint in self.complaints if text not in complaint]
 
 
 @pytest.fixture
@@ -74,9 +84,9 @@ async def pool(driver: StubDriver) -> AsyncIterator[StubPool]:
         yield pool
 
 
-@pytest.fixture
-async def looking(browser: Browser, pool: StubPool) -> AsyncIterator[Looking]:
-    """At the page of `pool`, with stacks, mounted in a program."""
+@asynccontextmanager
+async def looking_at(pool: StubPool, browser: Browser) -> AsyncIterator[Looking]:
+    """At the page of one pool, with stacks, mounted in a program; at the end there must be nothing to complain of."""
     app = Starlette(routes=[Mount("/debug/pool", DebugApp(pool, stacks=True))])
     async with served(app) as url:
         page = await browser.new_page()
@@ -86,14 +96,20 @@ async def looking(browser: Browser, pool: StubPool) -> AsyncIterator[Looking]:
         await page.goto(f"{url}/debug/pool/")
         await page.evaluate("globalThis.sameDocument = true")
         yield looking
-        assert looking.complaints == []
         await page.close()
+        assert looking.complaints == []
+
+
+@pytest.fixture
+async def looking(browser: Browser, pool: StubPool) -> AsyncIterator[Looking]:
+    async with looking_at(pool, browser) as looking:
+        yield looking
 
 
 async def test_it_shows_who_holds_a_connection_and_when_it_came_back_without_a_reload(
     looking: Looking, pool: StubPool
 ) -> None:
-    holders = looking.part("holders").locator("li")
+    holders = looking.rows("holders")
     await expect(looking.part("no-holders")).to_be_visible()
     async with pool.connection(label="GET /users"):
         await expect(holders).to_have_count(1)
@@ -105,26 +121,23 @@ async def test_it_shows_who_holds_a_connection_and_when_it_came_back_without_a_r
     assert await looking.page.evaluate("globalThis.sameDocument") is True
 
 
-async def test_it_shows_who_waits_and_what_failed(looking: Looking, pool: StubPool, driver: StubDriver) -> None:
+async def test_it_shows_who_waits(looking: Looking, pool: StubPool) -> None:
     async with pool.connection(label="first"), pool.connection(label="second"):
         waiter = await queued(pool, "GET /posts")
-        await expect(looking.part("waiters").locator("li")).to_contain_text("GET /posts")
+        await expect(looking.rows("waiters")).to_contain_text("GET /posts")
         await expect(looking.part("waiting")).to_have_text("1")
     await pool.release(await waiter)
-    await expect(looking.part("waiters").locator("li")).to_have_count(0)
+    await expect(looking.rows("waiters")).to_have_count(0)
 
-    async with pool_of(driver, 1, acquisition_timeout=0, name="other.db") as other:
-        looked_at = Starlette(routes=[Mount("/debug/pool", app := DebugApp(other))])
-        async with served(looked_at) as url, other.connection(label="holder"):
+
+async def test_it_shows_what_failed(browser: Browser, driver: StubDriver) -> None:
+    async with pool_of(driver, 1, acquisition_timeout=0) as pool, looking_at(pool, browser) as looking:
+        await expect(looking.part("no-failures")).to_be_visible()
+        async with pool.connection(label="holder"):
             with pytest.raises(PoolConnectionAcquireTimeoutError):
-                await other.acquire(label="too late")
-            looking.url = url
-            await looking.page.goto(f"{url}/debug/pool")
-            await expect(looking.part("failures").locator("li")).to_contain_text("too late gave up")
-            await expect(looking.part("failed-sub")).to_have_text("1 timeout")
-            await looking.page.goto("about:blank")
-            looking.complaints = [each for each in looking.complaints if "about:blank" not in each]
-        app.detach()
+                await pool.acquire(label="too late")
+        await expect(looking.rows("failures")).to_contain_text("too late gave up")
+        await expect(looking.part("failed-sub")).to_have_text("1 timeout")
 
 
 async def test_one_cell_a_slot_tells_its_holder_when_pointed_at(looking: Looking, pool: StubPool) -> None:
@@ -144,25 +157,23 @@ EVIL = "<script>alert('label')</script><img src=x onerror=alert('label')>"
 
 
 async def test_a_label_with_a_script_is_shown_and_does_nothing(looking: Looking, pool: StubPool) -> None:
-    await looking.page.evaluate(
-        "addEventListener('securitypolicyviolation', (event) => console.error(event.blockedURI))"
-    )
+    await looking.page.evaluate("addEventListener('securitypolicyviolation', (event) => console.log(event.blockedURI))")
     async with pool.connection(label=EVIL), pool.connection(label=EVIL):
         waiter = await queued(pool, EVIL)
         for part in ("holders", "waiters"):
             await expect(looking.part(part).locator("b").first).to_have_text(EVIL)
         await expect(looking.part("slots").locator(".who").first).to_have_text(EVIL)
     await pool.release(await waiter)
-    await expect(looking.part("events").locator("li").filter(has_text="in the queue")).to_contain_text(EVIL)
+    await expect(looking.rows("events").filter(has_text="in the queue")).to_contain_text(EVIL)
     assert await looking.page.locator("#pools script, #pools img").count() == 0
 
 
 async def test_even_markup_made_by_mistake_could_not_run(looking: Looking) -> None:
     refused = await looking.page.evaluate("""() => {
-        try { document.body.innerHTML = "<img src=x onerror=alert(1)>"; return "done" } catch (error) { return error.name }
+        try { document.body.innerHTML = "<img src=x onerror=alert(1)>"; } catch (error) { return error.name }
     }""")
     assert refused == "TypeError"
-    looking.complaints = [each for each in looking.complaints if "TrustedHTML" not in each]
+    looking.forgive("TrustedHTML")
 
 
 async def test_it_shows_where_a_holder_stands_and_an_open_stack_stays_open(looking: Looking, pool: StubPool) -> None:
@@ -186,7 +197,7 @@ async def test_it_shows_where_a_holder_stands_and_an_open_stack_stays_open(looki
 async def test_events_of_a_kind_can_be_left_out(looking: Looking, pool: StubPool) -> None:
     async with pool.connection():
         pass
-    created = looking.part("events").locator("li").filter(has_text="connection 1 opened")
+    created = looking.rows("events").filter(has_text="connection 1 opened")
     await expect(created).to_have_count(1)
     switch = looking.part("kinds").locator("button").filter(has_text="create")
     await switch.click()
@@ -234,7 +245,7 @@ async def test_it_says_so_when_the_program_no_longer_answers_and_when_it_does_ag
     await expect(status).to_have_text("live")
     await looking.page.route("**/data.json", lambda route: route.fulfill(status=403))
     await expect(status).to_contain_text("the program answers 403")
-    looking.complaints = [each for each in looking.complaints if "Failed to load resource" not in each]
+    looking.forgive("Failed to load resource")
 
 
 async def test_several_pools_each_have_a_part_and_a_pool_that_is_gone_has_none(
@@ -263,6 +274,6 @@ async def test_it_is_as_light_or_dark_as_the_browser_wants(looking: Looking, sch
 async def test_on_a_narrow_screen_nothing_is_cut_off(looking: Looking, pool: StubPool) -> None:
     await looking.page.set_viewport_size({"width": 390, "height": 800})
     async with pool.connection(label="GET /users/with/a/very/long/path/that/does/not/fit/into/a/telephone"):
-        await expect(looking.part("holders").locator("li")).to_have_count(1)
+        await expect(looking.rows("holders")).to_have_count(1)
         wide = await looking.page.evaluate("document.documentElement.scrollWidth")
     assert wide <= 390
