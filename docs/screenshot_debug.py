@@ -129,7 +129,7 @@ async def served(pool: Pool) -> AsyncIterator[str]:
 async def photograph(url: str, chromium: str, seconds: float) -> None:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = await browser.new_page(viewport={"width": 1200, "height": 1090}, device_scale_factor=1.5)
+        page = await browser.new_page(viewport={"width": 1200, "height": 1080}, device_scale_factor=1.5)
         await page.goto(url)
         await asyncio.sleep(seconds)
         IMAGES.mkdir(exist_ok=True)

@@ -201,13 +201,12 @@ class PoolView {
       say(parts.label, event.label ?? "");
       say(parts.text, event.text);
     };
-    sync(part.failures, pool.failures.slice(0, 6), "event", (event) => event.number, fill);
+    sync(part.failures, pool.failures, "event", (event) => event.number, fill);
     const wanted = pool.events.filter((event) => !this.unwanted.has(event.event));
     sync(part.events, wanted, "event", (event) => event.number, fill);
     this.showKinds(pool);
     part["no-failures"].hidden = pool.failures.length > 0;
     part["no-events"].hidden = wanted.length > 0;
-    say(part["failures-more"], pool.failures.length > 6 ? "the last 6" : "");
   }
 
   showKinds(pool) {
