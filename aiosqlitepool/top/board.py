@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from ..debug.words import duration
 from .figures import Percentile, PoolFigures, Span
 
-__all__ = ["board", "console_for_stdout"]
+__all__ = ["board", "showing"]
+
+Show = Callable[[RenderableType], object]
 
 _WIDTH = 100  # columns, where there is no terminal
 _BAR = 24  # cells
 _FULL, _EMPTY = "█", "░"
 
 
-def console_for_stdout() -> Console:
-    """A console that sends control codes to a terminal and to nothing else."""
+@contextmanager
+def showing(on_screen: bool) -> Iterator[Show]:
+    """What shows a board: in place, on a screen of its own, if that is wanted and possible, else below the last one."""
     terminal = sys.stdout.isatty()
-    return Console(
+    # Control codes for a terminal and for nothing else, whatever the environment asks for.
+    console = Console(
         force_terminal=terminal, width=None if terminal else _WIDTH, highlight=False, markup=False, emoji=False
     )
+    if on_screen and console.is_terminal and console.is_interactive:
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            yield lambda shown: live.update(shown, refresh=True)
+        return
+
+    def show(shown: RenderableType) -> None:
+        console.print(shown)
+        console.file.flush()  # whoever reads a pipe would wait for many boards
+
+    yield show
 
 
 def board(pools: Iterable[PoolFigures], url: str, trouble: str | None = None) -> RenderableType:

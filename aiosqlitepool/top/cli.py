@@ -63,9 +63,7 @@ def _seconds(text: str) -> float:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from rich.live import Live
-
-    from .board import board, console_for_stdout
+    from .board import board, showing
     from .figures import figures
     from .scrape import ScrapeError, full_url, scrape
 
@@ -73,7 +71,6 @@ def _watch(options: argparse.Namespace) -> int:
         url = full_url(options.url)
     except ValueError as error:
         return _end(f"argument URL: {error}", 2)
-    console = console_for_stdout()
     looks = _Looks(lambda: scrape(url), ScrapeError)
     try:
         looks.first()
@@ -82,14 +79,11 @@ def _watch(options: argparse.Namespace) -> int:
             looks.first()
     except ScrapeError as error:
         return _end(str(error), 1)
-    if options.once:
-        console.print(board(figures(looks.now, looks.before), url))
-        return 0
-    lively = console.is_terminal and console.is_interactive
-    with Live(console=console, screen=True, auto_refresh=False) if lively else console as screen:
+    with showing(on_screen=not options.once) as show:
         while True:
-            shown = board(figures(looks.now, looks.before), url, looks.trouble)
-            screen.update(shown, refresh=True) if isinstance(screen, Live) else console.print(shown)
+            show(board(figures(looks.now, looks.before), url, looks.trouble))
+            if options.once:
+                return 0
             time.sleep(options.interval)
             looks.again()
 

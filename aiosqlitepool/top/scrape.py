@@ -86,18 +86,18 @@ def full_url(text: str) -> str:
 
     Raises `ValueError` for what is no address of a web server.
     """
-    url = text if "://" in text else f"http://{text}"
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not _has_fine_port(parts):
+    parts = _parts(text)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"must be an address like http://127.0.0.1:8000/metrics, not {text!r}")
     return urllib.parse.urlunsplit(parts._replace(path="/metrics" if parts.path in ("", "/") else parts.path))
 
 
-def _has_fine_port(parts: urllib.parse.SplitResult) -> bool:
+def _parts(text: str) -> urllib.parse.SplitResult | None:
     try:
-        return parts.port != 0
-    except ValueError:
-        return False
+        parts = urllib.parse.urlsplit(text if "://" in text else f"http://{text}")
+        return None if parts.port == 0 else parts
+    except ValueError:  # brackets that do not match, or a port that is none
+        return None
 
 
 def scrape(url: str, clock: Callable[[], float] = time.monotonic) -> Scrape:

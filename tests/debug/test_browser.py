@@ -245,6 +245,9 @@ async def test_it_says_so_when_the_program_no_longer_answers_and_when_it_does_ag
     await expect(status).to_have_text("live")
     await looking.page.route("**/data.json", lambda route: route.fulfill(status=403))
     await expect(status).to_contain_text("the program answers 403")
+    await looking.page.unroute("**/data.json")
+    await looking.page.route("**/data.json", lambda route: route.fulfill(status=200, body="<h1>Log in</h1>"))
+    await expect(status).to_contain_text("the program answers with something else")
     looking.forgive("Failed to load resource")
 
 

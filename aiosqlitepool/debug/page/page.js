@@ -10,6 +10,9 @@ const SPANS = [60, 300]; // s that the charts show: at first, and at most
 const GAP = 10; // s without a look that break a line
 const SETTLED = 0.25; // s held below which a cell shows no age: it would only flicker
 
+// Without a name and password that the page's own address may have: fetch refuses those.
+const DATA = new URL("data.json", location.origin + location.pathname);
+
 const byId = (id) => document.getElementById(id);
 
 // ---------------------------------------------------------------------------------------------------- small helpers
@@ -301,13 +304,14 @@ async function look() {
   asking = true;
   clearTimeout(timer);
   try {
-    const answer = await fetch("data.json", { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+    const answer = await fetch(DATA, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
     if (!answer.ok) throw new Error(`the program answers ${answer.status} ${answer.statusText}`.trim());
     show(await answer.json());
     heard = Date.now();
     status("live", "live");
   } catch (error) {
-    const why = error.message.startsWith("the program") ? error.message : "the program does not answer";
+    const odd = error instanceof SyntaxError && "the program answers with something else";
+    const why = odd || (error.message.startsWith("the program") ? error.message : "the program does not answer");
     status("lost", `${why}, last heard ${roughly((Date.now() - heard) / 1000)} ago`);
   } finally {
     asking = false;
