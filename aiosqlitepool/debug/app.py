@@ -28,11 +28,16 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _JSON, _TEXT = "application/json", "text/plain; charset=utf-8"
-_ASSETS = {
-    "": ("index.html", "text/html; charset=utf-8"),
-    "page.css": ("page.css", "text/css; charset=utf-8"),
-    "page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "icon.svg": ("icon.svg", "image/svg+xml"),
+_SCRIPT = "text/javascript; charset=utf-8"
+# The files of `page/`. Listed, so that nothing else that may come to lie there is ever served.
+_FILES = {
+    "index.html": "text/html; charset=utf-8",
+    "page.css": "text/css; charset=utf-8",
+    "page.js": _SCRIPT,
+    "pool.js": _SCRIPT,
+    "dom.js": _SCRIPT,
+    "words.js": _SCRIPT,
+    "icon.svg": "image/svg+xml",
 }
 _HEADERS = {
     "cache-control": "no-store",
@@ -80,9 +85,8 @@ class DebugApp:
         for pool in dict.fromkeys(pools):
             self.attach(pool)
         page = files("aiosqlitepool.debug").joinpath("page")
-        self._assets = {
-            path: _Answer(200, kind, page.joinpath(name).read_bytes()) for path, (name, kind) in _ASSETS.items()
-        }
+        self._files = {name: _Answer(200, kind, page.joinpath(name).read_bytes()) for name, kind in _FILES.items()}
+        self._index = self._files.pop("index.html")
 
     def attach(self, pool: SQLiteConnectionPool[Any], /) -> Callable[[], None]:
         """Show this pool too; returns what ends it."""
@@ -132,12 +136,12 @@ class DebugApp:
         if scope["method"] not in ("GET", "HEAD"):
             return _Answer(405, _TEXT, b"This page only shows.\n", {"allow": "GET, HEAD"})
         path = _path_below_mount(scope)
-        if path in self._assets:
+        if path == "":
             # The page's links are relative, so its own address must end with a slash.
-            return self._assets[path] if path else _redirect(scope) or self._assets[path]
+            return _redirect(scope) or self._index
         if path == "data.json":
             return _Answer(200, _JSON, json.dumps(self.snapshot()).encode())
-        return _Answer(404, _TEXT, b"There is no such page.\n")
+        return self._files.get(path) or _Answer(404, _TEXT, b"There is no such page.\n")
 
 
 def _path_below_mount(scope: Scope) -> str:

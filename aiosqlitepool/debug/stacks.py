@@ -7,6 +7,7 @@ import gc
 import linecache
 import os
 import sys
+import sysconfig
 from collections.abc import Iterator
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any
@@ -24,11 +25,19 @@ _AWAITED = (
 )
 _KINDS = tuple(kind for kind, _, _ in _AWAITED)
 
+# Where Python's own modules and installed packages lie.
+_LIBRARIES = tuple(
+    {os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+)
+
 Line = dict[str, str | int]
 
 
 def stack_of(task: asyncio.Task[Any]) -> list[Line]:
-    """The frames of a task that waits, as `file`, `line`, `function` and `code`; none if it is done."""
+    """The frames of a task that waits, as `file`, `line`, `function` and `code`; none if it is done.
+
+    `own` says whether it is the program's own code, not Python's or an installed package's.
+    """
     if task.done():
         return []
     frames = list(_frames(task.get_coro()))[-_DEEPEST:]
@@ -61,6 +70,7 @@ def _line(frame: FrameType) -> Line:
         "file": _shortened(code.co_filename),
         "line": number,
         "function": code.co_qualname,
+        "own": not code.co_filename.startswith(_LIBRARIES),
         "code": linecache.getline(code.co_filename, number, frame.f_globals).strip(),
     }
 

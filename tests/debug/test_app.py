@@ -57,7 +57,7 @@ async def test_its_root_is_a_page_that_loads_only_its_own_files(client: httpx.As
     ("path", "kind"),
     [
         ("/page.css", "text/css; charset=utf-8"),
-        ("/page.js", "text/javascript; charset=utf-8"),
+        *((f"/{name}.js", "text/javascript; charset=utf-8") for name in ("page", "pool", "dom", "words")),
         ("/icon.svg", "image/svg+xml"),
     ],
 )
@@ -97,6 +97,11 @@ async def test_it_only_shows(client: httpx.AsyncClient, method: str, path: str) 
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
+async def test_every_file_of_the_page_is_served(client: httpx.AsyncClient) -> None:
+    names = {file.name for file in PAGE.iterdir()} - {"index.html"}
+    assert {name: (await client.get(f"/{name}")).status_code for name in names} == dict.fromkeys(names, 200)
+
+
 # -- who may look
 
 
@@ -128,7 +133,7 @@ def test_the_page_has_no_inline_script_style_or_handler() -> None:
 
 
 def test_the_script_never_makes_markup_of_text() -> None:
-    script = (PAGE / "page.js").read_text()
+    script = "".join(file.read_text() for file in PAGE.glob("*.js"))
     sinks = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "srcdoc")
     assert not [sink for sink in sinks if sink in script]
 

@@ -185,6 +185,7 @@ async def test_it_shows_where_a_holder_stands_and_an_open_stack_stays_open(looki
 
     task = asyncio.create_task(report())
     stack = looking.part("holders").locator("details")
+    await expect(stack.locator("summary")).to_contain_text("test_browser.py")
     await stack.locator("summary").click()
     await expect(stack.locator("li").first).to_contain_text("await event.wait()")
     before = await looking.part("holders").locator(".time").text_content()

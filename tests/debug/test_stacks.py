@@ -75,3 +75,9 @@ async def test_a_file_is_named_from_where_it_was_imported() -> None:
     event = asyncio.Event()
     stack = await _stack(_innermost(event), event)
     assert stack[-1]["file"] == "asyncio/locks.py"
+
+
+async def test_the_programs_own_code_is_told_from_that_of_others() -> None:
+    event = asyncio.Event()
+    stack = await _stack(_innermost(event), event)
+    assert [line["own"] for line in stack] == [True, False]
