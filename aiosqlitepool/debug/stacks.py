@@ -26,9 +26,8 @@ _AWAITED = (
 _KINDS = tuple(kind for kind, _, _ in _AWAITED)
 
 # Where Python's own modules and installed packages lie.
-_LIBRARIES = tuple(
-    {os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-)
+_FOLDERS = ("stdlib", "platstdlib", "purelib", "platlib")
+_LIBRARIES = tuple({os.path.join(sysconfig.get_path(folder), "") for folder in _FOLDERS})
 
 Line = dict[str, str | int]
 
