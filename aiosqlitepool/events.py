@@ -63,9 +63,8 @@ def _fact(cls: type[T]) -> type[T]:
         "made": made,
     }
     names = [each.name for each in fields(made)]
-    exec(
-        _FAST_INIT.format(names=", ".join(names), body="".join(f"\n    self.{name} = {name}" for name in names)), scope
-    )
+    body = "".join(f"\n    self.{name} = {name}" for name in names)
+    exec(_FAST_INIT.format(names=", ".join(names), body=body), scope)
     scope["__init__"].__defaults__ = made.__init__.__defaults__
     made.__init__ = scope["__init__"]
     _facts.append(made)

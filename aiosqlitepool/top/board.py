@@ -32,16 +32,16 @@ def showing(on_screen: bool) -> Iterator[Show]:
     console = Console(
         force_terminal=terminal, width=None if terminal else _WIDTH, highlight=False, markup=False, emoji=False
     )
-    if on_screen and console.is_terminal and console.is_interactive:
-        with Live(console=console, screen=True, auto_refresh=False) as live:
-            yield lambda shown: live.update(shown, refresh=True)
-        return
 
     def show(shown: RenderableType) -> None:
         console.print(shown)
         console.file.flush()  # whoever reads a pipe would wait for many boards
 
-    yield show
+    if on_screen and console.is_terminal and console.is_interactive:
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            yield lambda shown: live.update(shown, refresh=True)
+    else:
+        yield show
 
 
 def board(pools: Iterable[PoolFigures], url: str, trouble: str | None = None) -> RenderableType:

@@ -16,7 +16,6 @@ __all__ = ["main"]
 
 _PROGRAM = "python -m aiosqlitepool top"
 _SHORTEST, _LONGEST = 0.1, 3600.0  # seconds between two looks
-_LIBRARIES = {"rich": "rich", "prometheus_client": "prometheus-client"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,10 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0  # the proper way to end
     except ModuleNotFoundError as error:
-        library = _LIBRARIES.get((error.name or "").partition(".")[0])
-        if library is None:
-            raise
-        return _end(f"{library} is missing; install it with: pip install 'aiosqlitepool[top]'", 2)
+        return _end(f"{error.name} is missing; install it with: pip install 'aiosqlitepool[top]'", 2)
 
 
 def _end(message: str, code: int) -> int:

@@ -132,9 +132,8 @@ def percentile(buckets: Mapping[float, float], percent: float) -> Percentile | N
     if not rising or rising[-1][1] <= 0:
         return None
     rank = percent / 100 * rising[-1][1]
-    for (low, below), (high, count) in itertools.pairwise([(0.0, 0.0), *rising]):
-        if count >= rank:
-            if math.isinf(high):
-                return Percentile(low, beyond=True)
-            return Percentile(low + (high - low) * (rank - below) / (count - below) if count > below else high)
-    return None
+    buckets_from = itertools.pairwise([(0.0, 0.0), *rising])
+    (low, below), (high, count) = next(bucket for bucket in buckets_from if bucket[1][1] >= rank)
+    if math.isinf(high):
+        return Percentile(low, beyond=True)
+    return Percentile(low + (high - low) * (rank - below) / (count - below) if count > below else high)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Generator
 from typing import Any
 
-from aiosqlitepool.debug.stacks import stack_of
+from aiosqlitepool.debug.stacks import _frames, stack_of
 
 from ..support.stub import settle
 
@@ -69,6 +69,15 @@ async def test_it_goes_through_objects_that_can_be_awaited() -> None:
         await _Awaitable(event)
 
     assert _functions(await _stack(outer(), event)) == ["outer", "__await__", "wait"]
+
+
+async def test_a_generator_that_has_ended_ends_the_chain() -> None:
+    async def outer() -> None:
+        pass
+
+    ended = outer()
+    await ended
+    assert list(_frames(ended)) == []
 
 
 async def test_a_file_is_named_from_where_it_was_imported() -> None:

@@ -125,6 +125,7 @@ def test_nobody_there() -> None:
         ((200, "application/openmetrics-text", b"a 1\n"), "does not answer with metrics"),
         ((200, "text/plain", b"up 1\n"), "has no metrics of aiosqlitepool: is a PrometheusSubscriber"),
         ((200, "text/plain", b""), "has no metrics of aiosqlitepool"),
+        ((200, "text/plain", b"#" * (2**26 + 1)), "answers with more than"),
         ((200, "text/plain", b"\xff\xfe 1\n"), "no"),
     ],
 )
