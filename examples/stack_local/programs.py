@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["Program", "ProgramEndedError", "alertmanager", "free_port", "missing", "prometheus", "running"]
+__all__ = ["Program", "ProgramEndedError", "alertmanager", "free_port", "missing", "prometheus", "running", "service"]
 
 # Debian's package, and the program that it brings.
 PACKAGES = {"prometheus": "prometheus", "prometheus-alertmanager": "prometheus-alertmanager"}
@@ -81,13 +81,20 @@ def free_port() -> int:
 
 @contextmanager
 def running(
-    name: str, command: Sequence[str], log: Path, *, port: int, ready: str, env: Mapping[str, str] | None = None
+    name: str,
+    command: Sequence[str],
+    log: Path,
+    *,
+    port: int,
+    ready: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> Iterator[Program]:
     """Run a command that serves HTTP on `port` of loopback, from when it answers `ready` until the block ends."""
     with log.open("wb") as output:
         # In a session of its own: Ctrl-C reaches this program, which ends the others in order.
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd=cwd, start_new_session=True
         )
     program = Program(name, process, f"http://127.0.0.1:{port}", log)
     try:
