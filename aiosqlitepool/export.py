@@ -19,15 +19,14 @@ __all__ = ["FilesExistError", "export", "main"]
 
 _PROGRAM = "python -m aiosqlitepool export"
 
-# Before each the beginning of a line is meant: a link in an alert's annotations.
+# How the links of an alert begin as they are shipped.
 _RUNBOOK, _GRAFANA = "runbook_url: runbook.md", "dashboard_url: /d/"
 
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _DURATION = r"(?:\d+(?:ms|[smhdw]))+"
-# A value that is a duration and nothing else, the range of a selector, an offset.
-_DURATIONS = re.compile(
-    rf"(^\s*(?:- )?\w+:\s+(?={_DURATION}\s*(?:#.*)?$)|\[(?={_DURATION}[\]:])|\boffset\s+)({_DURATION})", re.MULTILINE
-)
+# What stands before one: a key whose whole value it is, or the brackets, the resolution or the offset of a selector.
+_BEFORE = rf"^\s*(?:- )?\w+:\s+(?={_DURATION}\s*(?:#.*)?$)|\[(?={_DURATION}[\]:])|(?<=\w):(?={_DURATION}\])|\boffset\s+"
+_DURATIONS = re.compile(rf"({_BEFORE})({_DURATION})", re.MULTILINE)
 
 
 class FilesExistError(Exception):
@@ -66,7 +65,7 @@ def export(
         # Tests of rules tell of rules as they are.
         if time_scale == 1 or not name.startswith("metrics/tests/")
     }
-    changed = {path: text for path, text in texts.items() if not path.exists() or path.read_text("utf-8") != text}
+    changed = {path: text for path, text in texts.items() if not _holds(path, text)}
     existing = sorted(path for path in changed if path.exists())
     if existing and not force:
         raise FilesExistError(existing)
@@ -74,6 +73,10 @@ def export(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
     return tuple(sorted(texts))
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode("utf-8")
 
 
 def scaled(text: str, factor: float) -> str:
@@ -152,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{_PROGRAM}: exists already and is different: {path}", file=sys.stderr)
         print(f"{_PROGRAM}: nothing was written; --force overwrites", file=sys.stderr)
         return 1
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         print(f"{_PROGRAM}: error: {error}", file=sys.stderr)
         return 1
     for path in written:

@@ -1,6 +1,6 @@
 """Starts the example service, load on it, Prometheus and Alertmanager, says where they are, and ends them on Ctrl-C.
 
-    python -m examples.stack_local
+python -m examples.stack_local
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from aiosqlitepool.events import ConnectionReleased
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
 Pool = SQLiteConnectionPool[aiosqlite.Connection]
+Connect = Callable[[], Awaitable[aiosqlite.Connection]]
 
 
 class Trouble:
@@ -41,7 +42,9 @@ class Trouble:
         while self.lasts:
             await asyncio.sleep(0.1)
 
-    def pool(self, size: int = 2, connect: Callable[[], Awaitable[aiosqlite.Connection]] | None = None, **more: Any) -> Pool:
+    def pool(
+        self, size: int = 2, connect: Callable[[], Awaitable[aiosqlite.Connection]] | None = None, **more: Any
+    ) -> Pool:
         return SQLiteConnectionPool(
             connect or (lambda: aiosqlite.connect(self.file)),
             size,
