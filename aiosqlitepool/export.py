@@ -15,7 +15,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-__all__ = ["FilesExistError", "export", "main"]
+__all__ = ["FilesExistError", "export", "main", "scale", "scaled"]
 
 _PROGRAM = "python -m aiosqlitepool export"
 
@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--grafana-url", type=_url, metavar="URL", help="where Grafana is, for links in alerts")
     add(
         "--time-scale",
-        type=_scale,
+        type=scale,
         default=1.0,
         metavar="F",
         help="multiply every interval, window and 'for' by this; 0.05 to try alerts out (default: 1)",
@@ -190,14 +190,15 @@ def _url(text: str) -> str:
     return text
 
 
-def _scale(text: str) -> float:
+def scale(text: str) -> float:
+    """The value of `--time-scale`, for argparse."""
     try:
-        scale = float(text)
+        factor = float(text)
     except ValueError:
-        scale = 0.0
-    if not 0 < scale < float("inf"):
+        factor = 0.0
+    if not 0 < factor < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
-    return scale
+    return factor
 
 
 if __name__ == "__main__":

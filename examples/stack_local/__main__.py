@@ -15,9 +15,10 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlencode
 
-from aiosqlitepool.export import export
+from aiosqlitepool.export import export, scale
 
 from .programs import Program, ProgramEndedError, alertmanager, missing, prometheus, service
 
@@ -29,7 +30,7 @@ def main() -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m examples.stack_local", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--time-scale", type=float, default=1.0, metavar="F", help="as of `python -m aiosqlitepool export` (default: 1)"
+        "--time-scale", type=scale, default=1.0, metavar="F", help="as of `python -m aiosqlitepool export` (default: 1)"
     )
     options = parser.parse_args()
     if packages := missing():
@@ -85,7 +86,7 @@ def load(app: Program, log: Path) -> Iterator[None]:
         process.wait()
 
 
-def watch(programs: list[Program]) -> None:
+def watch(programs: list[Program]) -> NoReturn:
     """Return never; raise `ProgramEndedError` if one of them ends."""
     while True:
         for program in programs:

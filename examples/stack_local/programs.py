@@ -135,9 +135,9 @@ def alertmanager(config: Path, folder: Path) -> Iterator[Program]:
 
 
 @contextmanager
-def service(database: Path, log: Path, env: Mapping[str, str]) -> Iterator[Program]:
+def service(database: Path, log: Path, env: Mapping[str, str], port: int | None = None) -> Iterator[Program]:
     """The example service with its database there."""
-    port = free_port()
+    port = free_port() if port is None else port
     examples = Path(__file__).parents[1]
     command = [sys.executable, "-m", "uvicorn", "fastapi_service.app:app", "--app-dir", str(examples)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
