@@ -30,6 +30,24 @@ demo: .venv/ready ## build a real database, load it with and without the pool, a
 test: .venv/ready-dev ## run the whole test suite
 	$(LIMIT) 1800 $(BIN)/python -m pytest $(ARGS)
 
+.venv/ready-examples: .venv/ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]' --group examples
+	@touch $@
+
+.PHONY: stack-local
+stack-local: .venv/ready-examples ## the example under load, with Debian's Prometheus and Alertmanager
+	@$(BIN)/python -m examples.stack_local $(ARGS)
+
+.PHONY: stack
+stack: ## the same in containers, with Grafana and Tempo (make stack-down ends it)
+	@docker compose version >/dev/null || { echo "Docker with its compose plugin is needed; without: make stack-local"; exit 1; }
+	docker compose up --build --detach --wait
+	@echo "Boards: http://localhost:3000   The service: http://localhost:8000/docs"
+
+.PHONY: stack-down
+stack-down: ## end what make stack started, and remove its data
+	docker compose down --volumes
+
 .PHONY: check
 check: .venv/ready-dev ## lint, types and layers
 	$(BIN)/ruff check
