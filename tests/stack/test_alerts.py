@@ -54,6 +54,7 @@ def test_what_is_critical_silences_the_warning_that_says_the_same(stack: Stack) 
     wait_for(f"{SILENCED} is inhibited", silenced, within=WITHIN)
 
 
-def test_pools_without_trouble_raise_no_alert(stack: Stack) -> None:
+def test_a_pool_without_trouble_raises_no_alert(stack: Stack) -> None:
+    # Not the example's: on a machine that is busy enough, its callers do wait for long.
     stack.look()
-    assert {pool for _, pool in stack.reached} == set(ALERTS)
+    assert [alert for alert, pool in stack.reached if pool == "healthy"] == []
