@@ -54,6 +54,7 @@ check: .venv/ready-dev ## lint, types and layers
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy tests/test_typing.py
+	$(BIN)/mypy --package examples
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 import aiosqlite
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
@@ -70,6 +70,7 @@ async def borrowed(request: Request) -> AsyncIterator[aiosqlite.Connection]:
 
 # With the scope of the function, the connection goes back before the answer is sent to a slow client.
 Connection = Annotated[aiosqlite.Connection, Depends(borrowed, scope="function")]
+Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 @app.exception_handler(PoolConnectionAcquireTimeoutError)
@@ -80,9 +81,9 @@ async def busy(request: Request, error: Exception) -> JSONResponse:
 
 
 @app.get("/users")
-async def list_users(connection: Connection, limit: int = 50) -> list[User]:
+async def list_users(connection: Connection, limit: Limit = 50) -> list[User]:
     """The newest users."""
-    rows = await connection.execute_fetchall("SELECT * FROM user ORDER BY id DESC LIMIT ?", (min(limit, 1000),))
+    rows = await connection.execute_fetchall("SELECT * FROM user ORDER BY id DESC LIMIT ?", (limit,))
     return [User(**row) for row in rows]
 
 
@@ -106,10 +107,10 @@ async def read_user(user_id: int, connection: Connection) -> User:
 
 
 @app.get("/users/{user_id}/posts")
-async def list_posts(user_id: int, connection: Connection, limit: int = 50) -> list[Post]:
+async def list_posts(user_id: int, connection: Connection, limit: Limit = 50) -> list[Post]:
     """The newest posts of one user."""
     select = "SELECT * FROM post WHERE user_id = ? ORDER BY id DESC LIMIT ?"
-    return [Post(**row) for row in await connection.execute_fetchall(select, (user_id, min(limit, 1000)))]
+    return [Post(**row) for row in await connection.execute_fetchall(select, (user_id, limit))]
 
 
 @app.post("/posts", status_code=201)

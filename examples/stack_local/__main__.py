@@ -8,27 +8,25 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlencode
 
 from aiosqlitepool.export import export, scale
 
-from .programs import Program, ProgramEndedError, alertmanager, missing, prometheus, service
+from .programs import Program, ProgramEndedError, alertmanager, load, missing, prometheus, service
 
+SUMMARY = "Run the example service under load, with Debian's Prometheus and Alertmanager, until Ctrl-C."
 P99 = 'job_pool:db_client_connection_wait_time_seconds:quantile_rate5m{quantile="0.99"}'
-LOAD = Path(__file__).parents[1] / "load.py"
 
 
 def main() -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m examples.stack_local", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m examples.stack_local", description=SUMMARY)
     parser.add_argument(
         "--time-scale", type=scale, default=1.0, metavar="F", help="as of `python -m aiosqlitepool export` (default: 1)"
     )
@@ -52,38 +50,27 @@ def main() -> int:
 def start(programs: ExitStack, folder: Path, time_scale: float) -> list[Program]:
     """Start everything, each as soon as what it needs is there, and say where it is."""
     export(folder, time_scale=time_scale)
-    metrics, targets = folder / "metrics", folder / "metrics" / "targets"
+    metrics = folder / "metrics"
     app = programs.enter_context(service(folder / "service.db", folder / "service.log", os.environ))
     programs.enter_context(load(app, folder / "load.log"))
     manager = programs.enter_context(alertmanager(metrics / "alertmanager.yml", folder))
     for file, program in (("app.yml", app), ("alertmanager.yml", manager)):
         address = program.url.removeprefix("http://")
-        (targets / file).write_text(f'- targets: ["{address}"]\n', "utf-8")
+        (metrics / "targets" / file).write_text(f'- targets: ["{address}"]\n', "utf-8")
     server = programs.enter_context(prometheus(metrics / "prometheus.yml", folder))
     graph = urlencode({"g0.expr": P99, "g0.tab": "0", "g0.range_input": "15m"})
-    print(f"The service    {app.url}/docs")
-    print(f"Its metrics    {app.url}/metrics")
-    print(f"P99 wait       {server.url}/graph?{graph}")
-    print(f"Alerts         {server.url}/alerts")
-    print(f"Alertmanager   amtool alert query --alertmanager.url={manager.url}")
-    print(f"Logs           {folder}")
-    wait = 3 * 15 * time_scale
-    print(f"The first P99 shows after about {wait:.0f} s. Ctrl-C ends everything.", flush=True)
+    print(
+        f"The service    {app.url}/docs",
+        f"Its metrics    {app.url}/metrics",
+        f"P99 wait       {server.url}/graph?{graph}",
+        f"Alerts         {server.url}/alerts",
+        f"Alertmanager   amtool alert query --alertmanager.url={manager.url}",
+        f"Logs           {folder}",
+        f"The first P99 shows after about {3 * 15 * time_scale:.0f} s. Ctrl-C ends everything.",
+        sep="\n",
+        flush=True,
+    )
     return [app, manager, server]
-
-
-@contextmanager
-def load(app: Program, log: Path) -> Iterator[None]:
-    """Load on the service."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, str(LOAD), app.url], stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def watch(programs: list[Program]) -> NoReturn:

@@ -16,10 +16,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["Program", "ProgramEndedError", "alertmanager", "free_port", "missing", "prometheus", "running", "service"]
+__all__ = [
+    "Program",
+    "ProgramEndedError",
+    "alertmanager",
+    "free_port",
+    "load",
+    "missing",
+    "prometheus",
+    "running",
+    "service",
+]
 
 # Debian's package, and the program that it brings.
 PACKAGES = {"prometheus": "prometheus", "prometheus-alertmanager": "prometheus-alertmanager"}
+
+EXAMPLES = Path(__file__).parents[1]
 
 _READY_WITHIN = 60.0  # seconds; a busy machine is slow, a broken program ends at once
 _END_WITHIN = 10.0
@@ -138,10 +150,22 @@ def alertmanager(config: Path, folder: Path) -> Iterator[Program]:
 def service(database: Path, log: Path, env: Mapping[str, str], port: int | None = None) -> Iterator[Program]:
     """The example service with its database there."""
     port = free_port() if port is None else port
-    examples = Path(__file__).parents[1]
-    command = [sys.executable, "-m", "uvicorn", "fastapi_service.app:app", "--app-dir", str(examples)]
+    command = [sys.executable, "-m", "uvicorn", "fastapi_service.app:app", "--app-dir", str(EXAMPLES)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
     with running(
         "The service", command, log, port=port, ready="/health", env={**env, "DATABASE": str(database)}
     ) as program:
         yield program
+
+
+@contextmanager
+def load(app: Program, log: Path) -> Iterator[None]:
+    """Load on the service, until the block ends."""
+    command = [sys.executable, str(EXAMPLES / "load.py"), app.url]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()

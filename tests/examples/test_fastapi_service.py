@@ -66,6 +66,10 @@ def test_an_empty_name_is_refused(http: httpx.Client) -> None:
     assert http.post("/users", json={"name": ""}).status_code == 422
 
 
+def test_a_limit_that_would_mean_all_is_refused(http: httpx.Client) -> None:
+    assert http.get("/users", params={"limit": -1}).status_code == 422
+
+
 def test_a_failure_half_way_is_rolled_back(http: httpx.Client, database: Path) -> None:
     sample = f'aiosqlitepool_return_rollbacks_total{{aiosqlitepool_rollback_cause="transaction",{POOL}}}'
     before = metric(http, sample)

@@ -17,8 +17,7 @@ import pytest
 import yaml
 
 from aiosqlitepool.export import export
-from examples.stack_local.__main__ import load
-from examples.stack_local.programs import alertmanager, free_port, prometheus, running, service
+from examples.stack_local.programs import alertmanager, free_port, load, prometheus, running, service
 
 from ..support.debian import ask, installed
 from ..support.otlp import Receiver, over_http
