@@ -1,5 +1,5 @@
-"""The whole stack, for real: the example service under load and a program full of troubles, watched by Prometheus with
-the shipped rules, in fast motion, which tells Alertmanager, which tells a pager."""
+"""The whole stack, for real: the example service under load and two programs full of troubles, watched by Prometheus
+with the shipped rules, in fast motion, which tells Alertmanager, which tells a pager."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import pytest
 import yaml
 
 from aiosqlitepool.export import export
-from examples.stack_local.programs import alertmanager, free_port, load, prometheus, running, service
+from examples.stack_local.programs import Program, alertmanager, free_port, load, prometheus, running, service
 
 from ..support.debian import ask, installed
 from ..support.otlp import Receiver, over_http
-from .troubles import TROUBLES
+from .troubles import SUBSCRIBERS, TROUBLES, pool_name
 
 # Five minutes are fifteen seconds. Faster, and a scrape that comes late on a busy machine would matter.
 TIME_SCALE = 0.05
@@ -30,8 +30,16 @@ POOL = "db_client_connection_pool_name"
 
 Alert = tuple[str, str]  # its name, and its pool's
 
-# A stuck waiter stands before a full pool; the first is critical, and silences the second.
-SILENCED: Alert = ("AiosqlitepoolSaturated", "AiosqlitepoolWaiterStuck")
+# Every alert, raised by the pool that has its trouble.
+EXPECTED: dict[Alert, tuple[str, str]] = {
+    (alert, pool_name(alert, subscriber)): (subscriber, alert) for subscriber in SUBSCRIBERS for alert in TROUBLES
+}
+
+
+def silenced_by(alert: Alert) -> Alert | None:
+    """What must not reach the pager because this does: a stuck waiter stands before a full pool."""
+    name, pool = alert
+    return ("AiosqlitepoolSaturated", pool) if name == "AiosqlitepoolWaiterStuck" else None
 
 
 class Pager:
@@ -69,10 +77,10 @@ class Stack:
             if alert["status"]["inhibitedBy"]:
                 self.inhibited.add(key)
         self.reached |= now
-        for name in TROUBLES:
-            told = (name, name) in self.reached & self.pager.firing.keys()
-            if told and (name != SILENCED[1] or SILENCED in self.inhibited):
-                (self._folder / name).touch()
+        for alert, trouble in EXPECTED.items():
+            told = alert in self.reached & self.pager.firing.keys()
+            if told and silenced_by(alert) in self.inhibited | {None}:
+                self._folder.joinpath(*trouble).touch()
         return now
 
 
@@ -90,17 +98,22 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         }
         app = start(service(folder / "service.db", folder / "service.log", environment))
         start(load(app, folder / "load.log"))
-        port = free_port()
-        command = [sys.executable, "-m", "tests.stack.troubles", str(folder), str(port)]
-        troubled = start(
-            running("The troubles", command, folder / "troubles.log", port=port, ready="/metrics", cwd=ROOT)
-        )
+        troubled = [start(troubles(folder, subscriber)).url for subscriber in SUBSCRIBERS]
         metrics = configured(folder, pager_url)
         manager = start(alertmanager(metrics / "alertmanager.yml", folder))
-        address(metrics / "targets" / "app.yml", app.url, troubled.url)
+        address(metrics / "targets" / "app.yml", app.url, *troubled)
         address(metrics / "targets" / "alertmanager.yml", manager.url)
         server = start(prometheus(metrics / "prometheus.yml", folder))
         yield Stack(server.url, manager.url, pager, receiver, folder)
+
+
+@contextmanager
+def troubles(folder: Path, subscriber: str) -> Iterator[Program]:
+    port, own = free_port(), folder / subscriber
+    own.mkdir()
+    command = [sys.executable, "-m", "tests.stack.troubles", str(own), str(port), subscriber]
+    with running(f"Troubles by {subscriber}", command, own / "log", port=port, ready="/metrics", cwd=ROOT) as program:
+        yield program
 
 
 def configured(folder: Path, pager_url: str) -> Path:

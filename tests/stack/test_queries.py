@@ -69,6 +69,14 @@ def test_every_panel_shows_something(stack: Stack, panel: str, expression: str) 
     wait_for(panel, lambda: has_number(queried(stack.prometheus, filled(expression))), within=WITHIN)
 
 
+def test_the_labels_that_opentelemetry_adds_are_there_to_be_dropped(stack: Stack) -> None:
+    scoped = "aiosqlitepool_acquires_total{otel_scope_name!=''}"
+    wait_for(scoped, lambda: queried(stack.prometheus, scoped), within=WITHIN)
+    recorded = queried(stack.prometheus, '{__name__=~"(instance|job)_pool:.+"}')
+    assert recorded
+    assert {label for series in recorded for label in series["metric"] if label.startswith("otel_")} == set()
+
+
 def test_no_rule_fails_to_evaluate(stack: Stack) -> None:
     def rules() -> list[dict[str, Any]]:
         groups = ask(f"{stack.prometheus}/api/v1/rules")["data"]["groups"]

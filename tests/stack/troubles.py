@@ -1,9 +1,10 @@
 """A program in which everything goes wrong that there is an alert for, each to a pool of its own, until it is relieved.
 
-    python -m tests.stack.troubles FOLDER PORT
+    python -m tests.stack.troubles FOLDER PORT SUBSCRIBER
 
-A pool is named after its alert. Its trouble ends when FOLDER has a file of that name; then it is used as it should be.
-One more pool, "healthy", never has any trouble. Metrics are served on PORT.
+A pool is named after its alert and the subscriber that shows it to Prometheus: "prometheus", or "opentelemetry", whose
+exporter adds labels of its own. Its trouble ends when FOLDER has a file of the alert's name; then it is used as it
+should be. One more pool, "healthy", never has any trouble. Metrics are served on PORT.
 """
 
 from __future__ import annotations
@@ -16,41 +17,47 @@ from pathlib import Path
 from typing import Any
 
 import aiosqlite
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import start_http_server
 
-from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool
+from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool, subscribe_all
 from aiosqlitepool.events import ConnectionReleased
+from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
 Pool = SQLiteConnectionPool[aiosqlite.Connection]
 Connect = Callable[[], Awaitable[aiosqlite.Connection]]
 
 
+SUBSCRIBERS = ("prometheus", "opentelemetry")
+
+
+def pool_name(alert: str, subscriber: str) -> str:
+    """The name of the pool that is to raise this alert."""
+    return f"{alert} by {subscriber}"
+
+
 class Trouble:
     """What one trouble has to do with: where it is, and whether it is over."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, alert: str, subscriber: str) -> None:
         self.folder = folder
-        self.name = name
-        self.file = folder / f"{name}.db"
+        self.file = folder / f"{alert}.db"
+        self._end = folder / alert
+        self._pool_name = pool_name(alert, subscriber)
 
     @property
     def lasts(self) -> bool:
-        return not (self.folder / self.name).exists()
+        return not self._end.exists()
 
     async def over(self) -> None:
         while self.lasts:
             await asyncio.sleep(0.1)
 
-    def pool(
-        self, size: int = 2, connect: Callable[[], Awaitable[aiosqlite.Connection]] | None = None, **more: Any
-    ) -> Pool:
+    def pool(self, size: int = 2, connect: Connect | None = None, **more: Any) -> Pool:
         return SQLiteConnectionPool(
-            connect or (lambda: aiosqlite.connect(self.file)),
-            size,
-            name=self.name,
-            subscribers=[PrometheusSubscriber()],
-            **more,
+            connect or (lambda: aiosqlite.connect(self.file)), size, name=self._pool_name, **more
         )
 
 
@@ -196,16 +203,25 @@ TROUBLES: dict[str, Callable[[Trouble], Awaitable[Pool]]] = {
 }
 
 
-async def run(folder: Path) -> None:
-    async def have(name: str, make_trouble: Callable[[Trouble], Awaitable[Pool]]) -> None:
-        await use_well(await make_trouble(Trouble(folder, name)))
+async def run(folder: Path, subscriber: str) -> None:
+    async def have(alert: str, make_trouble: Callable[[Trouble], Awaitable[Pool]]) -> None:
+        await use_well(await make_trouble(Trouble(folder, alert, subscriber)))
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(use_well(Trouble(folder, "healthy").pool()))
-        for name, make_trouble in TROUBLES.items():
-            group.create_task(have(name, make_trouble))
+        group.create_task(use_well(Trouble(folder, "healthy", subscriber).pool()))
+        for alert, make_trouble in TROUBLES.items():
+            group.create_task(have(alert, make_trouble))
+
+
+def observe(subscriber: str) -> None:
+    if subscriber == "prometheus":
+        subscribe_all(PrometheusSubscriber())
+    else:
+        provider = MeterProvider([PrometheusMetricReader()])
+        subscribe_all(OpenTelemetrySubscriber(meter_provider=provider, spans="off"))
 
 
 if __name__ == "__main__":
+    observe(sys.argv[3])
     start_http_server(int(sys.argv[2]), addr="127.0.0.1")
-    asyncio.run(run(Path(sys.argv[1])))
+    asyncio.run(run(Path(sys.argv[1]), sys.argv[3]))
