@@ -71,7 +71,7 @@ def export(
         raise FilesExistError(existing)
     for path, text in changed.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
+        path.write_bytes(text.encode("utf-8"))
     return tuple(sorted(texts))
 
 

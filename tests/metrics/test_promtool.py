@@ -30,6 +30,14 @@ def test_the_rules_pass_their_own_tests(test: str) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+def test_the_rules_pass_their_tests_with_links_that_lead_elsewhere(tmp_path: Path) -> None:
+    export(tmp_path, runbook_url="https://wiki.example/runbook", grafana_url="https://grafana.example")
+    tests = tmp_path / "metrics" / "tests"
+    ran = tool("promtool", "test", "rules", *sorted(path.name for path in tests.iterdir()), cwd=tests)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "https://grafana.example/d/" in (tests / "saturated.yml").read_text()
+
+
 def test_alertmanager_accepts_its_route() -> None:
     checked = tool("amtool", "check-config", METRICS_DIR / "alertmanager.yml")
     assert checked.returncode == 0, checked.stdout + checked.stderr
