@@ -44,6 +44,14 @@ coverage: .venv/ready-dev ## branch coverage of the core
 	$(LIMIT) 1800 $(BIN)/python -m coverage run -m pytest
 	$(BIN)/python -m coverage report
 
+.PHONY: boards
+boards: .venv/ready-dev ## make Grafana's boards from their code
+	$(BIN)/python -m dashboards.build
+
+.PHONY: pictures
+pictures: .venv/ready-dev ## plot the boards from a real Prometheus (needs Debian's prometheus; minutes)
+	$(LIMIT) 1200 $(BIN)/python -m tests.dashboards.pictures $(ARGS)
+
 .PHONY: clean
 clean: ## remove everything that was made here
 	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
