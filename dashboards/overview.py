@@ -16,6 +16,7 @@ from aiosqlitepool.subscribers._semconv import (
     OLDEST_CHECKOUT,
     OLDEST_WAITER,
     ROLLBACKS,
+    SUBSCRIBER_ERRORS,
     TIMEOUTS,
     USE_TIME,
     WAIT_TIME,
@@ -64,8 +65,8 @@ def make() -> dashboard.Dashboard:
             Row("What do callers feel?", 9, [_waits(), _wait_heat()]),
             Row("How do acquires end?", 8, [_slow_share(), _paths(), _failures()]),
             Row("What do connections do?", 8, [_holds(), _creates(), _closes()]),
-            Row("What goes wrong, and where?", 8, [_health(), _rollbacks(), _hottest()], widths=(6, 6, 12)),
-            Row("Which acquires were slow?", 9, [_slow_acquires()]),
+            Row("What goes wrong?", 7, [_health(), _rollbacks(), _subscribers()]),
+            Row("Where, and for whom?", 9, [_hottest(), _slow_acquires()]),
             Row("What do the logs say? (needs Loki)", 10, [_logs()], collapsed=True),
         ],
         [
@@ -319,7 +320,7 @@ def _closes() -> Panel:
     )
 
 
-# -- what goes wrong, and where?
+# -- what goes wrong?
 
 
 def _health() -> Panel:
@@ -348,6 +349,21 @@ def _rollbacks() -> Panel:
     )
 
 
+def _subscribers() -> Panel:
+    return lines(
+        "Errors of subscribers",
+        "Can these numbers be trusted?",
+        "A handler of the pool's events raised, and what it should have counted or told is missing. The logger "
+        "aiosqlitepool has the traceback. Alert: AiosqlitepoolTelemetryErrors.",
+        "cpm",
+        over_time(per_minute(SUBSCRIBER_ERRORS, POOL), POOL_NAME),
+        bad=1,
+    )
+
+
+# -- where, and for whom?
+
+
 def _hottest() -> Panel:
     load = f"({used(*EACH)} + {waiting(*EACH)}) / {limit(*EACH)}"
     hottest = f"and on ({', '.join(EACH)}) {worst(_HOTTEST, load)}"
@@ -374,9 +390,6 @@ def _hottest() -> Panel:
     )
 
 
-# -- what traces and logs say
-
-
 def _slow_acquires() -> Panel:
     found = f'name = "{ACQUIRE_SPAN}" && span.{POOL_ATTRIBUTE} =~ "${{pool:pipe}}"'
     shown = ", ".join(f"span.{name}" for name in (POOL_ATTRIBUTE, ERROR_TYPE, ACQUIRE_PATH))
@@ -388,6 +401,9 @@ def _slow_acquires() -> Panel:
         "spans reach Tempo.",
         f"{{ {found} }} | select({shown})",
     )
+
+
+# -- what do the logs say?
 
 
 def _logs() -> Panel:

@@ -191,7 +191,7 @@ def _queue_by() -> Panel:
 
 def _wait_by() -> Panel:
     return lines(
-        "P99 wait",
+        "P99 wait by instance",
         "Whose callers wait?",
         "All instances alike: demand, or the database itself. One: look at that process's load and its traces.",
         "s",
