@@ -86,10 +86,11 @@ def _utilisation() -> Panel:
     return number(
         "Fullest pool",
         "Is it full?",
-        "At 100 % the next caller queues. Look at Demand: near max, the pool is too small; far below, somebody keeps "
-        "connections, see Time out of the pool. Alert: AiosqlitepoolSaturated.",
+        "The mean of the last minute or so. At 100 % the next caller queues. Look at Demand: near max, the pool is too "
+        "small; far below, somebody keeps connections, see Time out of the pool. Alert: AiosqlitepoolSaturated.",
         "percentunit",
-        now(worst(1, f"{used(*EACH)} / {limit(*EACH)}"), POOL_AT),
+        # At any one moment, a pool of one connection is either full or empty.
+        now(worst(1, f"{used(*EACH, lately=True)} / {limit(*EACH)}"), POOL_AT),
         warn=0.8,
         bad=1.0,
         decimals=0,
@@ -267,8 +268,10 @@ def _failures() -> Panel:
         "often a client that went away. Closed: the pool was shut under its callers. The rest are errors of "
         "connecting.",
         "cpm",
-        over_time(per_minute(WAIT_TIME, ERROR, where=f'{ERROR}!=""'), f"{{{{{ERROR}}}}}"),
-        names=("timeout", "cancelled", "rejected", "closed"),
+        # This one is counted from the start; the others have no series until the first.
+        over_time(per_minute(TIMEOUTS), "timeout"),
+        over_time(per_minute(WAIT_TIME, ERROR, where=f'{ERROR}!~"|timeout"'), f"{{{{{ERROR}}}}}"),
+        names=("cancelled", "rejected", "closed"),
         bad=1,
     )
 
@@ -365,19 +368,20 @@ def _subscribers() -> Panel:
 
 
 def _hottest() -> Panel:
-    load = f"({used(*EACH)} + {waiting(*EACH)}) / {limit(*EACH)}"
+    load = f"({used(*EACH, lately=True)} + {waiting(*EACH, lately=True)}) / {limit(*EACH)}"
     hottest = f"and on ({', '.join(EACH)}) {worst(_HOTTEST, load)}"
     return columns(
         "Hottest instances",
         "Which process is to blame?",
-        "Load is used and waiting over max: at 100 % the pool is full, above it callers queue. One hot instance among "
-        "cold ones: its traffic or its tasks differ. All hot: demand grew. A row leads to its pool in depth.",
+        "Load is used and waiting over max, the mean of the last minute or so: at 100 % the pool is full, above it "
+        "callers queue. One hot instance among cold ones: its traffic or its tasks differ. All hot: demand grew. A row "
+        "leads to its pool in depth.",
         "percentunit",
         {
             "Load": (worst(_HOTTEST, load), "percentunit"),
-            "Waiting": (f"{waiting(*EACH)} {hottest}", "short"),
+            "Waiting": (f"{waiting(*EACH, lately=True)} {hottest}", "short"),
             "P99 wait": (f"{quantile(0.99, WAIT_TIME, *EACH)} {hottest}", "s"),
-            "Timeouts / min": (f"{per_minute(TIMEOUTS, *EACH)} {hottest}", "cpm"),
+            "Timeouts/min": (f"{per_minute(TIMEOUTS, *EACH)} {hottest}", "cpm"),
         },
         {"job": "job", "instance": "instance", POOL: "pool"},
         link=(

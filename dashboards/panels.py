@@ -39,6 +39,7 @@ COLOURS = {
     "used": "blue",
     "waiting": "orange",
     "max": "red",
+    "min_size": "purple",
     "P50": "green",
     "P90": "yellow",
     "P99": "red",
@@ -67,7 +68,7 @@ COLOURS = {
     "cursor": "yellow",
 }
 # Drawn dashed, and never stacked on anything: what is compared with, not what happens.
-LIMITS = ("max",)
+LIMITS = ("max", "min_size")
 _DASHED = {"fill": "dash", "dash": [8, 8]}
 _BAR = {"custom.cellOptions": {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}}
 

@@ -85,9 +85,11 @@ def _in_use() -> Panel:
     return number(
         "Fullest instance",
         "Is it full?",
-        "At 100 % the next caller queues. Compare instances below, then see How large should it be.",
+        "The mean of the last minute or so. At 100 % the next caller queues. Compare instances below, then see How "
+        "large should it be.",
         "percentunit",
-        now(worst(1, f"{used(*EACH)} / {limit(*EACH)}"), _INSTANCE),
+        # At any one moment, a pool of one connection is either full or empty.
+        now(worst(1, f"{used(*EACH, lately=True)} / {limit(*EACH)}"), _INSTANCE),
         warn=0.8,
         bad=1.0,
         decimals=0,
@@ -249,8 +251,10 @@ def _failures() -> Panel:
         "Timeouts: nothing came back in time. Rejected: max_waiting was reached. Cancelled: the caller gave up first. "
         "Closed: the pool was shut. The rest are errors of connecting, by exception.",
         "cpm",
-        over_time(per_minute(WAIT_TIME, ERROR, where=f'{ERROR}!=""'), f"{{{{{ERROR}}}}}"),
-        names=("timeout", "cancelled", "rejected", "closed"),
+        # This one is counted from the start; the others have no series until the first.
+        over_time(per_minute(TIMEOUTS), "timeout"),
+        over_time(per_minute(WAIT_TIME, ERROR, where=f'{ERROR}!~"|timeout"'), f"{{{{{ERROR}}}}}"),
+        names=("cancelled", "rejected", "closed"),
         bad=1,
     )
 
@@ -397,7 +401,8 @@ def _create_failures() -> Panel:
         "Failures to connect",
         "Why can no connection be opened?",
         "By exception. OperationalError: the file cannot be opened or is locked; check path, rights, disk and open "
-        "files. Any other comes from the factory. Alert: AiosqlitepoolConnectionCreateFailing.",
+        "files. Any other comes from the factory. No data: none ever failed. Alert: "
+        "AiosqlitepoolConnectionCreateFailing.",
         "cpm",
         over_time(per_minute(CREATE_FAILURES, ERROR), f"{{{{{ERROR}}}}}"),
         bad=1,

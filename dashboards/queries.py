@@ -31,9 +31,10 @@ def series(name: str, *matchers: str) -> str:
     return f"{name}{{{', '.join((SELECTED, *matchers))}}}"
 
 
-def total(metric: Metric, *by: str, where: str = "") -> str:
-    """A level, added up."""
-    return f"sum by ({', '.join(by)}) ({series(metric.family, *filter(None, [where]))})"
+def total(metric: Metric, *by: str, where: str = "", lately: bool = False) -> str:
+    """A level, added up: as it is, or averaged over the interval that rates are over."""
+    level = series(metric.family, *filter(None, [where]))
+    return f"sum by ({', '.join(by)}) ({f'avg_over_time({level}[$__rate_interval])' if lately else level})"
 
 
 def oldest(metric: Metric, *by: str) -> str:
@@ -41,14 +42,14 @@ def oldest(metric: Metric, *by: str) -> str:
     return f"max by ({', '.join(by)}) ({series(metric.family)})"
 
 
-def used(*by: str) -> str:
+def used(*by: str, lately: bool = False) -> str:
     """Connections that are lent, or opening, being checked or being reset."""
-    return total(_semconv.COUNT, *by, where=f'{STATE}="used"')
+    return total(_semconv.COUNT, *by, where=f'{STATE}="used"', lately=lately)
 
 
-def waiting(*by: str) -> str:
+def waiting(*by: str, lately: bool = False) -> str:
     """Requests that queue."""
-    return total(_semconv.PENDING_REQUESTS, *by)
+    return total(_semconv.PENDING_REQUESTS, *by, lately=lately)
 
 
 def limit(*by: str) -> str:

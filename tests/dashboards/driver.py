@@ -15,7 +15,9 @@ import os
 import random
 import shutil
 import sqlite3
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -120,7 +122,7 @@ class Service:
             with contextlib.suppress(PoolError, sqlite3.Error):
                 async with self.borrow(pool, f"GET /{pool.name}") as connection:
                     await connection.execute_fetchall(statement)
-                    await asyncio.sleep(hold * self._choose.lognormvariate(0, 0.8))
+                    await asyncio.sleep(hold * self._choose.lognormvariate(0, 0.6))
 
     # -- incidents
 
@@ -199,9 +201,9 @@ class Service:
         }
         async with asyncio.TaskGroup() as group:
             for _ in range(24):
-                group.create_task(self.visitor(self.read, select, 0.35, 0.02))
+                group.create_task(self.visitor(self.read, select, 0.5, 0.02))
             for _ in range(5):
-                group.create_task(self.visitor(self.write, insert, 0.4, 0.006))
+                group.create_task(self.visitor(self.write, insert, 0.6, 0.004))
             for day in itertools.count():
                 for hour, incident in sorted(schedule.items()):
                     await asyncio.sleep(max(0.0, self._began + (day + hour) * self._day - time.monotonic()))
@@ -217,7 +219,10 @@ def main() -> None:
     parser.add_argument("--through", choices=("prometheus", "opentelemetry"), default="prometheus")
     parser.add_argument("--day", type=float, default=12.0, help="seconds")
     parser.add_argument("--share", type=float, default=1.0)
+    parser.add_argument("--tethered", action="store_true", help="end when standard input does")
     options = parser.parse_args()
+    if options.tethered:
+        threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
     registry, tracing = CollectorRegistry(), TracerProvider()
     server, _ = start_http_server(0, "127.0.0.1", registry)
     observer = subscriber(options.through, registry, tracing)

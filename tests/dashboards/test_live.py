@@ -11,11 +11,13 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from aiosqlitepool.subscribers import _semconv
-from dashboards.render.ask import Prometheus, Series
+from dashboards.render.__main__ import main as render
+from dashboards.render.ask import Prometheus, PrometheusError, Series
 from dashboards.render.board import Query, board_files, expand, panels, queries, read, variables
 
 from .driver import READERS
@@ -211,6 +213,16 @@ def test_alerts_of_pools_and_of_nobody_are_annotated_and_others_are_not(live: Li
     until(lambda: {nobody, reads, writes} <= firing(), "alerts fire")
     assert {name for name, _ in firing()} == {"AiosqlitepoolOfNobody", "AiosqlitepoolOfAPool"}
     assert firing(pool="app.db/read") == {nobody, reads}
+
+
+def test_the_boards_can_be_plotted_from_it(live: Live, tmp_path: Path) -> None:
+    assert render([live.server.url, str(tmp_path), "--minutes=0.25", "--rate=6", "--pool=app.db/read"]) == 0
+    assert {picture.name for picture in tmp_path.iterdir()} == {f"{path.stem}.png" for path in board_files()}
+
+
+def test_what_it_could_not_answer_is_said_with_the_query(live: Live) -> None:
+    with pytest.raises(PrometheusError, match=r"parse error.*in sum by \("):
+        live.ask("sum by (")
 
 
 def test_the_variables_find_what_there_is(live: Live) -> None:
