@@ -21,7 +21,7 @@ from .units import spell
 __all__ = ["heatmap", "timeseries"]
 
 _SMALL = 12.0
-_LEFT = 66.0
+_LEFT = 74.0
 _DOTS = 48
 # Where seconds are better told as minutes, and steps that people count them in.
 _MINUTES = 100.0

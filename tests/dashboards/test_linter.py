@@ -5,26 +5,32 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import promql_parser
 import pytest
 import yaml
 
-from dashboards.render.board import Json, Query, board_files, panels, queries, read
+from dashboards.render.board import Json, board_files, panels, queries, read
 
-from .promql import RATE_INTERVAL, every_query, parsed, selectors
+from .promql import RATE_INTERVAL, Selector, parsed, selectors
 
 BOARDS = {path.stem: read(path) for path in board_files()}
 each_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
 
 # Of the units that the linter accepts, those that a pool can have.
 UNITS = {"none", "short", "percentunit", "s", "ops", "cpm"}
-LINTED = ("stat", "timeseries", "gauge", "table")
 
 
 def variable(board: Json, name: str) -> Json:
     (found,) = [variable for variable in board["templating"]["list"] if variable["name"] == name]
     assert isinstance(found, dict)
     return found
+
+
+def every_selector(board: Json) -> Iterator[Selector]:
+    return itertools.chain.from_iterable(selectors(query.expr) for query in queries(board))
 
 
 @each_board
@@ -99,28 +105,29 @@ def test_panel_no_targets_rule(board: Json) -> None:
         assert panel["targets"]
 
 
-@every_query()
-def test_target_promql_rule(query: Query) -> None:
-    parsed(query.expr)
+@each_board
+def test_target_promql_rule(board: Json) -> None:
+    for query in queries(board):
+        parsed(query.expr)
 
 
-@every_query()
-def test_target_rate_interval_rule(query: Query) -> None:
-    for selector in selectors(query.expr):
+@each_board
+def test_target_rate_interval_rule(board: Json) -> None:
+    for selector in every_selector(board):
         if selector.function in ("rate", "irate"):
             assert selector.seconds == RATE_INTERVAL
 
 
-@every_query()
-def test_target_job_and_instance_rules(query: Query) -> None:
-    for selector in selectors(query.expr):
+@each_board
+def test_target_job_and_instance_rules(board: Json) -> None:
+    for selector in every_selector(board):
         for label in ("job", "instance"):
             assert selector.matchers[label] == (promql_parser.MatchOp.Re, f"${label}")
 
 
-@every_query()
-def test_target_counter_agg_rule(query: Query) -> None:
-    for selector in selectors(query.expr):
+@each_board
+def test_target_counter_agg_rule(board: Json) -> None:
+    for selector in every_selector(board):
         if selector.name.endswith("_total"):
             assert selector.function in ("rate", "irate", "increase")
 
