@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models import dashboard as models
 
 from aiosqlitepool.subscribers import _semconv
 
-from .panels import PROMETHEUS, Panel, without
+from .panels import PROMETHEUS, Panel
 from .queries import POOL
+
+B = TypeVar("B")
 
 OVERVIEW, DEPTH = "aiosqlitepool-overview", "aiosqlitepool-pool"
 
@@ -59,9 +62,9 @@ class Row:
 
 
 def board(
-    uid: str, title: str, about: str, rows: Sequence[Row], variables: Sequence[dashboard.QueryVariable]
+    uid: str, title: str, about: str, rows: Sequence[Row], *, link: dashboard.DashboardLink, one_pool: bool = False
 ) -> dashboard.Dashboard:
-    """A board that Grafana is not to edit, of these rows; `variables` are those after the data sources."""
+    """A board that Grafana is not to edit, of these rows, over any number of instances, and of pools or `one_pool`."""
     made = (
         dashboard.Dashboard(f"aiosqlitepool / {title}")
         .uid(uid)
@@ -72,8 +75,9 @@ def board(
         .time("now-1h", "now")
         .refresh("30s")
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
-        .variables([*_data_sources(), *variables])
+        .variables([*_data_sources(), *_choices(one_pool=one_pool)])
         .annotation(_alerts())
+        .link(link)
     )
     number = 1
     for row in rows:
@@ -88,10 +92,19 @@ def link_to(uid: str, title: str, tooltip: str) -> dashboard.DashboardLink:
     """A link to another board that takes the choices and the time along."""
     link = dashboard.DashboardLink(title).type(models.DashboardLinkType.LINK).url(f"/d/{uid}")
     link.tooltip(tooltip).icon("dashboard").include_vars(True).keep_time(True)
-    return without(link, *_IN_A_MENU)
+    return _without(link, *_IN_A_MENU)
 
 
-def chosen(name: str, label: str, among: str = "", *, one: bool = False) -> dashboard.QueryVariable:
+def _choices(*, one_pool: bool) -> list[dashboard.QueryVariable]:
+    of_instances = 'job=~"$job", instance=~"$instance"'
+    return [
+        _chosen("job", "job", ""),
+        _chosen("instance", "instance", 'job=~"$job"'),
+        _chosen("pool", POOL, of_instances, one=one_pool),
+    ]
+
+
+def _chosen(name: str, label: str, among: str, *, one: bool = False) -> dashboard.QueryVariable:
     """A variable whose values are those that a label has on the pools that `among` matches."""
     query = f"label_values({_semconv.MAX.family}{{{among}}}, {label})"
     variable = (
@@ -108,20 +121,20 @@ def chosen(name: str, label: str, among: str = "", *, one: bool = False) -> dash
     )
     if not one:
         variable.current(models.VariableOption(text="All", value="$__all"))
-    return without(variable, *_OF_INTERVALS)
+    return _without(variable, *_OF_INTERVALS)
 
 
 def _data_sources() -> list[dashboard.DatasourceVariable]:
     kinds = {"datasource": "prometheus", "tempo_datasource": "tempo", "loki_datasource": "loki"}
     labels = {"prometheus": "Data source", "tempo": "Tempo data source", "loki": "Loki data source"}
     return [
-        without(dashboard.DatasourceVariable(name).label(labels[kind]).type(kind), *_OF_INTERVALS)
+        _without(dashboard.DatasourceVariable(name).label(labels[kind]).type(kind), *_OF_INTERVALS)
         for name, kind in kinds.items()
     ]
 
 
 def _alerts() -> dashboard.AnnotationQuery:
-    return without(
+    return _without(
         dashboard.AnnotationQuery()
         .name("Alerts")
         .datasource(PROMETHEUS)
@@ -134,3 +147,11 @@ def _alerts() -> dashboard.AnnotationQuery:
         .tag_keys("severity"),
         *_IN_A_MENU,
     )
+
+
+def _without(builder: B, *attributes: str) -> B:
+    """The builder, without what it adds of itself and nobody asked for."""
+    made: Any = builder
+    for attribute in attributes:
+        setattr(made.build(), attribute, None)
+    return builder

@@ -7,14 +7,12 @@ from grafana_foundation_sdk.builders import dashboard
 from aiosqlitepool.subscribers._semconv import (
     ACQUIRE_PATH,
     ACQUIRE_SPAN,
-    ACQUIRES,
     CLOSED,
     COUNT,
     CREATE_TIME,
     ERROR_TYPE,
     HEALTH_FAILURES,
     OLDEST_CHECKOUT,
-    OLDEST_WAITER,
     ROLLBACKS,
     SUBSCRIBER_ERRORS,
     TIMEOUTS,
@@ -23,21 +21,17 @@ from aiosqlitepool.subscribers._semconv import (
 )
 from aiosqlitepool.subscribers._semconv import POOL as POOL_ATTRIBUTE
 
-from .frame import DEPTH, OVERVIEW, Row, board, chosen, link_to
-from .panels import Panel, columns, heat, lines, now, number, over_time, records, traces
+from . import headlines
+from .frame import DEPTH, OVERVIEW, Row, board, link_to
+from .panels import Panel, columns, lines, over_time, records, traces
 from .queries import (
     CAUSE,
     EACH,
-    ERROR,
-    PATH,
     POOL,
-    POOL_AT,
     POOL_NAME,
     REASON,
     STATE,
-    buckets,
     busy,
-    in_range,
     limit,
     oldest,
     per_minute,
@@ -49,6 +43,7 @@ from .queries import (
     waiting,
     worst,
 )
+from .shared import failures, paths, wait_heat, waits
 
 _HOTTEST = 10
 
@@ -60,104 +55,16 @@ def make() -> dashboard.Dashboard:
         "Overview",
         "Connection pools for SQLite: are they large enough, do callers wait or fail, and what is to blame.",
         [
-            Row("Now", 4, [_utilisation(), _waiting(), _wait(), _timeouts(), _oldest_waiter(), _traffic()]),
+            Row("Now", 4, headlines.of_all_pools()),
             Row("Is it large enough?", 8, [_headroom(), _demand(), _queue()]),
-            Row("What do callers feel?", 9, [_waits(), _wait_heat()]),
-            Row("How do acquires end?", 8, [_slow_share(), _paths(), _failures()]),
+            Row("What do callers feel?", 9, [waits(), wait_heat()]),
+            Row("How do acquires end?", 8, [_slow_share(), paths(), failures()]),
             Row("What do connections do?", 8, [_holds(), _creates(), _closes()]),
             Row("What goes wrong?", 7, [_health(), _rollbacks(), _subscribers()]),
             Row("Where, and for whom?", 9, [_hottest(), _slow_acquires()]),
             Row("What do the logs say? (needs Loki)", 10, [_logs()], collapsed=True),
         ],
-        [
-            chosen("job", "job"),
-            chosen("instance", "instance", 'job=~"$job"'),
-            chosen("pool", POOL, 'job=~"$job", instance=~"$instance"'),
-        ],
-    ).link(
-        link_to(DEPTH, "Pool in depth", "One pool: by instance, the lives of its connections, how large it should be")
-    )
-
-
-# -- now
-
-
-def _utilisation() -> Panel:
-    return number(
-        "Fullest pool",
-        "Is it full?",
-        "The mean of the last minute or so. At 100 % the next caller queues. Look at Demand: near max, the pool is too "
-        "small; far below, somebody keeps connections, see Time out of the pool. Alert: AiosqlitepoolSaturated.",
-        "percentunit",
-        # At any one moment, a pool of one connection is either full or empty.
-        now(worst(1, f"{used(*EACH, lately=True)} / {limit(*EACH)}"), POOL_AT),
-        warn=0.8,
-        bad=1.0,
-        decimals=0,
-    )
-
-
-def _waiting() -> Panel:
-    return number(
-        "Longest queue",
-        "Is anyone queueing?",
-        "Callers that come and go are harmless: the pool is busy. A queue that stays means more demand than the pool "
-        "can serve: shorten what holds connections before you raise pool_size. Alert: AiosqlitepoolSaturated.",
-        "short",
-        now(worst(1, waiting(*EACH)), POOL_AT),
-        warn=1,
-        bad=10,
-        decimals=0,
-    )
-
-
-def _wait() -> Panel:
-    return number(
-        "Worst P99 wait",
-        "How bad is it for users?",
-        "One request in a hundred waits longer than this before its first statement. See Waits for since when, and "
-        "Slow acquisitions for whom they waited for. Alert: AiosqlitepoolWaitSlow.",
-        "s",
-        now(worst(1, quantile(0.99, WAIT_TIME, POOL)), POOL_NAME),
-        warn=0.1,
-        bad=1.0,
-    )
-
-
-def _timeouts() -> Panel:
-    return number(
-        "Timeouts in range",
-        "Did callers fail?",
-        "Each is a request that got no connection within acquisition_timeout. Its error and its trace say who held the "
-        "connections. Alert: AiosqlitepoolAcquireTimeoutsBurningBudget.",
-        "short",
-        now(f"round({in_range(TIMEOUTS)})", "all pools"),
-        bad=1,
-        decimals=0,
-    )
-
-
-def _oldest_waiter() -> Panel:
-    return number(
-        "Oldest waiter",
-        "Is someone stuck right now?",
-        "The age of the request that waits longest. If it only grows, no connection comes back: find the oldest "
-        "checkout in Time out of the pool, and a task that waits for itself. Alert: AiosqlitepoolWaiterStuck.",
-        "s",
-        now(worst(1, oldest(OLDEST_WAITER, *EACH)), POOL_AT),
-        warn=1,
-        bad=15,
-    )
-
-
-def _traffic() -> Panel:
-    return number(
-        "Acquires",
-        "Is it used at all?",
-        "Connections lent per second. Nothing, although the service has traffic: the program does not use the pool, or "
-        "Prometheus does not reach it.",
-        "ops",
-        now(rate(ACQUIRES), "all pools"),
+        link=link_to(DEPTH, "Pool in depth", "One pool: by instance, how its connections live, how large it should be"),
     )
 
 
@@ -205,32 +112,6 @@ def _queue() -> Panel:
 # -- what do callers feel?
 
 
-def _waits() -> Panel:
-    return lines(
-        "Waits",
-        "How long do callers wait for a connection?",
-        "All that acquired, and all that failed to. P99 up and P50 at nothing: bursts, or a few slow holders. All up: "
-        "the pool is too small or something is stuck. A dot is a wait; click it for its trace. Alert: "
-        "AiosqlitepoolWaitSlow.",
-        "s",
-        over_time(quantile(0.5, WAIT_TIME), "P50"),
-        over_time(quantile(0.9, WAIT_TIME), "P90"),
-        over_time(quantile(0.99, WAIT_TIME), "P99", exemplars=True),
-        warn=0.1,
-        bad=1.0,
-    )
-
-
-def _wait_heat() -> Panel:
-    return heat(
-        "Waits by duration",
-        "Do all wait a little, or a few for long?",
-        "Two bands are two kinds of callers: those who find a connection and those who queue. The upper one's height "
-        "is how long the holders take. A band at acquisition_timeout is callers that fail.",
-        buckets(WAIT_TIME),
-    )
-
-
 # -- how do acquires end?
 
 
@@ -244,35 +125,6 @@ def _slow_share() -> Panel:
         over_time(worst(_HOTTEST, share_over(0.1, WAIT_TIME, POOL)), POOL_NAME),
         warn=0.01,
         bad=0.05,
-    )
-
-
-def _paths() -> Panel:
-    return lines(
-        "Acquires by path",
-        "Do callers find an idle connection?",
-        "Idle is free, new opens a connection, queued waited for one to come back. Many new ones: connections end too "
-        "soon, raise min_size or idle_timeout. Many queued ones: see Demand.",
-        "ops",
-        over_time(rate(ACQUIRES, PATH), f"{{{{{PATH}}}}}"),
-        stacked=True,
-        names=ACQUIRES.known,
-    )
-
-
-def _failures() -> Panel:
-    return lines(
-        "Failed acquires by type",
-        "Who got no connection, and why?",
-        "Timeouts: nothing came back in time. Rejected: max_waiting was reached. Cancelled: the caller gave up first, "
-        "often a client that went away. Closed: the pool was shut under its callers. The rest are errors of "
-        "connecting.",
-        "cpm",
-        # This one is counted from the start; the others have no series until the first.
-        over_time(per_minute(TIMEOUTS), "timeout"),
-        over_time(per_minute(WAIT_TIME, ERROR, where=f'{ERROR}!~"|timeout"'), f"{{{{{ERROR}}}}}"),
-        names=("cancelled", "rejected", "closed"),
-        bad=1,
     )
 
 

@@ -1,7 +1,7 @@
-"""How a panel of this house looks, said once: one function for each kind of panel, and the colours that names have.
+"""How a panel of this house is made, said once: one function for each kind of panel.
 
 A panel has a title, a question that it answers, advice for when the answer is bad, and a unit. Knows Grafana, and
-nothing of pools but the names in `COLOURS`.
+nothing of pools.
 """
 
 from __future__ import annotations
@@ -29,48 +29,11 @@ from grafana_foundation_sdk.models import heatmap as heatmap_models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from grafana_foundation_sdk.models.tempo import SearchTableType
 
+from .looks import BAR, coloured, drawn, properties, thresholds
+
 PROMETHEUS = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TEMPO = models.DataSourceRef(type_val="tempo", uid="${tempo_datasource}")
 LOKI = models.DataSourceRef(type_val="loki", uid="${loki_datasource}")
-
-# What a name means has one colour on all boards; names that are not here take Grafana's palette in turn.
-COLOURS = {
-    "idle": "green",
-    "used": "blue",
-    "waiting": "orange",
-    "max": "red",
-    "min_size": "purple",
-    "P50": "green",
-    "P90": "yellow",
-    "P99": "red",
-    "new": "yellow",
-    "queued": "orange",
-    "oldest": "purple",
-    "demand": "blue",
-    "asked for": "orange",
-    "demand at P99": "yellow",
-    "creates": "blue",
-    "created": "green",
-    # why an acquire failed
-    "timeout": "red",
-    "rejected": "orange",
-    "cancelled": "yellow",
-    "closed": "purple",
-    # why a connection was closed
-    "lifetime": "blue",
-    "unhealthy": "orange",
-    "reset_failed": "red",
-    "broken": "dark-red",
-    "pool_closed": "purple",
-    # what came back undone
-    "transaction": "red",
-    "in_flight": "orange",
-    "cursor": "yellow",
-}
-# Drawn dashed, and never stacked on anything: what is compared with, not what happens.
-LIMITS = ("max", "min_size")
-_DASHED = {"fill": "dash", "dash": [8, 8]}
-_BAR = {"custom.cellOptions": {"type": "gauge", "mode": "basic", "valueDisplayMode": "text"}}
 
 
 class Panel(Protocol):
@@ -94,15 +57,6 @@ class Panel(Protocol):
 
 
 P = TypeVar("P", bound=Panel)
-B = TypeVar("B")
-
-
-def without(builder: B, *attributes: str) -> B:
-    """The builder, without what it adds of itself and nobody asked for."""
-    made: Any = builder
-    for attribute in attributes:
-        setattr(made.build(), attribute, None)
-    return builder
 
 
 # -- queries
@@ -146,7 +100,7 @@ def number(
     )
     if decimals is not None:
         panel.decimals(decimals)
-    return _finish(panel, title, asks, advice, unit, [query], _steps(warn, bad))
+    return _finish(panel, title, asks, advice, unit, [query], thresholds(warn, bad))
 
 
 def lines(
@@ -158,10 +112,11 @@ def lines(
     warn: float | None = None,
     bad: float | None = None,
     stacked: bool = False,
+    connected: bool = False,
     names: Sequence[str] = (),
     right: dict[str, str] | None = None,
 ) -> timeseries.Panel:
-    """Curves over time, thresholds dashed.
+    """Curves over time, thresholds dashed; `connected` draws a line over the gaps in them.
 
     `names` are values of a label that may appear as legends, and `right` maps legends to the unit in which they stand
     at the right.
@@ -190,11 +145,14 @@ def lines(
             .sort(common_models.SortOrder.DESCENDING)
         )
     )
+    if connected:
+        panel.span_nulls(True)
     if stacked:
         panel.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL).group("A"))
-    _finish(panel, title, asks, advice, unit, queries, _steps(warn, bad))
+    _finish(panel, title, asks, advice, unit, queries, thresholds(warn, bad))
     for name in (*(str(query.build().legend_format) for query in queries), *names):
-        _dress(panel, name, (right or {}).get(name))
+        if own := drawn(name, (right or {}).get(name)):
+            panel.override_by_name(name, properties(own))
     return panel
 
 
@@ -218,7 +176,7 @@ def heat(title: str, asks: str, advice: str, query: str) -> heatmap.Panel:
         .show_legend()
     )
     buckets = over_time(query, "{{le}}", exemplars=True).format(PromQueryFormat.HEATMAP)
-    return _finish(panel, title, asks, advice, "s", [buckets], _steps(None, None))
+    return _finish(panel, title, asks, advice, "s", [buckets], thresholds())
 
 
 def ranking(title: str, asks: str, advice: str, unit: str, *queries: prometheus.Dataquery) -> bargauge.Panel:
@@ -233,10 +191,10 @@ def ranking(title: str, asks: str, advice: str, unit: str, *queries: prometheus.
         .min(0)
         .decimals(1)
     )
-    _finish(panel, title, asks, advice, unit, queries, _steps(None, None))
+    _finish(panel, title, asks, advice, unit, queries, thresholds())
     for name in (str(query.build().legend_format) for query in queries):
-        if name in COLOURS:
-            panel.override_by_name(name, _properties({"color": _fixed(name)}))
+        if own := coloured(name):
+            panel.override_by_name(name, properties(own))
     return panel
 
 
@@ -277,12 +235,12 @@ def columns(
         )
         .sort_by([common.TableSortByFieldState().display_name(first).desc(True)])
     )
-    _finish(panel, title, asks, advice, unit, queries, _steps(warn, bad))
+    _finish(panel, title, asks, advice, unit, queries, thresholds(warn, bad))
     for heading, (_, its_unit) in values.items():
-        looks = {"unit": its_unit} | (_BAR | {"min": 0, "max": bad} if heading == first else {})
-        panel.override_by_name(heading, _properties(looks))
+        looks = {"unit": its_unit} | (BAR | {"min": 0, "max": bad} if heading == first else {})
+        panel.override_by_name(heading, properties(looks))
     for heading in names.values():
-        panel.override_by_name(heading, _properties({"links": [{"title": link[0], "url": link[1]}]}))
+        panel.override_by_name(heading, properties({"links": [{"title": link[0], "url": link[1]}]}))
     return panel
 
 
@@ -291,7 +249,7 @@ def traces(title: str, asks: str, advice: str, query: str) -> table.Panel:
     target = tempo.Dataquery().query_type("traceql").query(query).limit(20).spss(10)
     target.table_type(SearchTableType.SPANS).datasource(TEMPO).ref_id("A")
     panel = _table().datasource(TEMPO).with_target(target).unit("s")
-    return panel.title(title).description(_describe(asks, advice)).thresholds(_steps(None, None))
+    return panel.title(title).description(_describe(asks, advice)).thresholds(thresholds())
 
 
 def records(title: str, asks: str, advice: str, query: str) -> logs.Panel:
@@ -307,7 +265,7 @@ def records(title: str, asks: str, advice: str, query: str) -> logs.Panel:
         .sort_order(common_models.LogsSortOrder.DESCENDING)
         .unit("none")
     )
-    return panel.title(title).description(_describe(asks, advice)).thresholds(_steps(None, None))
+    return panel.title(title).description(_describe(asks, advice)).thresholds(thresholds())
 
 
 # -- what they share
@@ -338,34 +296,3 @@ def _finish(
 
 def _describe(asks: str, advice: str) -> str:
     return f"**{asks}** {advice}"
-
-
-def _steps(warn: float | None, bad: float | None) -> dashboard.ThresholdsConfig:
-    marks = [(None, "green"), *((at, colour) for at, colour in ((warn, "orange"), (bad, "red")) if at is not None)]
-    steps = [models.Threshold(value=at, color=colour) for at, colour in marks]
-    return dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
-
-
-def _fixed(name: str) -> dict[str, str]:
-    return {"mode": "fixed", "fixedColor": COLOURS[name]}
-
-
-def _properties(looks: dict[str, Any]) -> list[models.DynamicConfigValue]:
-    return [models.DynamicConfigValue(what, how) for what, how in looks.items()]
-
-
-def _dress(panel: timeseries.Panel, name: str, right_unit: str | None) -> None:
-    """Give the curve of this legend its colour, and what else is its own."""
-    looks: dict[str, Any] = {}
-    if name in COLOURS:
-        looks["color"] = _fixed(name)
-    if name in LIMITS:
-        looks |= {
-            "custom.lineStyle": _DASHED,
-            "custom.fillOpacity": 0,
-            "custom.stacking": {"mode": "none", "group": "A"},
-        }
-    if right_unit is not None:
-        looks |= {"unit": right_unit, "custom.axisPlacement": "right"}
-    if looks:
-        panel.override_by_name(name, _properties(looks))

@@ -21,7 +21,8 @@ EACH = ("job", "instance", POOL)
 
 # Legends: the pool, and the process it is in.
 POOL_NAME = f"{{{{{POOL}}}}}"
-POOL_AT = f"{POOL_NAME} · {{{{instance}}}}"
+INSTANCE = "{{instance}}"
+POOL_AT = f"{POOL_NAME} · {INSTANCE}"
 
 SELECTED = f'job=~"$job", instance=~"$instance", {POOL}=~"$pool"'
 
@@ -91,7 +92,22 @@ def share_over(seconds: float, metric: Metric, *by: str) -> str:
 
 def in_range(metric: Metric, *by: str) -> str:
     """How often a counter's event occurred in the time that the board shows."""
-    return f"sum by ({', '.join(by)}) (increase({series(f'{metric.family}_total')}[$__range]))"
+    return _in_range(f"{metric.family}_total", by)
+
+
+def busy_at(q: float, metric: Metric, *by: str) -> str:
+    """How many would go on at once in the time shown if each took as long as the quantile `q` of all of them."""
+    lasts = f"histogram_quantile({q}, {_in_range(f'{metric.family}_bucket', ('le', *by))})"
+    return f"{_in_range(f'{metric.family}_count', by)} / $__range_s * {lasts}"
+
+
+# Of one instance: how many connections it would have lent at this moment, had it had them.
+ASKED_FOR = f"{used(*EACH)} + {waiting(*EACH)}"
+
+
+def asked_for(share: float) -> str:
+    """How many connections would have been enough in this share of the moments shown, on the busiest instance."""
+    return highest(f"quantile_over_time({share}, ({ASKED_FOR})[$__range:$__interval])")
 
 
 def highest(query: str) -> str:
@@ -106,3 +122,7 @@ def worst(number: int, query: str) -> str:
 
 def _per_second(name: str, by: tuple[str, ...], where: str) -> str:
     return f"sum by ({', '.join(by)}) (rate({series(name, *filter(None, [where]))}[$__rate_interval]))"
+
+
+def _in_range(name: str, by: tuple[str, ...]) -> str:
+    return f"sum by ({', '.join(by)}) (increase({series(name)}[$__range]))"

@@ -41,6 +41,7 @@ class Look:
     dashed: bool
     fill: float
     stacked: bool
+    connected: bool
     right: bool
 
 
@@ -79,6 +80,7 @@ def look(panel: Json, name: str, turn: int) -> Look:
         "custom.lineStyle" in own,
         own.get("custom.fillOpacity", custom.get("fillOpacity", 0)) / 100,
         stacking.get("mode") == "normal",
+        custom.get("spanNulls") is True,
         own.get("custom.axisPlacement") == "right",
     )
 

@@ -61,7 +61,7 @@ def variables(*, rate_interval: int, interval: int, span: int, **chosen: str) ->
     """What Grafana puts for its variables, times in whole seconds; what was not chosen is all."""
     times = {"__rate_interval": rate_interval, "__interval": interval, "__range": span}
     everything = dict.fromkeys(("job", "instance", "pool"), ".+")
-    return everything | chosen | {name: f"{seconds}s" for name, seconds in times.items()}
+    return everything | chosen | {name: f"{seconds}s" for name, seconds in times.items()} | {"__range_s": str(span)}
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:

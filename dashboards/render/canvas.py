@@ -15,8 +15,10 @@ from PIL import Image
 
 from . import theme
 
-__all__ = ["Area", "Canvas"]
+__all__ = ["SHADE", "Area", "Canvas"]
 
+# Shades that differ by less are one.
+SHADE = 4
 _DPI = 100
 # Behind what is plotted, whenever it was drawn.
 _BEHIND = -1
@@ -88,7 +90,7 @@ class Canvas:
         return text
 
     def save(self, path: Path) -> None:
-        """Write it as PNG."""
+        """Write it as PNG, of shades rounded so that it is a fifth smaller and nobody sees why."""
         self._canvas.draw()
-        picture = Image.fromarray(np.asarray(self._canvas.buffer_rgba())[:, :, :3])
-        picture.save(path, optimize=True)
+        shades = np.asarray(self._canvas.buffer_rgba())[:, :, :3] // SHADE * SHADE
+        Image.fromarray(shades).save(path, optimize=True)

@@ -95,6 +95,9 @@ def _highest(values: Any) -> float:
 
 def _curve(axes: Axes, window: Window, floor: Any, values: Any, style: Look) -> None:
     times = np.linspace(window.start, window.start + (_steps(window) - 1) * window.step, _steps(window))
+    if style.connected:
+        there = np.isfinite(values)
+        times, floor, values = times[there], floor[there], values[there]
     line = (0, (5, 4)) if style.dashed else "-"
     axes.plot(times, values, color=style.colour, lw=1.3, ls=line, zorder=3, solid_joinstyle="round")
     if style.fill:

@@ -81,7 +81,7 @@ def _widths(canvas: Canvas, width: float, headings: Sequence[str], rows: Sequenc
     labels = [max(canvas.width_of(text, _NORMAL) for text in column) + 26 for column in zip(*rows, strict=True)]
     values = len(headings) - len(labels)
     left = width - sum(labels)
-    return [*labels, left * 1.8 / (values + 0.8), *[left / (values + 0.8)] * (values - 1)]
+    return [*labels, left * 1.5 / (values + 0.5), *[left / (values + 0.5)] * (values - 1)]
 
 
 def _cell(canvas: Canvas, area: Area, panel: Json, heading: str, value: float) -> None:

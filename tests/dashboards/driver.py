@@ -155,7 +155,7 @@ class Service:
 
         async def one() -> None:
             async with self.borrow(self.read, "monthly report"):
-                await asyncio.sleep(max(2 * TIMEOUT, self._day / 40))
+                await asyncio.sleep(2.5 * TIMEOUT)
 
         await asyncio.gather(*(one() for _ in range(READERS)), return_exceptions=True)
 
@@ -168,7 +168,7 @@ class Service:
     async def unplug(self) -> None:
         """Take the file away for a moment."""
         away = self._path.rename(self._path.with_name("away.db"))
-        await asyncio.sleep(max(1.5, self._day / 60))
+        await asyncio.sleep(0.6)
         away.rename(self._path)
 
     async def deploy(self) -> None:
@@ -195,9 +195,9 @@ class Service:
             0.13: self.restore,
             0.28: self.burst,
             0.38: self.report,
-            0.53: self.unplug,
+            0.48: self.deploy,
+            0.62: self.unplug,
             0.72: self.burst,
-            0.83: self.deploy,
         }
         async with asyncio.TaskGroup() as group:
             for _ in range(24):

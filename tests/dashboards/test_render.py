@@ -15,6 +15,7 @@ from dashboards.render.__main__ import main
 from dashboards.render.answers import Window, answers, look, overrides, threshold_colour
 from dashboards.render.ask import Prometheus, Series
 from dashboards.render.board import board_files, expand, panels, queries, read, variables
+from dashboards.render.canvas import SHADE
 from dashboards.render.page import render
 from dashboards.render.units import spell
 
@@ -52,6 +53,10 @@ class Canned(Prometheus):
         return [(start + 1, 0.2, {"trace_id": "0" * 32})]
 
 
+def shade(colour: str) -> tuple[int, ...]:
+    return tuple(part // SHADE * SHADE for part in bytes.fromhex(colour[1:]))
+
+
 @pytest.mark.parametrize("name", BOARDS)
 @pytest.mark.parametrize(("count", "value"), [(0, 0.0), (1, 0.0), (3, 0.5), (3, math.nan), (2, math.inf)])
 def test_a_board_is_drawn_whatever_the_answers_are(tmp_path: Path, name: str, count: int, value: float) -> None:
@@ -60,7 +65,7 @@ def test_a_board_is_drawn_whatever_the_answers_are(tmp_path: Path, name: str, co
     with Image.open(picture) as image:
         rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in BOARDS[name]["panels"])
         assert image.height > rows * 30
-        assert image.getpixel((0, 0)) == tuple(bytes.fromhex(theme.BACKGROUND[1:]))
+        assert image.getpixel((0, 0)) == shade(theme.BACKGROUND)
 
 
 @pytest.mark.parametrize("name", BOARDS)
@@ -81,7 +86,7 @@ def test_a_number_over_its_threshold_is_red_and_one_below_it_is_green(tmp_path: 
         corner = image.crop((0, 130, image.width // 6, 260))
         return {colour for _, colour in corner.getcolors(1 << 24) or ()}
 
-    red, green = (tuple(bytes.fromhex(theme.colour(name)[1:])) for name in ("red", "green"))
+    red, green = (shade(theme.colour(name)) for name in ("red", "green"))
     assert red in colours_of_the_first_stat(1.0)
     assert green not in colours_of_the_first_stat(1.0)
     assert green in colours_of_the_first_stat(0.1)
