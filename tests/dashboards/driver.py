@@ -103,9 +103,9 @@ class Service:
     # -- traffic
 
     def traffic(self) -> float:
-        """How much there is at this time of the day, from 0.2 to 1.6 times the share."""
+        """How much there is at this time of the day, from 0.2 to 1.8 times the share."""
         hour = (time.monotonic() - self._began) / self._day % 1.0
-        rush = 0.6 * math.exp(-(((hour - 0.7) / 0.06) ** 2))
+        rush = 1.1 * math.exp(-(((hour - 0.7) / 0.06) ** 2))
         return self._share * (0.2 + 0.8 * math.sin(math.pi * hour) ** 2 + rush)
 
     @contextlib.asynccontextmanager
@@ -175,13 +175,13 @@ class Service:
         """Close a pool while somebody waits for it."""
         async with self._pool("jobs", 1) as jobs:
 
-            async def one() -> None:
+            async def one(hold: float) -> None:
                 async with self.borrow(jobs, "job"):
-                    await asyncio.sleep(0.3)
+                    await asyncio.sleep(hold)
 
-            working = [asyncio.create_task(one()) for _ in range(3)]
+            working = [asyncio.create_task(one(0.02)) for _ in range(3)]
             await asyncio.sleep(max(1.0, self._day / 10))
-            working += [asyncio.create_task(one()) for _ in range(3)]
+            working += [asyncio.create_task(one(0.5)) for _ in range(3)]
             await asyncio.sleep(0.1)
         await asyncio.gather(*working, return_exceptions=True)
 

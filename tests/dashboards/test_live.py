@@ -131,26 +131,31 @@ def test_each_of_its_series_has_a_name_of_its_own_when_one_pool_is_chosen(live: 
 
 def panel_now(live: Live, title: str, **chosen: str) -> dict[str, float]:
     """What a panel shows, by legend."""
-    found = [query for path in board_files() for query in queries(read(path)) if query.panel == title]
-    return {series.name(query.legend): series.last for query in found for series in live.ask(query.expr, **chosen)}
+    found = {query.expr: query for path in board_files() for query in queries(read(path)) if query.panel == title}
+    return {
+        series.name(query.legend): series.last for query in found.values() for series in live.ask(query.expr, **chosen)
+    }
 
 
 def test_one_pool_of_one_instance_can_be_chosen(live: Live) -> None:
-    assert panel_now(live, "Connections")["max"] == 2 * (READERS + 1)
+    assert panel_now(live, "Connections", pool="app.db/(read|write)")["max"] == 2 * (READERS + 1)
     assert panel_now(live, "Connections", pool="app.db/read")["max"] == 2 * READERS
     assert panel_now(live, "Connections", pool="app.db/read", instance=OTEL)["max"] == READERS
     assert panel_now(live, "Connections", job="another") == {}
 
 
 def test_used_and_idle_stay_below_max(live: Live) -> None:
-    now = panel_now(live, "Connections")
+    now = panel_now(live, "Connections", pool="app.db/read")
     assert now["used"] + now["idle"] <= now["max"]
 
 
 def test_the_sizing_compares_with_the_size_that_one_instance_has(live: Live) -> None:
-    sizes = panel_now(live, "What pool_size would have been enough?", pool="app.db/read")
-    assert sizes["max"] == READERS
-    assert 0 < sizes["demand"] < sizes["demand at P99"]
+    def sizes() -> dict[str, float]:
+        return panel_now(live, "What pool_size would have been enough?", pool="app.db/read")
+
+    assert sizes()["max"] == READERS
+    # They look back over slightly different times, so not always.
+    until(lambda: 0 < sizes()["demand"] < sizes()["demand at P99"], "holding for longer needs more")
 
 
 def test_a_burst_asks_for_more_than_there_is(live: Live) -> None:
@@ -161,17 +166,21 @@ def test_a_burst_asks_for_more_than_there_is(live: Live) -> None:
 
 
 def test_demand_is_how_many_are_out_on_average(live: Live) -> None:
-    """By Little's law, against what scrapes happened to see, over a day."""
-    span = "[15s])"
-    by_law = live.ask(f"sum(rate(db_client_connection_use_time_seconds_sum{span})")[0].last
-    seen = live.ask(f"sum(avg_over_time(db_client_connection_count{{db_client_connection_state='used'}}{span})")[0].last
-    assert by_law == pytest.approx(seen, abs=max(1.0, seen))
+    """By Little's law, against what scrapes happened to see meanwhile."""
+    used = "sum(avg_over_time(db_client_connection_count{db_client_connection_state='used'}[$__rate_interval]))"
+
+    def agree() -> bool:
+        demand, seen = panel_now(live, "Demand")["demand"], live.ask(used)[0].last
+        return bool(seen / 2 < demand < seen * 2)
+
+    until(agree, "demand is about what is out")
 
 
 def test_the_hottest_instances_come_with_all_their_columns(live: Live) -> None:
     found = [query for query in queries(read(board_files()[0])) if query.panel == "Hottest instances"]
-    rows = [{tuple(sorted(series.labels.items())) for series in live.ask(query.expr)} for query in found]
-    load, *others = rows
+    at = time.time()
+    answered = [live.server.now(expand(query.expr, VARIABLES), at) for query in found]
+    load, *others = [{tuple(sorted(series.labels.items())) for series in answer} for answer in answered]
     assert load
     assert all(other and other <= load for other in others)
 
