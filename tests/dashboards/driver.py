@@ -1,6 +1,6 @@
 """A real program that does to its pools everything that a board can show, scraped like any other.
 
-`python -m tests.dashboards.driver` serves `/metrics`, prints the port, and goes on until it is killed. Its "day" is as
+`python -m tests.dashboards.driver DIRECTORY` serves `/metrics`, prints the port, and goes on until it is killed. Its "day" is as
 long as it is told: traffic swells and ebbs once a day, and each day has the same incidents.
 """
 
@@ -16,7 +16,6 @@ import random
 import shutil
 import sqlite3
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -216,6 +215,7 @@ class Service:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", type=Path, help="where its database is to be")
     parser.add_argument("--through", choices=("prometheus", "opentelemetry"), default="prometheus")
     parser.add_argument("--day", type=float, default=12.0, help="seconds")
     parser.add_argument("--share", type=float, default=1.0)
@@ -226,10 +226,9 @@ def main() -> None:
     registry, tracing = CollectorRegistry(), TracerProvider()
     server, _ = start_http_server(0, "127.0.0.1", registry)
     observer = subscriber(options.through, registry, tracing)
-    with tempfile.TemporaryDirectory() as directory:
-        service = Service(Path(directory), observer, tracing.get_tracer("driver"), options.day, options.share)
-        print(server.server_port, flush=True)
-        asyncio.run(service.live())
+    service = Service(options.directory, observer, tracing.get_tracer("driver"), options.day, options.share)
+    print(server.server_port, flush=True)
+    asyncio.run(service.live())
 
 
 if __name__ == "__main__":

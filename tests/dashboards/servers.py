@@ -38,10 +38,19 @@ def installed() -> bool:
 @contextlib.contextmanager
 def driver(*options: str) -> Iterator[int]:
     """The driver with these options; yields the port of its `/metrics`."""
-    command = [sys.executable, "-m", "tests.dashboards.driver", "--tethered", *options]
     # What its pools log is what the board is about, not news.
     pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
-    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=nowhere, text=True) as process:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.dashboards.driver", directory, "--tethered", *options],
+            cwd=ROOT,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=nowhere,
+            text=True,
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             line = process.stdout.readline()

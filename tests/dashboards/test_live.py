@@ -52,8 +52,8 @@ class Live:
     server: Prometheus
     answers: dict[str, list[Series]] = field(default_factory=dict)
 
-    def ask(self, expr: str, **chosen: str) -> list[Series]:
-        return self.server.now(expand(expr, VARIABLES | chosen), time.time())
+    def ask(self, expr: str, at: float | None = None, **chosen: str) -> list[Series]:
+        return self.server.now(expand(expr, VARIABLES | chosen), at or time.time())
 
     def ask_all(self, exprs: set[str]) -> bool:
         """Ask what had no answer so far; true when all had."""
@@ -179,7 +179,7 @@ def test_demand_is_how_many_are_out_on_average(live: Live) -> None:
 def test_the_hottest_instances_come_with_all_their_columns(live: Live) -> None:
     found = [query for query in queries(read(board_files()[0])) if query.panel == "Hottest instances"]
     at = time.time()
-    answered = [live.server.now(expand(query.expr, VARIABLES), at) for query in found]
+    answered = [live.ask(query.expr, at) for query in found]
     load, *others = [{tuple(sorted(series.labels.items())) for series in answer} for answer in answered]
     assert load
     assert all(other and other <= load for other in others)
