@@ -1,7 +1,7 @@
 """A real program that does to its pools everything that a board can show, scraped like any other.
 
-`python -m tests.dashboards.driver DIRECTORY` serves `/metrics`, prints the port, and goes on until it is killed. Its "day" is as
-long as it is told: traffic swells and ebbs once a day, and each day has the same incidents.
+`python -m tests.dashboards.driver DIRECTORY` serves `/metrics`, prints the port, and goes on until it is killed. Its
+"day" is as long as it is told: traffic swells and ebbs once a day, and each day has the same incidents.
 """
 
 from __future__ import annotations
