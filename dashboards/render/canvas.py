@@ -92,5 +92,6 @@ class Canvas:
     def save(self, path: Path) -> None:
         """Write it as PNG, of shades rounded so that it is a fifth smaller and nobody sees why."""
         self._canvas.draw()
-        shades = np.asarray(self._canvas.buffer_rgba())[:, :, :3] // SHADE * SHADE
-        Image.fromarray(shades).save(path, optimize=True)
+        shades = np.asarray(self._canvas.buffer_rgba(), dtype=np.uint16)[:, :, :3]
+        rounded = np.minimum((shades + SHADE // 2) // SHADE * SHADE, 255).astype(np.uint8)
+        Image.fromarray(rounded).save(path, optimize=True)

@@ -54,7 +54,7 @@ class Canned(Prometheus):
 
 
 def shade(colour: str) -> tuple[int, ...]:
-    return tuple(part // SHADE * SHADE for part in bytes.fromhex(colour[1:]))
+    return tuple(min((part + SHADE // 2) // SHADE * SHADE, 255) for part in bytes.fromhex(colour[1:]))
 
 
 @pytest.mark.parametrize("name", BOARDS)
