@@ -257,8 +257,7 @@ def _createfailures() -> Panel:
         "Failures to connect",
         "Why can no connection be opened?",
         "By exception. OperationalError: the file cannot be opened or is locked; check path, rights, disk and open "
-        "files. Any other comes from the factory. No data: none ever failed. Alert: "
-        "AiosqlitepoolConnectionCreateFailing.",
+        "files. Any other comes from the factory. Alert: AiosqlitepoolConnectionCreateFailing.",
         "cpm",
         over_time(per_minute(CREATE_FAILURES, ERROR), f"{{{{{ERROR}}}}}"),
         bad=1,
