@@ -73,6 +73,14 @@ check: .venv/ready-dev ## lint, types and layers
 coverage: ## the same as test COVERAGE=yes
 	@$(MAKE) --no-print-directory test COVERAGE=yes
 
+.PHONY: boards
+boards: .venv/ready-dev ## make Grafana's boards from their code
+	$(BIN)/python -m dashboards.build
+
+.PHONY: pictures
+pictures: .venv/ready-dev ## plot the boards from a real Prometheus (needs Debian's prometheus; minutes)
+	$(LIMIT) 1200 $(BIN)/python -m tests.dashboards.pictures $(ARGS)
+
 .PHONY: clean
 clean: ## remove everything that was made here
 	rm -rf .venv .demo benchmarks/.cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
