@@ -120,9 +120,7 @@ async def test_metrics_are_served_in_openmetrics_if_asked(http: httpx.AsyncClien
     assert asked.text.endswith("# EOF\n")
 
 
-async def test_the_debug_page_tells_who_holds_a_connection_and_what_for(
-    app: Litestar, http: httpx.AsyncClient
-) -> None:
+async def test_the_debug_page_tells_who_holds_a_connection_and_what_for(app: Litestar, http: httpx.AsyncClient) -> None:
     page = await http.get("/debug/pool", follow_redirects=True)
     assert "<title>Connection pools</title>" in page.text
     async with app.state.pool.connection(label="the test"):
