@@ -142,7 +142,7 @@ class Worker:
                     await (self._give_back(job) if self._stop.is_set() else self._carry_out(job))
                     continue
             except (PoolError, sqlite3.Error):
-                # Somebody else's lock, a full disk: a worker outlives it. A job at hand is due again when its claim ends.
+                # Somebody else's lock, a full disk: a worker outlives it. Its job is due again when the claim ends.
                 log.exception("the database refused; trying again")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), POLL)
