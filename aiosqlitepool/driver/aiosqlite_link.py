@@ -147,13 +147,27 @@ class AiosqliteLink:
             cursor.close()
         open_transaction = self._native.in_transaction
         if open_transaction:
-            self._native.rollback()
+            self._roll_back()
         self._forget_cursors()
         self._in_transaction = self._native.in_transaction
-        if open_transaction and getattr(self._native, "autocommit", None) is not False:
+        if open_transaction and self._autocommit() is not False:
             return "transaction"
         # With autocommit=False (Python 3.12) a transaction is always open, and says nothing.
         return "cursor" if half_read else None
+
+    def _roll_back(self) -> None:
+        """Undo the open transaction; raises if it is open still, for the next borrower must not commit it."""
+        autocommit = self._autocommit()
+        if autocommit is True:  # where rollback() does nothing
+            self._native.execute("ROLLBACK")
+        else:
+            self._native.rollback()
+        if self._native.in_transaction and autocommit is not False:
+            raise sqlite3.OperationalError("a transaction is still open after it was rolled back")
+
+    def _autocommit(self) -> Any:
+        """True or False where sqlite3 leaves, or keeps, transactions to itself (Python 3.12); else anything."""
+        return getattr(self._native, "autocommit", None)
 
     # -- seen from the event loop
 

@@ -147,6 +147,65 @@ async def test_an_uncommitted_write_is_gone_after_the_return(database: Path, rec
     assert notes(database) == []
 
 
+def connect_in_autocommit_mode(path: Path) -> aiosqlite.Connection:
+    """As Python 3.12 does with `autocommit=True`, where commit() and rollback() do nothing; emulated before."""
+    if sys.version_info >= (3, 12):
+        return aiosqlite.connect(path, autocommit=True)
+
+    class Autocommit(sqlite3.Connection):
+        autocommit = True
+
+        def rollback(self) -> None:
+            pass
+
+    return aiosqlite.connect(path, isolation_level=None, factory=Autocommit)
+
+
+async def test_a_transaction_is_undone_in_autocommit_mode_as_well(database: Path, recorder: Recorder) -> None:
+    async with SQLiteConnectionPool(
+        lambda: connect_in_autocommit_mode(database), 1, subscribers=[recorder], idle_timeout=None
+    ) as pool:
+        async with pool.connection() as connection:
+            await connection.execute("BEGIN IMMEDIATE")
+            await insert(connection, "never committed")
+        async with pool.connection() as again:
+            assert again is connection
+            assert not again.in_transaction
+            await again.execute("BEGIN")
+            await again.execute("COMMIT")
+    assert [event.cause for event in recorder.of(RolledBackOnReturn)] == ["transaction"]
+    assert notes(database) == []
+
+
+async def test_a_transaction_that_the_factory_left_open_in_autocommit_mode_is_undone(database: Path) -> None:
+    async def factory() -> aiosqlite.Connection:
+        connection = await connect_in_autocommit_mode(database)
+        await connection.execute("BEGIN IMMEDIATE")
+        return connection
+
+    async with SQLiteConnectionPool(factory) as pool, pool.connection() as connection:
+        assert not connection.in_transaction
+
+
+async def test_a_connection_whose_transaction_outlives_its_rollback_is_closed(
+    database: Path, recorder: Recorder
+) -> None:
+    class NeverRollsBack(sqlite3.Connection):
+        def rollback(self) -> None:
+            pass
+
+    async with SQLiteConnectionPool(
+        lambda: aiosqlite.connect(database, factory=NeverRollsBack), 1, subscribers=[recorder]
+    ) as pool:
+        async with pool.connection() as connection:
+            await insert(connection, "never committed")
+        async with pool.connection() as again:
+            assert again is not connection
+    assert recorder.of(RolledBackOnReturn) == []
+    assert {event.connection: event.reason for event in recorder.of(ConnectionClosed)}[1] == "reset_failed"
+    assert notes(database) == []
+
+
 async def test_an_uncommitted_write_is_gone_after_an_error_in_the_block(database: Path) -> None:
     async with pool_on(database) as pool:
 
