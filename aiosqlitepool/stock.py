@@ -326,11 +326,14 @@ class Stock(Generic[C]):
     async def close_last(self) -> None:
         """Close the connection that was kept back until all others had closed."""
         self._keep_last = False
+        alone = not self._tasks
         if self._last is not None:
             self.drop(self._last, "pool_closed")
             self.slots.give_back(self._last)
             self._last = None
-        await self.rest()
+        # Folding a long WAL into the database takes its time, for which the close has a limit of its own; but SQLite
+        # does that only for the very last, and a driver that hangs in one close would hang in the next.
+        await self.rest(None if alone else _LAST_GRACE)
 
     async def rest(self, timeout: float | None = _LAST_GRACE) -> None:
         """Wait until no task of the stock runs, `timeout` seconds at most."""

@@ -11,7 +11,7 @@ from aiosqlitepool.events import AcquireFailed, ConnectionClosed, PoolClosed, Po
 from aiosqlitepool.testing import Recorder
 
 from .support.pools import immediately, in_turn, pool_of, queued, runs
-from .support.stub import StubDriver, fails, hangs, settle, waits_for
+from .support.stub import StubConnection, StubDriver, fails, hangs, settle, waits_for
 from .support.timeless import about, timeless
 
 # -- open
@@ -362,6 +362,25 @@ async def test_a_driver_that_hangs_in_close_does_not_hold_up_the_close_for_ever(
     assert time() - began == about(3, within=1)
     assert len(recorder.of(ConnectionClosed)) == 2
     assert recorder.names[-1] == "pool_close"
+
+
+@timeless
+@pytest.mark.parametrize("count", [1, 3])
+async def test_closing_ends_when_the_last_connection_has_closed_however_long_that_takes(
+    driver: StubDriver, recorder: Recorder, count: int
+) -> None:
+    closed: list[int] = []
+
+    async def slowly(connection: StubConnection) -> None:
+        await asyncio.sleep(8)
+        closed.append(connection.number)
+
+    driver.scripts["on_close"] = slowly
+    pool = pool_of(driver, count, min_size=count, subscribers=[recorder])
+    await pool.open()
+    await pool.close()
+    assert len(closed) == count
+    assert recorder.names[-1 - count :] == ["close"] * count + ["pool_close"]
 
 
 @timeless
