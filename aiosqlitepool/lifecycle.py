@@ -14,7 +14,16 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .bus import EventBus, log
-from .driver import INTERRUPT_PATIENCE, Connection, Link, link_to, prepare_to_await, see_off
+from .driver import (
+    INTERRUPT_PATIENCE,
+    Connection,
+    Link,
+    is_adopted,
+    link_to,
+    prepare_to_await,
+    running_threads,
+    see_off,
+)
 from .errors import ConnectionBrokenError, PoolUsageError
 from .events import (
     CloseReason,
@@ -162,10 +171,11 @@ class Lifecycle(Generic[C]):
         if not inspect.isawaitable(made):
             raise TypeError(f"connection_factory must return an awaitable, not {made!r} ({type(made).__name__})")
         prepare_to_await(made)
+        before = running_threads()
         try:
             raw = await made
-        except (Exception, asyncio.CancelledError):
-            await see_off(made)
+        except (Exception, asyncio.CancelledError) as error:
+            await see_off(made, error, before)
             raise
         missing = [name for name in ("execute", "rollback", "close") if not callable(getattr(raw, name, None))]
         if missing:
@@ -176,6 +186,8 @@ class Lifecycle(Generic[C]):
             )
         if id(raw) in self.connections or id(raw) in self._adopting:
             raise PoolUsageError(f"connection_factory made {raw!r} again, which is in the pool already")
+        if is_adopted(raw):
+            raise PoolUsageError(f"connection_factory made {raw!r}, which is, or was, in another pool")
         return raw
 
     async def _adopt(self, raw: C) -> Link:

@@ -1,4 +1,4 @@
-"""All that is known about aiosqlite: the only file that touches a driver's insides.
+"""All that is known about a lent aiosqlite connection: with `aiosqlite_worker`, what touches a driver's insides.
 
 Every operation of an aiosqlite connection passes through one method on its way to one worker thread. Watching it there
 tells, without a round trip, whether something is still in flight, whether a transaction or a half-read cursor is
@@ -20,24 +20,19 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 import aiosqlite
-import aiosqlite.core
 
 from ..errors import ConnectionBrokenError, PoolUsageError
 from ..events import RollbackCause
+from .aiosqlite_worker import INTERRUPT_INTERVAL, close_and_stop, liveness
 from .mailbox import Mailbox
 from .protocol import Lessee
 
-__all__ = ["INTERRUPT_PATIENCE", "KNOWS_AIOSQLITE", "AiosqliteLink", "prepare_to_await", "see_off"]
+__all__ = ["KNOWS_SQLITE3", "AiosqliteLink"]
 
 R = TypeVar("R")
 
 # Which lease a task took last, itself or before it was created: a mark of its own, which names the connection.
 _held: ContextVar[tuple[AiosqliteLink] | None] = ContextVar("aiosqlitepool_held", default=None)
-
-# A statement told to stop stops within a millisecond. One that has not by then sits where SQLite cannot hear the
-# interrupt (waiting for another process's lock, or inside a Python function): replacing the connection is cheaper.
-INTERRUPT_INTERVAL: Final = 0.001
-INTERRUPT_PATIENCE: Final = 0.005
 
 
 class AiosqliteLink:
@@ -77,7 +72,7 @@ class AiosqliteLink:
         self._put = raw._tx.put_nowait
         self._mailbox = Mailbox.of(asyncio.get_running_loop())
         self._thread: threading.Thread = raw._thread
-        self._thread_runs = _liveness(raw._thread)
+        self._thread_runs = liveness(raw._thread)
         # Operations handed to the worker and finished by it, ever; the worker is idle when they are equal.
         self._sent = 0
         self._done = 0
@@ -358,22 +353,8 @@ class AiosqliteLink:
         self._stop(None)
 
     def _stop(self, done: asyncio.Future[Any] | None) -> None:
-        raw, native = self._raw, self._native
-        raw._running = False
-        raw._connection = None
-
-        def close_and_stop() -> object:
-            error: BaseException | None = None
-            try:
-                native.close()
-            except BaseException as raised:  # the thread must end all the same
-                error = raised
-            if done is not None:
-                self._mailbox.post(done, None, error)
-            return aiosqlite.core._STOP_RUNNING_SENTINEL
-
-        # Harmless when it stopped already: nobody reads that queue any more.
-        self._put((None, close_and_stop))
+        then = None if done is None else partial(self._mailbox.post, done, None)
+        close_and_stop(self._raw, self._native, then)
 
     def _identify(self) -> tuple[str, int, int] | None:
         cursor = self._native.cursor()
@@ -403,12 +384,6 @@ class AiosqliteLink:
         return await self._post(fn)
 
 
-def _liveness(thread: threading.Thread) -> Callable[[], bool]:
-    """The cheapest way to ask whether a thread still runs: asked with every operation, lest a caller hang on it."""
-    lock = getattr(thread, "_tstate_lock", None)  # until Python 3.12, where is_alive() takes ten times as long
-    return thread.is_alive if lock is None else lock.locked
-
-
 def _holds_statement(cursor: sqlite3.Cursor) -> bool:
     held: Iterable[type | None] = map(type, gc.get_referents(cursor))
     return _STATEMENT in held
@@ -429,31 +404,5 @@ def _find_statement_type() -> type | None:
 
 _STATEMENT: Final = _find_statement_type()
 
-
-def knows_aiosqlite() -> bool:
-    """Whether the installed aiosqlite and sqlite3 have the insides that `AiosqliteLink` relies on."""
-    probe = aiosqlite.connect(":memory:")
-    return (
-        _STATEMENT is not None
-        and hasattr(aiosqlite.core, "_STOP_RUNNING_SENTINEL")
-        and all(hasattr(probe, name) for name in ("_execute", "_tx", "_thread", "_running", "_connection"))
-        and not probe._thread.is_alive()
-    )
-
-
-KNOWS_AIOSQLITE: Final = knows_aiosqlite()
-
-
-def prepare_to_await(made: object) -> None:
-    """Let a worker thread not outlive its program; possible only before the connection is awaited."""
-    if KNOWS_AIOSQLITE and isinstance(made, aiosqlite.Connection) and not made._thread.is_alive():
-        made._thread.daemon = True
-
-
-async def see_off(made: object) -> None:
-    """Wait a moment for the worker thread of a connection that could not be opened, lest it outlive its loop."""
-    if KNOWS_AIOSQLITE and isinstance(made, aiosqlite.Connection):
-        for _ in range(100):
-            if not made._thread.is_alive():
-                break
-            await asyncio.sleep(INTERRUPT_INTERVAL)
+# Whether half-read cursors can be told from others.
+KNOWS_SQLITE3: Final = _STATEMENT is not None

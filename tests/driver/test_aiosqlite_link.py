@@ -15,7 +15,7 @@ import pytest
 
 from aiosqlitepool import ConnectionBrokenError, PoolUsageError, SQLiteConnectionPool
 from aiosqlitepool.driver import KNOWS_AIOSQLITE, AiosqliteLink, link_to
-from aiosqlitepool.driver.aiosqlite_link import knows_aiosqlite
+from aiosqlitepool.driver.aiosqlite_worker import knows_aiosqlite
 from aiosqlitepool.events import ConnectionClosed, HealthCheckFailed, RolledBackOnReturn
 from aiosqlitepool.testing import Recorder
 
