@@ -103,17 +103,20 @@ class AiosqliteLink:
             except BaseException as raised:
                 error = raised
             self._running = None
-            self._note_cursors(future, result, error)
             try:
+                self._note_cursors(future, result, error)
                 self._in_transaction = self._native.in_transaction
             except sqlite3.ProgrammingError:  # the lease closed its connection itself
                 self._in_transaction = False
+            except BaseException as raised:  # the user's code, asked in passing: the caller must not wait for ever
+                result, error, self._in_transaction = None, raised, True
         self._done += 1
         self._mailbox.post(future, result, error)
         error = None  # its traceback holds this frame: a cycle would keep half-read cursors until it is collected
 
     def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-        if isinstance(result, sqlite3.Cursor):
+        # Not isinstance(), which asks the value's own __class__: code of the user's, which may raise.
+        if issubclass(type(result), sqlite3.Cursor):
             known = result is self._cursor or weakref.ref(result) in self._older_cursors
             if not known:
                 self._track(result)
@@ -124,7 +127,7 @@ class AiosqliteLink:
         trace = error.__traceback__ if error is not None else None
         while trace is not None:  # whoever keeps the error keeps the cursors of the frames it passed
             for value in trace.tb_frame.f_locals.values():
-                if isinstance(value, sqlite3.Cursor):
+                if issubclass(type(value), sqlite3.Cursor):
                     self._track(value)
             trace = trace.tb_next
 
@@ -326,7 +329,7 @@ class AiosqliteLink:
     async def _interrupt_in_flight(self, done: asyncio.Future[Any]) -> None:
         """Interrupt again and again: between two statements of one job an interrupt goes unheard."""
         pause = INTERRUPT_INTERVAL
-        while self._sent != self._done:
+        while self._sent != self._done and not done.done():
             if self._running is not None:
                 self._interrupt()
             await asyncio.wait({done}, timeout=pause)

@@ -836,6 +836,50 @@ async def test_errors_of_statements_pass_through_as_they_are(database: Path) -> 
             await connection.execute("INSERT INTO note (id) VALUES (1), (1)")
 
 
+async def test_an_error_passes_through_although_a_variable_on_its_way_cannot_be_asked_for_its_class(
+    database: Path,
+) -> None:
+    class Proxy:
+        @property
+        def __class__(self) -> type:  # as a lazy proxy of a web framework does outside of a request
+            raise RuntimeError("there is no request")
+
+    def row_factory(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Any:
+        user = Proxy()
+        raise KeyError("no such column", id(user))
+
+    async with pool_on(database) as pool:
+        async with pool.connection() as connection:
+            connection.row_factory = row_factory
+            with pytest.raises(KeyError, match="no such column"):
+                await asyncio.wait_for(connection.execute_fetchall("SELECT 1"), PATIENCE)
+            connection.row_factory = None
+        assert pool.stats().idle == 1
+
+
+async def test_an_error_of_the_users_that_nobody_expects_reaches_the_caller_and_the_next_one_can_work(
+    database: Path,
+) -> None:
+    class Treacherous(sqlite3.Connection):
+        asked = 0
+
+        @property
+        def in_transaction(self) -> bool:
+            self.asked += 1
+            if self.asked == 4:  # the first three are the pool's own, as it gets to know the connection
+                raise ZeroDivisionError
+            return super().in_transaction
+
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database, factory=Treacherous), 1) as pool:
+        async with pool.connection() as connection:
+            with pytest.raises(ZeroDivisionError):
+                for _ in range(4):
+                    await asyncio.wait_for(connection.execute_fetchall("SELECT 1"), PATIENCE)
+        async with pool.connection() as again:
+            assert again is connection
+            assert await texts(again) == []
+
+
 async def test_the_rest_of_aiosqlite_works_in_a_lease(database: Path) -> None:
     async with pool_on(database) as pool, pool.connection() as connection:
         await connection.executemany("INSERT INTO note (text) VALUES (?)", [("a",), ("b",)])
