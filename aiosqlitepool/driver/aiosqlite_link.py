@@ -31,6 +31,8 @@ __all__ = ["KNOWS_SQLITE3", "AiosqliteLink"]
 
 R = TypeVar("R")
 
+_running_loop = asyncio.get_running_loop
+
 # Which lease a task took last, itself or before it was created: a mark of its own, which names the connection.
 _held: ContextVar[tuple[AiosqliteLink] | None] = ContextVar("aiosqlitepool_held", default=None)
 
@@ -50,6 +52,7 @@ class AiosqliteLink:
         "_file",
         "_in_transaction",
         "_inherited",
+        "_loop",
         "_mailbox",
         "_mark",
         "_native",
@@ -70,7 +73,8 @@ class AiosqliteLink:
         self._raw = raw
         self._native: sqlite3.Connection = native
         self._put = raw._tx.put_nowait
-        self._mailbox = Mailbox.of(asyncio.get_running_loop())
+        self._loop = _running_loop()
+        self._mailbox = Mailbox.of(self._loop)
         self._thread: threading.Thread = raw._thread
         self._thread_runs = liveness(raw._thread)
         # Operations handed to the worker and finished by it, ever; the worker is idle when they are equal.
@@ -186,15 +190,18 @@ class AiosqliteLink:
             and weakref.ref(owner) not in self._older_cursors
         ):
             return self._stale_cursor(fn)
-        lease, held = self.lease, _held.get()
+        lease, held, loop = self.lease, _held.get(), _running_loop()
         if (
             lease is None
+            or loop is not self._loop
             or (held is not self._mark and held is not None)
             or not self._thread_runs()
             or self._raw._connection is None
         ):
+            if loop is not self._loop:  # the result would come to the other one, and this one wait for ever
+                raise PoolUsageError("this connection was lent in another event loop; acquire one in this loop")
             lease = self._lease_unless_misused()
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[R] = loop.create_future()
         self._sent += 1
         self._put((None, partial(self._run, future, lease, fn, args, kwargs)))
         try:

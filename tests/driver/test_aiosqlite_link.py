@@ -665,6 +665,16 @@ async def test_a_holder_may_let_other_tasks_use_its_connection(database: Path) -
     assert notes(database) == ["note"] * 6
 
 
+async def test_a_connection_used_in_another_event_loop_is_an_error_and_no_hang(database: Path) -> None:
+    async def use() -> None:
+        with pytest.raises(PoolUsageError, match="another event loop"):
+            await asyncio.wait_for(connection.execute("SELECT 1"), PATIENCE)
+
+    async with pool_on(database) as pool, pool.connection() as connection:
+        await asyncio.to_thread(asyncio.run, use())
+        assert await texts(connection) == []
+
+
 # -- dead connections
 
 
