@@ -152,7 +152,11 @@ class SQLiteConnectionPool(Generic[C]):
         return await self.connection(label=label).__aenter__()
 
     async def release(self, connection: C) -> None:
-        """Give back what `acquire()` returned; raises `PoolUsageError` for anything that is not lent."""
+        """Give back what `acquire()` returned, for oneself or for the task that did.
+
+        Raises `PoolUsageError` for anything that is not lent, and if this task gave it back before and the pool has
+        lent it to another task since; of a driver that the pool does not know, that cannot be told.
+        """
         pooled = self._stock.lifecycle.connections.get(id(connection))
         lease = None if pooled is None else pooled.lease
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:
@@ -160,7 +164,8 @@ class SQLiteConnectionPool(Generic[C]):
         # A pool that closes takes connections from under their holders, who are not to blame for it.
         if lease is None and self._state is not PoolState.CLOSING and self._state is not PoolState.CLOSED:
             raise PoolUsageError(f"{connection!r} is not lent by pool {self.name!r}: released twice, or not its own")
-        if lease is not None:
+        if pooled is not None and lease is not None:
+            pooled.link.challenge()
             await lease.__aexit__(None, None, None)
 
     # -- the pool's own life

@@ -5,7 +5,7 @@ If the installed aiosqlite does not look as expected, its connections get the pl
 
 import aiosqlite
 
-from .aiosqlite_link import KNOWS_SQLITE3, AiosqliteLink
+from .aiosqlite_link import AiosqliteLink
 from .aiosqlite_worker import (
     INTERRUPT_PATIENCE,
     KNOWS_AIOSQLITE,
@@ -14,6 +14,7 @@ from .aiosqlite_worker import (
     running_threads,
     see_off,
 )
+from .cursors import KNOWS_SQLITE3
 from .plain import PlainLink
 from .protocol import Connection, Link
 

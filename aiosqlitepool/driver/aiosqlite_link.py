@@ -9,32 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterable
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import aiosqlite
 
 from ..errors import ConnectionBrokenError, PoolUsageError
 from ..events import RollbackCause
 from .aiosqlite_worker import INTERRUPT_INTERVAL, close_and_stop, liveness
+from .cursors import LeaseCursors
 from .mailbox import Mailbox
 from .protocol import Lessee
+from .tenancy import Tenancy, marks_here
 
-__all__ = ["KNOWS_SQLITE3", "AiosqliteLink"]
+__all__ = ["AiosqliteLink"]
 
 R = TypeVar("R")
 
 _running_loop = asyncio.get_running_loop
-
-# Which lease a task took last, itself or before it was created: a mark of its own, which names the connection.
-_held: ContextVar[tuple[AiosqliteLink] | None] = ContextVar("aiosqlitepool_held", default=None)
 
 
 class AiosqliteLink:
@@ -47,20 +44,18 @@ class AiosqliteLink:
 
     __slots__ = (
         "__weakref__",
-        "_cursor",
+        "_cursors",
         "_done",
         "_file",
         "_in_transaction",
-        "_inherited",
         "_loop",
         "_mailbox",
-        "_mark",
         "_native",
-        "_older_cursors",
         "_put",
         "_raw",
         "_running",
         "_sent",
+        "_tenancy",
         "_thread",
         "_thread_runs",
         "lease",
@@ -83,13 +78,9 @@ class AiosqliteLink:
         # What the worker runs now; a future is an operation's identity.
         self._running: asyncio.Future[Any] | None = None
         self._in_transaction = False
-        # The lease's cursors. Only the newest is held, which the worker thread does anyway until its next job.
-        self._cursor: sqlite3.Cursor | None = None
-        self._older_cursors: set[weakref.ref[sqlite3.Cursor]] = set()
+        self._cursors = LeaseCursors()
         self._file: tuple[str, int, int] | None = None
-        # The mark of the lease, and the one that stood in the context where it began.
-        self._mark: tuple[AiosqliteLink] | None = None
-        self._inherited: tuple[AiosqliteLink] | None = None
+        self._tenancy = Tenancy(self._loop)
         self.lease: Lessee | None = None
 
     # -- in the worker thread
@@ -119,38 +110,19 @@ class AiosqliteLink:
         error = None  # its traceback holds this frame: a cycle would keep half-read cursors until it is collected
 
     def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-        # Not isinstance(), which asks the value's own __class__: code of the user's, which may raise.
-        if issubclass(type(result), sqlite3.Cursor):
-            known = result is self._cursor or weakref.ref(result) in self._older_cursors
-            if not known:
-                self._track(result)
-            if future.cancelled():
-                # Left half-read, it would pass an interrupt on to the next statement. An interrupt is sent only after
-                # the cancellation and only to what runs, so that this look, after it stopped running, misses none.
-                result.execute("") if known else result.close()
-        trace = error.__traceback__ if error is not None else None
-        while trace is not None:  # whoever keeps the error keeps the cursors of the frames it passed
-            for value in trace.tb_frame.f_locals.values():
-                if issubclass(type(value), sqlite3.Cursor):
-                    self._track(value)
-            trace = trace.tb_next
-
-    def _track(self, cursor: sqlite3.Cursor) -> None:
-        older = self._older_cursors
-        if self._cursor is not None and self._cursor is not cursor:
-            older.add(weakref.ref(self._cursor))
-        self._cursor = cursor
-        if len(older) > 256:
-            self._older_cursors = {ref for ref in older if ref() is not None}
+        is_new = self._cursors.note(result)
+        if future.cancelled() and issubclass(type(result), sqlite3.Cursor):
+            # Left half-read, it would pass an interrupt on to the next statement. An interrupt is sent only after
+            # the cancellation and only to what runs, so that this look, after it stopped running, misses none.
+            result.close() if is_new else result.execute("")
+        if error is not None:
+            self._cursors.note_frames(error)
 
     def _clean_up(self) -> RollbackCause | None:
-        half_read = self._half_read()
-        for cursor in half_read:
-            cursor.close()
+        half_read = self._cursors.close()
         open_transaction = self._native.in_transaction
         if open_transaction:
             self._roll_back()
-        self._forget_cursors()
         self._in_transaction = self._native.in_transaction
         if open_transaction and self._autocommit() is not False:
             return "transaction"
@@ -178,23 +150,24 @@ class AiosqliteLink:
         await self._in_worker(self._clean_up)
         self._file = await self._in_worker(self._identify)
         # On the instance, not on the class: connections outside the pool stay as they are.
-        self._raw._execute = self._execute  # type: ignore[method-assign]
-        self._raw.close = self._close_by_user  # type: ignore[method-assign]
+        raw: Any = self._raw
+        raw._execute, raw.close = self._execute, self._close_by_user
+        raw.interrupt, raw.stop = self._interrupt_by_user, self._stop_by_user
 
     async def _execute(self, fn: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         """Stands in for `aiosqlite.Connection._execute`."""
         owner = getattr(fn, "__self__", None)
         if (
             isinstance(owner, sqlite3.Cursor)
-            and owner is not self._cursor
-            and weakref.ref(owner) not in self._older_cursors
+            and owner is not self._cursors.newest
+            and weakref.ref(owner) not in self._cursors.older
         ):
             return self._stale_cursor(fn)
-        lease, held, loop = self.lease, _held.get(), _running_loop()
+        lease, marks, loop = self.lease, marks_here(), _running_loop()
         if (
             lease is None
             or loop is not self._loop
-            or (held is not self._mark and held is not None)
+            or (marks and marks[0] is not self._tenancy.mark)
             or not self._thread_runs()
             or self._raw._connection is None
         ):
@@ -217,23 +190,31 @@ class AiosqliteLink:
             raise ConnectionBrokenError("the connection's worker thread is dead")
         if self.lease is None:
             raise PoolUsageError("this connection went back to the pool; acquire one to go on")
-        # Only positive evidence counts, for a holder may let any task use its connection: this task, or the one that
-        # created it, had this very connection and gave it back.
-        held = _held.get()
-        if held is not None and held is not self._mark and held[0] is self and not self._lent_on_behalf_of(held):
-            raise PoolUsageError("this task's connection went back to the pool, which has lent it to another task")
+        self._tenancy.challenge()
         return self.lease
 
-    def _lent_on_behalf_of(self, held: tuple[AiosqliteLink]) -> bool:
-        """Whether a task created for nothing but the acquiring, as by `wait_for(pool.acquire(), 1)`, took the lease."""
-        task = None if self.lease is None else self.lease.task
-        return held is self._inherited and task is not None and task.done()
+    def challenge(self) -> None:
+        """Raise if the running task's hold on it has demonstrably ended."""
+        self._tenancy.challenge()
 
     async def _close_by_user(self) -> None:
         """Stands in for `aiosqlite.Connection.close`, which would gut the connection even when it is refused."""
+        self._refuse_former_holders()
+        await type(self._raw).close(self._raw)
+
+    async def _interrupt_by_user(self) -> None:
+        """Stands in for `aiosqlite.Connection.interrupt`."""
+        self._refuse_former_holders()
+        await type(self._raw).interrupt(self._raw)
+
+    def _stop_by_user(self) -> asyncio.Future[Any] | None:
+        """Stands in for `aiosqlite.Connection.stop`."""
+        self._refuse_former_holders()
+        return type(self._raw).stop(self._raw)
+
+    def _refuse_former_holders(self) -> None:
         if self._raw._running and self._raw._connection is not None:
             self._lease_unless_misused()
-        await type(self._raw).close(self._raw)
 
     def _stale_cursor(self, fn: Callable[..., R]) -> R:
         if fn.__name__ == "close":  # it was closed with its lease
@@ -249,25 +230,14 @@ class AiosqliteLink:
         """
         row_by_row = getattr(fn, "__name__", "") in ("fetchone", "fetchmany")
         alone = self._sent == self._done + 1 and not self._in_transaction
-        own = getattr(fn, "__self__", None)
-        if alone and not row_by_row and self._running is future and all(each is own for each in self._half_read()):
-            self._interrupt()
+        if alone and not row_by_row and self._running is future:
+            own = getattr(fn, "__self__", None)
+            if all(each is own for each in self._cursors.half_read()):
+                self._interrupt()
 
     def _interrupt(self) -> None:
         with contextlib.suppress(sqlite3.ProgrammingError):  # closed a moment ago by its borrower
             self._native.interrupt()
-
-    def _half_read(self) -> list[sqlite3.Cursor]:
-        """The cursors of this lease that still hold a statement; CPython lets go of it at the last row."""
-        cursors = [cursor for ref in tuple(self._older_cursors) if (cursor := ref()) is not None]
-        if self._cursor is not None:
-            cursors.append(self._cursor)
-        return [cursor for cursor in cursors if _holds_statement(cursor)]
-
-    def _forget_cursors(self) -> None:
-        self._cursor = None
-        if self._older_cursors:
-            self._older_cursors = set()
 
     def alive(self) -> bool:
         """Whether it is open and its worker runs."""
@@ -297,25 +267,17 @@ class AiosqliteLink:
         if not self._raw._running or not self._thread_runs():
             return False
         self.lease = lease
-        self._inherited = _held.get()
-        self._mark = mark = (self,)
-        _held.set(mark)
+        self._tenancy.begin(lease.task)
         return True
 
     def settle(self) -> Awaitable[None] | bool:
         """Let nothing more through; with nothing in flight, open or half-read, that is all."""
-        self.lease = self._mark = self._inherited = None
+        self.lease = None
+        self._tenancy.end()
         if self._sent != self._done or self._in_transaction or not self._raw._running:
             return False
-        if self._cursor is not None:
-            if self._older_cursors:
-                if self._half_read():
-                    return False
-                self._older_cursors = set()
-            elif _holds_statement(self._cursor):
-                return False
-            self._cursor = None
-        return True
+        cursors = self._cursors
+        return (cursors.newest is None and not cursors.older) or cursors.forget_if_at_rest()
 
     async def reset(self, patience: float) -> RollbackCause | None:
         """Clean up in one job, behind all that was queued before; what runs is interrupted until it stops."""
@@ -392,27 +354,3 @@ class AiosqliteLink:
 
     async def _in_worker(self, fn: Callable[[], R]) -> R:
         return await self._post(fn)
-
-
-def _holds_statement(cursor: sqlite3.Cursor) -> bool:
-    held: Iterable[type | None] = map(type, gc.get_referents(cursor))
-    return _STATEMENT in held
-
-
-def _find_statement_type() -> type | None:
-    """The type of sqlite3's prepared statements, found on a half-read cursor; it has no public name."""
-    connection = sqlite3.connect(":memory:")
-    try:
-        cursor = connection.execute("SELECT 1 UNION ALL SELECT 2")
-        held = {type(each) for each in gc.get_referents(cursor) if type(each).__name__ == "Statement"}
-        cursor.fetchall()
-        held -= set(map(type, gc.get_referents(cursor)))
-        return held.pop() if held else None
-    finally:
-        connection.close()
-
-
-_STATEMENT: Final = _find_statement_type()
-
-# Whether half-read cursors can be told from others.
-KNOWS_SQLITE3: Final = _STATEMENT is not None
