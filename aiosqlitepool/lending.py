@@ -6,6 +6,7 @@ Runs in the event loop only. An idle connection is lent, and a clean one taken b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,7 +14,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from .bus import EventBus
-from .diagnosis import explain_full, explain_timeout
+from .diagnosis import closed_while_waiting, explain_full, explain_timeout
 from .driver import Connection
 from .errors import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError, PoolUsageError
 from .events import (
@@ -33,9 +34,10 @@ from .events import (
 from .housekeeping import Timer
 from .lease import Lease
 from .lifecycle import PooledConnection
+from .preparation import PooledSlot
 from .settings import PoolSettings
 from .stats import Holder, Holders, PoolStats
-from .stock import PooledSlot, Stock
+from .stock import Stock
 
 __all__ = ["Lending"]
 
@@ -105,7 +107,7 @@ class Lending(Generic[C]):
         # half the price of asking for the running loop.
         task = _current_task(self._loop) if _this_thread() == self._thread else None
         if task is None:
-            self._enter()
+            self._enter_or_tell(lease.label)
         slot = self._slots.take_idle()
         if slot is None:
             return None
@@ -125,6 +127,13 @@ class Lending(Generic[C]):
         if AcquiredAtOnce in bus.handlers:
             bus.emit(AcquiredAtOnce(self._name, pooled.number, "idle", 0.0, label=lease.label))
         return pooled.raw
+
+    def _enter_or_tell(self, label: str | None) -> None:
+        try:
+            self._enter()
+        except PoolClosedError as error:
+            self._tell_failure(_Attempt(self._clock(), label), error)
+            raise
 
     def _begin(self, lease: Lease[C], pooled: PooledConnection[C], now: float, task: asyncio.Task[Any] | None) -> bool:
         """Tie the lease to the connection; False if that turns out to be dead."""
@@ -185,7 +194,7 @@ class Lending(Generic[C]):
     def _failure(error: BaseException) -> tuple[Any, dict[str, Any]]:
         if isinstance(error, PoolConnectionAcquireTimeoutError):
             return AcquireTimedOut, {"holders": error.holders}
-        if isinstance(error, asyncio.CancelledError):
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
             return AcquireCancelled, {}
         if isinstance(error, PoolFullError):
             return AcquireRejected, {}
@@ -211,8 +220,10 @@ class Lending(Generic[C]):
         began = self._clock()
         if self._stock.closing:
             self._stock.put_back(slot, began)
-            raise PoolClosedError(f"pool {self._name!r} closed while its caller waited")
-        claim, task = self._stock.prepare(slot)
+            raise closed_while_waiting(self._name)
+        preparation = self._stock.prepare(slot)
+        claim = preparation.claim
+        assert claim is not None
         limit = self._settings.acquisition_timeout
         remaining = None if limit is None else max(0.0, attempt.began + limit - began)
         if limit == 0:  # never queues; but opening takes the time it takes
@@ -225,9 +236,8 @@ class Lending(Generic[C]):
         finally:
             if deadline is not None:
                 deadline.cancel()
-            if not task.done():
-                # What hangs without anybody waiting for it must not keep its slot for ever.
-                self._stock.give_up_later(task)
+            # What hangs without anybody waiting for it must not keep its slot for ever.
+            preparation.give_up_later(self._settings.operation_timeout)
         self._note_preparation(attempt, slot, began)
 
     def _note_preparation(self, attempt: _Attempt, slot: PooledSlot[C], began: float) -> None:
@@ -254,11 +264,13 @@ class Lending(Generic[C]):
         """
         try:
             return await future
-        except asyncio.CancelledError:
-            if future.cancelled():
-                self._slots.leave(future)
-            elif future.exception() is None and (slot := future.result()) is not None:
-                self._stock.put_back(slot, self._clock())
+        except (asyncio.CancelledError, GeneratorExit):
+            # GeneratorExit: the coroutine itself was closed, and the future knows nothing of it yet.
+            with contextlib.suppress(RuntimeError):  # the loop has closed, and nobody is left to be told
+                if future.cancel() or future.cancelled():
+                    self._slots.leave(future)
+                elif future.exception() is None and (slot := future.result()) is not None:
+                    self._stock.put_back(slot, self._clock())
             raise
 
     def _timed_out(self, attempt: _Attempt) -> PoolConnectionAcquireTimeoutError:
@@ -287,17 +299,7 @@ class Lending(Generic[C]):
         pooled.lease = None
         if outcome is True:
             self._stock.put_back(pooled.slot, now)
-        if ConnectionReleased in self._bus.handlers:
-            self._bus.emit(
-                ConnectionReleased(
-                    self._name,
-                    pooled.number,
-                    now - lease.since,
-                    lease.label,
-                    outcome is not True,
-                    lease.context,
-                )
-            )
+        self._tell_released(lease, pooled.number, now, needs_reset=outcome is not True)
         if late is not None and LeakReturned in self._bus.handlers:
             self._bus.emit(LeakReturned(self._name, late, now - lease.since))
         if outcome is True:
@@ -305,6 +307,13 @@ class Lending(Generic[C]):
         if outcome is False:
             return self._reset(pooled, lease.label)
         return self._finish(pooled, lease.label, outcome)
+
+    def _tell_released(self, lease: Lease[C], connection: int, now: float, *, needs_reset: bool) -> None:
+        if ConnectionReleased in self._bus.handlers:
+            use_time = now - lease.since
+            self._bus.emit(
+                ConnectionReleased(self._name, connection, use_time, lease.label, needs_reset, lease.context)
+            )
 
     async def _reset(self, pooled: PooledConnection[C], label: str | None) -> None:
         """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection not lost."""
@@ -320,7 +329,10 @@ class Lending(Generic[C]):
             reason = await self._stock.lifecycle.finish(pooled, rest)
         except asyncio.CancelledError:
             self._start_reset(pooled, label)
-            raise
+            task = _current_task()
+            if task is None or task.cancelling():  # else it is the driver's own, of something that it had waited for
+                raise
+            return
         except BaseException:  # Ctrl-C, or a loop that is gone: no time for a second attempt
             self._abandon(pooled)
             raise
@@ -389,12 +401,24 @@ class Lending(Generic[C]):
 
     def abandon(self) -> tuple[Holder, ...]:
         """Close every connection that is still out, under its holder; returns who they were."""
-        holders, now = self.holders(), self._clock()
-        for pooled, _ in self._leased():
+        holders, leased, now = self.holders(), self._leased(), self._clock()
+        for pooled, _ in leased:
             pooled.lease = None
             self._stock.drop(pooled.slot, "pool_closed")
             self._stock.put_back(pooled.slot, now)
+        self._tell_abandoned(leased, now)
         return holders
+
+    def abandon_all(self) -> tuple[Holder, ...]:
+        """Let every connection close by itself, without a running loop; returns who held one."""
+        holders, leased, now = self.holders(), self._leased(), self._clock()
+        self._stock.abandon()
+        self._tell_abandoned(leased, now)
+        return holders
+
+    def _tell_abandoned(self, leased: list[tuple[PooledConnection[C], Lease[C]]], now: float) -> None:
+        for pooled, lease in leased:
+            self._tell_released(lease, pooled.number, now, needs_reset=True)
 
 
 def _as_they_were(

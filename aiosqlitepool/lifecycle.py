@@ -144,16 +144,22 @@ class Lifecycle(Generic[C]):
         try:
             raw = await self._connect()
             link = await self._adopt(raw)
-        except (Exception, asyncio.CancelledError) as error:
-            now = self._clock()
-            self.last_failure = (ErrorInfo.of(error), now)
-            raise OpenFailed(error, now - began) from error
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):  # they end more than this opening
+            raise
+        except BaseException as error:
+            raise self.failed_to_open(error, began) from error
         self._opened += 1
         self.last_failure = None
         now = self._clock()
         pooled = PooledConnection(slot, self._opened, raw, link, began=began, now=now, settings=self._settings)
         self.connections[id(raw)] = pooled
         return pooled
+
+    def failed_to_open(self, error: BaseException, began: float) -> OpenFailed:
+        """Note a failure to open."""
+        now = self._clock()
+        self.last_failure = (ErrorInfo.of(error), now)
+        return OpenFailed(error, now - began)
 
     def tell_create_failed(self, failure: OpenFailed) -> None:
         """Tell that a connection could not be opened, once its slot is free for the next attempt."""
@@ -174,7 +180,7 @@ class Lifecycle(Generic[C]):
         before = running_threads()
         try:
             raw = await made
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:
             await see_off(made, error, before)
             raise
         missing = [name for name in ("execute", "rollback", "close") if not callable(getattr(raw, name, None))]
@@ -276,6 +282,13 @@ class Lifecycle(Generic[C]):
             with contextlib.suppress(RuntimeError):  # the loop is gone
                 closing.cancel()
             self._condemned -= 1
+
+    async def discard(self, pooled: PooledConnection[C]) -> None:
+        """Close a connection that came too late to be told of."""
+        try:
+            await self.close(pooled)
+        finally:
+            self.connections.pop(id(pooled.raw), None)
 
     def left(self, pooled: PooledConnection[C], reason: CloseReason) -> None:
         """Forget a connection that has closed, or that can only be left to close by itself, and tell of it."""

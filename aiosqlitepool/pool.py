@@ -193,9 +193,7 @@ class SQLiteConnectionPool(Generic[C]):
         if self._state is PoolState.CLOSED or self._state is PoolState.FORKED:
             return
         if self._loop is None or self._loop.is_closed():
-            held = len(self.holders())
-            self._stock.abandon()
-            self._end(held)
+            self._end(len(self._lending.abandon_all()))
             return
         if loop is not self._loop:
             raise PoolUsageError(f"pool {self.name!r} must be closed in the event loop that it was opened in")
@@ -252,7 +250,7 @@ class SQLiteConnectionPool(Generic[C]):
         self._state = PoolState.CLOSING
         self._lending.stop()
         self._timer.stop()
-        self._stock.close_idle(PoolClosedError(f"pool {self.name!r} closed while its caller waited"))
+        self._stock.close_idle()
 
     async def _close(self, timeout: float | None) -> None:
         abandoned: tuple[Holder, ...] = ()
@@ -286,8 +284,7 @@ class SQLiteConnectionPool(Generic[C]):
     def abandon_at_exit(self) -> None:
         """Leave the connections to close by themselves, and say so (called when the program ends)."""
         if self._state is PoolState.OPEN or self._state is PoolState.CLOSING:
-            left, holders = f"{self!r} was never closed", self.holders()
-            self._stock.abandon()
+            left, holders = f"{self!r} was never closed", self._lending.abandon_all()
             self._end(len(holders))
             self._complain(f"{left}{': ' if holders else ''}{'; '.join(map(str, holders))}")
 

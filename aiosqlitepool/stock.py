@@ -15,18 +15,18 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from .bus import EventBus
+from .diagnosis import closed_while_waiting
 from .driver import Connection
-from .errors import PoolError
 from .events import CloseReason, IdleReplaced
 from .housekeeping import Timer
 from .lifecycle import Lifecycle, OpenFailed, PooledConnection
+from .preparation import PooledSlot, Preparation
 from .settings import PoolSettings
-from .slots import Slot, Slots
+from .slots import Slots
 
-__all__ = ["PooledSlot", "Stock"]
+__all__ = ["Stock"]
 
 C = TypeVar("C", bound=Connection)
-PooledSlot = Slot[PooledConnection[C]]
 
 # Seconds between attempts to refill a pool whose factory fails: doubled from the first up to the last.
 _REFILL_PAUSE, _LONGEST_REFILL_PAUSE = 1.0, 30.0
@@ -57,10 +57,7 @@ class Stock(Generic[C]):
         self._clock = clock
         self._timer = timer
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._preparing: set[asyncio.Task[None]] = set()
-        self._filling: set[asyncio.Task[None]] = set()
-        # Those who wait for a slot of theirs to be prepared; closing must be able to tell them.
-        self._claims: set[asyncio.Future[Any]] = set()
+        self._preparing: set[Preparation[C]] = set()
         self._all_back = asyncio.Event()
         # While the pool closes: the slot whose connection is to close after all others.
         self._last: PooledSlot[C] | None = None
@@ -144,60 +141,38 @@ class Stock(Generic[C]):
 
     # -- preparing
 
-    def prepare(self, slot: PooledSlot[C]) -> tuple[asyncio.Future[PooledSlot[C] | None], asyncio.Task[None]]:
-        """Make a taken slot lendable: check what it holds, or open. The slot now belongs to the task.
+    def prepare(self, slot: PooledSlot[C], *, claimed: bool = True) -> Preparation[C]:
+        """Make a taken slot lendable: check what it holds, or open. The slot now belongs to the preparation."""
+        preparation = Preparation(self, slot, claimed=claimed, pool=str(self._settings.name), clock=self._clock)
+        self._preparing.add(preparation)
+        preparation.ended.add_done_callback(lambda _: self._preparing.discard(preparation))
+        return preparation
 
-        The future gets the slot, or the driver's exception; if it is done by then, the slot goes to the next.
-        """
-        claim: asyncio.Future[PooledSlot[C] | None] = asyncio.get_running_loop().create_future()
-        self._claims.add(claim)
-        claim.add_done_callback(self._claims.discard)
-        task = self.spawn(self._prepare(slot), name="prepare", then=partial(self._prepared, slot, claim))
-        self._preparing.add(task)
-        task.add_done_callback(self._preparing.discard)
-        return claim, task
-
-    async def _prepare(self, slot: PooledSlot[C]) -> None:
-        if slot.connection is not None and await self._still_good(slot, slot.connection):
-            return
-        slot.connection = await self.lifecycle.open(slot)
-        self._timer.wake(slot.connection.expires_at)
-        self.lifecycle.tell_created(slot.connection)
-
-    async def _still_good(self, slot: PooledSlot[C], pooled: PooledConnection[C]) -> bool:
+    def why_not_idle(self, pooled: PooledConnection[C]) -> CloseReason | None:
+        """Why a connection that stood idle has to go, if it does."""
         now = self._clock()
-        if now >= pooled.expires_at:
-            self.drop(slot, "lifetime")
-        elif now - pooled.idle_since >= self._idle_timeout:
-            self.drop(slot, "idle")
-            self._tell_idle_replaced(pooled, now)
-        elif (error := await self.lifecycle.check(pooled)) is not None:
-            self.drop(slot, "unhealthy")
-            self.lifecycle.tell_unhealthy(pooled, now - pooled.idle_since, error)
-        else:
-            return True
-        return False
+        if now - pooled.idle_since >= self._idle_timeout:
+            return "idle"
+        return "lifetime" if now >= pooled.expires_at else None
 
-    def _prepared(
-        self, slot: PooledSlot[C], claim: asyncio.Future[PooledSlot[C] | None] | None, task: asyncio.Task[None]
-    ) -> None:
-        failure = None if task.cancelled() else task.exception()
-        error = failure.error if isinstance(failure, OpenFailed) else failure
-        if task.cancelled() or isinstance(error, asyncio.CancelledError):
-            error = PoolError(f"pool {self._settings.name!r}: opening the connection took too long or was cancelled")
-        if error is not None and slot.connection is not None:
-            self.drop(slot, "broken")  # cancelled in the middle of a check: nobody knows what it would answer
-        wanted = claim is not None and not claim.done()
-        if error is None and wanted and claim is not None:
-            claim.set_result(slot)
-            return
-        self.put_back(slot, self._clock())
-        if isinstance(failure, OpenFailed):
+    def tell_replaced(self, pooled: PooledConnection[C], reason: CloseReason) -> None:
+        """Tell that it went."""
+        if reason == "idle" and IdleReplaced in self._bus.handlers:
+            idle_time = self._clock() - pooled.idle_since
+            self._bus.emit(IdleReplaced(str(self._settings.name), pooled.number, idle_time))
+
+    def filled_slot(self, slot: PooledSlot[C]) -> None:
+        """A slot has a new connection."""
+        if slot.connection is not None:
+            self._timer.wake(slot.connection.expires_at)
+
+    def prepared(self, preparation: Preparation[C], failure: OpenFailed | None) -> None:
+        """A preparation that nobody waits for any more, or that failed, gives its slot back."""
+        self.put_back(preparation.slot, self._clock())
+        if failure is not None:
             self.lifecycle.tell_create_failed(failure)
-        if claim is None:
-            self._refilled(error)
-        elif error is not None and wanted:
-            claim.set_exception(error)
+        if preparation.claim is None:
+            self._refilled(preparation.error)
 
     # -- while nobody calls
 
@@ -206,12 +181,11 @@ class Stock(Generic[C]):
         for slot in self.slots.idle_slots():
             pooled = slot.connection
             assert pooled is not None
-            stale = now - pooled.idle_since >= self._idle_timeout
-            if (stale or now >= pooled.expires_at) and self.slots.take_this(slot):
-                self.drop(slot, "idle" if stale else "lifetime")
+            reason = self.why_not_idle(pooled)
+            if reason is not None and self.slots.take_this(slot):
+                self.drop(slot, reason)
                 self._give_back(slot)
-                if stale:
-                    self._tell_idle_replaced(pooled, now)
+                self.tell_replaced(pooled, reason)
         return min(self._refill(now), self._next_end(now))
 
     def _next_end(self, now: float) -> float:
@@ -223,10 +197,6 @@ class Stock(Generic[C]):
             min((pooled.expires_at for pooled in connections if pooled.expires_at > now), default=math.inf),
             min((pooled.idle_since + self._idle_timeout for pooled in idle), default=math.inf),
         )
-
-    def _tell_idle_replaced(self, pooled: PooledConnection[C], now: float) -> None:
-        if IdleReplaced in self._bus.handlers:
-            self._bus.emit(IdleReplaced(str(self._settings.name), pooled.number, now - pooled.idle_since))
 
     def size_is_short(self) -> bool:
         """Whether fewer connections are open or opening than `min_size` asks for."""
@@ -241,20 +211,18 @@ class Stock(Generic[C]):
     def fill(self) -> None:
         """Start opening connections up to `min_size`."""
         while self.size_is_short() and (slot := self.slots.take_vacant()) is not None:
-            task = self.spawn(self._prepare(slot), name="fill", then=partial(self._prepared, slot, None))
-            self._filling.add(task)
-            task.add_done_callback(self._filling.discard)
-            self.give_up_later(task)
+            self.prepare(slot, claimed=False).give_up_later(self._settings.operation_timeout)
 
     async def filled(self) -> None:
         """Open up to `min_size` connections and wait for them; raises what the driver raised."""
         self.fill()
-        if self._filling:
-            done, _ = await asyncio.wait(self._filling)  # not gather, whose cancellation would cancel the opening
-            for task in done:
-                failure = None if task.cancelled() else task.exception()
-                if failure is not None:
-                    raise failure.error if isinstance(failure, OpenFailed) else failure
+        filling = [preparation for preparation in self._preparing if preparation.claim is None]
+        if filling:
+            # Not gather, whose cancellation would cancel what others wait for too.
+            await asyncio.wait([preparation.ended for preparation in filling])
+        for preparation in filling:
+            if preparation.error is not None and not self.closing:
+                raise preparation.error
 
     def _refilled(self, error: BaseException | None) -> None:
         if error is None:
@@ -288,24 +256,18 @@ class Stock(Generic[C]):
             task.add_done_callback(then)
         return task
 
-    def give_up_later(self, task: asyncio.Task[None], seconds: float | None = None) -> None:
-        """Cancel a preparation that still hangs after `seconds` (default `operation_timeout`)."""
-        limit = self._settings.operation_timeout if seconds is None else seconds
-        loop = task.get_loop()
-        if not loop.is_closed():
-            giving_up = loop.call_later(limit, task.cancel)
-            task.add_done_callback(lambda _: giving_up.cancel())
-
     # -- closing
 
-    def close_idle(self, error: PoolError) -> None:
-        """Begin to close: everybody who waits gets `error`, what is idle closes."""
+    def close_idle(self) -> None:
+        """Begin to close: everybody who waits gets `PoolClosedError`, what is idle closes."""
         self.closing = self._keep_last = True
-        for task in (*self._preparing, *self._filling):
-            self.give_up_later(task, min(_OPENING_GRACE, self._settings.operation_timeout))
-        for waiting in (*self.slots.dismiss(), *tuple(self._claims)):
+        for preparation in self._preparing:
+            preparation.give_up_later(min(_OPENING_GRACE, self._settings.operation_timeout))
+        claims = [preparation.claim for preparation in self._preparing if preparation.claim is not None]
+        for waiting in (*self.slots.dismiss(), *claims):
             if not waiting.done():
-                waiting.set_exception(error)
+                # One for each: an exception that is raised in many tasks gathers the tracebacks of all.
+                waiting.set_exception(closed_while_waiting(self._settings.name))
         now = self._clock()
         while (slot := self.slots.take_idle()) is not None:
             self.put_back(slot, now)

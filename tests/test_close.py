@@ -3,11 +3,12 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+from typing import Any
 
 import pytest
 
-from aiosqlitepool import PoolClosedError
-from aiosqlitepool.events import AcquireFailed, ConnectionClosed, PoolClosed, PoolOpened
+from aiosqlitepool import PoolClosedError, PoolError
+from aiosqlitepool.events import AcquireFailed, ConnectionClosed, ConnectionReleased, PoolClosed, PoolOpened
 from aiosqlitepool.testing import Recorder
 
 from .support.pools import immediately, in_turn, pool_of, queued, runs
@@ -57,6 +58,26 @@ async def test_an_open_that_is_cancelled_stops_no_connection_from_opening(driver
     await also_opening
     assert (pool.stats().idle, driver.attempts) == (2, 2)
     await pool.close()
+
+
+@timeless
+async def test_an_open_whose_connect_is_given_up_is_an_error_and_no_cancellation(driver: StubDriver) -> None:
+    driver.on_connect = hangs
+    pool = pool_of(driver, min_size=1, operation_timeout=3)
+    with pytest.raises(PoolError, match="took too long"):
+        await pool.open()
+    await pool.close()
+
+
+@timeless
+async def test_an_open_that_is_waiting_when_the_pool_closes_is_told_so(driver: StubDriver) -> None:
+    driver.on_connect = hangs
+    pool = pool_of(driver, min_size=1)
+    opening = asyncio.create_task(pool.open())
+    await settle()
+    await pool.close()
+    with pytest.raises(PoolClosedError, match="closed while it was being opened"):
+        await opening
 
 
 @timeless
@@ -147,6 +168,20 @@ async def test_a_pool_closed_before_its_first_use_lends_nothing(driver: StubDriv
 
 
 @timeless
+async def test_an_acquire_from_a_closed_pool_is_told_as_a_failure(driver: StubDriver, recorder: Recorder) -> None:
+    pool = pool_of(driver, subscribers=[recorder])
+    await pool.close()
+    for attempt in (pool.acquire(label="one"), pool.connection(label="two").__aenter__()):
+        with pytest.raises(PoolClosedError):
+            await attempt
+    events = recorder.of(AcquireFailed)
+    assert [(event.label, event.error.type) for event in events] == [
+        ("one", "aiosqlitepool.errors.PoolClosedError"),
+        ("two", "aiosqlitepool.errors.PoolClosedError"),
+    ]
+
+
+@timeless
 async def test_while_it_closes_a_pool_lends_nothing(driver: StubDriver) -> None:
     async with pool_of(driver) as pool:
         held, idle = await pool.acquire(), await pool.acquire()
@@ -174,6 +209,24 @@ async def test_those_who_wait_are_told_that_the_pool_closed(driver: StubDriver, 
         ] * 3
         await pool.release(held)
         await closing
+
+
+@timeless
+@pytest.mark.parametrize("on_connect", [None, hangs], ids=["queued", "opening"])
+async def test_each_of_those_who_wait_gets_an_error_of_its_own(driver: StubDriver, on_connect: Any) -> None:
+    pool = pool_of(driver, 2)
+    held = [] if on_connect else [await pool.acquire(), await pool.acquire()]
+    driver.on_connect = on_connect
+    waiters = await in_turn(pool, 2)
+    closing = asyncio.create_task(pool.close())
+    await settle()
+    first, second = (waiter.exception() for waiter in waiters)
+    assert isinstance(first, PoolClosedError)
+    assert isinstance(second, PoolClosedError)
+    assert first is not second
+    for connection in held:
+        await pool.release(connection)
+    await closing
 
 
 @timeless
@@ -305,6 +358,20 @@ async def test_the_patience_of_close_must_be_a_number(driver: StubDriver, timeou
 async def test_the_patience_of_close_must_not_be_negative(driver: StubDriver, timeout: float) -> None:
     with pytest.raises(ValueError, match=f"timeout.*{timeout!r}"):
         await pool_of(driver).close(timeout=timeout)
+
+
+@timeless
+async def test_a_connection_taken_away_by_close_is_told_as_released_once(
+    driver: StubDriver, recorder: Recorder
+) -> None:
+    pool = pool_of(driver, subscribers=[recorder])
+    async with pool.connection(label="GET /users"):
+        await asyncio.sleep(2)
+        with pytest.warns(ResourceWarning, match="under their holders"):
+            await pool.close(timeout=1)
+    (event,) = recorder.of(ConnectionReleased)
+    assert (event.connection, event.label, event.needs_reset) == (1, "GET /users", True)
+    assert event.use_time == about(3)
 
 
 @timeless

@@ -178,6 +178,27 @@ asyncio.run(main())
     ends_well(ended, "Traceback")
 
 
+def test_a_program_that_ends_while_a_connection_opens_says_nothing_of_the_opening(start: str, tmp_path: Path) -> None:
+    ended = run_program(
+        start
+        + """
+async def slow_factory():
+    await asyncio.sleep(30)
+    return await factory()
+async def main():
+    pool = SQLiteConnectionPool(slow_factory, name="shop")
+    caller = asyncio.ensure_future(pool.acquire())
+    while not pool.stats().used:
+        await asyncio.sleep(0)
+asyncio.run(main())
+""",
+        tmp_path,
+    )
+    assert ended.code == 0
+    assert "unhandled exception" not in ended.err
+    ends_well(ended)
+
+
 def test_an_exception_out_of_the_program_ends_it(start: str, tmp_path: Path) -> None:
     ended = run_program(
         start

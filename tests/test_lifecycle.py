@@ -8,7 +8,7 @@ from typing import Any
 import aiosqlite
 import pytest
 
-from aiosqlitepool import PoolUsageError, SQLiteConnectionPool
+from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolUsageError, SQLiteConnectionPool
 from aiosqlitepool.events import ConnectionClosed, ConnectionCreated, ConnectionCreateFailed, HealthCheckFailed
 from aiosqlitepool.testing import Recorder
 
@@ -101,6 +101,24 @@ async def test_a_failure_to_open_is_told_with_its_time_and_its_error(driver: Stu
     (event,) = recorder.of(ConnectionCreateFailed)
     assert (event.error.type, event.error.message) == ("OSError", "disk I/O error")
     assert event.create_time == about(2)
+
+
+@timeless
+async def test_a_factory_that_raises_no_ordinary_exception_is_told_of_like_any_other(
+    driver: StubDriver, recorder: Recorder
+) -> None:
+    class Weird(BaseException):
+        pass
+
+    driver.on_connect = fails(Weird("weird"))
+    async with pool_of(driver, 1, acquisition_timeout=1, subscribers=[recorder]) as pool:
+        with pytest.raises(Weird):
+            await pool.acquire()
+        (event,) = recorder.of(ConnectionCreateFailed)
+        assert event.error.message == "weird"
+        driver.on_connect = hangs
+        with pytest.raises(PoolConnectionAcquireTimeoutError, match="Weird: weird"):
+            await pool.acquire()
 
 
 @timeless
