@@ -369,7 +369,8 @@ class Lending(Generic[C]):
 
     def oldest_checkout(self, now: float) -> float:
         """How long the longest lease has lasted. Safe to call from any thread."""
-        return max((now - lease.since for _, lease in self._leased()), default=0.0)
+        # Never negative: a lease may have begun after a reader in another thread asked what time it is.
+        return max(0.0, max((now - lease.since for _, lease in self._leased()), default=0.0))
 
     def sweep(self, now: float) -> float:
         """Tell late waiters that they are late, and tell of suspected leaks; returns when to look again."""

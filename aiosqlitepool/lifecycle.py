@@ -212,12 +212,13 @@ class Lifecycle(Generic[C]):
 
     async def check(self, pooled: PooledConnection[C]) -> Exception | None:
         """What speaks against lending it: it does not answer, or its file is not the one on disk."""
-        began = self._clock()
+        began, limit = self._clock(), self._settings.operation_timeout
+        patience = asyncio.timeout(limit)
         try:
-            async with asyncio.timeout(self._settings.operation_timeout):
+            async with patience:
                 await pooled.link.check()
         except Exception as error:
-            return error
+            return TimeoutError(f"it did not answer within {limit:g} s") if patience.expired() else error
         pooled.checked(self._clock())
         pooled.check_time = pooled.checked_at - began
         return None
@@ -233,7 +234,7 @@ class Lifecycle(Generic[C]):
 
     def tell_unhealthy(self, pooled: PooledConnection[C], idle_time: float, error: Exception) -> None:
         """Tell that a connection was replaced because of `error`."""
-        log.warning("pool %r: connection %d is unhealthy: %s", self._name, pooled.number, error)
+        log.warning("pool %r: connection %d is unhealthy: %s", self._name, pooled.number, ErrorInfo.of(error))
         if HealthCheckFailed in self._bus.handlers:
             self._bus.emit(HealthCheckFailed(self._name, pooled.number, idle_time, ErrorInfo.of(error)))
 

@@ -185,7 +185,7 @@ class SQLiteConnectionPool(Generic[C]):
 
         After `timeout` seconds (default `operation_timeout`) what is still out is interrupted and closed, and a
         `ResourceWarning` names the holders. Harmless when closed; concurrent calls await the same end, which a
-        cancellation of this one does not stop.
+        cancellation of this one does not stop, and of their timeouts the one that ends first counts.
         """
         default = self._settings.operation_timeout
         patience = default if timeout is None else check_seconds("timeout", timeout)
@@ -197,10 +197,11 @@ class SQLiteConnectionPool(Generic[C]):
             return
         if loop is not self._loop:
             raise PoolUsageError(f"pool {self.name!r} must be closed in the event loop that it was opened in")
+        self._stock.hurry(patience)
         if self._closing is None:
             self._stop_lending()
             # Awaited by every caller of close() and owned by none: a cancelled one must not leave it half done.
-            self._closing = loop.create_task(self._close(patience), name=f"{self.name}:close-pool")
+            self._closing = loop.create_task(self._close(), name=f"{self.name}:close-pool")
         await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> SQLiteConnectionPool[C]:
@@ -252,10 +253,10 @@ class SQLiteConnectionPool(Generic[C]):
         self._timer.stop()
         self._stock.close_idle()
 
-    async def _close(self, timeout: float | None) -> None:
+    async def _close(self) -> None:
         abandoned: tuple[Holder, ...] = ()
         try:
-            await self._stock.drain(timeout)
+            await self._stock.drain()
             abandoned = self._lending.abandon()
             await self._stock.rest()
             await self._stock.close_last()

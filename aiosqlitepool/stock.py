@@ -62,6 +62,9 @@ class Stock(Generic[C]):
         # While the pool closes: the slot whose connection is to close after all others.
         self._last: PooledSlot[C] | None = None
         self._keep_last = False
+        # And until when it waits for what is out, in loop time.
+        self._drain_until = math.inf
+        self._patience: asyncio.Timeout | None = None
         self._refill_at = math.inf
         self._refill_pause = _REFILL_PAUSE
         never = math.inf
@@ -277,13 +280,25 @@ class Stock(Generic[C]):
         if self.slots.used == (0 if self._last is None else 1):
             self._all_back.set()
 
-    async def drain(self, timeout: float | None) -> None:
-        """Wait until every slot is back and every connection but the last closed, `timeout` seconds at most."""
-        deadline = math.inf if timeout is None else self._clock() + timeout
+    def hurry(self, timeout: float | None) -> None:
+        """Let `drain` wait so many seconds from now at most; the shortest patience asked for wins."""
+        if timeout is not None:
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + timeout
+            if deadline < self._drain_until:
+                self._drain_until = deadline
+                if self._patience is not None and not self._patience.expired():
+                    self._patience.reschedule(deadline)
+
+    async def drain(self) -> None:
+        """Wait until every slot is back and every connection but the last closed, as long as `hurry` allows."""
+        until = self._drain_until
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout_at(None if math.isinf(until) else until) as self._patience:
                 await self._all_back.wait()
-        await self.rest(None if timeout is None else max(deadline - self._clock(), _LAST_GRACE))
+                await self.rest(None)
+        self._patience = None
+        await self.rest()
 
     async def close_last(self) -> None:
         """Close the connection that was kept back until all others had closed."""

@@ -478,6 +478,34 @@ async def test_concurrent_closes_await_the_same_end(driver: StubDriver, recorder
 
 
 @timeless
+@pytest.mark.parametrize("timeouts", [(60, 2), (2, 60), (None, 2), (2, None), (math.inf, 2)])
+async def test_of_several_closes_the_least_patient_one_counts(
+    driver: StubDriver, timeouts: tuple[float | None, float | None]
+) -> None:
+    time = asyncio.get_running_loop().time
+    pool = pool_of(driver)
+    await pool.acquire()
+    began = time()
+    first = asyncio.create_task(pool.close(timeouts[0]))
+    await settle()
+    with pytest.warns(ResourceWarning, match="under their holders"):
+        await pool.close(timeouts[1])
+    assert time() - began == about(2)
+    await first
+
+
+@timeless
+async def test_a_second_close_in_the_same_turn_shortens_the_first(driver: StubDriver) -> None:
+    time = asyncio.get_running_loop().time
+    pool = pool_of(driver)
+    await pool.acquire()
+    began = time()
+    with pytest.warns(ResourceWarning, match="under their holders"):
+        await asyncio.gather(pool.close(60), pool.close(0))
+    assert time() - began == about(0)
+
+
+@timeless
 async def test_a_close_that_is_cancelled_does_not_stop_the_closing(driver: StubDriver) -> None:
     pool = pool_of(driver)
     held = await pool.acquire()

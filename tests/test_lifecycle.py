@@ -213,6 +213,30 @@ async def test_a_connection_that_takes_too_long_to_answer_is_replaced(driver: St
 
 
 @timeless
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (hangs, "TimeoutError: it did not answer within 3 s"),
+        (fails(OSError("gone")), "OSError: gone"),
+        (fails(ValueError()), "ValueError"),
+    ],
+)
+async def test_what_a_check_found_is_told_and_logged_with_its_kind(
+    driver: StubDriver, recorder: Recorder, caplog: pytest.LogCaptureFixture, script: Any, said: str
+) -> None:
+    async with pool_of(driver, operation_timeout=3, subscribers=[recorder]) as pool:
+        async with pool.connection() as bad:
+            pass
+        await asyncio.sleep(5)
+        bad.on_execute = script
+        async with pool.connection():
+            pass
+    (event,) = recorder.of(HealthCheckFailed)
+    assert str(event.error) == said
+    assert f"connection 1 is unhealthy: {said}" in caplog.text
+
+
+@timeless
 async def test_when_both_the_check_and_the_opening_fail_the_caller_gets_the_drivers_error(driver: StubDriver) -> None:
     async with pool_of(driver, 1) as pool:
         async with pool.connection() as dead:

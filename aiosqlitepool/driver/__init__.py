@@ -9,7 +9,9 @@ from .aiosqlite_link import AiosqliteLink
 from .aiosqlite_worker import (
     INTERRUPT_PATIENCE,
     KNOWS_AIOSQLITE,
+    OverriddenLink,
     is_adopted,
+    is_overridden,
     prepare_to_await,
     running_threads,
     see_off,
@@ -36,5 +38,5 @@ __all__ = [
 def link_to(raw: Connection) -> Link:
     """The best link there is for this connection."""
     if KNOWS_AIOSQLITE and KNOWS_SQLITE3 and isinstance(raw, aiosqlite.Connection):
-        return AiosqliteLink(raw)
+        return OverriddenLink(raw) if is_overridden(raw) else AiosqliteLink(raw)
     return PlainLink(raw)

@@ -8,7 +8,6 @@ open, and whether the thread is alive.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sqlite3
 import threading
@@ -21,7 +20,7 @@ import aiosqlite
 
 from ..errors import ConnectionBrokenError, PoolUsageError
 from ..events import RollbackCause
-from .aiosqlite_worker import INTERRUPT_INTERVAL, close_and_stop, liveness
+from .aiosqlite_worker import INTERRUPT_INTERVAL, close_and_stop, harry, interrupt, liveness
 from .cursors import LeaseCursors
 from .mailbox import Mailbox
 from .protocol import Lessee
@@ -233,11 +232,7 @@ class AiosqliteLink:
         if alone and not row_by_row and self._running is future:
             own = getattr(fn, "__self__", None)
             if all(each is own for each in self._cursors.half_read()):
-                self._interrupt()
-
-    def _interrupt(self) -> None:
-        with contextlib.suppress(sqlite3.ProgrammingError):  # closed a moment ago by its borrower
-            self._native.interrupt()
+                interrupt(self._native)
 
     def alive(self) -> bool:
         """Whether it is open and its worker runs."""
@@ -300,7 +295,7 @@ class AiosqliteLink:
         pause = INTERRUPT_INTERVAL
         while self._sent != self._done and not done.done():
             if self._running is not None:
-                self._interrupt()
+                interrupt(self._native)
             await asyncio.wait({done}, timeout=pause)
             pause = min(2 * pause, 0.05)
 
@@ -320,9 +315,9 @@ class AiosqliteLink:
     def abandon(self) -> None:
         """Interrupt, and leave the closing to the worker."""
         self.lease = None
-        if self._running is not None:
-            self._interrupt()
         self._stop(None)
+        if self._sent != self._done:
+            harry(self._thread, self._native)
 
     def _stop(self, done: asyncio.Future[Any] | None) -> None:
         then = None if done is None else partial(self._mailbox.post, done, None)

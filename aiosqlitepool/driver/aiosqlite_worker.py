@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final
@@ -16,12 +17,18 @@ from typing import Any, Final
 import aiosqlite
 import aiosqlite.core
 
+from .plain import PlainLink
+
 __all__ = [
     "INTERRUPT_INTERVAL",
     "INTERRUPT_PATIENCE",
     "KNOWS_AIOSQLITE",
+    "OverriddenLink",
     "close_and_stop",
+    "harry",
+    "interrupt",
     "is_adopted",
+    "is_overridden",
     "knows_aiosqlite",
     "liveness",
     "prepare_to_await",
@@ -33,6 +40,9 @@ __all__ = [
 # interrupt (waiting for another process's lock, or inside a Python function): replacing the connection is cheaper.
 INTERRUPT_INTERVAL: Final = 0.001
 INTERRUPT_PATIENCE: Final = 0.005
+
+# Seconds that a program which ends gives to Python code in a worker before it raises SystemExit in there.
+EXIT_PATIENCE: Final = 0.2
 
 
 def knows_aiosqlite() -> bool:
@@ -82,6 +92,73 @@ def close_and_stop(
     raw._tx.put_nowait((None, job))
 
 
+# -- when nobody waits for it any more
+
+
+def harry(thread: threading.Thread, native: sqlite3.Connection) -> None:
+    """Interrupt what the worker runs until its thread ends, without waiting for that: it would hold up the program.
+
+    Between two statements of one job an interrupt goes unheard, so that one may not be enough.
+    """
+    if thread.is_alive():
+        threading.Thread(target=_harry, args=(thread, native), name="aiosqlitepool-exit", daemon=True).start()
+
+
+def _harry(thread: threading.Thread, native: sqlite3.Connection) -> None:
+    waited, pause = 0.0, INTERRUPT_INTERVAL
+    while thread.is_alive():
+        interrupt(native)
+        if waited > EXIT_PATIENCE and not threading.main_thread().is_alive():
+            _raise_in(thread)  # Python code of the user's, as a generator for executemany(), hears no interrupt
+        time.sleep(pause)
+        waited, pause = waited + pause, min(2 * pause, 0.05)
+
+
+def _raise_in(thread: threading.Thread) -> None:
+    import ctypes  # only here: hardly a program needs it
+
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+
+
+def interrupt(native: sqlite3.Connection) -> None:
+    """Interrupt the statement that runs."""
+    with contextlib.suppress(sqlite3.ProgrammingError):  # closed a moment ago
+        native.interrupt()
+
+
+# -- classes of the user's own
+
+
+def is_overridden(raw: aiosqlite.Connection) -> bool:
+    """Whether its class overrides what the watchful link would go around."""
+    return any(
+        getattr(type(raw), name, None) is not getattr(aiosqlite.Connection, name, None)
+        for name in ("_execute", "rollback", "close", "stop")
+    )
+
+
+class OverriddenLink(PlainLink):
+    """A connection whose class overrides what the watchful link would go around: rolled back and closed as it likes."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, raw: aiosqlite.Connection) -> None:
+        super().__init__(raw)
+        self._connection = raw
+
+    def abandon(self) -> None:
+        """As any other; but where no loop runs to close it in, its thread must not hold up the program."""
+        native = self._connection._connection
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            if native is not None:
+                close_and_stop(self._connection, native)
+                harry(self._connection._thread, native)
+        else:
+            super().abandon()
+
+
 # -- around the opening of a connection
 
 
@@ -118,8 +195,7 @@ def _stop_leftovers(error: BaseException, before: frozenset[threading.Thread]) -
         for raw in _opened_in(frame):
             native = raw._connection
             if native is not None and raw._running and raw._thread not in before and not is_adopted(raw):
-                with contextlib.suppress(sqlite3.ProgrammingError):
-                    native.interrupt()
+                interrupt(native)
                 close_and_stop(raw, native)
                 yield raw._thread
 

@@ -75,6 +75,40 @@ async def test_connections_outside_the_pool_stay_as_they_are(database: Path) -> 
         assert await texts(other) == []
 
 
+async def test_what_a_class_of_the_users_own_overrides_is_called(database: Path, recorder: Recorder) -> None:
+    called: list[str] = []
+
+    class Own(aiosqlite.Connection):
+        async def rollback(self) -> None:
+            called.append("rollback")
+            await super().rollback()
+
+        async def close(self) -> None:
+            called.append("close")
+            await super().close()
+
+    def connect() -> aiosqlite.Connection:
+        return Own(lambda: sqlite3.connect(database), 64)
+
+    async with SQLiteConnectionPool(connect, 1, subscribers=[recorder]) as pool:
+        async with pool.connection() as connection:
+            await insert(connection, "never committed")
+        assert called == ["rollback"]
+        async with pool.connection() as again:
+            assert again is connection
+            assert await texts(again) == []
+    assert called == ["rollback", "rollback", "close"]
+
+
+async def test_a_class_of_the_users_own_that_only_adds_to_it_gets_the_watchful_link(database: Path) -> None:
+    class Own(aiosqlite.Connection):
+        async def texts(self) -> list[str]:
+            return await texts(self)
+
+    async with Own(lambda: sqlite3.connect(database), 64) as connection:
+        assert isinstance(link_to(connection), AiosqliteLink)
+
+
 # -- trips to the worker
 
 

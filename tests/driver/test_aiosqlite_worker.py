@@ -146,6 +146,39 @@ async def test_a_connection_of_another_pool_is_refused_and_left_alone(database: 
         assert await usable(lent)
 
 
+@pytest.mark.parametrize("state", ["idle", "running"])
+def test_a_program_that_forgets_a_pool_of_a_class_of_its_own_ends(tmp_path: Path, state: str) -> None:
+    ended = run_program(
+        f"""
+        import asyncio, sqlite3
+        import aiosqlite
+        from aiosqlitepool import SQLiteConnectionPool
+
+        class Own(aiosqlite.Connection):
+            async def close(self):
+                await super().close()
+
+        async def connect():
+            return await Own(lambda: sqlite3.connect("app.db"), 64)
+
+        pool = SQLiteConnectionPool(connect, name="shop")
+        SLOW = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+        async def main():
+            conn = await pool.acquire()
+            if {state == "running"}:
+                asyncio.ensure_future(conn.execute(SLOW))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+
+        asyncio.run(main())
+        """,
+        tmp_path,
+    )
+    assert ended.code == 0
+    assert "was never closed" in ended.err
+
+
 def test_a_program_whose_factory_fails_ends(tmp_path: Path) -> None:
     ended = run_program(
         """
