@@ -1,6 +1,6 @@
-"""Lending and taking back: where callers meet the stock, and what each acquire and release tells.
+"""Lending: where callers meet the stock, how long they wait there, and what each acquire tells.
 
-Runs in the event loop only. An idle connection is lent, and a clean one taken back, without a single await.
+Runs in the event loop only. An idle connection is lent without a single await.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from .bus import EventBus
 from .diagnosis import closed_while_waiting, explain_full, explain_timeout
 from .driver import Connection
-from .errors import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError, PoolUsageError
+from .errors import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError
 from .events import (
     AcquireCancelled,
     AcquiredAtOnce,
@@ -24,27 +23,22 @@ from .events import (
     AcquirePath,
     AcquireRejected,
     AcquireTimedOut,
-    CloseReason,
     ConnectionAcquired,
-    ConnectionReleased,
     ErrorInfo,
-    LeakReturned,
-    LeakSuspected,
 )
 from .housekeeping import Timer
 from .lease import Lease
+from .leases import Leases, Situation
 from .lifecycle import PooledConnection
 from .preparation import PooledSlot
+from .returning import Returning
 from .settings import PoolSettings
-from .stats import Holder, Holders, PoolStats
+from .stats import Holder, PoolStats
 from .stock import Stock
 
 __all__ = ["Lending"]
 
 C = TypeVar("C", bound=Connection)
-
-# A waiter's span links to this many holders at most.
-_LINKED_HOLDERS = 8
 
 _this_thread = threading.get_ident
 _current_task = asyncio.current_task
@@ -70,6 +64,8 @@ class Lending(Generic[C]):
     def __init__(
         self,
         stock: Stock[C],
+        leases: Leases[C],
+        returning: Returning[C],
         settings: PoolSettings,
         bus: EventBus,
         clock: Callable[[], float],
@@ -86,7 +82,12 @@ class Lending(Generic[C]):
         self._timer = timer
         self._enter = enter
         self._stats = stats
+        self._leases = leases
+        # What those who give up in this turn of the loop share.
+        self._situation: Situation | None = None
         self._leak_threshold = settings.leak_threshold
+        # The way back, as a lease expects it of its lender; a method here would cost every release one more call.
+        self.take_back = returning.take_back
         # Where lending goes on; elsewhere, and while the pool is not open, `enter` is asked first.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
@@ -209,7 +210,7 @@ class Lending(Generic[C]):
         if settings.max_waiting is not None and attempt.pending >= settings.max_waiting:
             raise PoolFullError(explain_full(self._stats(), settings.max_waiting))
         if ConnectionAcquired in self._bus.handlers:
-            attempt.waited_for = Holders(partial(_as_they_were, self._leased(), attempt.began))
+            attempt.waited_for = self._leases.holders_at(attempt.began)
         waiter: asyncio.Future[PooledSlot[C] | None] = asyncio.get_running_loop().create_future()
         self._slots.enqueue(waiter, attempt.began)
         if settings.acquisition_timeout is not None:
@@ -273,161 +274,40 @@ class Lending(Generic[C]):
                     self._stock.put_back(slot, self._clock())
             raise
 
-    def _timed_out(self, attempt: _Attempt) -> PoolConnectionAcquireTimeoutError:
-        now = self._clock()
-        waited, stats, holders = now - attempt.began, self._stats(), self.holders()
-        mine = _current_task()
-        own = [pooled.number for pooled, lease in self._leased() if lease.task is mine and mine is not None]
-        last = self._stock.lifecycle.last_failure
-        failure = None if last is None else (last[0], now - last[1])
-        message = explain_timeout(waited, stats, holders, own, failure)
-        return PoolConnectionAcquireTimeoutError(message, waited=waited, stats=stats, holders=holders)
+    # -- giving up
 
-    # -- taking back
-
-    def take_back(self, lease: Lease[C]) -> Awaitable[None] | None:
-        """End a lease: at once if nothing has to be awaited for it, else by awaiting what this returns."""
-        pooled = lease.pooled
-        if pooled is None:
-            raise PoolUsageError("this lease holds no connection")
-        now = self._clock()
-        late = lease.holder(now, pooled.number) if self._leak_threshold is not None and lease.leak_told else None
-        lease.pooled = None
-        if pooled.lease is not lease:
-            return None  # the pool closed it under its holder
-        outcome = pooled.link.settle()
-        pooled.lease = None
-        if outcome is True:
-            self._stock.put_back(pooled.slot, now)
-        self._tell_released(lease, pooled.number, now, needs_reset=outcome is not True)
-        if late is not None and LeakReturned in self._bus.handlers:
-            self._bus.emit(LeakReturned(self._name, late, now - lease.since))
-        if outcome is True:
-            return None
-        if outcome is False:
-            return self._reset(pooled, lease.label)
-        return self._finish(pooled, lease.label, outcome)
-
-    def _tell_released(self, lease: Lease[C], connection: int, now: float, *, needs_reset: bool) -> None:
-        if ConnectionReleased in self._bus.handlers:
-            use_time = now - lease.since
-            self._bus.emit(
-                ConnectionReleased(self._name, connection, use_time, lease.label, needs_reset, lease.context)
-            )
-
-    async def _reset(self, pooled: PooledConnection[C], label: str | None) -> None:
-        """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection not lost."""
-        # Not shield(): when closing the pool cuts the reset short, nobody cancelled the releasing task.
-        await asyncio.wait({self._start_reset(pooled, label)})
-
-    def _start_reset(self, pooled: PooledConnection[C], label: str | None) -> asyncio.Task[CloseReason | None]:
-        work = self._stock.lifecycle.reset(pooled, label)
-        return self._stock.spawn(work, name="reset", then=partial(self._after_reset, pooled))
-
-    async def _finish(self, pooled: PooledConnection[C], label: str | None, rest: Awaitable[None]) -> None:
-        try:
-            reason = await self._stock.lifecycle.finish(pooled, rest)
-        except asyncio.CancelledError:
-            self._start_reset(pooled, label)
-            task = _current_task()
-            if task is None or task.cancelling():  # else it is the driver's own, of something that it had waited for
-                raise
-            return
-        except BaseException:  # Ctrl-C, or a loop that is gone: no time for a second attempt
-            self._abandon(pooled)
-            raise
-        self._returned(pooled, reason)
-
-    def _after_reset(self, pooled: PooledConnection[C], task: asyncio.Task[CloseReason | None]) -> None:
-        failed = task.cancelled() or task.exception() is not None
-        self._returned(pooled, "reset_failed" if failed else task.result())
-
-    def _abandon(self, pooled: PooledConnection[C]) -> None:
-        try:
-            self._returned(pooled, "reset_failed")
-        except RuntimeError:  # no loop runs to close it in
-            pooled.link.abandon()
-
-    def _returned(self, pooled: PooledConnection[C], reason: CloseReason | None) -> None:
-        slot = pooled.slot
-        if reason is not None and slot.connection is pooled:  # else it was abandoned meanwhile
-            self._stock.drop(slot, reason)
-        self._stock.put_back(slot, self._clock())
-
-    # -- watching
-
-    def _leased(self) -> list[tuple[PooledConnection[C], Lease[C]]]:
-        return [
-            (pooled, lease)
-            for slot in self._slots.all
-            if (pooled := slot.connection) is not None and (lease := pooled.lease) is not None
-        ]
-
-    def holders(self) -> tuple[Holder, ...]:
-        """Who holds a connection, longest first. Safe to call from any thread."""
-        return _as_they_were(self._leased(), self._clock(), None)
-
-    def oldest_checkout(self, now: float) -> float:
-        """How long the longest lease has lasted. Safe to call from any thread."""
-        # Never negative: a lease may have begun after a reader in another thread asked what time it is.
-        return max(0.0, max((now - lease.since for _, lease in self._leased()), default=0.0))
-
-    def sweep(self, now: float) -> float:
-        """Tell late waiters that they are late, and tell of suspected leaks; returns when to look again."""
-        return min(self._expire_waiters(now), self._suspect_leaks(now))
-
-    def _expire_waiters(self, now: float) -> float:
-        limit = self._settings.acquisition_timeout
+    def expire_waiters(self, now: float) -> float:
+        """Tell late waiters that they are late; returns when the next one will be."""
+        limit, due, late = self._settings.acquisition_timeout, float("inf"), False
         while limit is not None and (oldest := self._slots.next_waiter()) is not None:
             waiter, since = oldest
             if since + limit > now:
-                return since + limit
+                due = since + limit
+                break
             self._slots.leave(waiter)
             _give_up(waiter)
-        return float("inf")
-
-    def _suspect_leaks(self, now: float) -> float:
-        due = float("inf")
-        for pooled, lease in self._leased() if self._leak_threshold is not None else ():
-            suspect_at = lease.since + (self._leak_threshold or 0.0)
-            if lease.leak_told:
-                continue
-            if now < suspect_at:
-                due = min(due, suspect_at)
-                continue
-            lease.leak_told = True
-            if LeakSuspected in self._bus.handlers:
-                self._bus.emit(LeakSuspected(self._name, lease.holder(now, pooled.number), now - lease.since))
+            late = True
+        if late:
+            self._situation = self._look()
+            # Behind those who have just been told, who wake in the same turn of the loop.
+            asyncio.get_running_loop().call_soon(self._look_again)
         return due
 
-    def abandon(self) -> tuple[Holder, ...]:
-        """Close every connection that is still out, under its holder; returns who they were."""
-        holders, leased, now = self.holders(), self._leased(), self._clock()
-        for pooled, _ in leased:
-            pooled.lease = None
-            self._stock.drop(pooled.slot, "pool_closed")
-            self._stock.put_back(pooled.slot, now)
-        self._tell_abandoned(leased, now)
-        return holders
+    def _look(self) -> Situation:
+        return self._leases.situation(self._stats())
 
-    def abandon_all(self) -> tuple[Holder, ...]:
-        """Let every connection close by itself, without a running loop; returns who held one."""
-        holders, leased, now = self.holders(), self._leased(), self._clock()
-        self._stock.abandon()
-        self._tell_abandoned(leased, now)
-        return holders
+    def _look_again(self) -> None:
+        self._situation = None
 
-    def _tell_abandoned(self, leased: list[tuple[PooledConnection[C], Lease[C]]], now: float) -> None:
-        for pooled, lease in leased:
-            self._tell_released(lease, pooled.number, now, needs_reset=True)
-
-
-def _as_they_were(
-    leased: list[tuple[PooledConnection[C], Lease[C]]], now: float, most: int | None = _LINKED_HOLDERS
-) -> tuple[Holder, ...]:
-    """The holders of these connections at `now`, longest first; also when they have given them back since."""
-    oldest_first = sorted(leased, key=lambda each: each[1].since)[:most]
-    return tuple(lease.holder(now, pooled.number) for pooled, lease in oldest_first)
+    def _timed_out(self, attempt: _Attempt) -> PoolConnectionAcquireTimeoutError:
+        now, task, situation = self._clock(), _current_task(), self._situation or self._look()
+        waited, own = now - attempt.began, situation.held_by.get(task, ()) if task is not None else ()
+        last = self._stock.lifecycle.last_failure
+        failure = None if last is None else (last[0], now - last[1])
+        message = explain_timeout(waited, situation.stats, situation.holders, own, failure)
+        return PoolConnectionAcquireTimeoutError(
+            message, waited=waited, stats=situation.stats, holders=situation.holders
+        )
 
 
 def _give_up(waiter: Any) -> None:

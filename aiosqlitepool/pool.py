@@ -1,6 +1,7 @@
 """`SQLiteConnectionPool`: the public face, and the pool's own life from construction to close.
 
-How connections are lent is in `lending`, how they are opened and replaced in `stock` and `lifecycle`.
+How connections are lent is in `lending`, how they are taken back in `returning`, how they are opened and replaced in
+`stock`, `preparation` and `lifecycle`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from .errors import PoolClosedError, PoolUsageError
 from .events import PoolClosed, PoolOpened
 from .housekeeping import Timer
 from .lease import Lease
+from .leases import Leases
 from .lending import Lending
+from .returning import Returning
 from .settings import PoolSettings, check_seconds
 from .stats import Holder, PoolStats
 from .stock import Stock
@@ -124,8 +127,18 @@ class SQLiteConnectionPool(Generic[C]):
         self._bus = EventBus(clock)
         self._timer = Timer(self, clock)
         self._stock: Stock[C] = Stock(connection_factory, settings, self._bus, clock, self._timer)
+        self._leases: Leases[C] = Leases(self._stock.slots, settings, self._bus, clock)
+        self._returning: Returning[C] = Returning(self._stock, self._leases, settings, self._bus, clock)
         self._lending: Lending[C] = Lending(
-            self._stock, settings, self._bus, clock, self._timer, enter=self._enter, stats=self.stats
+            self._stock,
+            self._leases,
+            self._returning,
+            settings,
+            self._bus,
+            clock,
+            self._timer,
+            enter=self._enter,
+            stats=self.stats,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -193,7 +206,7 @@ class SQLiteConnectionPool(Generic[C]):
         if self._state is PoolState.CLOSED or self._state is PoolState.FORKED:
             return
         if self._loop is None or self._loop.is_closed():
-            self._end(len(self._lending.abandon_all()))
+            self._end(len(self._returning.abandon_all()))
             return
         if loop is not self._loop:
             raise PoolUsageError(f"pool {self.name!r} must be closed in the event loop that it was opened in")
@@ -257,7 +270,7 @@ class SQLiteConnectionPool(Generic[C]):
         abandoned: tuple[Holder, ...] = ()
         try:
             await self._stock.drain()
-            abandoned = self._lending.abandon()
+            abandoned = self._returning.abandon()
             await self._stock.rest()
             await self._stock.close_last()
             self._stock.cancel_tasks()
@@ -280,12 +293,12 @@ class SQLiteConnectionPool(Generic[C]):
     def sweep(self) -> float:
         """Do what is due (called by the pool's timer); returns when the next thing will be."""
         now = self._clock()
-        return min(self._stock.sweep(now), self._lending.sweep(now))
+        return min(self._stock.sweep(now), self._lending.expire_waiters(now), self._leases.suspect_leaks(now))
 
     def abandon_at_exit(self) -> None:
         """Leave the connections to close by themselves, and say so (called when the program ends)."""
         if self._state is PoolState.OPEN or self._state is PoolState.CLOSING:
-            left, holders = f"{self!r} was never closed", self._lending.abandon_all()
+            left, holders = f"{self!r} was never closed", self._returning.abandon_all()
             self._end(len(holders))
             self._complain(f"{left}{': ' if holders else ''}{'; '.join(map(str, holders))}")
 
@@ -337,13 +350,13 @@ class SQLiteConnectionPool(Generic[C]):
             idle=idle,
             waiting=slots.waiting,
             oldest_waiter=0.0 if waiting_since is None else max(0.0, now - waiting_since),
-            oldest_checkout=self._lending.oldest_checkout(now),
+            oldest_checkout=self._leases.oldest(now),
             subscriber_errors=self._bus.errors,
         )
 
     def holders(self) -> tuple[Holder, ...]:
         """Who holds a connection now, longest first. Safe to call from any thread."""
-        return self._lending.holders()
+        return self._leases.holders()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self._state.value}: {counts(self.stats())}>"
