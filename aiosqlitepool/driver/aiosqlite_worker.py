@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sqlite3
 import threading
 import time
@@ -101,23 +102,30 @@ def harry(thread: threading.Thread, native: sqlite3.Connection) -> None:
     Between two statements of one job an interrupt goes unheard, so that one may not be enough.
     """
     if thread.is_alive():
-        threading.Thread(target=_harry, args=(thread, native), name="aiosqlitepool-exit", daemon=True).start()
+        harrier = threading.Thread(target=_harry, args=(thread, native), name="aiosqlitepool-exit", daemon=True)
+        try:
+            harrier.start()
+        except RuntimeError:  # Python 3.12 starts no thread any more once the program ends
+            _harry(thread, native, EXIT_PATIENCE)
+            _raise_in(thread)
 
 
-def _harry(thread: threading.Thread, native: sqlite3.Connection) -> None:
+def _harry(thread: threading.Thread, native: sqlite3.Connection, at_most: float = math.inf) -> None:
     waited, pause = 0.0, INTERRUPT_INTERVAL
-    while thread.is_alive():
+    while thread.is_alive() and waited < at_most:
         interrupt(native)
         if waited > EXIT_PATIENCE and not threading.main_thread().is_alive():
-            _raise_in(thread)  # Python code of the user's, as a generator for executemany(), hears no interrupt
+            _raise_in(thread)
         time.sleep(pause)
         waited, pause = waited + pause, min(2 * pause, 0.05)
 
 
 def _raise_in(thread: threading.Thread) -> None:
+    """End Python code of the user's, as a generator for executemany(), which hears no interrupt."""
     import ctypes  # only here: hardly a program needs it
 
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+    if thread.is_alive():
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
 
 
 def interrupt(native: sqlite3.Connection) -> None:
