@@ -27,8 +27,18 @@ demo: .venv/ready ## build a real database, load it with and without the pool, a
 	@$(LIMIT) 600 $(BIN)/python -m aiosqlitepool demo $(ARGS)
 
 .PHONY: test
-test: .venv/ready-dev ## run the whole test suite
-	$(LIMIT) 1800 $(BIN)/python -m pytest $(ARGS)
+test: .venv/ready-dev ## run the whole test suite; with COVERAGE=yes, it must reach every branch
+	$(if $(COVERAGE),$(BIN)/coverage erase)
+	$(LIMIT) 1800 $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest $(ARGS)
+	$(if $(COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
+
+.venv/ready-bench: .venv/ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@touch $@
+
+.PHONY: bench
+bench: .venv/ready-bench ## measure this pool beside its peers (ARGS=--quick for a look)
+	@$(LIMIT) 14400 $(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: check
 check: .venv/ready-dev ## lint, types and layers
@@ -36,14 +46,14 @@ check: .venv/ready-dev ## lint, types and layers
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy tests/test_typing.py
+	$(BIN)/mypy -m benchmarks.__main__ -p benchmarks.harness -p benchmarks.inside -p benchmarks.workloads
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
 .PHONY: coverage
-coverage: .venv/ready-dev ## branch coverage of the core
-	$(LIMIT) 1800 $(BIN)/python -m coverage run -m pytest
-	$(BIN)/python -m coverage report
+coverage: ## the same as test COVERAGE=yes
+	@$(MAKE) --no-print-directory test COVERAGE=yes
 
 .PHONY: clean
 clean: ## remove everything that was made here
-	rm -rf .venv .demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv .demo benchmarks/.cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -11,7 +11,7 @@ from .errors import (
 )
 from .pool import SQLiteConnectionPool, Subscriber
 from .registry import subscribe_all
-from .stats import Holder, PoolStats
+from .stats import Holder, PoolStats, Waiter
 
 __all__ = [
     "Connection",
@@ -25,6 +25,7 @@ __all__ = [
     "PoolUsageError",
     "SQLiteConnectionPool",
     "Subscriber",
+    "Waiter",
     "subscribe_all",
 ]
 

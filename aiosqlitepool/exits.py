@@ -54,4 +54,5 @@ def fork_all() -> None:
 # atexit runs only after every non-daemon thread has ended, which the threads of forgotten connections never do.
 # concurrent.futures leans on the same hook for the same reason.
 getattr(threading, "_register_atexit", atexit.register)(abandon_all)
-os.register_at_fork(after_in_child=fork_all)
+if hasattr(os, "register_at_fork"):  # a system without it cannot fork
+    os.register_at_fork(after_in_child=fork_all)

@@ -33,7 +33,7 @@ from .lifecycle import PooledConnection
 from .preparation import PooledSlot
 from .returning import Returning
 from .settings import PoolSettings
-from .stats import Holder, PoolStats
+from .stats import Holder, PoolStats, Waiter
 from .stock import Stock
 
 __all__ = ["Lending"]
@@ -47,7 +47,7 @@ _current_task = asyncio.current_task
 class _Attempt:
     """One acquire on its way, and what its events will tell of it."""
 
-    __slots__ = ("began", "check_time", "create_time", "label", "path", "pending", "queue_time", "waited_for")
+    __slots__ = ("began", "check_time", "create_time", "label", "path", "pending", "queue_time", "task", "waited_for")
 
     def __init__(self, began: float, label: str | None) -> None:
         self.began = began
@@ -56,6 +56,12 @@ class _Attempt:
         self.queue_time = self.create_time = self.check_time = 0.0
         self.pending = 0
         self.waited_for: Sequence[Holder] = ()
+        self.task: asyncio.Task[Any] | None = None
+
+    def waiter(self, now: float) -> Waiter:
+        """Who waits at `now`; only while it is queued."""
+        task = self.task
+        return Waiter("a callback" if task is None else task.get_name(), self.label, max(0.0, now - self.began))
 
 
 class Lending(Generic[C]):
@@ -123,10 +129,8 @@ class Lending(Generic[C]):
             return None
         bus = self._bus
         bus.acquired_at_once += 1
-        if ConnectionAcquired in bus.handlers:
-            lease.context = contextvars.copy_context()
-        if AcquiredAtOnce in bus.handlers:
-            bus.emit(AcquiredAtOnce(self._name, pooled.number, "idle", 0.0, label=lease.label))
+        if bus.handlers:
+            self._tell_at_once(lease, pooled)
         return pooled.raw
 
     def _enter_or_tell(self, label: str | None) -> None:
@@ -135,6 +139,12 @@ class Lending(Generic[C]):
         except PoolClosedError as error:
             self._tell_failure(_Attempt(self._clock(), label), error)
             raise
+
+    def _tell_at_once(self, lease: Lease[C], pooled: PooledConnection[C]) -> None:
+        if ConnectionAcquired in self._bus.handlers:
+            lease.context = contextvars.copy_context()
+        if AcquiredAtOnce in self._bus.handlers:
+            self._bus.emit(AcquiredAtOnce(self._name, pooled.number, "idle", 0.0, label=lease.label))
 
     def _begin(self, lease: Lease[C], pooled: PooledConnection[C], now: float, task: asyncio.Task[Any] | None) -> bool:
         """Tie the lease to the connection; False if that turns out to be dead."""
@@ -212,7 +222,8 @@ class Lending(Generic[C]):
         if ConnectionAcquired in self._bus.handlers:
             attempt.waited_for = self._leases.holders_at(attempt.began)
         waiter: asyncio.Future[PooledSlot[C] | None] = asyncio.get_running_loop().create_future()
-        self._slots.enqueue(waiter, attempt.began)
+        attempt.task = _current_task()
+        self._slots.enqueue(waiter, attempt.began, attempt)
         if settings.acquisition_timeout is not None:
             self._timer.wake(attempt.began + settings.acquisition_timeout)
         return waiter
@@ -247,7 +258,7 @@ class Lending(Generic[C]):
         if pooled.created_at >= began:
             attempt.create_time = pooled.create_time
             attempt.path = "new" if attempt.path == "idle" else attempt.path
-        elif pooled.checked_at >= began:
+        else:
             attempt.check_time = pooled.check_time
 
     async def _granted(self, future: asyncio.Future[PooledSlot[C] | None]) -> PooledSlot[C] | None:
@@ -275,6 +286,11 @@ class Lending(Generic[C]):
             raise
 
     # -- giving up
+
+    def waiters(self) -> tuple[Waiter, ...]:
+        """Who queues now, longest first. Safe to call from any thread."""
+        now = self._clock()
+        return tuple(attempt.waiter(now) for _, attempt in self._slots.queue())
 
     def expire_waiters(self, now: float) -> float:
         """Tell late waiters that they are late; returns when the next one will be."""

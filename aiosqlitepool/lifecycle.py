@@ -10,8 +10,8 @@ import contextlib
 import inspect
 import math
 import sqlite3
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .bus import EventBus, log
 from .driver import (
@@ -275,11 +275,11 @@ class Lifecycle(Generic[C]):
         try:
             # Not wait_for: a driver that swallows the cancellation would hold the pool past its deadline.
             await asyncio.wait({closing}, timeout=self._settings.operation_timeout)
-            if not closing.done():
-                log.warning("pool %r: connection %d did not close in time", self._name, pooled.number)
-            elif not closing.cancelled() and (error := closing.exception()) is not None:
+            if closing.done() and not closing.cancelled() and (error := closing.exception()) is not None:
                 log.warning("pool %r: connection %d failed to close: %r", self._name, pooled.number, error)
         finally:
+            if not closing.done():
+                log.warning("pool %r: connection %d did not close in time", self._name, pooled.number)
             with contextlib.suppress(RuntimeError):  # the loop is gone
                 closing.cancel()
             self._condemned -= 1
@@ -298,10 +298,9 @@ class Lifecycle(Generic[C]):
             self._bus.emit(ConnectionClosed(self._name, pooled.number, reason, age))
 
 
-def _quietly(closing: Awaitable[None]) -> asyncio.Future[None]:
+def _quietly(closing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """Run to the end, also if nobody waits that long; a failure is not one that nobody looked at."""
-    future = asyncio.ensure_future(closing)
-    if isinstance(future, asyncio.Task):
-        future._log_destroy_pending = False  # type: ignore[attr-defined]  # see Stock.spawn
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return future
+    task = asyncio.get_running_loop().create_task(closing)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # see Stock.spawn
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task

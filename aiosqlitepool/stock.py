@@ -131,11 +131,9 @@ class Stock(Generic[C]):
 
     def drop(self, slot: PooledSlot[C], reason: CloseReason) -> None:
         """Part a taken slot from its connection, which closes on its own; the empty slot need not wait for that."""
-        pooled = slot.connection
-        if pooled is not None:
-            slot.connection = None
-            closed = partial(self._closed, pooled, reason)
-            self.spawn(self.lifecycle.close(pooled), name="close", then=closed)
+        pooled, slot.connection = slot.connection, None
+        assert pooled is not None
+        self.spawn(self.lifecycle.close(pooled), name="close", then=partial(self._closed, pooled, reason))
 
     def _closed(self, pooled: PooledConnection[C], reason: CloseReason, task: asyncio.Task[None]) -> None:
         if task.cancelled():
@@ -217,7 +215,7 @@ class Stock(Generic[C]):
             self.prepare(slot, claimed=False).give_up_later(self._settings.operation_timeout)
 
     async def filled(self) -> None:
-        """Open up to `min_size` connections and wait for them; raises what the driver raised."""
+        """Open up to `min_size` connections and wait for them; raises what the driver did, unless the pool closes."""
         self.fill()
         filling = [preparation for preparation in self._preparing if preparation.claim is None]
         if filling:
@@ -242,7 +240,7 @@ class Stock(Generic[C]):
         work: Coroutine[Any, Any, Any],
         *,
         name: str,
-        then: Callable[[asyncio.Task[Any]], None] | None = None,
+        then: Callable[[asyncio.Task[Any]], None],
     ) -> asyncio.Task[Any]:
         """Run `work` in a task of the pool's own; `then(task)` runs however it ends."""
         try:
@@ -255,8 +253,7 @@ class Stock(Generic[C]):
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if then is not None:
-            task.add_done_callback(then)
+        task.add_done_callback(then)
         return task
 
     # -- closing

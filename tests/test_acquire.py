@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 from typing import Any
 
 import pytest
 
-from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError
+from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool
 from aiosqlitepool.events import (
     AcquireCancelled,
     AcquiredAtOnce,
@@ -802,3 +803,24 @@ async def test_opening_runs_in_a_copy_of_the_callers_context(driver: StubDriver)
         async with pool.connection():
             pass
     assert told == ["GET /users"]
+
+
+# -- loops that end too early
+
+
+def test_a_loop_that_closes_around_callers_leaves_no_mess_and_a_pool_that_can_be_closed(
+    driver: StubDriver, recorder: Recorder
+) -> None:
+    driver.on_connect = hangs
+    pool = SQLiteConnectionPool(driver, 1, name="app.db", subscribers=[recorder])
+    loop = asyncio.new_event_loop()
+    callers = [loop.create_task(pool.acquire()) for _ in range(3)]  # one connects, two queue
+    loop.run_until_complete(settle())
+    loop.close()
+    for caller in callers:
+        caller._log_destroy_pending = False  # type: ignore[attr-defined]  # it is the test that left them
+    del caller, callers
+    gc.collect()  # whatever they leave behind, an unawaited coroutine or an exception nobody sees, fails the test
+    asyncio.run(pool.close())
+    assert recorder.names[-1] == "pool_close"
+    assert driver.open == 0

@@ -113,6 +113,14 @@ def test_a_handler_must_be_callable(handler: object) -> None:
         EventBus().subscribe(ConnectionCreated, handler)  # type: ignore[arg-type]
 
 
+def test_a_handler_that_nobody_would_await_is_refused() -> None:
+    async def handler(event: ConnectionCreated) -> None:
+        raise AssertionError("never called")
+
+    with pytest.raises(TypeError, match=r"handler must be synchronous.*handler"):
+        EventBus().subscribe(ConnectionCreated, handler)
+
+
 @pytest.mark.parametrize(
     "error", [ValueError("broken"), asyncio.CancelledError(), GeneratorExit(), BaseException("broken")], ids=repr
 )
@@ -209,7 +217,7 @@ def test_ctrl_c_in_a_handler_ends_the_program_from_the_loop_and_not_inside_the_p
         bus.emit(CREATED)
         steps.append("after emit")
         await settle()
-        steps.append("never")  # pragma: no cover
+        steps.append("never")
 
     loop = asyncio.new_event_loop()
     try:

@@ -17,7 +17,7 @@ from typing import Any
 import aiosqlite
 import pytest
 
-from aiosqlitepool import PoolClosedError, PoolUsageError, SQLiteConnectionPool
+from aiosqlitepool import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolUsageError, SQLiteConnectionPool
 from aiosqlitepool.events import (
     AcquireCancelled,
     ConnectionAcquired,
@@ -34,6 +34,10 @@ from aiosqlitepool.testing import Recorder
 from .support.clock import Clock
 from .support.storm import assert_whole, factory, make_database, nothing_left_behind
 from .support.stub import StubConnection, StubDriver, fails, hangs, settle, waits_for
+from .support.timeless import timeless
+
+# For waits that must end, in seconds; what they must not wait for takes a minute.
+PATIENCE = 30
 
 # More turns of the loop than any hand-over takes.
 TURNS = range(9)
@@ -229,6 +233,26 @@ async def test_a_caller_cancelled_just_after_it_was_told_that_it_is_late_leaves_
     await pool.close()
 
 
+async def test_a_caller_cancelled_just_before_it_is_told_that_it_is_late_leaves_as_cancelled() -> None:
+    clock = Clock()
+    pool, events = pool_of(StubDriver(), acquisition_timeout=5, clock=clock)
+    held = await pool.acquire()
+    caller, late = asyncio.create_task(pool.acquire()), asyncio.create_task(pool.acquire())
+    await settle()
+    clock.advance(6)
+    caller.cancel()  # it has not run since, and is still in the queue
+    pool.sweep()
+
+    await asyncio.wait({caller, late})
+
+    assert caller.cancelled()
+    assert isinstance(late.exception(), PoolConnectionAcquireTimeoutError)
+    assert (events.names.count("acquire_cancel"), events.names.count("acquire_timeout")) == (1, 1)
+    await pool.release(held)
+    await assert_whole(pool)
+    await pool.close()
+
+
 async def test_a_caller_cancelled_just_after_it_was_told_that_the_pool_closed_leaves_as_cancelled() -> None:
     pool, events = pool_of(StubDriver())
     held = await pool.acquire()
@@ -339,10 +363,11 @@ async def test_a_failure_to_connect_after_its_caller_left_lets_the_next_waiter_t
     await pool.close()
 
 
+@timeless
 async def test_a_connect_that_hangs_after_its_caller_left_gives_its_place_back() -> None:
     driver = StubDriver()
     driver.on_connect = hangs
-    pool, events = pool_of(driver, operation_timeout=0.01)
+    pool, events = pool_of(driver, operation_timeout=3, clock=asyncio.get_running_loop().time)
     first = asyncio.create_task(pool.acquire())
     await settle()
     second = asyncio.create_task(borrow(pool))
@@ -511,9 +536,10 @@ async def test_a_connection_that_fails_its_check_after_its_caller_left_is_replac
     await pool.close()
 
 
+@timeless
 async def test_a_check_that_hangs_after_its_caller_left_gives_its_place_back() -> None:
     driver = StubDriver(on_execute=hangs)
-    pool, events = await stale(driver, operation_timeout=0.01)
+    pool, events = await stale(driver, operation_timeout=3)
     first = asyncio.create_task(pool.acquire())
     await settle()
     second = asyncio.create_task(borrow(pool))
@@ -991,8 +1017,8 @@ async def test_the_next_borrower_neither_waits_for_a_cancelled_statement_nor_see
             async with pool.connection() as connection:
                 await where(database, connection)
 
-        # All of them would take sixty seconds, five in the busy wait, were they waited for.
-        async with asyncio.timeout(2):
+        # Were they waited for, all of them would take a minute.
+        async with asyncio.timeout(PATIENCE):
             await give_up(await start(database, caller()))
             async with pool.connection() as connection:
                 assert not connection.in_transaction
@@ -1066,7 +1092,7 @@ async def test_a_task_cancelled_in_its_statement_and_again_in_the_reset_that_fol
 async def test_a_connection_that_cannot_be_reset_after_a_cancelled_release_is_replaced(tmp_path: Path) -> None:
     database = Database(tmp_path)
     with nothing_left_behind():
-        pool, events = database.pool(operation_timeout=0.01)
+        pool, events = database.pool()
         connection = await pool.acquire()
         statement = await start(database, connection.execute("SELECT gate()").__aenter__())
         release = asyncio.create_task(pool.release(connection))
@@ -1168,13 +1194,14 @@ async def test_a_rollback_that_is_cancelled_and_fails_the_second_time_costs_the_
     await pool.close()
 
 
+@timeless
 async def test_a_rollback_that_hangs_after_its_release_was_cancelled_gives_its_place_back() -> None:
     async def hangs_once(connection: StubConnection) -> None:
         if connection.number == 1:
             await hangs()
 
     driver = StubDriver(on_rollback=hangs_once)
-    pool, events = pool_of(driver, operation_timeout=0.01)
+    pool, events = pool_of(driver, operation_timeout=3, clock=asyncio.get_running_loop().time)
     connection = await pool.acquire()
     release = asyncio.create_task(pool.release(connection))
     await settle()
@@ -1355,7 +1382,7 @@ async def test_close_does_not_wait_for_a_statement_longer_than_it_was_told_to(tm
 
         task = await start(database, caller())
         with pytest.warns(ResourceWarning, match="under their holders"):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 await pool.close(timeout=0.1)
 
         with pytest.raises(aiosqlite.OperationalError, match="interrupted"):

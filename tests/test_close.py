@@ -61,23 +61,47 @@ async def test_an_open_that_is_cancelled_stops_no_connection_from_opening(driver
 
 
 @timeless
-async def test_an_open_whose_connect_is_given_up_is_an_error_and_no_cancellation(driver: StubDriver) -> None:
-    driver.on_connect = hangs
-    pool = pool_of(driver, min_size=1, operation_timeout=3)
-    with pytest.raises(PoolError, match="took too long"):
-        await pool.open()
-    await pool.close()
+async def test_an_open_whose_pool_closes_meanwhile_says_so_and_leaves_nothing_open(driver: StubDriver) -> None:
+    opened = asyncio.Event()
+    driver.on_connect = waits_for(opened)
+    pool = pool_of(driver, min_size=1)
+    opening = asyncio.create_task(pool.open())
+    await settle()
+    closing = asyncio.create_task(pool.close())
+    await settle()
+    opened.set()
+    with pytest.raises(PoolClosedError, match=r"'app\.db' closed while it was being opened"):
+        await opening
+    await closing
+    assert (driver.attempts, driver.open) == (1, 0)
 
 
 @timeless
-async def test_an_open_that_is_waiting_when_the_pool_closes_is_told_so(driver: StubDriver) -> None:
+async def test_an_open_whose_connect_hangs_while_the_pool_closes_says_so_and_is_not_cancelled(
+    driver: StubDriver,
+) -> None:
     driver.on_connect = hangs
     pool = pool_of(driver, min_size=1)
     opening = asyncio.create_task(pool.open())
     await settle()
     await pool.close()
-    with pytest.raises(PoolClosedError, match="closed while it was being opened"):
+    with pytest.raises(PoolClosedError, match="while it was being opened"):
         await opening
+
+
+@timeless
+async def test_an_open_whose_connect_hangs_fails_after_the_operation_timeout_and_is_not_cancelled(
+    driver: StubDriver,
+) -> None:
+    time = asyncio.get_running_loop().time
+    driver.on_connect = hangs
+    pool = pool_of(driver, min_size=2, operation_timeout=3)
+    began = time()
+    # A CancelledError here would end a task that nobody has cancelled, and say nothing.
+    with pytest.raises(PoolError, match="opening the connection took too long"):
+        await pool.open()
+    assert time() - began == about(3)
+    await pool.close()
 
 
 @timeless
@@ -403,6 +427,28 @@ async def test_a_connection_in_the_middle_of_a_hanging_rollback_is_closed_as_wel
     assert [event.reason for event in recorder.of(ConnectionClosed)] == ["pool_closed"]
 
 
+@pytest.mark.parametrize("cancelled", [False, True], ids=["awaited", "left to the pool"])
+@pytest.mark.parametrize("tenths", range(21))
+@timeless
+async def test_a_rollback_that_ends_at_any_moment_of_the_closing_has_its_connection_closed_once(
+    driver: StubDriver, recorder: Recorder, tenths: int, cancelled: bool
+) -> None:
+    pool = pool_of(driver, 2, operation_timeout=100, subscribers=[recorder])
+    held, other = await pool.acquire(), await pool.acquire()
+    await pool.release(other)
+    held.on_rollback = lambda _: asyncio.sleep(tenths / 10)
+    release = asyncio.create_task(pool.release(held))
+    await settle()
+    if cancelled:
+        release.cancel()
+    await pool.close(timeout=1)
+    await asyncio.wait({release})
+    await settle()
+    assert (held.closed, other.closed) == (1, 1)
+    assert [event.reason for event in recorder.of(ConnectionClosed)] == ["pool_closed"] * 2
+    assert pool.stats().state == "closed"
+
+
 @timeless
 async def test_a_connect_that_hangs_does_not_hold_up_the_close_for_ever(driver: StubDriver) -> None:
     time = asyncio.get_running_loop().time
@@ -414,6 +460,34 @@ async def test_a_connect_that_hangs_does_not_hold_up_the_close_for_ever(driver: 
     assert time() - began < 4
     assert isinstance(caller.exception(), PoolClosedError)
     assert pool.stats().state == "closed"
+
+
+@timeless
+async def test_closing_waits_for_the_last_connection_as_for_every_other(driver: StubDriver) -> None:
+    closed: list[int] = []
+
+    async def checkpoint(connection: StubConnection) -> None:  # as SQLite does when the last connection closes
+        await asyncio.sleep(5)
+        closed.append(connection.number)
+
+    driver.scripts["on_close"] = checkpoint
+    async with pool_of(driver, min_size=2, operation_timeout=20) as pool:
+        await pool.open()
+    assert sorted(closed) == [1, 2]
+
+
+@timeless
+async def test_a_last_connection_that_does_not_close_in_time_is_left_and_told_of(
+    driver: StubDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    time = asyncio.get_running_loop().time
+    driver.scripts["on_close"] = hangs
+    pool = pool_of(driver, min_size=1, operation_timeout=20)
+    await pool.open()
+    began = time()
+    await pool.close(timeout=3)
+    assert time() - began == about(3, within=1)
+    assert "connection 1 did not close in time" in caplog.text
 
 
 @timeless

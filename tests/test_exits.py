@@ -228,9 +228,12 @@ pool = SQLiteConnectionPool(factory, name="shop")
 async def work():
     async with pool.connection() as connection:
         await connection.execute_fetchall(SLOW)
+async def in_flight():
+    while not pool.holders():  # whoever is lent a connection there uses it at once
+        await asyncio.sleep(0.01)
 loop = asyncio.new_event_loop()
 task = loop.create_task(work())
-loop.run_until_complete(asyncio.sleep(0.2))
+loop.run_until_complete(in_flight())
 loop.close()
 print("closed")
 task._log_destroy_pending = False  # that the program left its own task is not the pool's doing
@@ -297,12 +300,15 @@ def test_a_loop_closed_while_callers_queue_and_connections_open_lets_the_program
     ended = run_program(
         start
         + """
+connecting = asyncio.Event()
 async def slow_factory():
+    connecting.set()
     await asyncio.sleep(30)
 pool = SQLiteConnectionPool(slow_factory, pool_size=1, name="shop")
 loop = asyncio.new_event_loop()
 tasks = [loop.create_task(pool.acquire()) for _ in range(3)]
-loop.run_until_complete(asyncio.sleep(0.1))
+loop.run_until_complete(connecting.wait())
+assert pool.stats().waiting == 2
 loop.close()
 for task in tasks:
     task._log_destroy_pending = False
@@ -467,4 +473,20 @@ asyncio.run(main())
     assert "must be closed in the event loop that it was opened in" in ended.out
     assert "[(1,)]" in ended.out
     assert ended.err == ""
+    ends_well(ended)
+
+
+def test_where_a_process_cannot_fork_the_pool_works_all_the_same(start: str, tmp_path: Path) -> None:
+    ended = run_program(
+        "import os\ndel os.fork, os.register_at_fork  # as on Windows\n"
+        + start
+        + """
+async def main():
+    async with SQLiteConnectionPool(factory, name="shop") as pool, pool.connection() as connection:
+        print(await connection.execute_fetchall("SELECT 1"))
+asyncio.run(main())
+""",
+        tmp_path,
+    )
+    assert (ended.code, ended.out, ended.err) == (0, "[(1,)]\n", "")
     ends_well(ended)

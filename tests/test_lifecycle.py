@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,21 @@ async def test_a_factory_that_makes_something_else_is_told_what_is_missing(drive
     async with SQLiteConnectionPool(factory) as pool:
         with pytest.raises(TypeError, match=r"connection_factory made .*Half.* no execute and no close"):
             await pool.acquire()
+
+
+@timeless
+async def test_a_factory_that_makes_connections_of_sqlite3_is_told_to_use_aiosqlite() -> None:
+    made: list[sqlite3.Connection] = []
+
+    async def factory() -> Any:
+        made.append(sqlite3.connect(":memory:"))
+        return made[-1]
+
+    async with SQLiteConnectionPool(factory) as pool:
+        with pytest.raises(TypeError, match=r"made <sqlite3\.Connection .*cannot be awaited; use aiosqlite\.connect"):
+            await pool.acquire()
+        assert pool.stats().used == 0
+    made[0].close()
 
 
 @timeless

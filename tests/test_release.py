@@ -3,11 +3,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 from typing import Any
 
 import pytest
 
-from aiosqlitepool import PoolUsageError
+from aiosqlitepool import PoolUsageError, SQLiteConnectionPool
 from aiosqlitepool.events import ConnectionAcquired, ConnectionClosed, ConnectionReleased
 from aiosqlitepool.testing import Recorder
 
@@ -225,6 +226,26 @@ async def test_a_driver_whose_rollback_cancels_itself_each_time_costs_the_connec
             connection.on_rollback = fails(asyncio.CancelledError())
         await settle()
         assert (pool.stats().used, pool.stats().idle) == (0, 0)
+
+
+def test_a_loop_that_closes_around_a_rollback_leaves_no_mess_and_a_pool_that_can_be_closed(
+    driver: StubDriver, recorder: Recorder
+) -> None:
+    async def work() -> None:
+        async with pool.connection() as connection:
+            connection.on_rollback = hangs
+
+    pool = SQLiteConnectionPool(driver, 1, name="app.db", subscribers=[recorder])
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(work())
+    loop.run_until_complete(settle())
+    loop.close()
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # that the test left its task is not the pool's doing
+    del task
+    gc.collect()  # whatever it leaves behind, an unawaited coroutine or an exception nobody sees, fails the test
+    asyncio.run(pool.close())
+    assert [event.reason for event in recorder.of(ConnectionClosed)] == ["pool_closed"]
+    assert recorder.names[-1] == "pool_close"
 
 
 # -- misuse

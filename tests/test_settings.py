@@ -46,6 +46,17 @@ def test_min_size_must_fit_into_pool_size() -> None:
         SQLiteConnectionPool(StubDriver(), 3, min_size=4)
 
 
+@pytest.mark.parametrize("most", [10_001, 10**400])
+def test_a_pool_cannot_have_more_places_than_a_process_could_have_threads(most: int) -> None:
+    with pytest.raises(ValueError, match=f"pool_size must be at most 10000, not {most}"):
+        SQLiteConnectionPool(StubDriver(), most)
+
+
+def test_connections_that_are_to_be_kept_must_be_allowed_to_stand_idle() -> None:
+    with pytest.raises(ValueError, match=r"idle_timeout must be greater than 0 seconds with min_size=2, not 0"):
+        SQLiteConnectionPool(StubDriver(), 3, min_size=2, idle_timeout=0)
+
+
 @pytest.mark.parametrize("argument", SECONDS)
 @pytest.mark.parametrize("value", [True, False, "30", b"30", [30], 1j])
 def test_seconds_must_be_a_number(argument: str, value: object) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from aiosqlitepool.events import (
 from aiosqlitepool.testing import Recorder
 
 from .support.stub import StubDriver, fails, settle
+from .support.timeless import block, timeless
 
 PATIENCE = 10.0
 
@@ -40,6 +40,11 @@ Pool = SQLiteConnectionPool[Any]
 
 def pool_of(driver: StubDriver, **settings: Any) -> Pool:
     return SQLiteConnectionPool(driver, **{"pool_size": 2, "name": "app.db", **settings})
+
+
+def timed_pool_of(driver: StubDriver, **settings: Any) -> Pool:
+    """A pool in a timeless loop, whose clock is that loop's own."""
+    return pool_of(driver, clock=asyncio.get_running_loop().time, **settings)
 
 
 def raises(error: BaseException) -> Callable[[PoolEvent], None]:
@@ -81,8 +86,9 @@ BAD_NEWS = [
 
 
 @pytest.mark.parametrize("error", BAD_NEWS, ids=lambda error: type(error).__name__)
+@timeless
 async def test_a_handler_that_raises_at_every_event_changes_nothing(error: BaseException, driver: StubDriver) -> None:
-    pool = pool_of(driver, acquisition_timeout=0.02)
+    pool = timed_pool_of(driver, acquisition_timeout=2)
     pool.events.subscribe(PoolEvent, raises(error))
     await a_whole_life(pool, driver)
     await works(pool)
@@ -91,9 +97,10 @@ async def test_a_handler_that_raises_at_every_event_changes_nothing(error: BaseE
 
 
 @pytest.mark.parametrize("error", BAD_NEWS, ids=lambda error: type(error).__name__)
+@timeless
 async def test_every_failure_of_a_handler_is_counted(error: BaseException, driver: StubDriver) -> None:
     recorder = Recorder()
-    pool = pool_of(driver, acquisition_timeout=0.02, subscribers=[recorder])
+    pool = timed_pool_of(driver, acquisition_timeout=2, subscribers=[recorder])
     pool.events.subscribe(PoolEvent, raises(error))
     await a_whole_life(pool, driver)
     await pool.close()
@@ -269,11 +276,12 @@ async def test_a_handler_that_unsubscribes_itself_and_then_raises_is_forgotten(d
 
 
 @pytest.mark.parametrize("event_type", event_types(), ids=lambda event_type: event_type.name)
+@timeless
 async def test_what_a_handler_reads_of_the_pool_adds_up_at_every_event(
     event_type: type[PoolEvent], driver: StubDriver
 ) -> None:
     seen: list[Any] = []
-    pool = pool_of(driver, acquisition_timeout=0.02)
+    pool = timed_pool_of(driver, acquisition_timeout=2)
 
     def handler(event: PoolEvent) -> None:
         stats = pool.stats()
@@ -313,10 +321,11 @@ async def test_a_handler_sees_the_world_that_its_event_made(driver: StubDriver) 
 @pytest.mark.parametrize(
     "event_type", [ConnectionCreated, ConnectionAcquired, ConnectionReleased, AcquireTimedOut, ConnectionClosed]
 )
+@timeless
 async def test_a_handler_that_starts_a_task_which_acquires_gets_its_connection(
     event_type: type[PoolEvent], driver: StubDriver
 ) -> None:
-    pool = pool_of(driver, acquisition_timeout=1)
+    pool = timed_pool_of(driver, acquisition_timeout=1)
     tasks: list[asyncio.Task[None]] = []
 
     async def borrow() -> None:
@@ -397,10 +406,11 @@ async def test_a_handler_that_gives_the_connection_back_behind_its_holder_breaks
     assert driver.open == 0
 
 
+@timeless
 async def test_a_handler_that_blocks_delays_and_loses_nothing(driver: StubDriver) -> None:
     recorder = Recorder()
-    pool = pool_of(driver, subscribers=[recorder], acquisition_timeout=PATIENCE)
-    pool.events.subscribe(ConnectionReleased, lambda event: time.sleep(0.005))
+    pool = timed_pool_of(driver, subscribers=[recorder], acquisition_timeout=PATIENCE)
+    pool.events.subscribe(ConnectionReleased, lambda event: block(0.005))
 
     async def borrow() -> None:
         async with pool.connection():
@@ -412,15 +422,16 @@ async def test_a_handler_that_blocks_delays_and_loses_nothing(driver: StubDriver
     assert recorder.names.count("acquire_wait") == recorder.names.count("release") == 22
 
 
+@timeless
 async def test_a_handler_that_blocks_past_the_deadline_lets_who_was_handed_a_place_have_it(
     driver: StubDriver,
 ) -> None:
-    pool = pool_of(driver, pool_size=1, acquisition_timeout=0.05)
+    pool = timed_pool_of(driver, pool_size=1, acquisition_timeout=5)
     async with pool:
         first = await pool.acquire()
         waiting = asyncio.ensure_future(pool.acquire())
         await settle()
-        detach = pool.events.subscribe(ConnectionReleased, lambda event: time.sleep(0.1))
+        detach = pool.events.subscribe(ConnectionReleased, lambda event: block(6))
         await pool.release(first)
         detach()
         # Late it is, but it was its turn and the place was free in time.
@@ -437,8 +448,9 @@ async def test_a_subscriber_that_fails_to_attach_tells_whoever_made_the_pool(dri
         pool_of(driver, subscribers=[Broken()])
 
 
+@timeless
 async def test_a_handler_that_raises_while_idle_connections_are_trimmed_stops_no_trimming(driver: StubDriver) -> None:
-    pool = pool_of(driver, idle_timeout=0.01)
+    pool = timed_pool_of(driver, idle_timeout=1)
     pool.events.subscribe(IdleReplaced, raises(BaseException("trim")))
     async with pool:
         async with pool.connection(), pool.connection():

@@ -25,7 +25,7 @@ __all__ = ["AioSQLitePoolInstrumentor"]
 class AioSQLitePoolInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """Attaches an `OpenTelemetrySubscriber` to every pool, those that are alive and those made later."""
 
-    _detach: Callable[[], None] | None = None
+    _detach: Callable[[], None]
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """What must be installed for this to make sense: nothing but this package, which is imported already."""
@@ -36,6 +36,6 @@ class AioSQLitePoolInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         self._detach = subscribe_all(OpenTelemetrySubscriber(**options))
 
     def _uninstrument(self, **options: Any) -> None:
-        if self._detach is not None:
-            self._detach()
-            self._detach = None
+        # Called only after `_instrument`.
+        self._detach()
+        del self._detach

@@ -574,6 +574,33 @@ async def test_statements_queued_at_the_return_never_run(database: Path) -> None
     assert notes(database) == []
 
 
+async def test_a_statement_that_the_worker_has_not_begun_when_its_lease_ends_never_runs(
+    database: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiosqlitepool.lifecycle.INTERRUPT_PATIENCE", PATIENCE)
+    asleep, wake_up = threading.Event(), threading.Event()
+
+    def sleep() -> None:  # as a thread does that the system has no time for
+        asleep.set()
+        wake_up.wait(PATIENCE)
+
+    async with pool_on(database, subscribers=[recorder]) as pool:
+        connection = await pool.acquire()
+        connection._tx.put_nowait((None, sleep))  # type: ignore[arg-type]
+        await asyncio.to_thread(asleep.wait, PATIENCE)
+        late = asyncio.create_task(insert(connection, "too late"))
+        await settle()
+        release = asyncio.create_task(pool.release(connection))
+        await settle()
+        assert not release.done()  # there is nothing to interrupt, and nothing to wait for but the thread
+        wake_up.set()
+        await asyncio.wait_for(release, PATIENCE)
+        with pytest.raises(PoolUsageError, match="before this operation began"):
+            await late
+        assert recorder.of(ConnectionClosed) == []
+    assert notes(database) == []
+
+
 async def test_a_statement_that_cannot_be_interrupted_costs_the_connection_and_not_the_place(
     database: Path, recorder: Recorder
 ) -> None:
@@ -789,6 +816,15 @@ async def test_a_connection_closed_by_its_user_is_replaced(database: Path, recor
         1: "broken",
         2: "pool_closed",
     }
+
+
+async def test_closing_a_connection_twice_is_as_harmless_as_without_a_pool(database: Path) -> None:
+    async with pool_on(database) as pool:
+        async with pool.connection() as connection:
+            await connection.close()
+            await connection.close()
+        async with pool.connection() as again:
+            assert again is not connection
 
 
 async def test_a_cursor_of_a_connection_closed_by_its_user_says_so(database: Path) -> None:
@@ -1071,3 +1107,27 @@ def test_a_pool_whose_loop_ended_can_be_closed_and_leaves_no_thread(database: Pa
     asyncio.run(pool.close())
     thread.join(PATIENCE)
     assert workers() == before
+
+
+async def test_a_connect_that_hangs_in_its_thread_keeps_its_place_for_a_moment_only(database: Path) -> None:
+    connecting, go_on = threading.Event(), threading.Event()
+
+    def hanging() -> sqlite3.Connection:
+        connecting.set()
+        go_on.wait(PATIENCE)
+        return sqlite3.connect(database)
+
+    made = iter([aiosqlite.Connection(hanging, 64), aiosqlite.connect(database)])
+    pool = SQLiteConnectionPool(lambda: next(made), 1, acquisition_timeout=None, operation_timeout=0.01)
+    try:
+        caller = asyncio.create_task(pool.acquire())
+        await asyncio.to_thread(connecting.wait, PATIENCE)
+        caller.cancel()
+        connection = await asyncio.wait_for(pool.acquire(), PATIENCE)
+        assert not go_on.is_set(), "the first one's thread hangs still"
+        assert await texts(connection) == []
+        await pool.release(connection)
+    finally:
+        go_on.set()
+        await pool.close()
+    await until_workers_are(0)

@@ -12,7 +12,7 @@ from aiosqlitepool.events import RolledBackOnReturn
 from aiosqlitepool.testing import Recorder
 
 from ..support.pools import immediately, pool_of
-from ..support.stub import StubConnection, StubDriver, fails, settle, waits_for
+from ..support.stub import StubConnection, StubDriver, fails, hangs, settle, waits_for
 from ..support.timeless import timeless
 
 
@@ -165,6 +165,20 @@ async def test_abandoning_closes_without_waiting_and_closing_does_not_close_agai
     await link.close()
     await settle()
     assert connection.closed == 1
+
+
+def test_a_loop_that_ends_before_an_abandoned_connection_has_closed_complains_of_nothing() -> None:
+    complaints: list[dict[str, Any]] = []
+    connection = StubConnection(on_close=hangs)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+        PlainLink(connection).abandon()
+        await settle()
+
+    asyncio.run(main())  # which cancels what still runs
+    assert connection.closed == 1
+    assert complaints == []
 
 
 def test_abandoning_without_a_loop_can_do_nothing() -> None:

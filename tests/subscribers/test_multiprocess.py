@@ -65,9 +65,9 @@ class Workers:
         self.environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(directory)}
         self.processes: list[subprocess.Popen[str]] = []
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, program: str = WORKER) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", WORKER],
+            [sys.executable, "-c", program],
             env=self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -161,15 +161,7 @@ def test_a_process_that_ended_leaves_the_sums(workers: Workers) -> None:
 
 
 def test_levels_are_brought_up_to_date_without_being_asked(workers: Workers) -> None:
-    quiet = WORKER.replace("subscriber.refresh()", "pass")
-    process = subprocess.Popen(
-        [sys.executable, "-c", quiet],
-        env=workers.environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    workers.processes.append(process)
+    process = workers.start(WORKER.replace("subscriber.refresh()", "pass"))
     workers.tell(process, "hold", "hold", "wait")
     while workers.scrape("db_client_connection_pending_requests") != 1:
         pass  # the test's own deadline ends this
@@ -196,7 +188,7 @@ except ValueError as error:
 
 
 FORKING = """
-import asyncio, os
+import asyncio, os, subprocess, sys
 from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
@@ -223,10 +215,9 @@ children = []
 for _ in range(2):
     if not (child := os.fork()):
         asyncio.run(work("app.db"))
-        os._exit(0)
+        sys.exit(0)
     children.append(child)
     os.read(said_end, 1)
-import subprocess, sys
 print(subprocess.run([sys.executable, "-c", SCRAPE], capture_output=True, text=True).stdout, end="")
 os.write(go_end, b"..")
 for child in children:
@@ -242,3 +233,11 @@ def test_workers_forked_after_the_subscriber_was_made_add_up(workers: Workers) -
     ).stdout
     used = [value for name, labels, value in json.loads(output) if name == COUNT and labels[STATE] == "used"]
     assert used == [4]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="is so in every other test")
+def test_where_a_process_cannot_fork_its_metrics_are_kept_all_the_same(workers: Workers) -> None:
+    process = workers.start("import os\ndel os.fork, os.register_at_fork\n" + WORKER)  # as on Windows
+    workers.tell(process, "hold")
+    assert workers.scrape(COUNT, **{STATE: "used"}) == 1
+    workers.tell(process, "close")

@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, PeriodicExportingMetricReader
 
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool
-from aiosqlitepool.events import ConnectionAcquired, ConnectionReleased
+from aiosqlitepool.events import AcquireTimedOut, ConnectionAcquired, ConnectionReleased
 from aiosqlitepool.subscribers import _backlog, opentelemetry
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 
@@ -172,6 +172,13 @@ def test_metrics_can_be_off(telemetry: Telemetry) -> None:
     emit_acquired(pool, 1.0)
     assert telemetry.reader.get_metrics_data() is None
     assert ConnectionReleased not in pool.events.handlers
+
+
+def test_without_metrics_a_failure_has_its_span_all_the_same(telemetry: Telemetry) -> None:
+    pool = observed_pool(telemetry, metrics=False)
+    pool.events.emit(AcquireTimedOut(pool.name, 1.0, 0, ()))
+    assert (telemetry.span("aiosqlitepool.acquire").attributes or {})["error.type"] == "timeout"
+    assert pool.stats().subscriber_errors == 0
 
 
 @pytest.mark.parametrize("name", ['say "hi"\nand \\go', "x" * 10_000])

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
-from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool
+from aiosqlitepool import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool
 from aiosqlitepool.events import ConnectionAcquired, ConnectionCreated, ErrorInfo, HealthCheckFailed, IdleReplaced
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 
@@ -136,12 +136,28 @@ async def test_a_waiter_is_linked_to_eight_holders_at_most() -> None:
     assert len(telemetry.span(ACQUIRE).links) == 8
 
 
+@timeless
 async def test_a_holder_without_a_span_is_not_linked_to(telemetry: Telemetry) -> None:
     async with pool_of(StubDriver(), 1, subscribers=[telemetry.subscriber(spans="queued")]) as pool:
         async with pool.connection():
             waiter = await queued(pool)
         await pool.release(await waiter)
     assert telemetry.span(ACQUIRE).links == ()
+
+
+@timeless
+async def test_a_holder_that_was_lent_its_connection_before_anybody_listened_is_not_linked_to(
+    telemetry: Telemetry,
+) -> None:
+    async with pool_of(StubDriver(), 1) as pool:
+        with telemetry.tracer.start_as_current_span("holder"):
+            held = await pool.acquire()
+        pool.subscribe(telemetry.subscriber(spans="queued"))
+        waiter = await queued(pool)
+        await pool.release(held)
+        await pool.release(await waiter)
+    assert telemetry.span(ACQUIRE).links == ()
+    assert pool.stats().subscriber_errors == 0
 
 
 # -- failures
@@ -163,6 +179,7 @@ async def test_a_timeout_is_an_error_linked_to_the_holders() -> None:
     assert [link.context for link in span.links] == [holder.get_span_context()]
 
 
+@timeless
 async def test_a_cancelled_acquire_is_told_and_no_error(telemetry: Telemetry) -> None:
     async with pool_of(StubDriver(), 1, subscribers=[telemetry.subscriber()]) as pool, pool.connection():
         waiter = await queued(pool)
@@ -173,6 +190,7 @@ async def test_a_cancelled_acquire_is_told_and_no_error(telemetry: Telemetry) ->
     assert (span.attributes or {})["error.type"] == "cancelled"
 
 
+@timeless
 async def test_an_acquire_turned_away_is_an_error(telemetry: Telemetry) -> None:
     subscribers = [telemetry.subscriber()]
     async with pool_of(StubDriver(), 1, max_waiting=0, subscribers=subscribers) as pool, pool.connection():
@@ -236,6 +254,21 @@ async def test_a_failed_connect_is_an_error_and_the_child_of_the_failed_acquire(
     assert (acquire.attributes or {})["error.type"] == "OSError"
 
 
+@timeless
+async def test_a_connect_is_no_child_of_an_acquire_that_failed_for_another_reason() -> None:
+    telemetry = Telemetry()
+    async with pool_of(StubDriver(), 1, subscribers=[telemetry.subscriber()]) as pool:
+        held = await pool.acquire()  # a moment ago, so that its connect is not written yet
+        waiter = await queued(pool)
+        closing = asyncio.create_task(pool.close())
+        with pytest.raises(PoolClosedError):
+            await waiter
+        await pool.release(held)
+        await closing
+    assert (telemetry.span(ACQUIRE).attributes or {})["error.type"] == "closed"
+    assert telemetry.span(CONNECT).parent is None
+
+
 async def test_without_spans_nobody_hears_of_connections(telemetry: Telemetry) -> None:
     async with pool_of(StubDriver(), 1, subscribers=[telemetry.subscriber(spans="off")]) as pool, pool.connection():
         pass
@@ -262,6 +295,17 @@ async def test_a_checkout_lasts_from_lending_to_return_and_belongs_to_the_span_i
     assert attributes["aiosqlitepool.connection.id"] == 1
     assert attributes["aiosqlitepool.acquire.label"] == "GET /users"
     assert attributes["aiosqlitepool.connection.rolled_back"] in (True, False)
+
+
+@timeless
+async def test_with_checkouts_alone_a_failure_has_no_span_of_its_own() -> None:
+    telemetry = Telemetry()
+    subscribers = [telemetry.subscriber(spans="off", checkout_spans=True)]
+    async with pool_of(StubDriver(), 1, acquisition_timeout=2, subscribers=subscribers) as pool, pool.connection():
+        with pytest.raises(PoolConnectionAcquireTimeoutError):
+            await pool.acquire()
+    assert [span.name for span in telemetry.exporter.get_finished_spans()] == [CHECKOUT]
+    assert pool.stats().subscriber_errors == 0
 
 
 async def test_by_default_there_are_no_checkouts(telemetry: Telemetry) -> None:
@@ -295,8 +339,10 @@ def test_without_a_current_span_there_are_no_events(telemetry: Telemetry) -> Non
 # -- what can be wrong with a provider
 
 
-async def test_a_trace_that_is_not_sampled_costs_no_attributes_and_no_failure() -> None:
-    subscriber = OpenTelemetrySubscriber(TracerProvider(ALWAYS_OFF, shutdown_on_exit=False), spans="all")
+@pytest.mark.parametrize("checkouts", [False, True])
+async def test_a_trace_that_is_not_sampled_costs_no_attributes_and_no_failure(checkouts: bool) -> None:
+    provider = TracerProvider(ALWAYS_OFF, shutdown_on_exit=False)
+    subscriber = OpenTelemetrySubscriber(provider, spans="all", checkout_spans=checkouts)
     async with pool_of(StubDriver(), 1, subscribers=[subscriber]) as pool, pool.connection():
         pass
     assert pool.stats().subscriber_errors == 0
@@ -364,6 +410,18 @@ def test_a_connect_told_outside_of_any_loop_is_written_at_once(telemetry: Teleme
     pool.events.emit(ConnectionCreated(pool.name, 1, 0.5))
     connect = telemetry.span(CONNECT)
     assert connect.end_time - connect.start_time == 500_000_000  # type: ignore[operator]
+
+
+def test_an_acquire_told_after_its_pool_is_gone_has_a_span_without_its_levels(telemetry: Telemetry) -> None:
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[telemetry.subscriber()])
+    events = pool.events
+    del pool
+    gc.collect()
+    events.emit(ConnectionAcquired("app.db", 1, "queued", 1.0))
+    attributes = telemetry.span(ACQUIRE).attributes or {}
+    assert attributes["aiosqlitepool.connection.id"] == 1
+    assert "aiosqlitepool.pool.used" not in attributes
+    assert events.errors == 0
 
 
 @pytest.mark.parametrize("options", [{}, {"spans": "all", "checkout_spans": True}])

@@ -49,7 +49,9 @@ def sdk_over_grpc(receiver: Receiver) -> Sdk:
 
 async def two_requests(sdk: Sdk, database: Path) -> None:
     """The second waits for the first, which holds the only connection."""
-    subscriber = OpenTelemetrySubscriber(sdk.tracer_provider, sdk.meter_provider, spans="queued", checkout_spans=True)
+    subscriber = OpenTelemetrySubscriber(
+        sdk.tracer_provider, sdk.meter_provider, spans="queued", slow_acquire=60, checkout_spans=True
+    )
     holding = asyncio.Event()
 
     async def request(name: str, pool: SQLiteConnectionPool[aiosqlite.Connection]) -> None:

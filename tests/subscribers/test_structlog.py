@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import logging
+import sys
 import weakref
 from collections.abc import Iterator
 from io import StringIO
@@ -87,6 +88,7 @@ def timed_out(pool: StubPool) -> None:
 # -- records
 
 
+@timeless
 async def test_the_life_of_a_pool_is_logged(log: Log) -> None:
     async with pool_of(StubDriver(), 2, max_waiting=7, subscribers=[log.subscriber()]) as pool, pool.connection():
         pass
@@ -235,6 +237,13 @@ def test_inside_a_span_a_record_has_its_trace(log: Log, telemetry: Telemetry) ->
 
 
 def test_outside_a_span_a_record_has_no_trace(log: Log) -> None:
+    slow(log.pool())
+    _, keys = log.only("pool.acquire.slow")
+    assert not {"trace_id", "span_id"} & set(keys)
+
+
+def test_in_a_program_without_opentelemetry_a_record_has_no_trace(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "opentelemetry.trace")
     slow(log.pool())
     _, keys = log.only("pool.acquire.slow")
     assert not {"trace_id", "span_id"} & set(keys)

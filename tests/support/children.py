@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # What the issue asks for is 3 seconds; the deadline only tells a hang from a slow machine.
-DEADLINE = 10.0
+DEADLINE = 30.0
 
 # Whatever of this a program says at its end is a mess that the pool left.
 UNTIDY = (

@@ -51,7 +51,7 @@ SPILL = (
 
 async def connect(path: str | Path) -> aiosqlite.Connection:
     connection = await aiosqlite.connect(path, isolation_level=None)
-    await connection.execute("PRAGMA busy_timeout=2000")
+    await connection.execute("PRAGMA busy_timeout=60000")
     await connection.execute("PRAGMA cache_size=20")
     return connection
 

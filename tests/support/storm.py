@@ -44,7 +44,7 @@ def make_database(path: Path, schema: str = SCHEMA) -> Path:
     return path
 
 
-def factory(path: Path, *, busy_timeout: int = 5000) -> Callable[[], Any]:
+def factory(path: Path, *, busy_timeout: int = 60_000) -> Callable[[], Any]:
     async def connect() -> aiosqlite.Connection:
         connection = await aiosqlite.connect(path)
         await connection.execute(f"PRAGMA busy_timeout={busy_timeout}")
@@ -65,7 +65,10 @@ def nothing_left_behind() -> Iterator[None]:
     threads, files = set(threading.enumerate()), open_files()
     yield
     gc.collect()
-    assert set(threading.enumerate()) - threads == set(), "threads are left"
+    left = set(threading.enumerate()) - threads
+    for thread in left:
+        thread.join(30)  # what was told to end may take its time; what was forgotten never ends
+    assert not any(thread.is_alive() for thread in left), "threads are left"
     assert open_files() <= files, f"{open_files() - files} file descriptors are left"
 
 
@@ -227,7 +230,7 @@ class Storm:
         return findings if intact == "ok" else [*findings, f"the database is damaged: {intact}"]
 
 
-async def lendable(pool: Any, size: int, *, patience: float = 1.0) -> int:
+async def lendable(pool: Any, size: int, *, patience: float = 30.0) -> int:
     """How many connections can be lent at once."""
     entered = []
     with contextlib.suppress(TimeoutError, PoolError, Exception):

@@ -14,7 +14,7 @@ from typing import Any, ParamSpec
 
 import pytest
 
-__all__ = ["about", "timeless"]
+__all__ = ["about", "block", "timeless"]
 
 P = ParamSpec("P")
 
@@ -43,6 +43,16 @@ class _TimelessLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jumping.now
+
+    def advance(self, seconds: float) -> None:
+        self._jumping.now += seconds
+
+
+def block(seconds: float) -> None:
+    """Hold up the timeless loop for so long, as does code that works or sleeps and never awaits."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, _TimelessLoop)
+    loop.advance(seconds)
 
 
 def about(seconds: float, within: float = 1e-3) -> Any:

@@ -1,0 +1,61 @@
+"""The contenders: one file each, found by being here. A file whose name begins with `_` is shared by several.
+
+A file says at its top, as inline script metadata, what its environment must hold and what it is called in the tables;
+versions are pinned in `../versions.txt`. Its `contender` is a subclass of `Contender`. Everybody gets the same pragmas,
+the same SQL, and the cheapest way that its own documentation knows to run a statement and fetch its rows.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ClassVar
+
+__all__ = ["PRAGMAS", "TIMEOUT", "Contender"]
+
+TIMEOUT = 30
+"""Seconds that everybody lets a caller wait for a connection."""
+
+PRAGMAS = """
+PRAGMA busy_timeout = 5000;
+PRAGMA synchronous = NORMAL;
+PRAGMA foreign_keys = ON;
+PRAGMA temp_store = MEMORY;
+PRAGMA cache_size = -8000;
+PRAGMA mmap_size = 268435456;
+"""
+
+
+class Contender(ABC):
+    """A way to have up to `size` connections to one database. Connections are in autocommit mode."""
+
+    queues: ClassVar[bool] = True
+    """Whether a caller waits while all connections are out."""
+    most: ClassVar[float] = math.inf
+    """How many connections it can have."""
+
+    @abstractmethod
+    async def open(self, path: str, size: int) -> None:
+        """Get ready to lend up to `size` connections to the database at `path`, which is in WAL mode."""
+
+    @abstractmethod
+    def connection(self) -> AbstractAsyncContextManager[Any]:
+        """A connection for an `async with` block: the library's own context manager, with nothing around it."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close everything."""
+
+    def settle(self) -> None:
+        """Do what was put off while requests were served; called before the clock stops."""
+        return
+
+    @abstractmethod
+    async def fetch(self, conn: Any, sql: str, *parameters: object) -> Sequence[Any]:
+        """All rows of a query."""
+
+    @abstractmethod
+    async def execute(self, conn: Any, sql: str, *parameters: object) -> None:
+        """Run a statement that returns no rows."""

@@ -1,0 +1,41 @@
+# /// script
+# dependencies = ["aiosqlite", "uvloop"]
+# [tool.bench]
+# title = "kept open, no pool (the floor)"
+# ///
+"""Connections kept open without a pool: nothing is asked, checked, awaited or undone. No pool can cost less.
+
+Each task uses one connection, always the same; where there are more tasks than connections, tasks share one.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, nullcontext
+from contextvars import ContextVar
+from itertools import cycle
+from typing import Any
+
+from ._aiosqlite import AiosqliteContender, connect
+
+
+class Floor(AiosqliteContender):
+    queues = False
+
+    async def open(self, path: str, size: int) -> None:
+        self._connections = [await connect(path) for _ in range(size)]
+        self._next = cycle(self._connections)
+        self._mine: ContextVar[Any] = ContextVar("mine")
+
+    def connection(self) -> AbstractAsyncContextManager[Any]:
+        conn = self._mine.get(None)
+        if conn is None:
+            conn = next(self._next)
+            self._mine.set(conn)
+        return nullcontext(conn)
+
+    async def close(self) -> None:
+        for conn in self._connections:
+            await conn.close()
+
+
+contender = Floor

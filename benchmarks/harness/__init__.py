@@ -1,0 +1,1 @@
+"""What runs in the project's own environment: it makes the others, plays the rounds, and reports."""

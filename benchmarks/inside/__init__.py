@@ -1,0 +1,1 @@
+"""What runs in a contender's own process. Standard library only: its environment need not hold anything else."""

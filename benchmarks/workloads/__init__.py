@@ -1,0 +1,63 @@
+"""What is measured: one file each, found by being here.
+
+A file's docstring opens with what its section in the report says of it; its `workload` says which cases there are, how
+one is measured, and which figures come of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..contenders import Contender
+from ..inside.task import Measured, Task
+
+__all__ = ["LOAD", "Figure", "Workload"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number that a round comes to, and how it is shown."""
+
+    name: str
+    title: str
+    digits: int = 0
+    better: Literal["higher", "lower"] = "lower"
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Something to measure about every contender that can do it."""
+
+    title: str
+    cases: Mapping[str, Any]
+    """What varies, by what it is called in the report; the value is handed to `measure`."""
+    measure: Callable[[Any, Any, Task], Awaitable[Measured]]
+    """Called with a contender that is not open, the case's value, and the task; closes what it opens."""
+    figures: tuple[Figure, ...]
+    """What is shown of it. The first is the one that ratios are made of."""
+    reference: str = "floor"
+    """The contender that ratios are taken to."""
+    everywhere: bool = False
+    """Whether to measure it in every Python and every loop, or in the first only."""
+    fresh: bool = False
+    """Whether each round needs a new process."""
+    seconds: float = 1.0
+    """About how long a round takes at full size, to tell how long the rest will take."""
+
+
+LOAD = (
+    Figure("rate", "requests/s", better="higher"),
+    Figure("average", "average, ms", 2),
+    Figure("median", "median, ms", 2),
+    Figure("p90", "P90, ms", 2),
+    Figure("p99", "P99, ms", 2),
+    Figure("cpu", "CPU, µs each"),
+)
+"""The figures of requests sent through workers; CPU is that of all the process's threads, for each request."""
+
+
+def takes_factory(contender: Contender) -> bool:
+    """Whether it can be made to lend something else than connections to a file."""
+    return hasattr(contender, "open_with")

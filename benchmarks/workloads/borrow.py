@@ -1,0 +1,65 @@
+"""Acquire and release alone, on a connection that does nothing: what the pool itself costs.
+
+Idle: one task, which always finds a free connection. Contended: 50 tasks and 5 connections, each kept for one turn of
+the loop, so that nine borrows of ten have to queue; the turn itself is part of the figure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from time import perf_counter
+
+from ..contenders import Contender
+from ..inside.stub import connect_stub
+from ..inside.task import Measured, Task, UnsuitableError
+from . import Figure, Workload, takes_factory
+
+SIZE = 5
+
+
+async def measure(contender: Contender, tasks: int, task: Task) -> Measured:
+    if not takes_factory(contender):
+        raise UnsuitableError("takes no connection factory")
+    await contender.open_with(connect_stub, SIZE)  # type: ignore[attr-defined]
+    borrow = _alone if tasks == 1 else _for_a_turn
+    cycles = max(1, task.count(20_000) // tasks)
+    try:
+        await _everybody(borrow, contender, tasks, 10)
+        contender.settle()
+        gc.collect()
+        began = perf_counter()
+        await _everybody(borrow, contender, tasks, cycles)
+        contender.settle()
+        return Measured({"cycle": 1e6 * (perf_counter() - began) / (tasks * cycles)})
+    finally:
+        await contender.close()
+
+
+async def _everybody(borrow, contender: Contender, tasks: int, cycles: int) -> None:  # type: ignore[no-untyped-def]
+    async with asyncio.TaskGroup() as group:
+        for _ in range(tasks):
+            group.create_task(borrow(contender, cycles))
+
+
+async def _alone(contender: Contender, cycles: int) -> None:
+    for _ in range(cycles):
+        async with contender.connection():
+            pass
+
+
+async def _for_a_turn(contender: Contender, cycles: int) -> None:
+    for _ in range(cycles):
+        async with contender.connection():
+            await asyncio.sleep(0)
+
+
+workload = Workload(
+    title="Acquire and release alone",
+    cases={"idle": 1, "contended": 50},
+    measure=measure,
+    figures=(Figure("cycle", "µs per cycle", 2),),
+    reference="this_pool",
+    everywhere=True,
+    seconds=1.0,
+)

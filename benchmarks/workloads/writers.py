@@ -1,0 +1,79 @@
+"""Writers: each transaction inserts one row and stays open for 5 ms, as one that thinks before it commits.
+
+With a connection for each task they collide in SQLite, whose busy handler sleeps and does not queue; after 5 seconds
+it gives up, which is an error. With one connection they queue in the pool, first come, first served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from ..contenders import Contender
+from ..inside.load import under_load
+from ..inside.task import Measured, Task, UnsuitableError
+from . import Figure, Workload
+
+HELD = 0.005
+
+
+async def measure(contender: Contender, case: tuple[int, int], task: Task) -> Measured:
+    tasks, size = case
+    if size > contender.most or (size < tasks and not contender.queues):
+        raise UnsuitableError("has one connection" if size > contender.most else "has no queue")
+
+    async def write(key: int) -> None:
+        async with contender.connection() as conn:
+            await contender.execute(conn, "BEGIN IMMEDIATE")
+            await contender.execute(conn, "INSERT INTO note (text) VALUES (?)", f"note {key}")
+            await asyncio.sleep(HELD)
+            await contender.execute(conn, "COMMIT")
+
+    path = _note_book(Path(task.scratch))
+    await contender.open(str(path), size)
+    try:
+        keys = task.keys(task.users, task.count(200, least=tasks))
+        measured = await under_load(write, keys, workers=tasks, settle=contender.settle, warm_up=1, tolerate=True)
+    finally:
+        await contender.close()
+    measured.figures["lost"] = _written_twice_or_never(path, len(keys) + len(keys[:tasks]), measured)
+    return measured
+
+
+def _note_book(folder: Path) -> Path:
+    path = folder / "notes.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE note (id INTEGER PRIMARY KEY, text TEXT NOT NULL)")
+    return path
+
+
+def _written_twice_or_never(path: Path, sent: int, measured: Measured) -> float:
+    """How many rows there are too few or too many, if every request was answered as it should."""
+    with closing(sqlite3.connect(path)) as db:
+        (rows,) = db.execute("SELECT count(*) FROM note").fetchone()
+    return 0.0 if measured.figures["errors"] else float(abs(sent - rows))
+
+
+workload = Workload(
+    title="Writers that hold a transaction for 5 ms",
+    cases={
+        "1": (1, 1),
+        "8, each its own": (8, 8),
+        "20, each its own": (20, 20),
+        "50, each its own": (50, 50),
+        "8, one connection": (8, 1),
+        "20, one connection": (20, 1),
+        "50, one connection": (50, 1),
+    },
+    measure=measure,
+    figures=(
+        Figure("rate", "transactions/s", better="higher"),
+        Figure("p99", "P99, ms", 1),
+        Figure("worst", "longest, ms", 1),
+        Figure("errors", "errors in a round"),
+    ),
+    seconds=2.5,
+)

@@ -1,0 +1,104 @@
+"""The order of play, and that one contender's failure is its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.harness.catalogue import ContenderFile, Interpreter, contenders, workloads
+from benchmarks.harness.environments import EnvironmentFailedError, environment
+from benchmarks.harness.runner import Plan
+
+from .support import plan_for, played
+
+
+def test_contenders_take_turns_round_by_round(here: Interpreter) -> None:
+    steps = plan_for(here, "selects", rounds=2).steps()
+    assert [(step.round, step.contender) for step in steps] == [
+        (1, "floor"),
+        (1, "this_pool"),
+        (2, "floor"),
+        (2, "this_pool"),
+    ]
+
+
+def test_other_pythons_and_loops_play_only_what_is_to_be_played_everywhere(here: Interpreter) -> None:
+    other = Interpreter("3.99", here.executable)
+    plan = Plan(contenders(), workloads(), [here, other], ["asyncio", "uvloop"], rounds=1, effort=1)
+    everywhere = {name for name, workload in workloads().items() if workload.everywhere}
+    assert {step.workload for step in plan.steps_of(here, "asyncio")} == set(workloads())
+    for python, loop in ((here, "uvloop"), (other, "asyncio"), (other, "uvloop")):
+        assert {step.workload for step in plan.steps_of(python, loop)} == everywhere
+
+
+async def test_a_warm_process_plays_all_its_rounds(data: Mapping[str, Any], here: Interpreter) -> None:
+    results = await played(plan_for(here, "selects", None, "floor", rounds=3), data)
+    assert [each.round for each in results.records if each.figures] == [1, 2, 3]
+
+
+async def test_what_a_contender_ran_on_is_kept(data: Mapping[str, Any], here: Interpreter) -> None:
+    results = await played(plan_for(here, "selects", None, "floor"), data)
+    about = results.about["workers"][f"{here.version}, asyncio"]["floor"]
+    assert about["python"].startswith(here.version)
+    assert about["packages"]["aiosqlite"]
+
+
+async def test_a_contender_without_its_library_fails_alone(data: Mapping[str, Any], here: Interpreter) -> None:
+    results = await played(plan_for(here, "selects", None, "asqlite_pool", "floor"), data)
+    (failure,) = results.failures()
+    assert failure.contender == "asqlite_pool"
+    assert "No module named 'asqlite'" in (failure.error or "")
+    assert [each.contender for each in results.records if each.figures] == ["floor"]
+
+
+async def test_a_failed_contender_sits_out_the_rest_of_the_case(data: Mapping[str, Any], here: Interpreter) -> None:
+    results = await played(plan_for(here, "selects", None, "asqlite_pool", "floor", rounds=3), data)
+    assert [each.round for each in results.failures()] == [1]
+    assert len(results.records) == 4
+
+
+async def test_a_request_that_raises_fails_the_round_and_not_the_process(here: Interpreter, tmp_path: Path) -> None:
+    missing = {"database": str(tmp_path / "none" / "no.db"), "users": 10, "posts": 10}
+    results = await played(plan_for(here, "pages", None, "floor"), missing)
+    assert [each.case for each in results.failures()] == ["5 connections", "100 connections"]
+    assert all("unable to open database file" in (each.error or "") for each in results.failures())
+
+
+@pytest.mark.parametrize(
+    ("program", "limit", "told"),
+    [
+        ("import sys; sys.exit('out of luck')", 60.0, "ended with exit code 1:\nout of luck"),
+        ("import time; time.sleep(60)", 1.0, "no answer within 1 s"),
+    ],
+)
+async def test_a_process_that_dies_or_hangs_fails_alone(
+    program: str, limit: float, told: str, data: Mapping[str, Any], here: Interpreter, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{program}"\n', encoding="utf-8")
+    python.chmod(0o755)
+    results = await played(plan_for(here, "selects", None, "floor", limit=limit), data, lambda *_: python)
+    assert [each.error for each in results.failures()] == [told]
+
+
+async def test_an_environment_that_cannot_be_made_fails_alone(data: Mapping[str, Any], here: Interpreter) -> None:
+    def make(contender: ContenderFile, python: Interpreter) -> Path:
+        if contender.name == "floor":
+            raise EnvironmentFailedError("no such package")
+        return Path(sys.executable)
+
+    results = await played(plan_for(here, "selects"), data, make)
+    assert [(each.contender, each.error) for each in results.failures()] == [
+        ("floor", "its environment could not be made: no such package")
+    ]
+    assert [each.contender for each in results.records if each.figures] == ["this_pool"]
+
+
+def test_pip_says_why_an_environment_cannot_be_made(here: Interpreter) -> None:
+    impossible = ContenderFile("impossible", "", "", ("aiosqlite==0.0.0.dev0",), None)
+    with pytest.raises(EnvironmentFailedError, match=r"aiosqlite==0\.0\.0\.dev0"):
+        environment(impossible, here)
