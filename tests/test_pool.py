@@ -137,6 +137,15 @@ async def test_stats_tell_the_longest_wait_and_the_longest_lease(driver: StubDri
         assert (pool.stats().oldest_waiter, pool.stats().oldest_checkout) == (0.0, 0.0)
 
 
+async def test_no_age_is_negative_though_a_lease_begins_while_stats_are_being_read(driver: StubDriver) -> None:
+    time = 100.0
+    pool = pool_of(driver, clock=lambda: time)
+    async with pool, pool.connection():
+        time = 99.0  # as if the reader had looked at its clock before the lease began
+        assert pool.stats().oldest_checkout == 0.0
+        assert [holder.held for holder in pool.holders()] == [0.0]
+
+
 @timeless
 async def test_stats_count_what_subscribers_got_wrong(driver: StubDriver) -> None:
     async with pool_of(driver) as pool:
@@ -173,6 +182,27 @@ async def test_holders_are_told_longest_first_with_task_label_and_age(driver: St
         assert [each.connection for each in pool.holders()] == [2]
         await pool.release(second.result())
         assert pool.holders() == ()
+
+
+@timeless
+async def test_waiters_are_told_longest_first_with_task_label_and_age(driver: StubDriver) -> None:
+    async with pool_of(driver, 1) as pool:
+        async with pool.connection():
+            first = await queued(pool, "GET /users")
+            await asyncio.sleep(3)
+            second = await queued(pool)
+            second.set_name("renamed")
+            await asyncio.sleep(1)
+            assert [(each.task, each.label, each.waited) for each in pool.waiters()] == [
+                ("GET /users", "GET /users", about(4)),
+                ("renamed", None, about(1)),
+            ]
+            assert str(pool.waiters()[0]) == "GET /users [GET /users] has waited for 4.000 s"
+            first.cancel()
+            await settle()
+            assert [each.task for each in pool.waiters()] == ["renamed"]
+        await pool.release(await second)
+        assert pool.waiters() == ()
 
 
 @timeless
