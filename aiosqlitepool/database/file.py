@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiosqlite
 
-from ..driver import prepare_to_await
+from ..driver import prepare_to_await, running_threads, see_off
 from .profile import PragmaValue, Role, settings
 
 __all__ = ["DatabaseFile", "OnConnect"]
@@ -97,7 +97,8 @@ class DatabaseFile:
             except BaseException as error:
                 if isinstance(error, sqlite3.Error):  # which says what is wrong, and not with which file
                     error.add_note(f"database: {self._target}")
-                connecting.stop()  # behind what runs, and without waiting for it: whoever opens may have been cancelled
+                connecting.stop()  # behind what runs: whoever opens may have been cancelled
+                await see_off(connecting, error, running_threads())
                 raise
             return connection
 

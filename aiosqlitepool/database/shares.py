@@ -12,10 +12,12 @@ import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import aiosqlite
 
 from ..diagnosis import explain_full, explain_timeout
+from ..driver import ended
 from ..errors import PoolConnectionAcquireTimeoutError, PoolFullError
 from ..events import AcquireRejected, AcquireTimedOut
 from .transaction import Pool
@@ -29,25 +31,34 @@ _JOINABLE = 0.1
 class _Share:
     """The connection, or a place in the queue for it, for all of its members."""
 
-    __slots__ = ("acquiring", "closes_at", "members", "timeout_told")
+    __slots__ = ("closes_at", "holder", "left", "lent", "members", "timeout_told")
 
-    def __init__(self, acquiring: asyncio.Task[aiosqlite.Connection]) -> None:
-        self.acquiring = acquiring
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.members = 0
         self.closes_at = math.inf
+        # The task that borrows the connection for all, what it has to tell them, and what they have to tell it.
+        self.holder: asyncio.Task[None]
+        self.lent: asyncio.Future[aiosqlite.Connection] = loop.create_future()
+        self.left: asyncio.Future[None] = loop.create_future()
         # Whether a member has raised the timeout that the pool told of.
         self.timeout_told = False
-        acquiring.add_done_callback(self._acquired)
-
-    def _acquired(self, acquiring: asyncio.Task[aiosqlite.Connection]) -> None:
-        failed = acquiring.cancelled() or acquiring.exception() is not None
-        # The earlier one: all members may have left between its end and this call.
-        self.closes_at = min(self.closes_at, 0.0 if failed else time.monotonic() + _JOINABLE)
 
     @property
     def can_be_joined(self) -> bool:
         """Whether it is still open, and of this loop."""
-        return time.monotonic() < self.closes_at and self.acquiring.get_loop() is asyncio.get_running_loop()
+        return time.monotonic() < self.closes_at and self.lent.get_loop() is asyncio.get_running_loop()
+
+    def ended(self, holder: asyncio.Task[None]) -> None:
+        """Tell those who still wait why there will be no connection."""
+        self.closes_at = 0.0
+        error = None if holder.cancelled() else holder.exception()
+        if self.lent.done():
+            return
+        if error is None:
+            self.lent.cancel()
+        else:
+            self.lent.set_exception(error)
+            self.lent.exception()  # looked at, if nobody waits any more
 
 
 class Shares:
@@ -85,7 +96,7 @@ class Shares:
         """The connection, together with others. Raises what `acquire()` does, `deadline` being one of `monotonic`."""
         share = await self._member_of_one(deadline, label)
         try:
-            yield share.acquiring.result()
+            yield share.lent.result()
         except BaseException:
             # Nobody joins a connection of which nobody knows how it is; the pool will look at it.
             share.closes_at = 0.0
@@ -121,17 +132,26 @@ class Shares:
         return share
 
     def _begin(self, label: str | None) -> _Share:
-        self._arriving.add(place := object())
-
-        async def acquire() -> aiosqlite.Connection:
-            self._arriving.discard(place)
-            return await self._pool.acquire(label=label)
-
-        acquiring = asyncio.get_running_loop().create_task(acquire(), name=f"{self._pool.name}:share")
-        acquiring._log_destroy_pending = False  # type: ignore[attr-defined]  # see Stock.spawn
-        acquiring.add_done_callback(lambda _: self._arriving.discard(place))  # also if it was cancelled before
+        loop = asyncio.get_running_loop()
+        share = _Share(loop)
+        self._arriving.add(share)
         self._shares += 1
-        return _Share(acquiring)
+        # A task of its own: no member is the one to borrow the connection for the others and to give it back.
+        share.holder = loop.create_task(self._hold(share, label), name=f"{self._pool.name}:share")
+        share.holder._log_destroy_pending = False  # type: ignore[attr-defined]  # see Stock.spawn
+        share.holder.add_done_callback(partial(self._held, share))
+        return share
+
+    async def _hold(self, share: _Share, label: str | None) -> None:
+        self._arriving.discard(share)
+        async with self._pool.connection(label=label) as connection:
+            share.closes_at = time.monotonic() + _JOINABLE
+            share.lent.set_result(connection)
+            await ended(share.left)  # also when cancelled: its members still work with the connection
+
+    def _held(self, share: _Share, holder: asyncio.Task[None]) -> None:
+        self._arriving.discard(share)  # if it was cancelled before it began
+        share.ended(holder)
 
     def _check_room(self, label: str | None, *, certain_to_wait: bool = False) -> None:
         """Turn away whoever is one too many; the pool itself counts each share once."""
@@ -145,12 +165,12 @@ class Shares:
     @staticmethod
     async def _ready(share: _Share, timeout: float | None) -> bool:
         """Wait for the connection of a share; false if that took too long, for the first member or for this one."""
-        acquiring = share.acquiring
-        if not acquiring.done():
-            await asyncio.wait((acquiring,), timeout=timeout)
-        if not acquiring.done() or acquiring.cancelled():
+        lent = share.lent
+        if not lent.done():
+            await asyncio.wait((lent,), timeout=timeout)
+        if not lent.done() or lent.cancelled():
             return False
-        error = acquiring.exception()
+        error = lent.exception()
         if error is None or isinstance(error, PoolConnectionAcquireTimeoutError):
             return error is None
         raise error
@@ -162,15 +182,16 @@ class Shares:
             return
         self._shares -= 1
         share.closes_at = 0.0
-        if not share.acquiring.done():
-            share.acquiring.cancel()
-        elif not share.acquiring.cancelled() and share.acquiring.exception() is None:
-            await self._pool.release(share.acquiring.result())
+        share.left.set_result(None)
+        if not share.lent.done():
+            share.holder.cancel()
+        elif not share.holder.done():
+            await asyncio.wait((share.holder,))  # so that the connection is back when its last user is
 
     def _late(self, share: _Share, asked: float, label: str | None) -> PoolConnectionAcquireTimeoutError:
         """The timeout of one member: the one that the pool told of, or, for each further one, one of its own."""
-        acquiring = share.acquiring
-        error = acquiring.exception() if acquiring.done() and not acquiring.cancelled() else None
+        lent = share.lent
+        error = lent.exception() if lent.done() and not lent.cancelled() else None
         if isinstance(error, PoolConnectionAcquireTimeoutError) and not share.timeout_told:
             share.timeout_told = True
             return error

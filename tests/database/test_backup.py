@@ -137,7 +137,7 @@ async def test_a_full_disk_leaves_nothing(db: SQLiteDatabase) -> None:
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-        with pytest.raises(sqlite3.OperationalError, match="full|disk I/O error"):
+        with pytest.raises(sqlite3.OperationalError, match=r"full|disk I/O error"):
             await db.backup(folder / "copy.db")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -172,10 +172,12 @@ async def test_a_backup_that_waits_can_be_cancelled(memory: SQLiteDatabase, targ
 
 
 async def test_a_backup_gives_up_on_a_process_that_holds_the_database(database: Path, target: Path) -> None:
-    async with SQLiteDatabase(database, pragmas={"journal_mode": "DELETE"}, acquisition_timeout=0.05) as db:
-        async with other_process(database, "BEGIN EXCLUSIVE"):
-            with pytest.raises(sqlite3.OperationalError, match="locked"):
-                await db.backup(target)
+    async with (
+        SQLiteDatabase(database, pragmas={"journal_mode": "DELETE"}, acquisition_timeout=0.05) as db,
+        other_process(database, "BEGIN EXCLUSIVE"),
+    ):
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            await db.backup(target)
     assert os.listdir(target.parent) == []
 
 

@@ -160,15 +160,17 @@ async def test_a_function_that_may_not_commit_is_run_again_only_if_it_may(
     database: Path, patience: float | None, monkeypatch: pytest.MonkeyPatch, recorder: Recorder
 ) -> None:
     monkeypatch.setattr("aiosqlitepool.database.transaction._COMMIT_PATIENCE", 0.05)
-    async with without_wal(database, acquisition_timeout=patience, subscribers=[recorder]) as db:
-        async with other_process(database, "BEGIN") as other:
-            await other.does("SELECT text FROM note")
-            with pytest.raises(sqlite3.OperationalError, match="locked"):
-                await db.run_write(add, "never", retry=False)
-            assert recorder.of(BusyRetried) == []
-            if patience is None:
-                writing = asyncio.create_task(db.run_write(add, "kept"))
-                await first(db.writer)
-                await other.does("COMMIT")
-                await writing
+    async with (
+        without_wal(database, acquisition_timeout=patience, subscribers=[recorder]) as db,
+        other_process(database, "BEGIN") as other,
+    ):
+        await other.does("SELECT text FROM note")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            await db.run_write(add, "never", retry=False)
+        assert recorder.of(BusyRetried) == []
+        if patience is None:
+            writing = asyncio.create_task(db.run_write(add, "kept"))
+            await first(db.writer)
+            await other.does("COMMIT")
+            await writing
     assert notes(database) == (["kept"] if patience is None else [])

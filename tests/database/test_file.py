@@ -67,10 +67,10 @@ def test_what_is_no_path_is_refused(path: Any, error: type[Exception], message: 
 
 
 async def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    with nothing_left_behind():
-        with pytest.raises(sqlite3.OperationalError, match="unable to open database file") as failed:
-            async with SQLiteDatabase(tmp_path / "missing" / "app.db"):
-                pass
+    unable = pytest.raises(sqlite3.OperationalError, match="unable to open database file")
+    with nothing_left_behind(), unable as failed:
+        async with SQLiteDatabase(tmp_path / "missing" / "app.db"):
+            pass
     assert failed.value.__notes__ == [f"database: {tmp_path}/missing/app.db"]
 
 
@@ -104,14 +104,14 @@ async def test_on_connect_is_awaited_with_each_connection(database: Path) -> Non
 
 
 async def test_an_on_connect_that_fails_fails_the_opening_and_leaves_nothing(database: Path) -> None:
-    class Refused(Exception):
+    class RefusedError(Exception):
         def __init__(self, *, reason: str) -> None:
             super().__init__(reason)
 
     async def refuse(connection: aiosqlite.Connection) -> None:
-        raise Refused(reason="not today")
+        raise RefusedError(reason="not today")
 
-    with nothing_left_behind(), pytest.raises(Refused, match="not today"):
+    with nothing_left_behind(), pytest.raises(RefusedError, match="not today"):
         async with SQLiteDatabase(database, on_connect=refuse):
             pass
 

@@ -146,7 +146,7 @@ async def test_a_function_that_reads_for_too_long_is_ended(database: Path) -> No
 
 async def test_a_timeout_of_the_blocks_own_is_not_taken_for_the_readers_age(database: Path) -> None:
     async with SQLiteDatabase(database, reader_max_age=60) as db:
-        with pytest.raises(TimeoutError, match="^my own$"):
+        with pytest.raises(TimeoutError, match=r"^my own$"):
             async with db.read():
                 raise TimeoutError("my own")
 
