@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, assert_type
 import aiosqlite
 import turso.aio
 
-from aiosqlitepool import Connection, Holder, PoolStats, SQLiteConnectionPool, Subscriber, Waiter
+from aiosqlitepool import Connection, Holder, PoolStats, SQLiteConnectionPool, SQLiteDatabase, Subscriber, Waiter
 from aiosqlitepool.bus import EventBus
 from aiosqlitepool.events import ConnectionAcquired, ConnectionCreated, PoolEvent
 from aiosqlitepool.testing import Recorder
@@ -113,3 +114,21 @@ def test_a_recorder_keeps_the_type_of_what_it_finds() -> None:
     subscriber: Subscriber = recorder
     anything: SQLiteConnectionPool[Any] = SQLiteConnectionPool(StubDriver(), subscribers=[subscriber])
     assert anything.events.handlers
+
+
+def _count(native: sqlite3.Connection, least: int) -> list[str]:
+    return [name for (name,) in native.execute("SELECT text FROM note WHERE id >= ?", (least,))]
+
+
+async def test_a_database_returns_what_its_functions_return(database: Path) -> None:
+    async with SQLiteDatabase(database) as db:
+        assert_type(db, SQLiteDatabase)
+        assert_type(await db.run_read(_count, 0), list[str])
+        assert_type(await db.run_write(_count, 0), list[str])
+        assert_type(db.writer, SQLiteConnectionPool[aiosqlite.Connection])
+        for block in (db.read(), db.write()):
+            async with block as connection:
+                assert_type(connection, aiosqlite.Connection)
+        if TYPE_CHECKING:
+            await db.run_read(_count, "0")  # type: ignore[arg-type]
+            await db.run_read(_count)  # type: ignore[call-arg]
