@@ -131,4 +131,4 @@ async def test_a_database_returns_what_its_functions_return(database: Path) -> N
                 assert_type(connection, aiosqlite.Connection)
         if TYPE_CHECKING:
             await db.run_read(_count, "0")  # type: ignore[arg-type]
-            await db.run_read(_count)  # type: ignore[call-arg]
+            await db.run_read(_count)  # type: ignore[arg-type]
