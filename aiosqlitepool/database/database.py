@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Any, TypeVar, TypeVarTuple
 
 import aiosqlite
@@ -28,6 +27,10 @@ __all__ = ["SQLiteDatabase"]
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
+
+
+# What functions usually return: known at once not to be what goes on after its transaction.
+_VALUES = frozenset({NoneType, bool, int, float, str, bytes, list, tuple, dict, sqlite3.Row})
 
 
 class SQLiteDatabase:
@@ -278,17 +281,16 @@ def _checked_subscribers(subscribers: Iterable[Subscriber]) -> tuple[Subscriber,
 def _checked(fn: Callable[[sqlite3.Connection, *Ts], R], args: tuple[*Ts]) -> Callable[[sqlite3.Connection], R]:
     if not callable(fn):
         raise TypeError(f"fn must be callable, not {fn!r} ({type(fn).__name__})")
-    if inspect.iscoroutinefunction(fn):
-        raise TypeError(f"fn must be a plain function, for it runs in a thread without an event loop, not {fn!r}")
 
     def run(native: sqlite3.Connection) -> R:
         result = fn(native, *args)
-        if isinstance(result, Iterator | AsyncIterator | Awaitable):
+        if type(result) not in _VALUES and isinstance(result, Iterator | AsyncIterator | Awaitable):
             kind = type(result).__name__
             getattr(result, "close", lambda: None)()
             del result
             raise TypeError(
-                f"{fn!r} returned a {kind}, which would go on after its transaction: return rows, or a value"
+                f"fn must be a plain function that returns rows, or another value; {fn!r} returned a {kind}, which "
+                "would go on after its transaction"
             )
         return result
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 
 import aiosqlite
@@ -61,6 +59,28 @@ class _Share:
             self.lent.exception()  # looked at, if nobody waits any more
 
 
+class _Membership:
+    """An `async with` block for one member; a class, for a generator would cost each function time."""
+
+    __slots__ = ("_deadline", "_label", "_share", "_shares")
+
+    def __init__(self, shares: Shares, deadline: float, label: str | None) -> None:
+        self._shares = shares
+        self._deadline = deadline
+        self._label = label
+        self._share: _Share
+
+    async def __aenter__(self) -> aiosqlite.Connection:
+        self._share = share = await self._shares.join(self._deadline, self._label)
+        return share.lent.result()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is not None:
+            # Nobody joins a connection of which nobody knows how it is; the pool will look at it.
+            self._share.closes_at = 0.0
+        await self._shares.leave(self._share)
+
+
 class Shares:
     """Shares the only connection of a pool, among functions, and in turn with those who want it for themselves."""
 
@@ -91,20 +111,12 @@ class Shares:
             finally:
                 self._arriving.discard(myself)
 
-    @asynccontextmanager
-    async def one(self, deadline: float, label: str | None) -> AsyncIterator[aiosqlite.Connection]:
+    def one(self, deadline: float, label: str | None) -> _Membership:
         """The connection, together with others. Raises what `acquire()` does, `deadline` being one of `monotonic`."""
-        share = await self._member_of_one(deadline, label)
-        try:
-            yield share.lent.result()
-        except BaseException:
-            # Nobody joins a connection of which nobody knows how it is; the pool will look at it.
-            share.closes_at = 0.0
-            raise
-        finally:
-            await self._leave(share)
+        return _Membership(self, deadline, label)
 
-    async def _member_of_one(self, deadline: float, label: str | None) -> _Share:
+    async def join(self, deadline: float, label: str | None) -> _Share:
+        """Become a member of a share that has its connection."""
         asked = time.monotonic()
         # The first share was asked for no later than this member came, and by the same pool: it ends in time.
         timeout = None
@@ -114,7 +126,7 @@ class Shares:
                 ready = await self._ready(share, timeout)
             finally:
                 if not ready:
-                    await self._leave(share)
+                    await self.leave(share)
             if ready:
                 return share
             timeout = None if deadline == math.inf else deadline - time.monotonic()
@@ -175,7 +187,8 @@ class Shares:
             return error is None
         raise error
 
-    async def _leave(self, share: _Share) -> None:
+    async def leave(self, share: _Share) -> None:
+        """Be a member no longer; the last one waits until the connection is back."""
         share.members -= 1
         self._members -= 1
         if share.members:
@@ -186,7 +199,7 @@ class Shares:
         if not share.lent.done():
             share.holder.cancel()
         elif not share.holder.done():
-            await asyncio.wait((share.holder,))  # so that the connection is back when its last user is
+            await asyncio.wait((share.holder,))
 
     def _late(self, share: _Share, asked: float, label: str | None) -> PoolConnectionAcquireTimeoutError:
         """The timeout of one member: the one that the pool told of, or, for each further one, one of its own."""

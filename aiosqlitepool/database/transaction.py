@@ -6,7 +6,7 @@ import asyncio
 import math
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, TypeVar
 
 import aiosqlite
@@ -82,7 +82,12 @@ class Transaction:
         self.begin(native)
         try:
             result = fn(native)
-            self._commit_patiently(native)
+            try:
+                self.commit(native)
+            except sqlite3.Error as error:
+                if busy_kind(error) is None:
+                    raise
+                self._commit_patiently(native)
         except BaseException:
             self.roll_back(native)
             raise
@@ -120,11 +125,12 @@ class Transaction:
         return await self._attempt(work, time.monotonic(), True)
 
     async def _attempt(self, work: Callable[[], Awaitable[R]], since: float, again: bool) -> R:
-        pausing = pauses()
+        pausing: Iterator[float] | None = None
         while True:
             try:
                 return await work()
             except sqlite3.Error as error:
+                pausing = pausing or pauses()
                 kind, pause = busy_kind(error), next(pausing)
                 if kind is None or (self.outcome is not None and not again):
                     raise

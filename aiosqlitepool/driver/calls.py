@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from typing import Any, TypeVar, TypeVarTuple
@@ -27,7 +28,7 @@ async def call(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Connectio
 
 
 class _Ticket:
-    """Who comes first: the worker that begins, or the caller that withdraws. One list, popped by one of them."""
+    """Who comes first: the worker, or the caller that is cancelled. One list, popped by one of them."""
 
     __slots__ = ("_left",)
 
@@ -51,21 +52,29 @@ async def call_to_the_end(
     Cancelled before the worker came to it, it never runs. Cancelled later, this waits until it has ended, and then
     raises the cancellation: whoever is cancelled here knows that nothing of its own is still on its way.
     """
-    ticket = _Ticket()
+    beginning, ending = _Ticket(), _Ticket()
+    over: asyncio.Future[None]  # made by the caller before it takes the second ticket: who takes it last has to act
 
-    def begin(native: sqlite3.Connection) -> R | None:
-        return fn(native, *args) if ticket.take() else None
+    def run(native: sqlite3.Connection) -> R | None:
+        if not beginning.take():
+            return None
+        try:
+            return fn(native, *args)
+        finally:
+            if not ending.take():
+                with contextlib.suppress(RuntimeError):  # a loop that has closed waits for nothing
+                    over.get_loop().call_soon_threadsafe(over.set_result, None)
 
-    running = _submit(connection, begin)
+    running = _submit(connection, run)
     try:
-        # Not awaited itself, because that would pass a cancellation on to it.
-        await asyncio.wait((running,))
+        result: Any = await running
     except asyncio.CancelledError:
-        if ticket.take():
-            running.cancel()
-        await ended(running)
+        over = asyncio.get_running_loop().create_future()
+        if not running.cancelled():
+            raise  # by the function itself
+        if not beginning.take() and ending.take():
+            await ended(over)
         raise
-    result: Any = running.result()
     return result  # type: ignore[no-any-return]
 
 

@@ -78,10 +78,8 @@ async def test_a_function_that_would_go_on_after_its_transaction_is_refused_and_
     for run in (db.run_read, db.run_write):
         with pytest.raises(TypeError, match="fn must be callable, not 7"):
             await run(7)  # type: ignore[operator]
-        with pytest.raises(TypeError, match="fn must be a plain function"):
+        with pytest.raises(TypeError, match=r"fn must be a plain function .* returned a coroutine, which would go on"):
             await run(asynchronous)
-        with pytest.raises(TypeError, match="returned a coroutine, which would go on after its transaction"):
-            await run(lambda native: asynchronous(native))
     for fn, kind in ((generator, "generator"), (cursor, "Cursor"), (lazily, "map")):
         with pytest.raises(TypeError, match=f"returned a {kind}, which would go on"):
             await db.run_write(fn)
