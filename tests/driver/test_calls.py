@@ -14,6 +14,7 @@ from aiosqlitepool.driver import call, call_anyway, call_to_the_end, ended
 from aiosqlitepool.driver.calls import _submit as submit
 
 from ..support.databases import Hold
+from ..support.stub import settle
 from ..support.worker import end_worker
 
 CALLS: list[Callable[..., Any]] = [call, call_to_the_end, call_anyway]
@@ -89,7 +90,7 @@ async def test_outside_any_pool_too(database: Path) -> None:
             first = submit(connection, hold)
             await hold.reached.wait()
             second = asyncio.create_task(call_to_the_end(connection, lambda native: ran.append("it ran")))
-            await asyncio.sleep(0)
+            await settle()  # it is in the queue by now, from which nobody takes it
             second.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await second
