@@ -23,7 +23,7 @@ from typing import Any
 
 import aiosqlite
 
-from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool
+from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool, Subscriber
 from aiosqlitepool.events import ConnectionAcquired, ConnectionReleased, PoolClosed, PoolEvent, PoolOpened
 
 Pool = SQLiteConnectionPool[Any]
@@ -167,7 +167,7 @@ class _PoolMetrics:
 async def main() -> None:
     """A pool of one connection and two that want it: see what each subscriber says."""
     logging.basicConfig(format="%(levelname)s %(message)s")
-    subscribers = [SlowAcquires(0.05), Trails(), StatsD()]
+    subscribers: list[Subscriber] = [SlowAcquires(0.05), Trails(), StatsD()]
     async with SQLiteConnectionPool(
         lambda: aiosqlite.connect(":memory:"),
         pool_size=1,
