@@ -15,8 +15,9 @@ import turso.aio
 
 from examples import embedded_replica
 from examples.embedded_replica import Replica
+from examples.stack_local.programs import free_port
 
-from ..support.turso_server import free_port, sync_server
+from ..support.turso_server import sync_server
 
 PROGRAM = embedded_replica.__file__
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from examples.stack_local.programs import free_port
+
 __all__ = ["sync_server", "tursodb"]
 
 _READY_WITHIN = 60.0
@@ -27,12 +29,6 @@ def tursodb() -> str:
         leave_out = pytest.fail if os.environ.get("CI") else pytest.skip
         leave_out("tursodb is not installed: npm install --no-save --prefix .venv/npm turso@0.6")
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
