@@ -12,7 +12,7 @@ from .errors import (
 )
 from .pool import SQLiteConnectionPool, Subscriber
 from .registry import subscribe_all
-from .stats import Holder, PoolStats
+from .stats import Holder, PoolStats, Waiter
 
 __all__ = [
     "Connection",
@@ -27,6 +27,7 @@ __all__ = [
     "SQLiteConnectionPool",
     "SQLiteDatabase",
     "Subscriber",
+    "Waiter",
     "subscribe_all",
 ]
 

@@ -15,9 +15,16 @@ def _demo(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
+def _top(arguments: Sequence[str]) -> int:
+    from .top.cli import main
+
+    return main(arguments)
+
+
 # A command takes the arguments that follow its name, parses them itself, and returns the exit code.
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "demo": (_demo, "build a real SQLite database and compare its use without and with a pool"),
+    "top": (_top, "show what the pools of a program are doing, from its /metrics endpoint"),
 }
 
 

@@ -62,16 +62,30 @@ def _fact(cls: type[T]) -> type[T]:
     Events are built on every acquire and release that somebody watches.
     """
     made: Any = dataclass(frozen=True, slots=True)(cls)
+    scope: dict[str, Any] = {
+        "slow": made.__init__,
+        "open_up": object.__dict__["__class__"].__set__,
+        "twin": _twin(made),
+        "made": made,
+    }
     names = [each.name for each in fields(made)]
-    twin = _twin(made)
     body = "".join(f"\n    self.{name} = {name}" for name in names)
-    open_up = object.__dict__["__class__"].__set__
-    scope: dict[str, Any] = {"open_up": open_up, "twin": twin, "made": made}
-    exec(f"def __init__(self, {', '.join(names)}):\n    open_up(self, twin){body}\n    self.__class__ = made", scope)
+    exec(_FAST_INIT.format(names=", ".join(names), body=body), scope)
     scope["__init__"].__defaults__ = made.__init__.__defaults__
     made.__init__ = scope["__init__"]
     _facts.append(made)
     return cast(type[T], made)
+
+
+# The class of an object can be changed only if it has the same layout: a subclass made elsewhere has another.
+_FAST_INIT = """
+def __init__(self, {names}):
+    try:
+        open_up(self, twin)
+    except TypeError:
+        return slow(self, {names}){body}
+    self.__class__ = made
+"""
 
 
 def _twin(made: type) -> type:

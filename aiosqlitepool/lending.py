@@ -34,7 +34,7 @@ from .housekeeping import Timer
 from .lease import Lease
 from .lifecycle import PooledConnection
 from .settings import PoolSettings
-from .stats import Holder, Holders, PoolStats
+from .stats import Holder, Holders, PoolStats, Waiter
 from .stock import PooledSlot, Stock
 
 __all__ = ["Lending"]
@@ -51,7 +51,7 @@ _current_task = asyncio.current_task
 class _Attempt:
     """One acquire on its way, and what its events will tell of it."""
 
-    __slots__ = ("began", "check_time", "create_time", "label", "path", "pending", "queue_time", "waited_for")
+    __slots__ = ("began", "check_time", "create_time", "label", "path", "pending", "queue_time", "task", "waited_for")
 
     def __init__(self, began: float, label: str | None) -> None:
         self.began = began
@@ -60,6 +60,12 @@ class _Attempt:
         self.queue_time = self.create_time = self.check_time = 0.0
         self.pending = 0
         self.waited_for: Sequence[Holder] = ()
+        self.task: asyncio.Task[Any] | None = None
+
+    def waiter(self, now: float) -> Waiter:
+        """Who waits at `now`; only while it is queued."""
+        task = self.task
+        return Waiter("a callback" if task is None else task.get_name(), self.label, max(0.0, now - self.began))
 
 
 class Lending(Generic[C]):
@@ -120,11 +126,15 @@ class Lending(Generic[C]):
             return None
         bus = self._bus
         bus.acquired_at_once += 1
-        if ConnectionAcquired in bus.handlers:
-            lease.context = contextvars.copy_context()
-        if AcquiredAtOnce in bus.handlers:
-            bus.emit(AcquiredAtOnce(self._name, pooled.number, "idle", 0.0, label=lease.label))
+        if bus.handlers:
+            self._tell_at_once(lease, pooled)
         return pooled.raw
+
+    def _tell_at_once(self, lease: Lease[C], pooled: PooledConnection[C]) -> None:
+        if ConnectionAcquired in self._bus.handlers:
+            lease.context = contextvars.copy_context()
+        if AcquiredAtOnce in self._bus.handlers:
+            self._bus.emit(AcquiredAtOnce(self._name, pooled.number, "idle", 0.0, label=lease.label))
 
     def _begin(self, lease: Lease[C], pooled: PooledConnection[C], now: float, task: asyncio.Task[Any] | None) -> bool:
         """Tie the lease to the connection; False if that turns out to be dead."""
@@ -202,7 +212,8 @@ class Lending(Generic[C]):
         if ConnectionAcquired in self._bus.handlers:
             attempt.waited_for = Holders(partial(_as_they_were, self._leased(), attempt.began))
         waiter: asyncio.Future[PooledSlot[C] | None] = asyncio.get_running_loop().create_future()
-        self._slots.enqueue(waiter, attempt.began)
+        attempt.task = _current_task()
+        self._slots.enqueue(waiter, attempt.began, attempt)
         if settings.acquisition_timeout is not None:
             self._timer.wake(attempt.began + settings.acquisition_timeout)
         return waiter
@@ -354,6 +365,11 @@ class Lending(Generic[C]):
     def holders(self) -> tuple[Holder, ...]:
         """Who holds a connection, longest first. Safe to call from any thread."""
         return _as_they_were(self._leased(), self._clock(), None)
+
+    def waiters(self) -> tuple[Waiter, ...]:
+        """Who queues now, longest first. Safe to call from any thread."""
+        now = self._clock()
+        return tuple(attempt.waiter(now) for _, attempt in self._slots.queue())
 
     def oldest_checkout(self, now: float) -> float:
         """How long the longest lease has lasted. Safe to call from any thread."""

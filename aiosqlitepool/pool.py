@@ -24,7 +24,7 @@ from .housekeeping import Timer
 from .lease import Lease
 from .lending import Lending
 from .settings import PoolSettings, check_seconds
-from .stats import Holder, PoolStats
+from .stats import Holder, PoolStats, Waiter
 from .stock import Stock
 
 __all__ = ["PoolState", "SQLiteConnectionPool", "Subscriber"]
@@ -343,6 +343,10 @@ class SQLiteConnectionPool(Generic[C]):
     def holders(self) -> tuple[Holder, ...]:
         """Who holds a connection now, longest first. Safe to call from any thread."""
         return self._lending.holders()
+
+    def waiters(self) -> tuple[Waiter, ...]:
+        """Who queues for a connection now, longest first. Safe to call from any thread."""
+        return self._lending.waiters()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self._state.value}: {counts(self.stats())}>"

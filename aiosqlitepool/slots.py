@@ -14,11 +14,13 @@ and nothing anybody has to clean up but the taker.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
 
 __all__ = ["Slot", "Slots"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
@@ -67,9 +69,10 @@ class Slots(Generic[T]):
         # Oldest first; taken from the end, so that a quiet pool keeps few connections busy and can shrink.
         self._idle: list[Slot[T]] = []
         self._vacant: list[Slot[T]] = list(reversed(self.all))
-        # Insertion order is the queue; the value is when the waiter came. A mapping rather than a deque because a
-        # waiter that gives up leaves at once from the middle: the queue holds no corpses and its length is the truth.
-        self._waiters: OrderedDict[Waiter[Slot[T]], float] = OrderedDict()
+        # Insertion order is the queue; the value is when the waiter came, and for whom. A mapping rather than a deque
+        # because a waiter that gives up leaves at once from the middle: the queue holds no corpses and its length is
+        # the truth.
+        self._waiters: OrderedDict[Waiter[Slot[T]], tuple[float, Any]] = OrderedDict()
 
     @property
     def idle(self) -> int:
@@ -89,11 +92,11 @@ class Slots(Generic[T]):
     @property
     def oldest_waiter(self) -> float | None:
         """When the longest waiting caller came, or `None`. Safe to read from any thread."""
-        while True:
-            try:
-                return next(iter(self._waiters.values()), None)
-            except RuntimeError:  # another thread changed the queue between two C calls
-                continue
+        return _retried(lambda: next(iter(self._waiters.values()), (None, None))[0])
+
+    def queue(self) -> tuple[tuple[float, Any], ...]:
+        """When each waiting caller came and what it was queued as, oldest first. Safe to call from any thread."""
+        return _retried(lambda: tuple(self._waiters.values()))
 
     def idle_slots(self) -> tuple[Slot[T], ...]:
         """The idle slots, longest idle first."""
@@ -126,9 +129,9 @@ class Slots(Generic[T]):
                 return
         (self._vacant if slot.connection is None else self._idle).append(slot)
 
-    def enqueue(self, waiter: Waiter[Slot[T]], since: float) -> None:
-        """Queue behind everyone; only right after nothing could be taken."""
-        self._waiters[waiter] = since
+    def enqueue(self, waiter: Waiter[Slot[T]], since: float, caller: Any = None) -> None:
+        """Queue behind everyone; only right after nothing could be taken. `queue()` shows the `caller`."""
+        self._waiters[waiter] = since, caller
 
     def leave(self, waiter: Waiter[Slot[T]]) -> None:
         """Take a waiter out of the queue, if it is still there."""
@@ -136,7 +139,9 @@ class Slots(Generic[T]):
 
     def next_waiter(self) -> tuple[Waiter[Slot[T]], float] | None:
         """The oldest waiter and when it came, or nothing."""
-        return next(iter(self._waiters.items()), None)
+        for waiter, (since, _) in self._waiters.items():
+            return waiter, since
+        return None
 
     def dismiss(self) -> list[Waiter[Slot[T]]]:
         """Empty the queue and return who stood in it, oldest first."""
@@ -155,3 +160,12 @@ class Slots(Generic[T]):
         assert all(slot.connection is None for slot in vacant), "a vacant slot with a connection"
         queued = [waiter for waiter in self._waiters if not waiter.done()]
         assert not (queued and (idle or vacant)), "someone waits although a slot is free"
+
+
+def _retried(look: Callable[[], R]) -> R:
+    """What a look from another thread sees, once the queue did not change between two of its steps."""
+    while True:
+        try:
+            return look()
+        except RuntimeError:
+            continue

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
-__all__ = ["Holder", "Holders", "PoolStats"]
+__all__ = ["Holder", "Holders", "PoolStats", "Waiter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,19 @@ class Holders(Sequence[Holder]):
 
     def __repr__(self) -> str:
         return repr(self._all())
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """Who queues for a connection, and for how long: seconds, a float."""
+
+    task: str
+    label: str | None
+    waited: float
+
+    def __str__(self) -> str:
+        label = "" if self.label is None else f" [{self.label}]"
+        return f"{self.task}{label} has waited for {self.waited:.3f} s"
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,16 @@ def test_an_error_reads_as_a_traceback_ends() -> None:
     assert str(ErrorInfo("OSError", "")) == "OSError"
 
 
+def test_an_event_of_somebodys_own_is_one_too() -> None:
+    class Paused(PoolOpened):
+        """Somebody's own."""
+
+    event = Paused("app.db", 0, 5, None)
+    assert (type(event), event.pool, event.max_size) == (Paused, "app.db", 5)
+    with pytest.raises(AttributeError):
+        event.max_size = 6  # type: ignore[misc]
+
+
 # -- that they are told
 
 

@@ -176,6 +176,27 @@ async def test_holders_are_told_longest_first_with_task_label_and_age(driver: St
 
 
 @timeless
+async def test_waiters_are_told_longest_first_with_task_label_and_age(driver: StubDriver) -> None:
+    async with pool_of(driver, 1) as pool:
+        async with pool.connection():
+            first = await queued(pool, "GET /users")
+            await asyncio.sleep(3)
+            second = await queued(pool)
+            second.set_name("renamed")
+            await asyncio.sleep(1)
+            assert [(each.task, each.label, each.waited) for each in pool.waiters()] == [
+                ("GET /users", "GET /users", about(4)),
+                ("renamed", None, about(1)),
+            ]
+            assert str(pool.waiters()[0]) == "GET /users [GET /users] has waited for 4.000 s"
+            first.cancel()
+            await settle()
+            assert [each.task for each in pool.waiters()] == ["renamed"]
+        await pool.release(await second)
+        assert pool.waiters() == ()
+
+
+@timeless
 async def test_stats_and_holders_can_be_read_from_another_thread(driver: StubDriver) -> None:
     seen: list[Any] = []
     async with pool_of(driver, 2) as pool, pool.connection(label="GET /users"):

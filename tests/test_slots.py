@@ -172,7 +172,7 @@ def test_a_waiter_leaves_from_the_middle_of_the_queue() -> None:
 
 
 def test_the_oldest_waiter_can_be_asked_for_while_another_thread_changes_the_queue() -> None:
-    class Busy(OrderedDict[Any, float]):
+    class Busy(OrderedDict[Any, Any]):
         """Somebody queues just when somebody else begins to look, three times over."""
 
         changes = 3
@@ -181,7 +181,7 @@ def test_the_oldest_waiter_can_be_asked_for_while_another_thread_changes_the_que
             iterator = iter(super().values())
             if self.changes:
                 self.changes -= 1
-                self[Waiter()] = 9.0
+                self[Waiter()] = (9.0, None)
             return iterator
 
     slots, _ = all_taken()
@@ -198,6 +198,15 @@ def test_the_oldest_waiter_is_the_one_at_the_head_of_the_queue() -> None:
     assert head(slots) == (0.0, (first, 0.0))
     slots.leave(first)
     assert head(slots) == (1.0, (second, 1.0))
+
+
+def test_the_queue_tells_who_came_when() -> None:
+    slots, _ = all_taken()
+    slots.enqueue(first := Waiter(), 1.0, "first")
+    slots.enqueue(Waiter(), 2.0, "second")
+    assert slots.queue() == ((1.0, "first"), (2.0, "second"))
+    slots.leave(first)
+    assert slots.queue() == ((2.0, "second"),)
 
 
 def test_dismissing_empties_the_queue_oldest_first() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, assert_type
 import aiosqlite
 import turso.aio
 
-from aiosqlitepool import Connection, Holder, PoolStats, SQLiteConnectionPool, Subscriber
+from aiosqlitepool import Connection, Holder, PoolStats, SQLiteConnectionPool, Subscriber, Waiter
 from aiosqlitepool.bus import EventBus
 from aiosqlitepool.events import ConnectionAcquired, ConnectionCreated, PoolEvent
 from aiosqlitepool.testing import Recorder
@@ -85,6 +85,7 @@ async def test_what_can_be_seen_of_a_pool_has_types(driver: StubDriver) -> None:
     async with SQLiteConnectionPool(driver) as pool:
         assert_type(pool.stats(), PoolStats)
         assert_type(pool.holders(), tuple[Holder, ...])
+        assert_type(pool.waiters(), tuple[Waiter, ...])
         assert_type(pool.name, str)
         assert_type(pool.events, EventBus)
         assert isinstance(pool.stats(), PoolStats)

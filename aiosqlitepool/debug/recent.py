@@ -1,0 +1,83 @@
+"""How long something took lately: percentiles of the last minute from a small, fixed histogram. Knows no pool."""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable
+
+__all__ = ["WINDOW", "RecentTimes"]
+
+# Seconds that are looked back on, and the pieces in which the oldest of them are forgotten.
+WINDOW = 60.0
+_PIECES = 12
+
+# Upper bounds from 10 µs to a bit over 1,000 s, each a tenth above the last. What took less than 10 µs took no time.
+_STEP = 1.1
+_BOUNDS = tuple(1e-5 * _STEP**power for power in range(math.ceil(math.log(1e8, _STEP))))
+
+
+class _Piece:
+    """The times of a few seconds: how many of each bucket, the last of which has no bound."""
+
+    __slots__ = ("counts", "longest")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BOUNDS) + 1)
+        self.longest = 0.0
+
+
+class RecentTimes:
+    """Counts times into buckets a tenth apart, and forgets them after a minute, five seconds' worth at a time.
+
+    A percentile is the bucket's upper bound, so it is at most a tenth too high; the maximum is exact. One thread
+    observes, any thread may read. All times are seconds, floats.
+    """
+
+    __slots__ = ("_clock", "_pieces", "_turns_at")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._pieces: deque[_Piece] = deque([_Piece()], maxlen=_PIECES)
+        self._turns_at = clock() + WINDOW / _PIECES
+
+    def observe(self, seconds: float) -> None:
+        """Count one."""
+        if self._clock() >= self._turns_at:
+            self._turn()
+        piece = self._pieces[-1]
+        piece.counts[bisect_left(_BOUNDS, seconds)] += 1
+        if seconds > piece.longest:
+            piece.longest = seconds
+
+    def _turn(self) -> None:
+        """Begin a new piece for each that has passed, which pushes out the oldest."""
+        length = WINDOW / _PIECES
+        passed = int((self._clock() - self._turns_at) // length) + 1
+        for _ in range(min(passed, _PIECES)):
+            self._pieces.append(_Piece())
+        self._turns_at += passed * length
+
+    def summary(self) -> dict[str, float | int]:
+        """How many there were in the last minute, their `p50`, `p90`, `p99` and `max`; zeros if there were none."""
+        # Only counted in, not turned: this may be another thread than the one that observes.
+        stale = max(0, int((self._clock() - self._turns_at) // (WINDOW / _PIECES)) + 1)
+        pieces = list(self._pieces)[max(0, stale - _PIECES + len(self._pieces)) :]
+        counts = [sum(column) for column in zip(*(piece.counts for piece in pieces), strict=True)]
+        longest = max((piece.longest for piece in pieces), default=0.0)
+        found: dict[str, float | int] = {"count": sum(counts)}
+        for percent in (50, 90, 99):
+            found[f"p{percent}"] = min(longest, _percentile(counts, percent))
+        return {**found, "max": longest}
+
+
+def _percentile(counts: list[int], percent: int) -> float:
+    """The bound of the bucket in which the nearest rank lies."""
+    rank = -(-percent * sum(counts) // 100)
+    for bound, count in zip((0.0, *_BOUNDS[1:], math.inf), counts, strict=False):
+        rank -= count
+        if rank <= 0:
+            return bound
+    return 0.0

@@ -1,0 +1,128 @@
+"""What an event means, in a sentence that fits on a line. Knows events, nothing of who reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+from aiosqlitepool import Holder
+from aiosqlitepool.events import (
+    AcquireCancelled,
+    AcquiredAtOnce,
+    AcquireFailed,
+    AcquireRejected,
+    AcquireTimedOut,
+    ConnectionAcquired,
+    ConnectionClosed,
+    ConnectionCreated,
+    ConnectionCreateFailed,
+    ConnectionReleased,
+    HealthCheckFailed,
+    IdleReplaced,
+    LeakReturned,
+    LeakSuspected,
+    PoolClosed,
+    PoolEvent,
+    PoolOpened,
+    RolledBackOnReturn,
+    SubscriberFailed,
+)
+
+__all__ = ["Told", "duration", "tell"]
+
+Level = Literal["info", "warning", "error"]
+
+_NAMED = 2  # holders
+_LEFT = {"in_flight": "a statement in flight", "transaction": "an open transaction", "cursor": "a half-read cursor"}
+
+
+class Told(NamedTuple):
+    """One event in words; `error` is a failure that somebody saw."""
+
+    level: Level
+    text: str
+
+
+def duration(seconds: float) -> str:
+    """A time for people: 850 µs, 12.3 ms, 1.20 s, 3 min 5 s, 2 h 4 min."""
+    if seconds < 0.9995:
+        unit, value = ("ms", 1e3 * seconds) if seconds >= 0.001 else ("µs", 1e6 * seconds)
+        return f"{value:.0f} {unit}" if value >= 100 or unit == "µs" else f"{value:.1f} {unit}"
+    if seconds < 99.5:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def tell(event: PoolEvent) -> Told:
+    """Say what happened; an event of a kind that is not known here is told by its name."""
+    if type(event) not in _SENTENCES:
+        return Told("info", event.name)
+    level, sentence = _SENTENCES[type(event)]
+    return Told(level, sentence(event))
+
+
+def _holders(holders: Sequence[Holder]) -> str:
+    named = [f"{holder.label or holder.task} ({duration(holder.held)})" for holder in holders[:_NAMED]]
+    rest = len(holders) - len(named)
+    return ", ".join([*named, f"{rest} more"] if rest else named)
+
+
+def _others(count: int) -> str:
+    return "1 other" if count == 1 else f"{count} others"
+
+
+def _acquired(event: ConnectionAcquired) -> str:
+    waited = duration(event.wait_time)
+    if event.path == "new":
+        return f"connection {event.connection}, a new one, after {waited}"
+    if event.path == "idle":
+        return f"connection {event.connection} after {waited}, of which {duration(event.check_time)} for its check"
+    behind = f", behind {event.pending}" if event.pending else ""
+    holders = f"; held by {_holders(event.waited_for)}" if event.waited_for else ""
+    return f"connection {event.connection} after {waited} in the queue{behind}{holders}"
+
+
+def _timed_out(event: AcquireTimedOut) -> str:
+    others = f"; {_others(event.pending)} still waiting" if event.pending else ""
+    holders = f"; held by {_holders(event.holders)}" if event.holders else ""
+    return f"gave up after {duration(event.wait_time)}{holders}{others}"
+
+
+def _rolled_back(event: RolledBackOnReturn) -> str:
+    return f"connection {event.connection} came back with {_LEFT[event.cause]}, undone in {duration(event.reset_time)}"
+
+
+def _pool_closed(event: PoolClosed) -> str:
+    return f"closed, {event.abandoned} connections under their holders" if event.abandoned else "closed"
+
+
+# By type, because the events are all that the words depend on.
+_SENTENCES: dict[type[PoolEvent], tuple[Level, Callable[[Any], str]]] = {
+    PoolOpened: ("info", lambda it: f"opened, for {it.min_size} to {it.max_size} connections"),
+    PoolClosed: ("info", _pool_closed),
+    ConnectionCreated: ("info", lambda it: f"connection {it.connection} opened in {duration(it.create_time)}"),
+    ConnectionCreateFailed: ("error", lambda it: f"could not connect within {duration(it.create_time)}: {it.error}"),
+    ConnectionAcquired: ("info", _acquired),
+    AcquiredAtOnce: ("info", lambda it: f"connection {it.connection} at once"),
+    AcquireTimedOut: ("error", _timed_out),
+    AcquireCancelled: ("info", lambda it: f"cancelled after {duration(it.wait_time)}"),
+    AcquireRejected: ("error", lambda it: f"turned away, {_others(it.pending)} waiting already"),
+    AcquireFailed: ("error", lambda it: f"failed after {duration(it.wait_time)}: {it.error}"),
+    ConnectionReleased: ("info", lambda it: f"connection {it.connection} back after {duration(it.use_time)}"),
+    RolledBackOnReturn: ("warning", _rolled_back),
+    HealthCheckFailed: (
+        "warning",
+        lambda it: f"connection {it.connection} failed its check after {duration(it.idle_time)} idle: {it.error}",
+    ),
+    IdleReplaced: ("info", lambda it: f"connection {it.connection} stood idle for {duration(it.idle_time)}"),
+    ConnectionClosed: (
+        "info",
+        lambda it: f"connection {it.connection} closed ({it.reason.replace('_', ' ')}), {duration(it.age)} old",
+    ),
+    LeakSuspected: ("warning", lambda it: f"{it.holder.task} has kept connection {it.holder.connection} for too long"),
+    LeakReturned: ("info", lambda it: f"connection {it.holder.connection} came back after {duration(it.use_time)}"),
+    SubscriberFailed: ("error", lambda it: f"a handler failed when it was told of {it.event}: {it.error}"),
+}

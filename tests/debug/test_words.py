@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import pytest
+
+from aiosqlitepool import Holder
+from aiosqlitepool.debug.words import duration, tell
+from aiosqlitepool.events import (
+    AcquiredAtOnce,
+    AcquireRejected,
+    AcquireTimedOut,
+    ConnectionAcquired,
+    ConnectionClosed,
+    ConnectionCreateFailed,
+    ErrorInfo,
+    HealthCheckFailed,
+    PoolClosed,
+    PoolEvent,
+    RolledBackOnReturn,
+    SubscriberFailed,
+    event_types,
+)
+
+HOLDERS = (Holder(1, "Task-1", "GET /users", 12.0), Holder(2, "Task-2", None, 0.2), Holder(3, "Task-3", None, 0.1))
+BROKEN = ErrorInfo("sqlite3.OperationalError", "unable to open database file")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.0, "0 µs"),
+        (0.00085, "850 µs"),
+        (0.0123, "12.3 ms"),
+        (0.25, "250 ms"),
+        (0.9999, "1.00 s"),
+        (9.99, "9.99 s"),
+        (42.04, "42.0 s"),
+        (185.0, "3 min 5 s"),
+        (7440.0, "2 h 4 min"),
+    ],
+)
+def test_a_time_reads_well_at_every_size(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("event", "level", "text"),
+    [
+        (
+            ConnectionAcquired("db", 2, "queued", 0.031, 0.031, pending=3, waited_for=HOLDERS),
+            "info",
+            "connection 2 after 31.0 ms in the queue, behind 3; held by GET /users (12.0 s), Task-2 (200 ms), 1 more",
+        ),
+        (ConnectionAcquired("db", 2, "queued", 0.031), "info", "connection 2 after 31.0 ms in the queue"),
+        (ConnectionAcquired("db", 2, "new", 0.002), "info", "connection 2, a new one, after 2.0 ms"),
+        (
+            ConnectionAcquired("db", 2, "idle", 0.002, check_time=0.001),
+            "info",
+            "connection 2 after 2.0 ms, of which 1.0 ms for its check",
+        ),
+        (
+            AcquireTimedOut("db", 0.5, 1, HOLDERS[:1]),
+            "error",
+            "gave up after 500 ms; held by GET /users (12.0 s); 1 other still waiting",
+        ),
+        (AcquireTimedOut("db", 0.5, 0, ()), "error", "gave up after 500 ms"),
+        (AcquireRejected("db", 0.0, 7), "error", "turned away, 7 others waiting already"),
+        (
+            ConnectionCreateFailed("db", 0.001, BROKEN),
+            "error",
+            "could not connect within 1.0 ms: sqlite3.OperationalError: unable to open database file",
+        ),
+        (
+            HealthCheckFailed("db", 4, 3.0, BROKEN),
+            "warning",
+            "connection 4 failed its check after 3.00 s idle: sqlite3.OperationalError: unable to open database file",
+        ),
+        (
+            RolledBackOnReturn("db", 4, "transaction", 0.0002),
+            "warning",
+            "connection 4 came back with an open transaction, undone in 200 µs",
+        ),
+        (ConnectionClosed("db", 4, "reset_failed", 300.0), "info", "connection 4 closed (reset failed), 5 min 0 s old"),
+        (PoolClosed("db", 0), "info", "closed"),
+        (AcquiredAtOnce("db", 2, "idle", 0.0), "info", "connection 2 at once"),
+        (
+            SubscriberFailed("db", "release", "<function f>", ErrorInfo("OSError", "no disk")),
+            "error",
+            "a handler failed when it was told of release: OSError: no disk",
+        ),
+        (PoolClosed("db", 2), "info", "closed, 2 connections under their holders"),
+    ],
+)
+def test_an_event_is_told_in_a_sentence(event: PoolEvent, level: str, text: str) -> None:
+    assert tell(event) == (level, text)
+
+
+def test_every_event_there_is_has_a_sentence() -> None:
+    from aiosqlitepool.debug.words import _SENTENCES
+
+    assert set(_SENTENCES) == set(event_types())
+
+
+def test_an_event_of_a_kind_that_is_not_known_is_told_by_its_name() -> None:
+    class Another(PoolEvent):
+        name = "another"
+
+    assert tell(Another("db")) == ("info", "another")
