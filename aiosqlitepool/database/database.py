@@ -21,7 +21,7 @@ from ..stats import PoolStats
 from .backup import Progress, back_up
 from .care import Care
 from .file import DatabaseFile, OnConnect
-from .profile import PragmaValue, checked_pragmas
+from .profile import PragmaValue, Role, checked_pragmas
 from .reader import Reader
 from .shares import Shares
 from .writer import Writer
@@ -83,14 +83,15 @@ class SQLiteDatabase:
             "max_waiting": max_waiting,
             "subscribers": tuple(subscribers),
         }
-        writing = _WriterPool(
-            self._file, pool_size=1, min_size=1, idle_timeout=None, name=f"{self._name}/write", **common
+        writing = _RolePool(
+            self._file, "write", pool_size=1, min_size=1, idle_timeout=None, name=f"{self._name}/write", **common
         )
         self._writer = Writer(writing, patience)
         writing.shares = self._writer.shares
         self._reader = Reader(
-            SQLiteConnectionPool(
-                self._file.factory("read"),
+            _RolePool(
+                self._file,
+                "read",
                 pool_size=readers,
                 leak_threshold=reader_warn_after,
                 name=f"{self._name}/read",
@@ -232,20 +233,23 @@ class SQLiteDatabase:
         return f"<{type(self).__name__} {self._name!r}: {self.writer!r}, {self.readers!r}>"
 
 
-class _WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
-    """The pool of the connection that writes, which also knows who shares it, and how large the WAL is."""
+class _RolePool(SQLiteConnectionPool[aiosqlite.Connection]):
+    """One of the two pools; that which writes also knows who shares its connection, and how large the WAL is."""
 
-    def __init__(self, file: DatabaseFile, **settings: Any) -> None:
+    def __init__(self, file: DatabaseFile, role: Role, **settings: Any) -> None:
         self._file = file
+        self._role: Role = role
         # Set by whoever shares out the connection.
         self.shares: Shares | None = None
-        super().__init__(file.factory("write"), **settings)
+        super().__init__(file.factory(role), **settings)
 
     def stats(self) -> PoolStats:
         """The pool at this moment. Safe to call from any thread."""
         stats = super().stats()
+        if self._role == "read":
+            return replace(stats, role="read")
         more = 0 if self.shares is None else self.shares.waiting_with_others
-        return replace(stats, waiting=stats.waiting + more, wal_bytes=self._file.wal_bytes())
+        return replace(stats, role="write", waiting=stats.waiting + more, wal_bytes=self._file.wal_bytes())
 
 
 def _checked(fn: Callable[[sqlite3.Connection, *Ts], R], args: tuple[*Ts]) -> Callable[[sqlite3.Connection], R]:
