@@ -10,10 +10,11 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 from ..driver import call_to_the_end
-from ..errors import PoolError
 from ..events import Checkpointed, CheckpointResult
 from .file import DatabaseFile
 from .writer import Writer
@@ -23,15 +24,19 @@ __all__ = ["Care"]
 log = logging.getLogger("aiosqlitepool")
 
 # Seconds between two looks at whether there is anything to do.
-_INTERVAL = 1.0
+_INTERVAL: Final = 1.0
+# Seconds until the next attempt at a WAL that a reader kept from being cut.
+_CHECKPOINT_AGAIN: Final = 30.0
 # Seconds between two runs of `PRAGMA optimize`, which sqlite.org recommends "every few hours" for a long-lived program.
-_OPTIMIZE_EVERY = 4 * 3600.0
-# Rows of an index looked at by it, so that it never takes long. Source: sqlite.org/pragma.html#pragma_optimize.
-_ANALYSIS_LIMIT = 400
+_OPTIMIZE_EVERY: Final = 4 * 3600.0
+# Rows of an index looked at by it, so that it never takes long; and what it looks at: every table (0x10000), for the
+# queries are made by other connections. Source: sqlite.org/pragma.html#pragma_optimize.
+_ANALYSIS_LIMIT: Final = 400
+_WHAT_TO_OPTIMIZE: Final = 0x10002
 
 
 class Care:
-    """Looks after one database until it is stopped."""
+    """Looks after one database until it is stopped, or forgotten."""
 
     def __init__(
         self, writer: Writer, file: DatabaseFile, checkpoint_above: int, clock: Callable[[], float] = time.monotonic
@@ -41,53 +46,58 @@ class Care:
         self._file = file
         self._checkpoint_above = checkpoint_above
         self._clock = clock
+        self._checkpoint_at = clock()
         self._optimize_at = clock() + _OPTIMIZE_EVERY
         self._task: asyncio.Task[None] | None = None
-        # The size at which a checkpoint could do no more: no use trying again before it has changed.
-        self._stuck_at: int | None = None
 
     def start(self) -> None:
         """Look once a second from now on."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"{self._pool.name}:care")
+        looking = _look_after(weakref.ref(self))
+        self._task = asyncio.get_running_loop().create_task(looking, name=f"{self._pool.name}:care")
+        self._task._log_destroy_pending = False  # type: ignore[attr-defined]  # see Stock.spawn
 
     async def stop(self) -> None:
-        """Look no more, and leave the database with its statistics up to date."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-            self._task = None
-            with contextlib.suppress(PoolError, sqlite3.Error):
-                await self._optimize()
+        """Look no more, and leave the database with its statistics up to date, if nobody is in the way."""
+        task, self._task = self._task, None
+        if task is not None and task.get_loop() is asyncio.get_running_loop():
+            task.cancel()
+            await asyncio.wait({task})
+            if not self._busy:
+                await self._quietly(self._optimize)
 
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(_INTERVAL)
-            try:
-                await self.look()
-            except (PoolError, sqlite3.Error) as error:
-                log.warning("pool %r: could not look after the database: %s", self._pool.name, error)
+    @property
+    def _busy(self) -> bool:
+        stats = self._pool.stats()
+        return stats.used + stats.waiting > 0
 
     async def look(self) -> None:
         """Do what is due, unless somebody writes or waits to."""
-        stats = self._pool.stats()
-        if stats.used or stats.waiting:
+        if self._busy:
             return
-        wal_bytes = self._file.wal_bytes()
-        if wal_bytes > self._checkpoint_above and wal_bytes != self._stuck_at:
-            await self.checkpoint()
-        if self._clock() >= self._optimize_at:
-            self._optimize_at = self._clock() + _OPTIMIZE_EVERY
-            await self._optimize()
+        now = self._clock()
+        if now >= self._checkpoint_at and self._file.wal_bytes() > self._checkpoint_above:
+            self._checkpoint_at = now + _CHECKPOINT_AGAIN
+            await self._quietly(self.checkpoint)
+        if now >= self._optimize_at:
+            self._optimize_at = now + _OPTIMIZE_EVERY
+            await self._quietly(self._optimize)
+
+    async def _quietly(self, work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await work()
+        except Exception as error:
+            log.warning("pool %r: could not look after the database: %s", self._pool.name, error)
 
     async def checkpoint(self) -> Checkpointed:
         """Fold the WAL into the database and cut it to nothing, as far as readers let that happen now."""
         async with self._writer.alone("checkpoint") as connection:
             began = time.monotonic()
-            pages, moved = await call_to_the_end(connection, _checkpoint)
+            busy, pages, moved = await call_to_the_end(connection, _checkpoint)
             took = time.monotonic() - began
         wal_bytes = self._file.wal_bytes()
-        self._stuck_at = wal_bytes if wal_bytes > self._checkpoint_above else None
-        result: CheckpointResult = "complete" if moved == pages else "partial"
+        if wal_bytes <= self._checkpoint_above:
+            self._checkpoint_at = self._clock()
+        result: CheckpointResult = "partial" if busy or moved < pages else "complete"
         event = Checkpointed(self._pool.name, result, pages, moved, took, wal_bytes)
         self._pool.events.emit(event)
         return event
@@ -97,14 +107,31 @@ class Care:
             await call_to_the_end(connection, _optimize)
 
 
-def _checkpoint(native: sqlite3.Connection) -> tuple[int, int]:
-    # What can be moved without anybody waiting, then, only if that was all, the cut.
-    busy, pages, moved = native.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+async def _look_after(care: weakref.ref[Care]) -> None:
+    # Held only while it looks: a program that forgets a database must be able to lose it.
+    while True:
+        await asyncio.sleep(_INTERVAL)
+        if (looking := care()) is None:
+            return
+        await looking.look()
+        del looking
+
+
+def _checkpoint(native: sqlite3.Connection) -> tuple[int, int, int]:
+    # What can be moved without anybody waiting; then, only if that was all, the cut.
+    busy, pages, moved = _row(native, "PRAGMA wal_checkpoint(PASSIVE)")
     if not busy and pages == moved:
-        native.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    return max(pages, 0), max(moved, 0)
+        _row(native, "PRAGMA wal_checkpoint(TRUNCATE)")
+    return busy, max(pages, 0), max(moved, 0)
 
 
 def _optimize(native: sqlite3.Connection) -> None:
-    native.execute(f"PRAGMA analysis_limit = {_ANALYSIS_LIMIT}").fetchall()
-    native.execute("PRAGMA optimize").fetchall()
+    _row(native, f"PRAGMA analysis_limit = {_ANALYSIS_LIMIT}")
+    _row(native, f"PRAGMA optimize = {_WHAT_TO_OPTIMIZE:#x}")
+
+
+def _row(native: sqlite3.Connection, statement: str) -> Any:
+    cursor = native.cursor()
+    cursor.row_factory = None  # whatever the program has chosen for its own rows
+    with contextlib.closing(cursor):
+        return cursor.execute(statement).fetchone()

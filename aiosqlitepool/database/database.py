@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar, TypeVarTuple
 
 import aiosqlite
 
-from ..errors import PoolUsageError
+from ..errors import PoolClosedError, PoolUsageError
 from ..events import Checkpointed
 from ..pool import SQLiteConnectionPool, Subscriber
-from ..settings import check_count, check_seconds
-from ..stats import PoolStats
+from ..settings import MOST_CONNECTIONS, check_count, check_name, check_seconds
 from .backup import Progress, back_up
 from .care import Care
 from .file import DatabaseFile, OnConnect
-from .profile import PragmaValue, Role, checked_pragmas
-from .reader import Reader
-from .shares import Shares
-from .writer import Writer
+from .profile import PragmaValue, checked_pragmas
+from .reader import Reader, ReaderPool
+from .writer import Writer, WriterPool
 
 __all__ = ["SQLiteDatabase"]
 
@@ -69,31 +67,27 @@ class SQLiteDatabase:
         on_connect: OnConnect | None = None,
         subscribers: Iterable[Subscriber] = (),
     ) -> None:
-        check_count("readers", readers, least=1)
+        check_count("readers", readers, least=1, most=MOST_CONNECTIONS)
         check_count("checkpoint_above", checkpoint_above, least=0)
         patience = check_seconds("acquisition_timeout", acquisition_timeout)
         max_age = check_seconds("reader_max_age", reader_max_age, positive=True)
+        warn_after = check_seconds("reader_warn_after", reader_warn_after, positive=True)
         if on_connect is not None and not callable(on_connect):
             raise TypeError(f"on_connect must be callable or None, not {on_connect!r} ({type(on_connect).__name__})")
         self._file = DatabaseFile(path, checked_pragmas(pragmas), on_connect)
-        self._name = self._file.name if name is None else name
+        self._name = self._file.name if name is None else check_name(name)
         common: dict[str, Any] = {
             "acquisition_timeout": patience,
             "operation_timeout": operation_timeout,
             "max_waiting": max_waiting,
-            "subscribers": tuple(subscribers),
+            "subscribers": _checked_subscribers(subscribers),
         }
-        writing = _RolePool(
-            self._file, "write", pool_size=1, min_size=1, idle_timeout=None, name=f"{self._name}/write", **common
-        )
-        self._writer = Writer(writing, patience)
-        writing.shares = self._writer.shares
+        self._writer = Writer(WriterPool(self._file, name=f"{self._name}/write", **common), patience)
         self._reader = Reader(
-            _RolePool(
-                self._file,
-                "read",
+            ReaderPool(
+                self._file.factory("read"),
                 pool_size=readers,
-                leak_threshold=reader_warn_after,
+                leak_threshold=warn_after,
                 name=f"{self._name}/read",
                 **common,
             ),
@@ -101,7 +95,11 @@ class SQLiteDatabase:
             max_age,
         )
         self._care = Care(self._writer, self._file, checkpoint_above)
+        self._patience = patience
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening = asyncio.Lock()
         self._opened = False
+        self._closing: asyncio.Task[None] | None = None
 
     # -- reading and writing
 
@@ -113,7 +111,7 @@ class SQLiteDatabase:
         Each statement sees what is committed when it begins; with `snapshot`, all of the block sees one moment, which
         keeps the WAL from being folded in for as long. Raises what entering `SQLiteConnectionPool.connection()` does.
         """
-        self._check_open()
+        self._check_readable()
         return self._reader.block(label, snapshot=snapshot)
 
     def write(self, *, label: str | None = None) -> AbstractAsyncContextManager[aiosqlite.Connection]:
@@ -136,7 +134,7 @@ class SQLiteDatabase:
         With `retry` it is run again when another process was in the way. Cancelled, it is interrupted. `label` is
         its name if not given.
         """
-        self._check_open()
+        self._check_readable()
         job = _checked(fn, args)
         return await self._reader.run(job, _label(fn, label), retry=retry)
 
@@ -159,29 +157,49 @@ class SQLiteDatabase:
     async def open(self) -> None:
         """Open it: the connection that writes first and alone, which sets the journal mode. Harmless when it is open.
 
-        Raises what SQLite raises if the file is none of its databases, and `PoolClosedError` after `close()`.
+        Raises what SQLite raises if the file is none of its databases, which closes it, and `PoolClosedError` then.
         """
-        if not self._opened:
+        self._check_loop()
+        async with self._opening:
+            if self._opened:
+                await self._writer.pool.open()  # which knows whether this is its loop
+            else:
+                await self._open()
+
+    async def _open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        try:
             self._file.hold()
-            try:
-                await self._writer.pool.open()
-                await self._reader.pool.open()
-            except BaseException:
-                await self.close()
-                raise
-            self._care.start()
-            self._opened = True
+            await self._writer.pool.open()
+            await self._reader.pool.open()
+        except BaseException:
+            await self.close()
+            raise
+        self._care.start()
+        self._opened = True
 
     async def close(self, timeout: float | None = None) -> None:
         """Close both pools, those who read first, so that the last to close folds the WAL into the database.
 
-        Each gets `timeout` seconds, as `SQLiteConnectionPool.close()` does. Harmless when closed.
+        Each gets `timeout` seconds, as `SQLiteConnectionPool.close()` does. Harmless when closed; concurrent calls
+        await the same end, which a cancellation of this one does not stop.
         """
-        self._opened = False
-        await self._reader.pool.close(timeout)
-        await self._care.stop()
-        await self._writer.pool.close(timeout)
-        self._file.let_go()
+        check_seconds("timeout", timeout)
+        self._check_loop()
+        if self._closing is None:
+            self._opened = False
+            # Owned by no caller: a cancelled one must not leave it half done.
+            closing = self._close(timeout)
+            self._closing = asyncio.get_running_loop().create_task(closing, name=f"{self._name}:close-database")
+        await asyncio.shield(self._closing)
+
+    async def _close(self, timeout: float | None) -> None:
+        try:
+            await self._reader.pool.close(timeout)
+            await self._care.stop()
+        finally:
+            await self._writer.pool.close(timeout)
+            self._file.let_go()
 
     async def __aenter__(self) -> SQLiteDatabase:
         await self.open()
@@ -194,7 +212,24 @@ class SQLiteDatabase:
 
     def _check_open(self) -> None:
         if not self._opened:
+            if self._closing is not None:
+                raise PoolClosedError(f"database {self._name!r} is closed")
             raise PoolUsageError(f"database {self._name!r} is not open: use `async with database:` or await open()")
+
+    def _check_readable(self) -> None:
+        self._check_open()
+        if self._file.in_memory and self._writer.is_mine:
+            raise PoolUsageError(
+                "a database in memory has no WAL: inside a block that writes, nobody can read but the block's own "
+                "connection"
+            )
+
+    def _check_loop(self) -> None:
+        if self._loop not in (None, asyncio.get_running_loop()) and not self._loop.is_closed():
+            raise PoolUsageError(
+                f"database {self._name!r} belongs to another event loop; close it there before that loop ends, and "
+                "make a database of its own for each loop"
+            )
 
     # -- caring for it
 
@@ -207,7 +242,7 @@ class SQLiteDatabase:
         `ValueError` if `target` is the database itself, and what SQLite or the operating system raise.
         """
         self._check_open()
-        await back_up(self._file, target, progress, pages)
+        await back_up(self._file, target, progress, pages, self._patience)
 
     async def checkpoint(self) -> Checkpointed:
         """Fold the WAL into the database now, in the turn of a writer; returns how far that went."""
@@ -233,23 +268,11 @@ class SQLiteDatabase:
         return f"<{type(self).__name__} {self._name!r}: {self.writer!r}, {self.readers!r}>"
 
 
-class _RolePool(SQLiteConnectionPool[aiosqlite.Connection]):
-    """One of the two pools; that which writes also knows who shares its connection, and how large the WAL is."""
-
-    def __init__(self, file: DatabaseFile, role: Role, **settings: Any) -> None:
-        self._file = file
-        self._role: Role = role
-        # Set by whoever shares out the connection.
-        self.shares: Shares | None = None
-        super().__init__(file.factory(role), **settings)
-
-    def stats(self) -> PoolStats:
-        """The pool at this moment. Safe to call from any thread."""
-        stats = super().stats()
-        if self._role == "read":
-            return replace(stats, role="read")
-        more = 0 if self.shares is None else self.shares.waiting_with_others
-        return replace(stats, role="write", waiting=stats.waiting + more, wal_bytes=self._file.wal_bytes())
+def _checked_subscribers(subscribers: Iterable[Subscriber]) -> tuple[Subscriber, ...]:
+    try:
+        return tuple(subscribers)
+    except TypeError:
+        raise TypeError(f"subscribers must be an iterable of subscribers, not {subscribers!r}") from None
 
 
 def _checked(fn: Callable[[sqlite3.Connection, *Ts], R], args: tuple[*Ts]) -> Callable[[sqlite3.Connection], R]:
@@ -260,13 +283,19 @@ def _checked(fn: Callable[[sqlite3.Connection, *Ts], R], args: tuple[*Ts]) -> Ca
 
     def run(native: sqlite3.Connection) -> R:
         result = fn(native, *args)
-        if isinstance(result, sqlite3.Cursor):
-            result.close()
-            raise TypeError(f"{fn!r} returned a cursor, which ends with its transaction: return its rows")
+        if isinstance(result, Iterator | AsyncIterator | Awaitable):
+            kind = type(result).__name__
+            getattr(result, "close", lambda: None)()
+            del result
+            raise TypeError(
+                f"{fn!r} returned a {kind}, which would go on after its transaction: return rows, or a value"
+            )
         return result
 
     return run
 
 
 def _label(fn: Callable[..., Any], label: str | None) -> str | None:
+    if label is not None and not isinstance(label, str):
+        raise TypeError(f"label must be a str or None, not {label!r} ({type(label).__name__})")
     return getattr(fn, "__name__", None) if label is None else label

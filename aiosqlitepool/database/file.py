@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import aiosqlite
 
-from .profile import PragmaValue, Role, statements
+from ..driver import prepare_to_await, see_off
+from .profile import PragmaValue, Role, settings
 
 __all__ = ["DatabaseFile", "OnConnect"]
 
 OnConnect = Callable[[aiosqlite.Connection], Awaitable[Any]]
 
-_MEMORY = ":memory:"
+_MEMORY: Final = ":memory:"
 _numbers = itertools.count(1)
 
 
@@ -30,12 +33,15 @@ class DatabaseFile:
     def __init__(
         self, path: str | os.PathLike[str], pragmas: Mapping[str, PragmaValue], on_connect: OnConnect | None
     ) -> None:
-        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-            raise TypeError(f"path must be a str or a path, not {path!r} ({type(path).__name__})")
-        given = os.fspath(path)
+        given = _checked(path)
         self.in_memory = given == _MEMORY
-        # In memory by name, so that all connections of the process see the same one; WAL is for files.
-        self._target = f"file:/aiosqlitepool-{os.getpid()}-{next(_numbers)}?vfs=memdb" if self.in_memory else given
+        self.is_uri = self.in_memory or given.startswith("file:")
+        # In memory by name, so that all connections of the process see the same one; WAL is for files. A path is
+        # made absolute, so that connections opened after a change of directory open the same file.
+        memory = f"file:/aiosqlitepool-{os.getpid()}-{next(_numbers)}?vfs=memdb"
+        self._target = memory if self.in_memory else given if self.is_uri else os.path.abspath(given)
+        # Where SQLite keeps the WAL: beside the file itself, not beside a link to it.
+        self._path = os.path.realpath(unquote(urlsplit(self._target).path) if self.is_uri else self._target)
         self._pragmas = {"journal_mode": "MEMORY", **pragmas} if self.in_memory else dict(pragmas)
         self._on_connect = on_connect
         self._anchor: sqlite3.Connection | None = None
@@ -45,15 +51,10 @@ class DatabaseFile:
         """What the database is called unless it is given a name."""
         return _MEMORY if self.in_memory else Path(self._path).name
 
-    @property
-    def is_uri(self) -> bool:
-        """Whether it is named by a URI."""
-        return self._target.startswith("file:")
-
     def hold(self) -> None:
         """Keep a database in memory alive, whatever becomes of the pools' connections."""
         if self.in_memory:
-            self._anchor = sqlite3.connect(self._target, uri=True, check_same_thread=False)
+            self._anchor = self.connect_natively()
 
     def let_go(self) -> None:
         """Let a database in memory end with its last connection."""
@@ -62,8 +63,8 @@ class DatabaseFile:
             self._anchor = None
 
     def connect_natively(self) -> sqlite3.Connection:
-        """A connection of its own, for use in any one thread."""
-        return sqlite3.connect(self._target, uri=self.is_uri, check_same_thread=False, isolation_level=None)
+        """A connection of its own, for use in any one thread, which never waits for a lock."""
+        return sqlite3.connect(self._target, 0, uri=self.is_uri, check_same_thread=False, isolation_level=None)
 
     def wal_bytes(self) -> int:
         """The size of the WAL file, 0 without one. Safe in any thread.
@@ -83,32 +84,47 @@ class DatabaseFile:
         except OSError:
             return False
 
-    @property
-    def _path(self) -> str:
-        return self._target.removeprefix("file:").partition("?")[0] if self.is_uri else self._target
-
     def factory(self, role: Role) -> Callable[[], Awaitable[aiosqlite.Connection]]:
         """What opens connections of this role."""
 
         async def connect() -> aiosqlite.Connection:
             # No isolation level: transactions begin where this package says so, and nowhere else.
             connecting = aiosqlite.connect(self._target, isolation_level=None, uri=self.is_uri)
-            connecting._thread.daemon = True
-            connection = await connecting
+            prepare_to_await(connecting)
             try:
-                for name, statement in statements(role, self._pragmas):
-                    await self._set(connection, name, statement)
-                if self._on_connect is not None:
-                    await self._on_connect(connection)
-            except BaseException:
-                await connection.close()
+                connection = await connecting
+                await self._set_up(connection, role)
+            except BaseException as error:
+                if isinstance(error, sqlite3.Error):  # which says what is wrong, and not with which file
+                    error.add_note(f"database: {self._target}")
+                await _close(connecting)
                 raise
             return connection
 
         return connect
 
-    async def _set(self, connection: aiosqlite.Connection, name: str, statement: str) -> None:
-        rows = list(await connection.execute_fetchall(statement))
-        wanted = statement.rpartition(" ")[2]
-        if name == "journal_mode" and rows and str(rows[0][0]).lower() != wanted.lower():
-            raise sqlite3.OperationalError(f"{statement}: the database stayed in journal mode {rows[0][0]!r}")
+    async def _set_up(self, connection: aiosqlite.Connection, role: Role) -> None:
+        for name, value in settings(role, self._pragmas):
+            statement = f"PRAGMA {name} = '{value}'"
+            rows = list(await connection.execute_fetchall(statement))
+            if name == "journal_mode" and str(rows[0][0]).lower() != value.lower():
+                raise sqlite3.OperationalError(f"{statement}: the database stayed in journal mode {rows[0][0]!r}")
+        if self._on_connect is not None:
+            connected = self._on_connect(connection)
+            if not inspect.isawaitable(connected):
+                raise TypeError(f"on_connect must return an awaitable, not {connected!r} ({type(connected).__name__})")
+            await connected
+
+
+async def _close(connection: aiosqlite.Connection) -> None:
+    connection.stop()  # behind what runs, and without waiting for it: whoever opens may have been cancelled
+    await see_off(connection)
+
+
+def _checked(path: object) -> str:
+    given = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(given, str):
+        raise TypeError(f"path must be a str or a path, not {path!r} ({type(path).__name__})")
+    if not given:
+        raise ValueError("path must not be empty: ':memory:' is a database in memory")
+    return given

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-__all__ = ["PragmaValue", "Role", "checked_pragmas", "statements"]
+__all__ = ["PragmaValue", "Role", "checked_pragmas", "settings"]
 
 Role = Literal["read", "write"]
 PragmaValue = str | int | float | bool
@@ -32,8 +32,8 @@ _BY_ROLE: dict[Role, dict[str, PragmaValue]] = {
         "synchronous": "NORMAL",
         **_COMMON,
     },
-    # A reader waits only for a database without WAL, or for another process that recovers one.
-    "read": {"busy_timeout": 5_000, **_COMMON, "query_only": True},
+    # A reader waits only for a database without WAL, as one in memory is, or for another process that recovers one.
+    "read": {"busy_timeout": 30_000, **_COMMON, "query_only": True},
 }
 # Set first, because they must be when the others are; and what a reader is not asked to do.
 _FIRST = ("busy_timeout", "page_size", "auto_vacuum", "encoding", "journal_mode")
@@ -42,6 +42,12 @@ _WRITER_ONLY = frozenset({"page_size", "auto_vacuum", "encoding", "journal_mode"
 _NOT_YOURS = {"query_only": "readers are what cannot write"}
 
 _VALUE = re.compile(r"[-+.\w]+")
+# Every word that is a value of some pragma. SQLite takes any other one for "off", or for the default, without a word.
+_WORDS = (
+    *("on", "off", "yes", "no", "true", "false", "default", "none", "full", "normal", "extra", "fast"),
+    *("memory", "file", "delete", "truncate", "persist", "wal", "exclusive", "incremental"),
+    *("passive", "restart", "noop", "reset", "utf-8", "utf-16", "utf-16le", "utf-16be"),
+)
 
 
 def checked_pragmas(pragmas: Mapping[str, PragmaValue] | None) -> dict[str, PragmaValue]:
@@ -81,12 +87,16 @@ def _check_value(name: str, value: object) -> None:
         raise TypeError(f"pragmas: {name} must be a str, a number or a bool, not {value!r} ({type(value).__name__})")
     if not _VALUE.fullmatch(str(value)):
         raise ValueError(f"pragmas: {name} must be one word or number, not {value!r}")
+    if isinstance(value, str) and value[0].isalpha() and value.lower() not in _WORDS:
+        close = difflib.get_close_matches(value.lower(), _WORDS, 1)
+        hint = f"; did you mean {close[0].upper()!r}?" if close else ""
+        raise ValueError(f"pragmas: {name} must be a number or a word that SQLite knows, not {value!r}{hint}")
 
 
-def statements(role: Role, pragmas: Mapping[str, PragmaValue]) -> Iterator[tuple[str, str]]:
-    """Name and statement of each pragma for a connection of this role, in the order in which to run them."""
+def settings(role: Role, pragmas: Mapping[str, PragmaValue]) -> Iterator[tuple[str, str]]:
+    """Name and value of each pragma for a connection of this role, in the order in which to set them."""
     mine = {name: value for name, value in pragmas.items() if role == "write" or name not in _WRITER_ONLY}
     wanted = {**_BY_ROLE[role], **mine}
     for name in (*(name for name in _FIRST if name in wanted), *(name for name in wanted if name not in _FIRST)):
         value = wanted[name]
-        yield name, f"PRAGMA {name} = {int(value) if isinstance(value, bool) else value}"
+        yield name, str(int(value) if isinstance(value, bool) else value)

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 import aiosqlite
 
 from ..driver import call
+from ..pool import SQLiteConnectionPool
+from ..stats import PoolStats
 from .transaction import Pool, Transaction
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "ReaderPool"]
 
 R = TypeVar("R")
 
 _BEGIN = "BEGIN"
+
+
+class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
+    """The pool of the connections that read, which says so."""
+
+    def stats(self) -> PoolStats:
+        """The pool at this moment. Safe to call from any thread."""
+        return replace(super().stats(), role="read")
 
 
 class Reader:
@@ -51,7 +63,8 @@ class Reader:
                     yield connection
                     await call(connection, transaction.commit)
                 except Exception:
-                    await call(connection, transaction.roll_back)
+                    with contextlib.suppress(Exception):  # the block's own error is what its caller should see
+                        await call(connection, transaction.roll_back)
                     raise
         finally:
             transaction.tell()
@@ -61,8 +74,7 @@ class Reader:
         transaction = Transaction(self.pool, _BEGIN, self._patience, label)
         try:
             async with self._bounded(label) as connection:
-                run = partial(call, connection, transaction.run, fn)
-                return await transaction.start(run, again=retry)
+                return await transaction.start(lambda: call(connection, transaction.run, fn), again=retry)
         finally:
             transaction.tell()
 

@@ -7,7 +7,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import aiosqlite
 
@@ -20,6 +20,10 @@ __all__ = ["Pool", "Transaction"]
 
 R = TypeVar("R")
 Pool = SQLiteConnectionPool[aiosqlite.Connection]
+
+# Seconds that the worker waits, with the transaction done, for readers of a database without WAL to let it commit.
+# They cannot begin anew meanwhile, and a function that was rolled back would have to be run again.
+_COMMIT_PATIENCE: Final = 5.0
 
 
 class Transaction:
@@ -56,8 +60,9 @@ class Transaction:
         if not native.in_transaction:
             self.outcome = "failed"
             raise PoolUsageError(
-                "the transaction was ended by its own block: leave commit() and rollback() to the database, which "
-                "commits when the block ends and rolls back when it raises; executescript() commits too"
+                "the transaction was ended before its block was: leave commit() and rollback() to the database, which "
+                "commits when the block ends and rolls back when it raises; executescript() commits too, and some "
+                "errors make SQLite roll back. Whatever the block wrote after that was committed by itself"
             )
         try:
             native.execute("COMMIT")
@@ -77,11 +82,23 @@ class Transaction:
         self.begin(native)
         try:
             result = fn(native)
-            self.commit(native)
+            self._commit_patiently(native)
         except BaseException:
             self.roll_back(native)
             raise
         return result
+
+    def _commit_patiently(self, native: sqlite3.Connection) -> None:
+        patience = _COMMIT_PATIENCE if self._patience is None else min(self._patience, _COMMIT_PATIENCE)
+        pausing, deadline = pauses(), time.monotonic() + patience
+        while True:
+            try:
+                return self.commit(native)
+            except sqlite3.Error as error:
+                pause = next(pausing)
+                if busy_kind(error) is None or time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
 
     # -- in the event loop
 
@@ -103,22 +120,22 @@ class Transaction:
         return await self._attempt(work, time.monotonic(), True)
 
     async def _attempt(self, work: Callable[[], Awaitable[R]], since: float, again: bool) -> R:
-        for pause in pauses():
+        pausing = pauses()
+        while True:
             try:
                 return await work()
             except sqlite3.Error as error:
-                kind = busy_kind(error)
+                kind, pause = busy_kind(error), next(pausing)
                 if kind is None or (self.outcome is not None and not again):
                     raise
                 if self._patience is not None and time.monotonic() + pause > since + self._patience:
                     # SQLite's own error passes through.
-                    error.add_note(f"another process held the database of pool {self._pool.name!r} all that time")
+                    error.add_note(f"another connection held the database of pool {self._pool.name!r} all that time")
                     raise
             self._retries += 1
             if BusyRetried in self._pool.events.handlers:
                 self._pool.events.emit(BusyRetried(self._pool.name, kind, pause, self._label))
             await asyncio.sleep(pause)
-        raise AssertionError("pauses never end")
 
     def tell(self) -> None:
         """Tell how it ended, if it ever began."""

@@ -6,7 +6,7 @@ If the installed aiosqlite does not look as expected, its connections get the pl
 import aiosqlite
 
 from .aiosqlite_link import INTERRUPT_PATIENCE, KNOWS_AIOSQLITE, AiosqliteLink, prepare_to_await, see_off
-from .calls import call, call_to_the_end
+from .calls import call, call_anyway, call_to_the_end, ended
 from .plain import PlainLink
 from .protocol import Connection, Link
 
@@ -18,7 +18,9 @@ __all__ = [
     "Link",
     "PlainLink",
     "call",
+    "call_anyway",
     "call_to_the_end",
+    "ended",
     "link_to",
     "prepare_to_await",
     "see_off",

@@ -112,7 +112,7 @@ class AiosqliteLink:
             try:
                 self._in_transaction = self._native.in_transaction
             except sqlite3.ProgrammingError:  # the lease closed its connection itself
-                self._in_transaction = False
+                self._in_transaction = self._raw._running = False  # not to be lent again
         self._done += 1
         self._mailbox.post(future, result, error)
         error = None  # its traceback holds this frame: a cycle would keep half-read cursors until it is collected

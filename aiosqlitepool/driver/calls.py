@@ -5,29 +5,24 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 import aiosqlite
 
 from .aiosqlite_link import submit
 
-__all__ = ["call", "call_to_the_end"]
+__all__ = ["call", "call_anyway", "call_to_the_end", "ended"]
 
-P = ParamSpec("P")
 R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
 
 
-async def call(
-    connection: aiosqlite.Connection,
-    fn: Callable[Concatenate[sqlite3.Connection, P], R],
-    *args: P.args,
-    **kwargs: P.kwargs,
-) -> R:
-    """Run `fn(native, ...)` in the worker of this connection, behind all that was queued before.
+async def call(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Connection, *Ts], R], *args: *Ts) -> R:
+    """Run `fn(native, *args)` in the worker of this connection, behind all that was queued before.
 
     Cancelled, it is skipped if it has not begun, and interrupted as any statement would be if it has.
     """
-    result: R = await connection._execute(fn, connection._conn, *args, **kwargs)  # type: ignore[no-untyped-call]
+    result: R = await connection._execute(fn, connection._conn, *args)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -49,12 +44,9 @@ class _Ticket:
 
 
 async def call_to_the_end(
-    connection: aiosqlite.Connection,
-    fn: Callable[Concatenate[sqlite3.Connection, P], R],
-    *args: P.args,
-    **kwargs: P.kwargs,
+    connection: aiosqlite.Connection, fn: Callable[[sqlite3.Connection, *Ts], R], *args: *Ts
 ) -> R:
-    """Run `fn(native, ...)` in the worker of this connection; a cancellation never leaves it half done.
+    """Run `fn(native, *args)` in the worker of this connection; a cancellation never leaves it half done.
 
     Cancelled before the worker came to it, it never runs. Cancelled later, this waits until it has ended, and then
     raises the cancellation: whoever is cancelled here knows that nothing of its own is still on its way.
@@ -62,7 +54,7 @@ async def call_to_the_end(
     ticket = _Ticket()
 
     def begin(native: sqlite3.Connection) -> R | None:
-        return fn(native, *args, **kwargs) if ticket.take() else None
+        return fn(native, *args) if ticket.take() else None
 
     running = submit(connection, begin)
     try:
@@ -71,18 +63,32 @@ async def call_to_the_end(
     except asyncio.CancelledError:
         if ticket.take():
             running.cancel()
-        await _ended(running)
+        await ended(running)
         raise
     result: Any = running.result()
     return result  # type: ignore[no-any-return]
 
 
-async def _ended(running: asyncio.Future[Any]) -> None:
-    """Wait for it however often this task is cancelled meanwhile: it is about to end by itself."""
+async def call_anyway(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Connection, *Ts], R], *args: *Ts) -> R:
+    """Run `fn(native, *args)` in the worker of this connection, whoever is cancelled meanwhile.
+
+    For what must be undone before anybody goes on. A cancellation is raised once it has ended.
+    """
+    running = submit(connection, fn, *args)
+    cancellation = await ended(running)
+    if cancellation is not None:
+        raise cancellation
+    return running.result()
+
+
+async def ended(running: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait for what is about to end by itself, however often this task is cancelled; returns the cancellation."""
+    cancellation = None
     while not running.done():
         try:
             await asyncio.wait((running,))
-        except asyncio.CancelledError:
-            continue
+        except asyncio.CancelledError as error:
+            cancellation = error
     if not running.cancelled():
-        running.exception()  # looked at; the cancellation is what its caller hears of
+        running.exception()  # looked at, if nobody else does
+    return cancellation
