@@ -40,6 +40,24 @@ test: .venv/ready-dev ## run the whole test suite; with COVERAGE=yes, it must re
 bench: .venv/ready-bench ## measure this pool beside its peers (ARGS=--quick for a look)
 	@$(LIMIT) 14400 $(BIN)/python -m benchmarks $(ARGS)
 
+.venv/ready-examples: .venv/ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all]' --group examples
+	@touch $@
+
+.PHONY: stack-local
+stack-local: .venv/ready-examples ## the example under load, with Debian's Prometheus and Alertmanager
+	@$(BIN)/python -m examples.stack_local $(ARGS)
+
+.PHONY: stack
+stack: ## the same in containers, with Grafana and Tempo (make stack-down ends it)
+	@docker compose version >/dev/null || { echo "Docker with its compose plugin is needed; without: make stack-local"; exit 1; }
+	docker compose up --build --detach --wait
+	@echo "Boards: http://localhost:3000   The service: http://localhost:8000/docs"
+
+.PHONY: stack-down
+stack-down: ## end what make stack started, and remove its data
+	docker compose down --volumes
+
 .PHONY: check
 check: .venv/ready-dev ## lint, types and layers
 	$(BIN)/ruff check
@@ -47,12 +65,21 @@ check: .venv/ready-dev ## lint, types and layers
 	$(BIN)/mypy
 	$(BIN)/mypy tests/test_typing.py
 	$(BIN)/mypy -m benchmarks.__main__ -p benchmarks.harness -p benchmarks.inside -p benchmarks.workloads
+	$(BIN)/mypy --package examples
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
 .PHONY: coverage
 coverage: ## the same as test COVERAGE=yes
 	@$(MAKE) --no-print-directory test COVERAGE=yes
+
+.PHONY: boards
+boards: .venv/ready-dev ## make Grafana's boards from their code
+	$(BIN)/python -m dashboards.build
+
+.PHONY: pictures
+pictures: .venv/ready-dev ## plot the boards from a real Prometheus (needs Debian's prometheus; minutes)
+	$(LIMIT) 1200 $(BIN)/python -m tests.dashboards.pictures $(ARGS)
 
 .PHONY: clean
 clean: ## remove everything that was made here

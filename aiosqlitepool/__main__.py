@@ -21,10 +21,17 @@ def _top(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
+def _export(arguments: Sequence[str]) -> int:
+    from .export import main
+
+    return main(arguments)
+
+
 # A command takes the arguments that follow its name, parses them itself, and returns the exit code.
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "demo": (_demo, "build a real SQLite database and compare its use without and with a pool"),
     "top": (_top, "show what the pools of a program are doing, from its /metrics endpoint"),
+    "export": (_export, "write the rules, alerts, runbook and boards that come with the package"),
 }
 
 

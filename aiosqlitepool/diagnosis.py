@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .errors import PoolClosedError
 from .events import ErrorInfo
 from .stats import Holder, PoolStats
 
-__all__ = ["counts", "explain_full", "explain_timeout"]
+__all__ = ["closed_while_waiting", "counts", "explain_full", "explain_timeout"]
 
 _SHOWN = 5
 
@@ -50,3 +51,8 @@ def explain_timeout(
 def explain_full(stats: PoolStats, max_waiting: int) -> str:
     """Why an acquire was turned away."""
     return f"pool {stats.pool!r} has max_waiting={max_waiting} callers waiting already ({counts(stats)})"
+
+
+def closed_while_waiting(pool: str | None) -> PoolClosedError:
+    """What those who wait get when their pool closes."""
+    return PoolClosedError(f"pool {pool!r} closed while its caller waited")

@@ -239,7 +239,10 @@ class AcquireFailed(PoolEvent):
 
 @_fact
 class ConnectionReleased(PoolEvent):
-    """A holder gave its connection back. `needs_reset` says whether something had to be undone or closed."""
+    """A holder gave its connection back, or the pool closed it under its holder.
+
+    `needs_reset` says whether something had to be undone or closed.
+    """
 
     name: ClassVar[str] = "release"
     connection: int

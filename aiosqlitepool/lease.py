@@ -80,4 +80,5 @@ class Lease(Generic[C]):
             label=self.label,
             held=max(0.0, now - self.since),
             context=self.context,
+            ended=task is not None and task.done(),
         )

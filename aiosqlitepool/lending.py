@@ -1,21 +1,21 @@
-"""Lending and taking back: where callers meet the stock, and what each acquire and release tells.
+"""Lending: where callers meet the stock, how long they wait there, and what each acquire tells.
 
-Runs in the event loop only. An idle connection is lent, and a clean one taken back, without a single await.
+Runs in the event loop only. An idle connection is lent without a single await.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from .bus import EventBus
-from .diagnosis import explain_full, explain_timeout
+from .diagnosis import closed_while_waiting, explain_full, explain_timeout
 from .driver import Connection
-from .errors import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError, PoolUsageError
+from .errors import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError
 from .events import (
     AcquireCancelled,
     AcquiredAtOnce,
@@ -23,26 +23,22 @@ from .events import (
     AcquirePath,
     AcquireRejected,
     AcquireTimedOut,
-    CloseReason,
     ConnectionAcquired,
-    ConnectionReleased,
     ErrorInfo,
-    LeakReturned,
-    LeakSuspected,
 )
 from .housekeeping import Timer
 from .lease import Lease
+from .leases import Leases, Situation
 from .lifecycle import PooledConnection
+from .preparation import PooledSlot
+from .returning import Returning
 from .settings import PoolSettings
-from .stats import Holder, Holders, PoolStats, Waiter
-from .stock import PooledSlot, Stock
+from .stats import Holder, PoolStats, Waiter
+from .stock import Stock
 
 __all__ = ["Lending"]
 
 C = TypeVar("C", bound=Connection)
-
-# A waiter's span links to this many holders at most.
-_LINKED_HOLDERS = 8
 
 _this_thread = threading.get_ident
 _current_task = asyncio.current_task
@@ -74,6 +70,8 @@ class Lending(Generic[C]):
     def __init__(
         self,
         stock: Stock[C],
+        leases: Leases[C],
+        returning: Returning[C],
         settings: PoolSettings,
         bus: EventBus,
         clock: Callable[[], float],
@@ -90,7 +88,12 @@ class Lending(Generic[C]):
         self._timer = timer
         self._enter = enter
         self._stats = stats
+        self._leases = leases
+        # What those who give up in this turn of the loop share.
+        self._situation: Situation | None = None
         self._leak_threshold = settings.leak_threshold
+        # The way back, as a lease expects it of its lender; a method here would cost every release one more call.
+        self.take_back = returning.take_back
         # Where lending goes on; elsewhere, and while the pool is not open, `enter` is asked first.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
@@ -111,7 +114,7 @@ class Lending(Generic[C]):
         # half the price of asking for the running loop.
         task = _current_task(self._loop) if _this_thread() == self._thread else None
         if task is None:
-            self._enter()
+            self._enter_or_tell(lease.label)
         slot = self._slots.take_idle()
         if slot is None:
             return None
@@ -129,6 +132,13 @@ class Lending(Generic[C]):
         if bus.handlers:
             self._tell_at_once(lease, pooled)
         return pooled.raw
+
+    def _enter_or_tell(self, label: str | None) -> None:
+        try:
+            self._enter()
+        except PoolClosedError as error:
+            self._tell_failure(_Attempt(self._clock(), label), error)
+            raise
 
     def _tell_at_once(self, lease: Lease[C], pooled: PooledConnection[C]) -> None:
         if ConnectionAcquired in self._bus.handlers:
@@ -195,7 +205,7 @@ class Lending(Generic[C]):
     def _failure(error: BaseException) -> tuple[Any, dict[str, Any]]:
         if isinstance(error, PoolConnectionAcquireTimeoutError):
             return AcquireTimedOut, {"holders": error.holders}
-        if isinstance(error, asyncio.CancelledError):
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
             return AcquireCancelled, {}
         if isinstance(error, PoolFullError):
             return AcquireRejected, {}
@@ -210,7 +220,7 @@ class Lending(Generic[C]):
         if settings.max_waiting is not None and attempt.pending >= settings.max_waiting:
             raise PoolFullError(explain_full(self._stats(), settings.max_waiting))
         if ConnectionAcquired in self._bus.handlers:
-            attempt.waited_for = Holders(partial(_as_they_were, self._leased(), attempt.began))
+            attempt.waited_for = self._leases.holders_at(attempt.began)
         waiter: asyncio.Future[PooledSlot[C] | None] = asyncio.get_running_loop().create_future()
         attempt.task = _current_task()
         self._slots.enqueue(waiter, attempt.began, attempt)
@@ -222,8 +232,10 @@ class Lending(Generic[C]):
         began = self._clock()
         if self._stock.closing:
             self._stock.put_back(slot, began)
-            raise PoolClosedError(f"pool {self._name!r} closed while its caller waited")
-        claim, task = self._stock.prepare(slot)
+            raise closed_while_waiting(self._name)
+        preparation = self._stock.prepare(slot)
+        claim = preparation.claim
+        assert claim is not None
         limit = self._settings.acquisition_timeout
         remaining = None if limit is None else max(0.0, attempt.began + limit - began)
         if limit == 0:  # never queues; but opening takes the time it takes
@@ -236,9 +248,8 @@ class Lending(Generic[C]):
         finally:
             if deadline is not None:
                 deadline.cancel()
-            if not task.done():
-                # What hangs without anybody waiting for it must not keep its slot for ever.
-                self._stock.give_up_later(task)
+            # What hangs without anybody waiting for it must not keep its slot for ever.
+            preparation.give_up_later(self._settings.operation_timeout)
         self._note_preparation(attempt, slot, began)
 
     def _note_preparation(self, attempt: _Attempt, slot: PooledSlot[C], began: float) -> None:
@@ -265,160 +276,54 @@ class Lending(Generic[C]):
         """
         try:
             return await future
-        except asyncio.CancelledError:
-            if future.cancelled():
-                self._slots.leave(future)
-            elif future.exception() is None and (slot := future.result()) is not None:
-                self._stock.put_back(slot, self._clock())
+        except (asyncio.CancelledError, GeneratorExit):
+            # GeneratorExit: the coroutine itself was closed, and the future knows nothing of it yet.
+            with contextlib.suppress(RuntimeError):  # the loop has closed, and nobody is left to be told
+                if future.cancel() or future.cancelled():
+                    self._slots.leave(future)
+                elif future.exception() is None and (slot := future.result()) is not None:
+                    self._stock.put_back(slot, self._clock())
             raise
 
-    def _timed_out(self, attempt: _Attempt) -> PoolConnectionAcquireTimeoutError:
-        now = self._clock()
-        waited, stats, holders = now - attempt.began, self._stats(), self.holders()
-        mine = _current_task()
-        own = [pooled.number for pooled, lease in self._leased() if lease.task is mine and mine is not None]
-        last = self._stock.lifecycle.last_failure
-        failure = None if last is None else (last[0], now - last[1])
-        message = explain_timeout(waited, stats, holders, own, failure)
-        return PoolConnectionAcquireTimeoutError(message, waited=waited, stats=stats, holders=holders)
-
-    # -- taking back
-
-    def take_back(self, lease: Lease[C]) -> Awaitable[None] | None:
-        """End a lease: at once if nothing has to be awaited for it, else by awaiting what this returns."""
-        pooled = lease.pooled
-        if pooled is None:
-            raise PoolUsageError("this lease holds no connection")
-        now = self._clock()
-        late = lease.holder(now, pooled.number) if self._leak_threshold is not None and lease.leak_told else None
-        lease.pooled = None
-        if pooled.lease is not lease:
-            return None  # the pool closed it under its holder
-        outcome = pooled.link.settle()
-        pooled.lease = None
-        if outcome is True:
-            self._stock.put_back(pooled.slot, now)
-        if ConnectionReleased in self._bus.handlers:
-            self._bus.emit(
-                ConnectionReleased(
-                    self._name,
-                    pooled.number,
-                    now - lease.since,
-                    lease.label,
-                    outcome is not True,
-                    lease.context,
-                )
-            )
-        if late is not None and LeakReturned in self._bus.handlers:
-            self._bus.emit(LeakReturned(self._name, late, now - lease.since))
-        if outcome is True:
-            return None
-        if outcome is False:
-            return self._reset(pooled, lease.label)
-        return self._finish(pooled, lease.label, outcome)
-
-    async def _reset(self, pooled: PooledConnection[C], label: str | None) -> None:
-        """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection not lost."""
-        # Not shield(): when closing the pool cuts the reset short, nobody cancelled the releasing task.
-        await asyncio.wait({self._start_reset(pooled, label)})
-
-    def _start_reset(self, pooled: PooledConnection[C], label: str | None) -> asyncio.Task[CloseReason | None]:
-        work = self._stock.lifecycle.reset(pooled, label)
-        return self._stock.spawn(work, name="reset", then=partial(self._after_reset, pooled))
-
-    async def _finish(self, pooled: PooledConnection[C], label: str | None, rest: Awaitable[None]) -> None:
-        try:
-            reason = await self._stock.lifecycle.finish(pooled, rest)
-        except asyncio.CancelledError:
-            self._start_reset(pooled, label)
-            raise
-        except BaseException:  # Ctrl-C, or a loop that is gone: no time for a second attempt
-            self._abandon(pooled)
-            raise
-        self._returned(pooled, reason)
-
-    def _after_reset(self, pooled: PooledConnection[C], task: asyncio.Task[CloseReason | None]) -> None:
-        failed = task.cancelled() or task.exception() is not None
-        self._returned(pooled, "reset_failed" if failed else task.result())
-
-    def _abandon(self, pooled: PooledConnection[C]) -> None:
-        try:
-            self._returned(pooled, "reset_failed")
-        except RuntimeError:  # no loop runs to close it in
-            pooled.link.abandon()
-
-    def _returned(self, pooled: PooledConnection[C], reason: CloseReason | None) -> None:
-        slot = pooled.slot
-        if reason is not None and slot.connection is pooled:  # else it was abandoned meanwhile
-            self._stock.drop(slot, reason)
-        self._stock.put_back(slot, self._clock())
-
-    # -- watching
-
-    def _leased(self) -> list[tuple[PooledConnection[C], Lease[C]]]:
-        return [
-            (pooled, lease)
-            for slot in self._slots.all
-            if (pooled := slot.connection) is not None and (lease := pooled.lease) is not None
-        ]
-
-    def holders(self) -> tuple[Holder, ...]:
-        """Who holds a connection, longest first. Safe to call from any thread."""
-        return _as_they_were(self._leased(), self._clock(), None)
+    # -- giving up
 
     def waiters(self) -> tuple[Waiter, ...]:
         """Who queues now, longest first. Safe to call from any thread."""
         now = self._clock()
         return tuple(attempt.waiter(now) for _, attempt in self._slots.queue())
 
-    def oldest_checkout(self, now: float) -> float:
-        """How long the longest lease has lasted. Safe to call from any thread."""
-        return max((now - lease.since for _, lease in self._leased()), default=0.0)
-
-    def sweep(self, now: float) -> float:
-        """Tell late waiters that they are late, and tell of suspected leaks; returns when to look again."""
-        return min(self._expire_waiters(now), self._suspect_leaks(now))
-
-    def _expire_waiters(self, now: float) -> float:
-        limit = self._settings.acquisition_timeout
+    def expire_waiters(self, now: float) -> float:
+        """Tell late waiters that they are late; returns when the next one will be."""
+        limit, due, late = self._settings.acquisition_timeout, float("inf"), False
         while limit is not None and (oldest := self._slots.next_waiter()) is not None:
             waiter, since = oldest
             if since + limit > now:
-                return since + limit
+                due = since + limit
+                break
             self._slots.leave(waiter)
             _give_up(waiter)
-        return float("inf")
-
-    def _suspect_leaks(self, now: float) -> float:
-        due = float("inf")
-        for pooled, lease in self._leased() if self._leak_threshold is not None else ():
-            suspect_at = lease.since + (self._leak_threshold or 0.0)
-            if lease.leak_told:
-                continue
-            if now < suspect_at:
-                due = min(due, suspect_at)
-                continue
-            lease.leak_told = True
-            if LeakSuspected in self._bus.handlers:
-                self._bus.emit(LeakSuspected(self._name, lease.holder(now, pooled.number), now - lease.since))
+            late = True
+        if late:
+            self._situation = self._look()
+            # Behind those who have just been told, who wake in the same turn of the loop.
+            asyncio.get_running_loop().call_soon(self._look_again)
         return due
 
-    def abandon(self) -> tuple[Holder, ...]:
-        """Close every connection that is still out, under its holder; returns who they were."""
-        holders, now = self.holders(), self._clock()
-        for pooled, _ in self._leased():
-            pooled.lease = None
-            self._stock.drop(pooled.slot, "pool_closed")
-            self._stock.put_back(pooled.slot, now)
-        return holders
+    def _look(self) -> Situation:
+        return self._leases.situation(self._stats())
 
+    def _look_again(self) -> None:
+        self._situation = None
 
-def _as_they_were(
-    leased: list[tuple[PooledConnection[C], Lease[C]]], now: float, most: int | None = _LINKED_HOLDERS
-) -> tuple[Holder, ...]:
-    """The holders of these connections at `now`, longest first; also when they have given them back since."""
-    oldest_first = sorted(leased, key=lambda each: each[1].since)[:most]
-    return tuple(lease.holder(now, pooled.number) for pooled, lease in oldest_first)
+    def _timed_out(self, attempt: _Attempt) -> PoolConnectionAcquireTimeoutError:
+        now, task, situation = self._clock(), _current_task(), self._situation or self._look()
+        waited, own = now - attempt.began, situation.held_by.get(task, ()) if task is not None else ()
+        last = self._stock.lifecycle.last_failure
+        failure = None if last is None else (last[0], now - last[1])
+        message = explain_timeout(waited, situation.stats, situation.holders, own, failure)
+        return PoolConnectionAcquireTimeoutError(
+            message, waited=waited, stats=situation.stats, holders=situation.holders
+        )
 
 
 def _give_up(waiter: Any) -> None:

@@ -14,7 +14,16 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .bus import EventBus, log
-from .driver import INTERRUPT_PATIENCE, Connection, Link, link_to, prepare_to_await, see_off
+from .driver import (
+    INTERRUPT_PATIENCE,
+    Connection,
+    Link,
+    is_adopted,
+    link_to,
+    prepare_to_await,
+    running_threads,
+    see_off,
+)
 from .errors import ConnectionBrokenError, PoolUsageError
 from .events import (
     CloseReason,
@@ -135,16 +144,22 @@ class Lifecycle(Generic[C]):
         try:
             raw = await self._connect()
             link = await self._adopt(raw)
-        except (Exception, asyncio.CancelledError) as error:
-            now = self._clock()
-            self.last_failure = (ErrorInfo.of(error), now)
-            raise OpenFailed(error, now - began) from error
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):  # they end more than this opening
+            raise
+        except BaseException as error:
+            raise self.failed_to_open(error, began) from error
         self._opened += 1
         self.last_failure = None
         now = self._clock()
         pooled = PooledConnection(slot, self._opened, raw, link, began=began, now=now, settings=self._settings)
         self.connections[id(raw)] = pooled
         return pooled
+
+    def failed_to_open(self, error: BaseException, began: float) -> OpenFailed:
+        """Note a failure to open."""
+        now = self._clock()
+        self.last_failure = (ErrorInfo.of(error), now)
+        return OpenFailed(error, now - began)
 
     def tell_create_failed(self, failure: OpenFailed) -> None:
         """Tell that a connection could not be opened, once its slot is free for the next attempt."""
@@ -162,10 +177,11 @@ class Lifecycle(Generic[C]):
         if not inspect.isawaitable(made):
             raise TypeError(f"connection_factory must return an awaitable, not {made!r} ({type(made).__name__})")
         prepare_to_await(made)
+        before = running_threads()
         try:
             raw = await made
-        except (Exception, asyncio.CancelledError):
-            await see_off(made)
+        except BaseException as error:
+            await see_off(made, error, before)
             raise
         missing = [name for name in ("execute", "rollback", "close") if not callable(getattr(raw, name, None))]
         if missing:
@@ -176,6 +192,8 @@ class Lifecycle(Generic[C]):
             )
         if id(raw) in self.connections or id(raw) in self._adopting:
             raise PoolUsageError(f"connection_factory made {raw!r} again, which is in the pool already")
+        if is_adopted(raw):
+            raise PoolUsageError(f"connection_factory made {raw!r}, which is, or was, in another pool")
         return raw
 
     async def _adopt(self, raw: C) -> Link:
@@ -194,12 +212,13 @@ class Lifecycle(Generic[C]):
 
     async def check(self, pooled: PooledConnection[C]) -> Exception | None:
         """What speaks against lending it: it does not answer, or its file is not the one on disk."""
-        began = self._clock()
+        began, limit = self._clock(), self._settings.operation_timeout
+        patience = asyncio.timeout(limit)
         try:
-            async with asyncio.timeout(self._settings.operation_timeout):
+            async with patience:
                 await pooled.link.check()
         except Exception as error:
-            return error
+            return TimeoutError(f"it did not answer within {limit:g} s") if patience.expired() else error
         pooled.checked(self._clock())
         pooled.check_time = pooled.checked_at - began
         return None
@@ -215,7 +234,7 @@ class Lifecycle(Generic[C]):
 
     def tell_unhealthy(self, pooled: PooledConnection[C], idle_time: float, error: Exception) -> None:
         """Tell that a connection was replaced because of `error`."""
-        log.warning("pool %r: connection %d is unhealthy: %s", self._name, pooled.number, error)
+        log.warning("pool %r: connection %d is unhealthy: %s", self._name, pooled.number, ErrorInfo.of(error))
         if HealthCheckFailed in self._bus.handlers:
             self._bus.emit(HealthCheckFailed(self._name, pooled.number, idle_time, ErrorInfo.of(error)))
 
@@ -264,6 +283,13 @@ class Lifecycle(Generic[C]):
             with contextlib.suppress(RuntimeError):  # the loop is gone
                 closing.cancel()
             self._condemned -= 1
+
+    async def discard(self, pooled: PooledConnection[C]) -> None:
+        """Close a connection that came too late to be told of."""
+        try:
+            await self.close(pooled)
+        finally:
+            self.connections.pop(id(pooled.raw), None)
 
     def left(self, pooled: PooledConnection[C], reason: CloseReason) -> None:
         """Forget a connection that has closed, or that can only be left to close by itself, and tell of it."""

@@ -1,12 +1,12 @@
 """`SQLiteConnectionPool`: the public face, and the pool's own life from construction to close.
 
-How connections are lent is in `lending`, how they are opened and replaced in `stock` and `lifecycle`.
+How connections are lent is in `lending`, how they are taken back in `returning`, how they are opened and replaced in
+`stock`, `preparation` and `lifecycle`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterable
@@ -22,7 +22,9 @@ from .errors import PoolClosedError, PoolUsageError
 from .events import PoolClosed, PoolOpened
 from .housekeeping import Timer
 from .lease import Lease
+from .leases import Leases
 from .lending import Lending
+from .returning import Returning
 from .settings import PoolSettings, check_seconds
 from .stats import Holder, PoolStats, Waiter
 from .stock import Stock
@@ -125,8 +127,18 @@ class SQLiteConnectionPool(Generic[C]):
         self._bus = EventBus(clock)
         self._timer = Timer(self, clock)
         self._stock: Stock[C] = Stock(connection_factory, settings, self._bus, clock, self._timer)
+        self._leases: Leases[C] = Leases(self._stock.slots, settings, self._bus, clock)
+        self._returning: Returning[C] = Returning(self._stock, self._leases, settings, self._bus, clock)
         self._lending: Lending[C] = Lending(
-            self._stock, settings, self._bus, clock, self._timer, enter=self._enter, stats=self.stats
+            self._stock,
+            self._leases,
+            self._returning,
+            settings,
+            self._bus,
+            clock,
+            self._timer,
+            enter=self._enter,
+            stats=self.stats,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -153,7 +165,11 @@ class SQLiteConnectionPool(Generic[C]):
         return await self.connection(label=label).__aenter__()
 
     async def release(self, connection: C) -> None:
-        """Give back what `acquire()` returned; raises `PoolUsageError` for anything that is not lent."""
+        """Give back what `acquire()` returned, for oneself or for the task that did.
+
+        Raises `PoolUsageError` for anything that is not lent, and if this task gave it back before and the pool has
+        lent it to another task since; of a driver that the pool does not know, that cannot be told.
+        """
         pooled = self._stock.lifecycle.connections.get(id(connection))
         lease = None if pooled is None else pooled.lease
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:
@@ -161,7 +177,8 @@ class SQLiteConnectionPool(Generic[C]):
         # A pool that closes takes connections from under their holders, who are not to blame for it.
         if lease is None and self._state is not PoolState.CLOSING and self._state is not PoolState.CLOSED:
             raise PoolUsageError(f"{connection!r} is not lent by pool {self.name!r}: released twice, or not its own")
-        if lease is not None:
+        if pooled is not None and lease is not None:
+            pooled.link.challenge()
             await lease.__aexit__(None, None, None)
 
     # -- the pool's own life
@@ -181,7 +198,7 @@ class SQLiteConnectionPool(Generic[C]):
 
         After `timeout` seconds (default `operation_timeout`) what is still out is interrupted and closed, and a
         `ResourceWarning` names the holders. Harmless when closed; concurrent calls await the same end, which a
-        cancellation of this one does not stop.
+        cancellation of this one does not stop, and of their timeouts the one that ends first counts.
         """
         default = self._settings.operation_timeout
         patience = default if timeout is None else check_seconds("timeout", timeout)
@@ -189,17 +206,15 @@ class SQLiteConnectionPool(Generic[C]):
         if self._state is PoolState.CLOSED or self._state is PoolState.FORKED:
             return
         if self._loop is None or self._loop.is_closed():
-            held = len(self.holders())
-            self._stock.abandon()
-            self._end(held)
+            self._end(len(self._returning.abandon_all()))
             return
         if loop is not self._loop:
             raise PoolUsageError(f"pool {self.name!r} must be closed in the event loop that it was opened in")
+        self._stock.hurry(patience)
         if self._closing is None:
             self._stop_lending()
             # Awaited by every caller of close() and owned by none: a cancelled one must not leave it half done.
-            deadline = math.inf if patience is None else self._clock() + patience
-            self._closing = loop.create_task(self._close(deadline), name=f"{self.name}:close-pool")
+            self._closing = loop.create_task(self._close(), name=f"{self.name}:close-pool")
         await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> SQLiteConnectionPool[C]:
@@ -249,15 +264,15 @@ class SQLiteConnectionPool(Generic[C]):
         self._state = PoolState.CLOSING
         self._lending.stop()
         self._timer.stop()
-        self._stock.close_idle(PoolClosedError(f"pool {self.name!r} closed while its caller waited"))
+        self._stock.close_idle()
 
-    async def _close(self, deadline: float) -> None:
+    async def _close(self) -> None:
         abandoned: tuple[Holder, ...] = ()
         try:
-            await self._stock.drain(deadline)
-            abandoned = self._lending.abandon()
+            await self._stock.drain()
+            abandoned = self._returning.abandon()
             await self._stock.rest()
-            await self._stock.close_last(deadline)
+            await self._stock.close_last()
             self._stock.cancel_tasks()
             await self._stock.rest()
         finally:
@@ -278,13 +293,12 @@ class SQLiteConnectionPool(Generic[C]):
     def sweep(self) -> float:
         """Do what is due (called by the pool's timer); returns when the next thing will be."""
         now = self._clock()
-        return min(self._stock.sweep(now), self._lending.sweep(now))
+        return min(self._stock.sweep(now), self._lending.expire_waiters(now), self._leases.suspect_leaks(now))
 
     def abandon_at_exit(self) -> None:
         """Leave the connections to close by themselves, and say so (called when the program ends)."""
         if self._state is PoolState.OPEN or self._state is PoolState.CLOSING:
-            left, holders = f"{self!r} was never closed", self.holders()
-            self._stock.abandon()
+            left, holders = f"{self!r} was never closed", self._returning.abandon_all()
             self._end(len(holders))
             self._complain(f"{left}{': ' if holders else ''}{'; '.join(map(str, holders))}")
 
@@ -336,13 +350,13 @@ class SQLiteConnectionPool(Generic[C]):
             idle=idle,
             waiting=slots.waiting,
             oldest_waiter=0.0 if waiting_since is None else max(0.0, now - waiting_since),
-            oldest_checkout=self._lending.oldest_checkout(now),
+            oldest_checkout=self._leases.oldest(now),
             subscriber_errors=self._bus.errors,
         )
 
     def holders(self) -> tuple[Holder, ...]:
         """Who holds a connection now, longest first. Safe to call from any thread."""
-        return self._lending.holders()
+        return self._leases.holders()
 
     def waiters(self) -> tuple[Waiter, ...]:
         """Who queues for a connection now, longest first. Safe to call from any thread."""

@@ -17,7 +17,8 @@ class Holder:
     """Who holds a connection, and for how long. Ages are seconds, floats.
 
     `context` is the holder's `contextvars.Context` at the moment of lending, captured only while someone
-    subscribes to `ConnectionAcquired`; it is how a waiter's trace finds the spans it waited for.
+    subscribes to `ConnectionAcquired`; it is how a waiter's trace finds the spans it waited for. `ended` tells of a
+    task that was made for nothing but the acquiring, as by `wait_for(pool.acquire(), 1)`, or forgot to give it back.
     """
 
     connection: int
@@ -25,10 +26,12 @@ class Holder:
     label: str | None
     held: float
     context: contextvars.Context | None = field(default=None, repr=False, compare=False)
+    ended: bool = False
 
     def __str__(self) -> str:
         label = "" if self.label is None else f" [{self.label}]"
-        return f"{self.task}{label} has held connection {self.connection} for {self.held:.3f} s"
+        ended = " (and has ended)" if self.ended else ""
+        return f"{self.task}{label} has held connection {self.connection} for {self.held:.3f} s{ended}"
 
 
 class Holders(Sequence[Holder]):

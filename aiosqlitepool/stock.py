@@ -15,18 +15,18 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from .bus import EventBus
+from .diagnosis import closed_while_waiting
 from .driver import Connection
-from .errors import PoolError
 from .events import CloseReason, IdleReplaced
 from .housekeeping import Timer
 from .lifecycle import Lifecycle, OpenFailed, PooledConnection
+from .preparation import PooledSlot, Preparation
 from .settings import PoolSettings
-from .slots import Slot, Slots
+from .slots import Slots
 
-__all__ = ["PooledSlot", "Stock"]
+__all__ = ["Stock"]
 
 C = TypeVar("C", bound=Connection)
-PooledSlot = Slot[PooledConnection[C]]
 
 # Seconds between attempts to refill a pool whose factory fails: doubled from the first up to the last.
 _REFILL_PAUSE, _LONGEST_REFILL_PAUSE = 1.0, 30.0
@@ -57,14 +57,14 @@ class Stock(Generic[C]):
         self._clock = clock
         self._timer = timer
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._preparing: set[asyncio.Task[None]] = set()
-        self._filling: set[asyncio.Task[None]] = set()
-        # Those who wait for a slot of theirs to be prepared; closing must be able to tell them.
-        self._claims: set[asyncio.Future[Any]] = set()
+        self._preparing: set[Preparation[C]] = set()
         self._all_back = asyncio.Event()
         # While the pool closes: the slot whose connection is to close after all others.
         self._last: PooledSlot[C] | None = None
         self._keep_last = False
+        # And until when it waits for what is out, in loop time.
+        self._drain_until = math.inf
+        self._patience: asyncio.Timeout | None = None
         self._refill_at = math.inf
         self._refill_pause = _REFILL_PAUSE
         never = math.inf
@@ -142,65 +142,38 @@ class Stock(Generic[C]):
 
     # -- preparing
 
-    def prepare(self, slot: PooledSlot[C]) -> tuple[asyncio.Future[PooledSlot[C] | None], asyncio.Task[None]]:
-        """Make a taken slot lendable: check what it holds, or open. The slot now belongs to the task.
+    def prepare(self, slot: PooledSlot[C], *, claimed: bool = True) -> Preparation[C]:
+        """Make a taken slot lendable: check what it holds, or open. The slot now belongs to the preparation."""
+        preparation = Preparation(self, slot, claimed=claimed, pool=str(self._settings.name), clock=self._clock)
+        self._preparing.add(preparation)
+        preparation.ended.add_done_callback(lambda _: self._preparing.discard(preparation))
+        return preparation
 
-        The future gets the slot, or the driver's exception; if it is done by then, the slot goes to the next.
-        """
-        claim: asyncio.Future[PooledSlot[C] | None] = asyncio.get_running_loop().create_future()
-        self._claims.add(claim)
-        claim.add_done_callback(self._claims.discard)
-        task = self.spawn(self._prepare(slot), name="prepare", then=partial(self._prepared, slot, claim))
-        self._preparing.add(task)
-        task.add_done_callback(self._preparing.discard)
-        return claim, task
-
-    async def _prepare(self, slot: PooledSlot[C]) -> None:
-        if slot.connection is not None and await self._still_good(slot, slot.connection):
-            return
-        slot.connection = await self.lifecycle.open(slot)
-        self._timer.wake(slot.connection.expires_at)
-        self.lifecycle.tell_created(slot.connection)
-
-    async def _still_good(self, slot: PooledSlot[C], pooled: PooledConnection[C]) -> bool:
+    def why_not_idle(self, pooled: PooledConnection[C]) -> CloseReason | None:
+        """Why a connection that stood idle has to go, if it does."""
         now = self._clock()
-        if now >= pooled.expires_at:
-            self.drop(slot, "lifetime")
-        elif now - pooled.idle_since >= self._idle_timeout:
-            self.drop(slot, "idle")
-            self._tell_idle_replaced(pooled, now)
-        elif (error := await self.lifecycle.check(pooled)) is not None:
-            self.drop(slot, "unhealthy")
-            self.lifecycle.tell_unhealthy(pooled, now - pooled.idle_since, error)
-        else:
-            return True
-        return False
+        if now - pooled.idle_since >= self._idle_timeout:
+            return "idle"
+        return "lifetime" if now >= pooled.expires_at else None
 
-    def _prepared(
-        self, slot: PooledSlot[C], claim: asyncio.Future[PooledSlot[C] | None] | None, task: asyncio.Task[None]
-    ) -> None:
-        failure = _failure(task)
-        error = self._told(failure)
-        if error is not None and slot.connection is not None:
-            self.drop(slot, "broken")  # cancelled in the middle of a check: nobody knows what it would answer
-        wanted = claim is not None and not claim.done()
-        if error is None and wanted and claim is not None:
-            claim.set_result(slot)
-            return
-        self.put_back(slot, self._clock())
-        if isinstance(failure, OpenFailed):
+    def tell_replaced(self, pooled: PooledConnection[C], reason: CloseReason) -> None:
+        """Tell that it went."""
+        if reason == "idle" and IdleReplaced in self._bus.handlers:
+            idle_time = self._clock() - pooled.idle_since
+            self._bus.emit(IdleReplaced(str(self._settings.name), pooled.number, idle_time))
+
+    def filled_slot(self, slot: PooledSlot[C]) -> None:
+        """A slot has a new connection."""
+        if slot.connection is not None:
+            self._timer.wake(slot.connection.expires_at)
+
+    def prepared(self, preparation: Preparation[C], failure: OpenFailed | None) -> None:
+        """A preparation that nobody waits for any more, or that failed, gives its slot back."""
+        self.put_back(preparation.slot, self._clock())
+        if failure is not None:
             self.lifecycle.tell_create_failed(failure)
-        if claim is None:
-            self._refilled(error)
-        elif error is not None and wanted:
-            claim.set_exception(error)
-
-    def _told(self, failure: BaseException | None) -> BaseException | None:
-        """The error that callers see. The pool cancels preparations of its own; nobody has cancelled the caller."""
-        error = failure.error if isinstance(failure, OpenFailed) else failure
-        if isinstance(error, asyncio.CancelledError):
-            return PoolError(f"pool {self._settings.name!r}: opening the connection took too long or was cancelled")
-        return error
+        if preparation.claim is None:
+            self._refilled(preparation.error)
 
     # -- while nobody calls
 
@@ -209,12 +182,11 @@ class Stock(Generic[C]):
         for slot in self.slots.idle_slots():
             pooled = slot.connection
             assert pooled is not None
-            stale = now - pooled.idle_since >= self._idle_timeout
-            if (stale or now >= pooled.expires_at) and self.slots.take_this(slot):
-                self.drop(slot, "idle" if stale else "lifetime")
+            reason = self.why_not_idle(pooled)
+            if reason is not None and self.slots.take_this(slot):
+                self.drop(slot, reason)
                 self._give_back(slot)
-                if stale:
-                    self._tell_idle_replaced(pooled, now)
+                self.tell_replaced(pooled, reason)
         return min(self._refill(now), self._next_end(now))
 
     def _next_end(self, now: float) -> float:
@@ -226,10 +198,6 @@ class Stock(Generic[C]):
             min((pooled.expires_at for pooled in connections if pooled.expires_at > now), default=math.inf),
             min((pooled.idle_since + self._idle_timeout for pooled in idle), default=math.inf),
         )
-
-    def _tell_idle_replaced(self, pooled: PooledConnection[C], now: float) -> None:
-        if IdleReplaced in self._bus.handlers:
-            self._bus.emit(IdleReplaced(str(self._settings.name), pooled.number, now - pooled.idle_since))
 
     def size_is_short(self) -> bool:
         """Whether fewer connections are open or opening than `min_size` asks for."""
@@ -244,20 +212,18 @@ class Stock(Generic[C]):
     def fill(self) -> None:
         """Start opening connections up to `min_size`."""
         while self.size_is_short() and (slot := self.slots.take_vacant()) is not None:
-            task = self.spawn(self._prepare(slot), name="fill", then=partial(self._prepared, slot, None))
-            self._filling.add(task)
-            task.add_done_callback(self._filling.discard)
-            self.give_up_later(task)
+            self.prepare(slot, claimed=False).give_up_later(self._settings.operation_timeout)
 
     async def filled(self) -> None:
         """Open up to `min_size` connections and wait for them; raises what the driver did, unless the pool closes."""
         self.fill()
-        if self._filling:
-            done, _ = await asyncio.wait(self._filling)  # not gather, whose cancellation would cancel the opening
-            for task in done:
-                error = self._told(_failure(task))
-                if error is not None and not self.closing:
-                    raise error
+        filling = [preparation for preparation in self._preparing if preparation.claim is None]
+        if filling:
+            # Not gather, whose cancellation would cancel what others wait for too.
+            await asyncio.wait([preparation.ended for preparation in filling])
+        for preparation in filling:
+            if preparation.error is not None and not self.closing:
+                raise preparation.error
 
     def _refilled(self, error: BaseException | None) -> None:
         if error is None:
@@ -290,24 +256,18 @@ class Stock(Generic[C]):
         task.add_done_callback(then)
         return task
 
-    def give_up_later(self, task: asyncio.Task[None], seconds: float | None = None) -> None:
-        """Cancel a preparation that still hangs after `seconds` (default `operation_timeout`)."""
-        limit = self._settings.operation_timeout if seconds is None else seconds
-        loop = task.get_loop()
-        if not loop.is_closed():
-            giving_up = loop.call_later(limit, task.cancel)
-            task.add_done_callback(lambda _: giving_up.cancel())
-
     # -- closing
 
-    def close_idle(self, error: PoolError) -> None:
-        """Begin to close: everybody who waits gets `error`, what is idle closes."""
+    def close_idle(self) -> None:
+        """Begin to close: everybody who waits gets `PoolClosedError`, what is idle closes."""
         self.closing = self._keep_last = True
-        for task in (*self._preparing, *self._filling):
-            self.give_up_later(task, min(_OPENING_GRACE, self._settings.operation_timeout))
-        for waiting in (*self.slots.dismiss(), *tuple(self._claims)):
+        for preparation in self._preparing:
+            preparation.give_up_later(min(_OPENING_GRACE, self._settings.operation_timeout))
+        claims = [preparation.claim for preparation in self._preparing if preparation.claim is not None]
+        for waiting in (*self.slots.dismiss(), *claims):
             if not waiting.done():
-                waiting.set_exception(error)
+                # One for each: an exception that is raised in many tasks gathers the tracebacks of all.
+                waiting.set_exception(closed_while_waiting(self._settings.name))
         now = self._clock()
         while (slot := self.slots.take_idle()) is not None:
             self.put_back(slot, now)
@@ -317,24 +277,37 @@ class Stock(Generic[C]):
         if self.slots.used == (0 if self._last is None else 1):
             self._all_back.set()
 
-    async def drain(self, deadline: float) -> None:
-        """Wait until every slot is back and every connection but the last closed, until clock time `deadline`."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._until(deadline)):
-                await self._all_back.wait()
-        await self.rest(self._until(deadline, _LAST_GRACE))
+    def hurry(self, timeout: float | None) -> None:
+        """Let `drain` wait so many seconds from now at most; the shortest patience asked for wins."""
+        if timeout is not None:
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + timeout
+            if deadline < self._drain_until:
+                self._drain_until = deadline
+                if self._patience is not None and not self._patience.expired():
+                    self._patience.reschedule(deadline)
 
-    async def close_last(self, deadline: float) -> None:
+    async def drain(self) -> None:
+        """Wait until every slot is back and every connection but the last closed, as long as `hurry` allows."""
+        until = self._drain_until
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(None if math.isinf(until) else until) as self._patience:
+                await self._all_back.wait()
+                await self.rest(None)
+        self._patience = None
+        await self.rest()
+
+    async def close_last(self) -> None:
         """Close the connection that was kept back until all others had closed."""
         self._keep_last = False
+        alone = not self._tasks
         if self._last is not None:
             self.drop(self._last, "pool_closed")
             self.slots.give_back(self._last)
             self._last = None
-        await self.rest(self._until(deadline, _LAST_GRACE))
-
-    def _until(self, deadline: float, at_least: float = 0.0) -> float | None:
-        return None if math.isinf(deadline) else max(deadline - self._clock(), at_least)
+        # Folding a long WAL into the database takes its time, for which the close has a limit of its own; but SQLite
+        # does that only for the very last, and a driver that hangs in one close would hang in the next.
+        await self.rest(None if alone else _LAST_GRACE)
 
     async def rest(self, timeout: float | None = _LAST_GRACE) -> None:
         """Wait until no task of the stock runs, `timeout` seconds at most."""
@@ -359,7 +332,3 @@ class Stock(Generic[C]):
             pooled.link.abandon()
             self.lifecycle.left(pooled, "pool_closed")
         return len(abandoned)
-
-
-def _failure(task: asyncio.Task[None]) -> BaseException | None:
-    return asyncio.CancelledError() if task.cancelled() else task.exception()

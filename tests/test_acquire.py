@@ -289,6 +289,51 @@ async def test_a_caller_cancelled_just_as_its_connect_has_failed_loses_no_place(
 
 
 @timeless
+async def test_a_caller_whose_coroutine_is_closed_in_the_queue_leaves_it(
+    driver: StubDriver, recorder: Recorder
+) -> None:
+    async with pool_of(driver, 1, subscribers=[recorder]) as pool:
+        held = await pool.acquire()
+        caller = pool.acquire()
+        caller.send(None)
+        caller.close()
+        assert pool.stats().waiting == 0
+        assert recorder.names[-1] == "acquire_cancel"
+        await pool.release(held)
+        assert (pool.stats().used, pool.stats().idle) == (0, 1)
+
+
+@timeless
+async def test_a_caller_whose_coroutine_is_closed_while_its_connection_opens_leaves_it_to_the_idle_ones(
+    driver: StubDriver,
+) -> None:
+    opened = asyncio.Event()
+    driver.on_connect = opened.wait
+    async with pool_of(driver, 1) as pool:
+        caller = pool.acquire()
+        caller.send(None)
+        caller.close()
+        opened.set()
+        await settle()
+        assert (pool.stats().used, pool.stats().idle) == (0, 1)
+
+
+@timeless
+async def test_a_caller_whose_coroutine_is_closed_after_the_hand_over_passes_the_connection_on(
+    driver: StubDriver,
+) -> None:
+    async with pool_of(driver, 1) as pool:
+        held = await pool.acquire()
+        caller = pool.acquire()
+        caller.send(None)
+        waiter = await queued(pool)
+        await pool.release(held)
+        caller.close()
+        assert await waiter is held
+        await pool.release(held)
+
+
+@timeless
 async def test_a_callback_of_the_loop_is_lent_an_idle_connection_like_a_task(driver: StubDriver) -> None:
     lent: list[Any] = []
     async with pool_of(driver, 1) as pool:

@@ -3,11 +3,12 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+from typing import Any
 
 import pytest
 
 from aiosqlitepool import PoolClosedError, PoolError
-from aiosqlitepool.events import AcquireFailed, ConnectionClosed, PoolClosed, PoolOpened
+from aiosqlitepool.events import AcquireFailed, ConnectionClosed, ConnectionReleased, PoolClosed, PoolOpened
 from aiosqlitepool.testing import Recorder
 
 from .support.pools import immediately, in_turn, pool_of, queued, runs
@@ -191,6 +192,20 @@ async def test_a_pool_closed_before_its_first_use_lends_nothing(driver: StubDriv
 
 
 @timeless
+async def test_an_acquire_from_a_closed_pool_is_told_as_a_failure(driver: StubDriver, recorder: Recorder) -> None:
+    pool = pool_of(driver, subscribers=[recorder])
+    await pool.close()
+    for attempt in (pool.acquire(label="one"), pool.connection(label="two").__aenter__()):
+        with pytest.raises(PoolClosedError):
+            await attempt
+    events = recorder.of(AcquireFailed)
+    assert [(event.label, event.error.type) for event in events] == [
+        ("one", "aiosqlitepool.errors.PoolClosedError"),
+        ("two", "aiosqlitepool.errors.PoolClosedError"),
+    ]
+
+
+@timeless
 async def test_while_it_closes_a_pool_lends_nothing(driver: StubDriver) -> None:
     async with pool_of(driver) as pool:
         held, idle = await pool.acquire(), await pool.acquire()
@@ -218,6 +233,24 @@ async def test_those_who_wait_are_told_that_the_pool_closed(driver: StubDriver, 
         ] * 3
         await pool.release(held)
         await closing
+
+
+@timeless
+@pytest.mark.parametrize("on_connect", [None, hangs], ids=["queued", "opening"])
+async def test_each_of_those_who_wait_gets_an_error_of_its_own(driver: StubDriver, on_connect: Any) -> None:
+    pool = pool_of(driver, 2)
+    held = [] if on_connect else [await pool.acquire(), await pool.acquire()]
+    driver.on_connect = on_connect
+    waiters = await in_turn(pool, 2)
+    closing = asyncio.create_task(pool.close())
+    await settle()
+    first, second = (waiter.exception() for waiter in waiters)
+    assert isinstance(first, PoolClosedError)
+    assert isinstance(second, PoolClosedError)
+    assert first is not second
+    for connection in held:
+        await pool.release(connection)
+    await closing
 
 
 @timeless
@@ -352,6 +385,20 @@ async def test_the_patience_of_close_must_not_be_negative(driver: StubDriver, ti
 
 
 @timeless
+async def test_a_connection_taken_away_by_close_is_told_as_released_once(
+    driver: StubDriver, recorder: Recorder
+) -> None:
+    pool = pool_of(driver, subscribers=[recorder])
+    async with pool.connection(label="GET /users"):
+        await asyncio.sleep(2)
+        with pytest.warns(ResourceWarning, match="under their holders"):
+            await pool.close(timeout=1)
+    (event,) = recorder.of(ConnectionReleased)
+    assert (event.connection, event.label, event.needs_reset) == (1, "GET /users", True)
+    assert event.use_time == about(3)
+
+
+@timeless
 async def test_a_connection_taken_away_by_close_can_still_be_given_back(driver: StubDriver) -> None:
     pool = pool_of(driver)
     with pytest.warns(ResourceWarning, match="under their holders"):
@@ -459,6 +506,25 @@ async def test_a_driver_that_hangs_in_close_does_not_hold_up_the_close_for_ever(
 
 
 @timeless
+@pytest.mark.parametrize("count", [1, 3])
+async def test_closing_ends_when_the_last_connection_has_closed_however_long_that_takes(
+    driver: StubDriver, recorder: Recorder, count: int
+) -> None:
+    closed: list[int] = []
+
+    async def slowly(connection: StubConnection) -> None:
+        await asyncio.sleep(8)
+        closed.append(connection.number)
+
+    driver.scripts["on_close"] = slowly
+    pool = pool_of(driver, count, min_size=count, subscribers=[recorder])
+    await pool.open()
+    await pool.close()
+    assert len(closed) == count
+    assert recorder.names[-1 - count :] == ["close"] * count + ["pool_close"]
+
+
+@timeless
 async def test_an_error_of_the_driver_in_close_is_logged_and_closes_the_pool(
     driver: StubDriver, caplog: pytest.LogCaptureFixture, recorder: Recorder
 ) -> None:
@@ -483,6 +549,34 @@ async def test_concurrent_closes_await_the_same_end(driver: StubDriver, recorder
         await pool.release(held)
         await asyncio.gather(*closes)
     assert (held.closed, recorder.names.count("pool_close")) == (1, 1)
+
+
+@timeless
+@pytest.mark.parametrize("timeouts", [(60, 2), (2, 60), (None, 2), (2, None), (math.inf, 2)])
+async def test_of_several_closes_the_least_patient_one_counts(
+    driver: StubDriver, timeouts: tuple[float | None, float | None]
+) -> None:
+    time = asyncio.get_running_loop().time
+    pool = pool_of(driver)
+    await pool.acquire()
+    began = time()
+    first = asyncio.create_task(pool.close(timeouts[0]))
+    await settle()
+    with pytest.warns(ResourceWarning, match="under their holders"):
+        await pool.close(timeouts[1])
+    assert time() - began == about(2)
+    await first
+
+
+@timeless
+async def test_a_second_close_in_the_same_turn_shortens_the_first(driver: StubDriver) -> None:
+    time = asyncio.get_running_loop().time
+    pool = pool_of(driver)
+    await pool.acquire()
+    began = time()
+    with pytest.warns(ResourceWarning, match="under their holders"):
+        await asyncio.gather(pool.close(60), pool.close(0))
+    assert time() - began == about(0)
 
 
 @timeless

@@ -107,6 +107,35 @@ async def test_the_timeout_tells_a_task_that_it_waits_for_its_own_connection(dri
 
 
 @timeless
+async def test_a_holder_whose_task_has_ended_is_told_as_such(driver: StubDriver) -> None:
+    async with pool_of(driver, 1, acquisition_timeout=1) as pool:
+        held = await asyncio.create_task(pool.acquire(label="forgotten"), name="Brief")
+        assert [holder.ended for holder in pool.holders()] == [True]
+        with pytest.raises(PoolConnectionAcquireTimeoutError, match=r"Brief \[forgotten\] has .* s \(and has ended\)"):
+            await pool.acquire()
+        await pool.release(held)
+
+
+@timeless
+async def test_those_who_give_up_together_share_one_look_at_the_pool(driver: StubDriver) -> None:
+    async with pool_of(driver, 2, acquisition_timeout=3) as pool:
+        held = [await pool.acquire(), await pool.acquire()]
+        together = [asyncio.create_task(pool.acquire()) for _ in range(5)]
+        await asyncio.sleep(1)
+        later = asyncio.create_task(pool.acquire())
+        await asyncio.wait({*together, later})
+        errors = [task.exception() for task in together]
+        assert all(isinstance(error, PoolConnectionAcquireTimeoutError) for error in errors)
+        assert len({id(error) for error in errors}) == 5
+        assert len({id(error.holders) for error in errors}) == 1  # type: ignore[union-attr]
+        last = later.exception()
+        assert isinstance(last, PoolConnectionAcquireTimeoutError)
+        assert [holder.held for holder in last.holders] == [about(4), about(4)]
+        for connection in held:
+            await pool.release(connection)
+
+
+@timeless
 async def test_the_timeout_does_not_suspect_a_task_that_gave_its_connection_back(driver: StubDriver) -> None:
     async with pool_of(driver, 1, acquisition_timeout=0.9) as pool:
         async with pool.connection():

@@ -178,6 +178,27 @@ asyncio.run(main())
     ends_well(ended, "Traceback")
 
 
+def test_a_program_that_ends_while_a_connection_opens_says_nothing_of_the_opening(start: str, tmp_path: Path) -> None:
+    ended = run_program(
+        start
+        + """
+async def slow_factory():
+    await asyncio.sleep(30)
+    return await factory()
+async def main():
+    pool = SQLiteConnectionPool(slow_factory, name="shop")
+    caller = asyncio.ensure_future(pool.acquire())
+    while not pool.stats().used:
+        await asyncio.sleep(0)
+asyncio.run(main())
+""",
+        tmp_path,
+    )
+    assert ended.code == 0
+    assert "unhandled exception" not in ended.err
+    ends_well(ended)
+
+
 def test_an_exception_out_of_the_program_ends_it(start: str, tmp_path: Path) -> None:
     ended = run_program(
         start
@@ -222,6 +243,29 @@ task._log_destroy_pending = False  # that the program left its own task is not t
     assert (ended.code, ended.out) == (0, "closed\n"), ended.err
     says_what_was_left_open(ended, "1 used")
     ends_well(ended)
+
+
+def test_a_program_that_ends_in_the_middle_of_slow_python_code_in_a_worker_ends(start: str, tmp_path: Path) -> None:
+    ended = run_program(
+        start
+        + """
+def rows():
+    while True:
+        time.sleep(0.05)
+        yield (1,)
+async def main():
+    connection = await pool.acquire()
+    await connection.execute("CREATE TABLE t (x)")
+    asyncio.ensure_future(connection.executemany("INSERT INTO t VALUES (?)", rows()))
+    await asyncio.sleep(0.1)
+pool = SQLiteConnectionPool(factory, name="shop")
+asyncio.run(main())
+""",
+        tmp_path,
+    )
+    assert ended.code == 0
+    ends_well(ended)
+    says_what_was_left_open(ended)
 
 
 def test_a_loop_closed_while_a_transaction_is_undone_lets_the_program_end(start: str, tmp_path: Path) -> None:

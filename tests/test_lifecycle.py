@@ -9,7 +9,7 @@ from typing import Any
 import aiosqlite
 import pytest
 
-from aiosqlitepool import PoolUsageError, SQLiteConnectionPool
+from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolUsageError, SQLiteConnectionPool
 from aiosqlitepool.events import ConnectionClosed, ConnectionCreated, ConnectionCreateFailed, HealthCheckFailed
 from aiosqlitepool.testing import Recorder
 
@@ -120,6 +120,24 @@ async def test_a_failure_to_open_is_told_with_its_time_and_its_error(driver: Stu
 
 
 @timeless
+async def test_a_factory_that_raises_no_ordinary_exception_is_told_of_like_any_other(
+    driver: StubDriver, recorder: Recorder
+) -> None:
+    class Weird(BaseException):
+        pass
+
+    driver.on_connect = fails(Weird("weird"))
+    async with pool_of(driver, 1, acquisition_timeout=1, subscribers=[recorder]) as pool:
+        with pytest.raises(Weird):
+            await pool.acquire()
+        (event,) = recorder.of(ConnectionCreateFailed)
+        assert event.error.message == "weird"
+        driver.on_connect = hangs
+        with pytest.raises(PoolConnectionAcquireTimeoutError, match="Weird: weird"):
+            await pool.acquire()
+
+
+@timeless
 async def test_a_failure_to_open_is_told_after_the_place_is_free_again(driver: StubDriver) -> None:
     used: list[int] = []
     driver.on_connect = fails(OSError("no"))
@@ -208,6 +226,30 @@ async def test_a_connection_that_takes_too_long_to_answer_is_replaced(driver: St
             assert connection is driver.connections[1]
         (event,) = recorder.of(HealthCheckFailed)
         assert event.error.type == "TimeoutError"
+
+
+@timeless
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (hangs, "TimeoutError: it did not answer within 3 s"),
+        (fails(OSError("gone")), "OSError: gone"),
+        (fails(ValueError()), "ValueError"),
+    ],
+)
+async def test_what_a_check_found_is_told_and_logged_with_its_kind(
+    driver: StubDriver, recorder: Recorder, caplog: pytest.LogCaptureFixture, script: Any, said: str
+) -> None:
+    async with pool_of(driver, operation_timeout=3, subscribers=[recorder]) as pool:
+        async with pool.connection() as bad:
+            pass
+        await asyncio.sleep(5)
+        bad.on_execute = script
+        async with pool.connection():
+            pass
+    (event,) = recorder.of(HealthCheckFailed)
+    assert str(event.error) == said
+    assert f"connection 1 is unhealthy: {said}" in caplog.text
 
 
 @timeless

@@ -47,8 +47,8 @@ def lost_hand_back(monkeypatch: pytest.MonkeyPatch) -> None:
     mutant = mutate(
         lending,
         "elif future.exception() is None and (slot := future.result()) is not None:\n"
-        "                self._stock.put_back(slot, self._clock())",
-        "elif future.exception() is None and future.result() is not None:\n                pass",
+        "                    self._stock.put_back(slot, self._clock())",
+        "elif future.exception() is None and future.result() is not None:\n                    pass",
     )
     monkeypatch.setattr(lending.Lending, "_granted", mutant.Lending._granted)
 
@@ -65,11 +65,10 @@ def forgotten_give_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """When a connection could not be opened, its slot stays taken."""
     mutant = mutate(
         stock,
-        "        self.put_back(slot, self._clock())\n        if isinstance(failure, OpenFailed)",
-        "        if error is None:\n            self.put_back(slot, self._clock())\n"
-        "        if isinstance(failure, OpenFailed)",
+        "        self.put_back(preparation.slot, self._clock())\n",
+        "        if failure is None:\n            self.put_back(preparation.slot, self._clock())\n",
     )
-    monkeypatch.setattr(stock.Stock, "_prepared", mutant.Stock._prepared)
+    monkeypatch.setattr(stock.Stock, "prepared", mutant.Stock.prepared)
 
 
 def simulated() -> None:

@@ -137,6 +137,15 @@ async def test_stats_tell_the_longest_wait_and_the_longest_lease(driver: StubDri
         assert (pool.stats().oldest_waiter, pool.stats().oldest_checkout) == (0.0, 0.0)
 
 
+async def test_no_age_is_negative_though_a_lease_begins_while_stats_are_being_read(driver: StubDriver) -> None:
+    time = 100.0
+    pool = pool_of(driver, clock=lambda: time)
+    async with pool, pool.connection():
+        time = 99.0  # as if the reader had looked at its clock before the lease began
+        assert pool.stats().oldest_checkout == 0.0
+        assert [holder.held for holder in pool.holders()] == [0.0]
+
+
 @timeless
 async def test_stats_count_what_subscribers_got_wrong(driver: StubDriver) -> None:
     async with pool_of(driver) as pool:

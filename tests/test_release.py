@@ -204,6 +204,30 @@ async def test_a_reset_begun_for_a_cancelled_release_is_bounded_too(driver: Stub
         assert (pool.stats().used, held.closed) == (0, 1)
 
 
+@timeless
+async def test_a_cancellation_inside_the_driver_is_none_of_the_releasing_task_and_the_rollback_is_tried_again(
+    driver: StubDriver,
+) -> None:
+    async def cancelled_once(connection: StubConnection) -> None:
+        if connection.rollbacks == 1:
+            raise asyncio.CancelledError
+
+    async with pool_of(driver, 1) as pool:
+        async with pool.connection() as connection:
+            connection.on_rollback = cancelled_once
+        await settle()
+        assert (connection.rollbacks, pool.stats().used, pool.stats().idle) == (2, 0, 1)
+
+
+@timeless
+async def test_a_driver_whose_rollback_cancels_itself_each_time_costs_the_connection_only(driver: StubDriver) -> None:
+    async with pool_of(driver, 1) as pool:
+        async with pool.connection() as connection:
+            connection.on_rollback = fails(asyncio.CancelledError())
+        await settle()
+        assert (pool.stats().used, pool.stats().idle) == (0, 0)
+
+
 def test_a_loop_that_closes_around_a_rollback_leaves_no_mess_and_a_pool_that_can_be_closed(
     driver: StubDriver, recorder: Recorder
 ) -> None:

@@ -1,4 +1,4 @@
-"""All that is known about aiosqlite: the only file that touches a driver's insides.
+"""All that is known about a lent aiosqlite connection: with `aiosqlite_worker`, what touches a driver's insides.
 
 Every operation of an aiosqlite connection passes through one method on its way to one worker thread. Watching it there
 tells, without a round trip, whether something is still in flight, whether a transaction or a half-read cursor is
@@ -8,36 +8,29 @@ open, and whether the thread is alive.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterable
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import aiosqlite
-import aiosqlite.core
 
 from ..errors import ConnectionBrokenError, PoolUsageError
 from ..events import RollbackCause
+from .aiosqlite_worker import INTERRUPT_INTERVAL, close_and_stop, harry, interrupt, liveness
+from .cursors import LeaseCursors
 from .mailbox import Mailbox
 from .protocol import Lessee
+from .tenancy import Tenancy, marks_here
 
-__all__ = ["INTERRUPT_PATIENCE", "KNOWS_AIOSQLITE", "AiosqliteLink", "prepare_to_await", "see_off", "submit"]
+__all__ = ["AiosqliteLink"]
 
 R = TypeVar("R")
 
-# Which lease a task took last, itself or before it was created: a mark of its own, which names the connection.
-_held: ContextVar[tuple[AiosqliteLink] | None] = ContextVar("aiosqlitepool_held", default=None)
-
-# A statement told to stop stops within a millisecond. One that has not by then sits where SQLite cannot hear the
-# interrupt (waiting for another process's lock, or inside a Python function): replacing the connection is cheaper.
-INTERRUPT_INTERVAL: Final = 0.001
-INTERRUPT_PATIENCE: Final = 0.005
+_running_loop = asyncio.get_running_loop
 
 
 class AiosqliteLink:
@@ -50,19 +43,18 @@ class AiosqliteLink:
 
     __slots__ = (
         "__weakref__",
-        "_cursor",
+        "_cursors",
         "_done",
         "_file",
         "_in_transaction",
-        "_inherited",
+        "_loop",
         "_mailbox",
-        "_mark",
         "_native",
-        "_older_cursors",
         "_put",
         "_raw",
         "_running",
         "_sent",
+        "_tenancy",
         "_thread",
         "_thread_runs",
         "lease",
@@ -75,22 +67,19 @@ class AiosqliteLink:
         self._raw = raw
         self._native: sqlite3.Connection = native
         self._put = raw._tx.put_nowait
-        self._mailbox = Mailbox.of(asyncio.get_running_loop())
+        self._loop = _running_loop()
+        self._mailbox = Mailbox.of(self._loop)
         self._thread: threading.Thread = raw._thread
-        self._thread_runs = _liveness(raw._thread)
+        self._thread_runs = liveness(raw._thread)
         # Operations handed to the worker and finished by it, ever; the worker is idle when they are equal.
         self._sent = 0
         self._done = 0
         # What the worker runs now; a future is an operation's identity.
         self._running: asyncio.Future[Any] | None = None
         self._in_transaction = False
-        # The lease's cursors. Only the newest is held, which the worker thread does anyway until its next job.
-        self._cursor: sqlite3.Cursor | None = None
-        self._older_cursors: set[weakref.ref[sqlite3.Cursor]] = set()
+        self._cursors = LeaseCursors()
         self._file: tuple[str, int, int] | None = None
-        # The mark of the lease, and the one that stood in the context where it began.
-        self._mark: tuple[AiosqliteLink] | None = None
-        self._inherited: tuple[AiosqliteLink] | None = None
+        self._tenancy = Tenancy(self._loop)
         self.lease: Lessee | None = None
 
     # -- in the worker thread
@@ -108,52 +97,50 @@ class AiosqliteLink:
             except BaseException as raised:
                 error = raised
             self._running = None
-            self._note_cursors(future, result, error)
             try:
+                self._note_cursors(future, result, error)
                 self._in_transaction = self._native.in_transaction
             except sqlite3.ProgrammingError:  # the lease closed its connection itself
                 self._in_transaction = self._raw._running = False  # not to be lent again
+            except BaseException as raised:  # the user's code, asked in passing: the caller must not wait for ever
+                result, error, self._in_transaction = None, raised, True
         self._done += 1
         self._mailbox.post(future, result, error)
         error = None  # its traceback holds this frame: a cycle would keep half-read cursors until it is collected
 
     def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-        if isinstance(result, sqlite3.Cursor):
-            known = result is self._cursor or weakref.ref(result) in self._older_cursors
-            if not known:
-                self._track(result)
-            if future.cancelled():
-                # Left half-read, it would pass an interrupt on to the next statement. An interrupt is sent only after
-                # the cancellation and only to what runs, so that this look, after it stopped running, misses none.
-                result.execute("") if known else result.close()
-        trace = error.__traceback__ if error is not None else None
-        while trace is not None:  # whoever keeps the error keeps the cursors of the frames it passed
-            for value in trace.tb_frame.f_locals.values():
-                if isinstance(value, sqlite3.Cursor):
-                    self._track(value)
-            trace = trace.tb_next
-
-    def _track(self, cursor: sqlite3.Cursor) -> None:
-        older = self._older_cursors
-        if self._cursor is not None and self._cursor is not cursor:
-            older.add(weakref.ref(self._cursor))
-        self._cursor = cursor
-        if len(older) > 256:
-            self._older_cursors = {ref for ref in older if ref() is not None}
+        is_new = self._cursors.note(result)
+        if future.cancelled() and issubclass(type(result), sqlite3.Cursor):
+            # Left half-read, it would pass an interrupt on to the next statement. An interrupt is sent only after
+            # the cancellation and only to what runs, so that this look, after it stopped running, misses none.
+            result.close() if is_new else result.execute("")
+        if error is not None:
+            self._cursors.note_frames(error)
 
     def _clean_up(self) -> RollbackCause | None:
-        half_read = self._half_read()
-        for cursor in half_read:
-            cursor.close()
+        half_read = self._cursors.close()
         open_transaction = self._native.in_transaction
         if open_transaction:
-            self._native.rollback()
-        self._forget_cursors()
+            self._roll_back()
         self._in_transaction = self._native.in_transaction
-        if open_transaction and getattr(self._native, "autocommit", None) is not False:
+        if open_transaction and self._autocommit() is not False:
             return "transaction"
         # With autocommit=False (Python 3.12) a transaction is always open, and says nothing.
         return "cursor" if half_read else None
+
+    def _roll_back(self) -> None:
+        """Undo the open transaction; raises if it is open still, for the next borrower must not commit it."""
+        autocommit = self._autocommit()
+        if autocommit is True:  # where rollback() does nothing
+            self._native.execute("ROLLBACK")
+        else:
+            self._native.rollback()
+        if self._native.in_transaction and autocommit is not False:
+            raise sqlite3.OperationalError("a transaction is still open after it was rolled back")
+
+    def _autocommit(self) -> Any:
+        """True or False where sqlite3 leaves, or keeps, transactions to itself (Python 3.12); else anything."""
+        return getattr(self._native, "autocommit", None)
 
     # -- seen from the event loop
 
@@ -162,27 +149,31 @@ class AiosqliteLink:
         await self._in_worker(self._clean_up)
         self._file = await self._in_worker(self._identify)
         # On the instance, not on the class: connections outside the pool stay as they are.
-        self._raw._execute = self._execute  # type: ignore[method-assign]
-        self._raw.close = self._close_by_user  # type: ignore[method-assign]
+        raw: Any = self._raw
+        raw._execute, raw.close = self._execute, self._close_by_user
+        raw.interrupt, raw.stop = self._interrupt_by_user, self._stop_by_user
 
     async def _execute(self, fn: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         """Stands in for `aiosqlite.Connection._execute`."""
         owner = getattr(fn, "__self__", None)
         if (
             isinstance(owner, sqlite3.Cursor)
-            and owner is not self._cursor
-            and weakref.ref(owner) not in self._older_cursors
+            and owner is not self._cursors.newest
+            and weakref.ref(owner) not in self._cursors.older
         ):
             return self._stale_cursor(fn)
-        lease, held = self.lease, _held.get()
+        lease, marks, loop = self.lease, marks_here(), _running_loop()
         if (
             lease is None
-            or (held is not self._mark and held is not None)
+            or loop is not self._loop
+            or (marks and marks[0] is not self._tenancy.mark)
             or not self._thread_runs()
             or self._raw._connection is None
         ):
+            if loop is not self._loop:  # the result would come to the other one, and this one wait for ever
+                raise PoolUsageError("this connection was lent in another event loop; acquire one in this loop")
             lease = self._lease_unless_misused()
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[R] = loop.create_future()
         self._sent += 1
         self._put((None, partial(self._run, future, lease, fn, args, kwargs)))
         try:
@@ -208,23 +199,31 @@ class AiosqliteLink:
             raise ConnectionBrokenError("the connection's worker thread is dead")
         if self.lease is None:
             raise PoolUsageError("this connection went back to the pool; acquire one to go on")
-        # Only positive evidence counts, for a holder may let any task use its connection: this task, or the one that
-        # created it, had this very connection and gave it back.
-        held = _held.get()
-        if held is not None and held is not self._mark and held[0] is self and not self._lent_on_behalf_of(held):
-            raise PoolUsageError("this task's connection went back to the pool, which has lent it to another task")
+        self._tenancy.challenge()
         return self.lease
 
-    def _lent_on_behalf_of(self, held: tuple[AiosqliteLink]) -> bool:
-        """Whether a task created for nothing but the acquiring, as by `wait_for(pool.acquire(), 1)`, took the lease."""
-        task = None if self.lease is None else self.lease.task
-        return held is self._inherited and task is not None and task.done()
+    def challenge(self) -> None:
+        """Raise if the running task's hold on it has demonstrably ended."""
+        self._tenancy.challenge()
 
     async def _close_by_user(self) -> None:
         """Stands in for `aiosqlite.Connection.close`, which would gut the connection even when it is refused."""
+        self._refuse_former_holders()
+        await type(self._raw).close(self._raw)
+
+    async def _interrupt_by_user(self) -> None:
+        """Stands in for `aiosqlite.Connection.interrupt`."""
+        self._refuse_former_holders()
+        await type(self._raw).interrupt(self._raw)
+
+    def _stop_by_user(self) -> asyncio.Future[Any] | None:
+        """Stands in for `aiosqlite.Connection.stop`."""
+        self._refuse_former_holders()
+        return type(self._raw).stop(self._raw)
+
+    def _refuse_former_holders(self) -> None:
         if self._raw._running and self._raw._connection is not None:
             self._lease_unless_misused()
-        await type(self._raw).close(self._raw)
 
     def _stale_cursor(self, fn: Callable[..., R]) -> R:
         if fn.__name__ == "close":  # it was closed with its lease
@@ -240,25 +239,10 @@ class AiosqliteLink:
         """
         row_by_row = getattr(fn, "__name__", "") in ("fetchone", "fetchmany")
         alone = self._sent == self._done + 1 and not self._in_transaction
-        own = getattr(fn, "__self__", None)
-        if alone and not row_by_row and self._running is future and all(each is own for each in self._half_read()):
-            self._interrupt()
-
-    def _interrupt(self) -> None:
-        with contextlib.suppress(sqlite3.ProgrammingError):  # closed a moment ago by its borrower
-            self._native.interrupt()
-
-    def _half_read(self) -> list[sqlite3.Cursor]:
-        """The cursors of this lease that still hold a statement; CPython lets go of it at the last row."""
-        cursors = [cursor for ref in tuple(self._older_cursors) if (cursor := ref()) is not None]
-        if self._cursor is not None:
-            cursors.append(self._cursor)
-        return [cursor for cursor in cursors if _holds_statement(cursor)]
-
-    def _forget_cursors(self) -> None:
-        self._cursor = None
-        if self._older_cursors:
-            self._older_cursors = set()
+        if alone and not row_by_row and self._running is future:
+            own = getattr(fn, "__self__", None)
+            if all(each is own for each in self._cursors.half_read()):
+                interrupt(self._native)
 
     def alive(self) -> bool:
         """Whether it is open and its worker runs."""
@@ -288,25 +272,17 @@ class AiosqliteLink:
         if not self._raw._running or not self._thread_runs():
             return False
         self.lease = lease
-        self._inherited = _held.get()
-        self._mark = mark = (self,)
-        _held.set(mark)
+        self._tenancy.begin(lease.task)
         return True
 
     def settle(self) -> Awaitable[None] | bool:
         """Let nothing more through; with nothing in flight, open or half-read, that is all."""
-        self.lease = self._mark = self._inherited = None
+        self.lease = None
+        self._tenancy.end()
         if self._sent != self._done or self._in_transaction or not self._raw._running:
             return False
-        if self._cursor is not None:
-            if self._older_cursors:
-                if self._half_read():
-                    return False
-                self._older_cursors = set()
-            elif _holds_statement(self._cursor):
-                return False
-            self._cursor = None
-        return True
+        cursors = self._cursors
+        return (cursors.newest is None and not cursors.older) or cursors.forget_if_at_rest()
 
     async def reset(self, patience: float) -> RollbackCause | None:
         """Clean up in one job, behind all that was queued before; what runs is interrupted until it stops."""
@@ -327,9 +303,9 @@ class AiosqliteLink:
     async def _interrupt_in_flight(self, done: asyncio.Future[Any]) -> None:
         """Interrupt again and again: between two statements of one job an interrupt goes unheard."""
         pause = INTERRUPT_INTERVAL
-        while self._sent != self._done:
+        while self._sent != self._done and not done.done():
             if self._running is not None:
-                self._interrupt()
+                interrupt(self._native)
             await asyncio.wait({done}, timeout=pause)
             pause = min(2 * pause, 0.05)
 
@@ -349,27 +325,13 @@ class AiosqliteLink:
     def abandon(self) -> None:
         """Interrupt, and leave the closing to the worker."""
         self.lease = None
-        if self._running is not None:
-            self._interrupt()
         self._stop(None)
+        if self._sent != self._done:
+            harry(self._thread, self._native)
 
     def _stop(self, done: asyncio.Future[Any] | None) -> None:
-        raw, native = self._raw, self._native
-        raw._running = False
-        raw._connection = None
-
-        def close_and_stop() -> object:
-            error: BaseException | None = None
-            try:
-                native.close()
-            except BaseException as raised:  # the thread must end all the same
-                error = raised
-            if done is not None:
-                self._mailbox.post(done, None, error)
-            return aiosqlite.core._STOP_RUNNING_SENTINEL
-
-        # Harmless when it stopped already: nobody reads that queue any more.
-        self._put((None, close_and_stop))
+        then = None if done is None else partial(self._mailbox.post, done, None)
+        close_and_stop(self._raw, self._native, then)
 
     def _identify(self) -> tuple[str, int, int] | None:
         cursor = self._native.cursor()
@@ -397,67 +359,3 @@ class AiosqliteLink:
 
     async def _in_worker(self, fn: Callable[[], R]) -> R:
         return await self._post(fn)
-
-
-def _liveness(thread: threading.Thread) -> Callable[[], bool]:
-    """The cheapest way to ask whether a thread still runs: asked with every operation, lest a caller hang on it."""
-    lock = getattr(thread, "_tstate_lock", None)  # until Python 3.12, where is_alive() takes ten times as long
-    return thread.is_alive if lock is None else lock.locked
-
-
-def _holds_statement(cursor: sqlite3.Cursor) -> bool:
-    held: Iterable[type | None] = map(type, gc.get_referents(cursor))
-    return _STATEMENT in held
-
-
-def _find_statement_type() -> type | None:
-    """The type of sqlite3's prepared statements, found on a half-read cursor; it has no public name."""
-    connection = sqlite3.connect(":memory:")
-    try:
-        cursor = connection.execute("SELECT 1 UNION ALL SELECT 2")
-        held = {type(each) for each in gc.get_referents(cursor) if type(each).__name__ == "Statement"}
-        cursor.fetchall()
-        held -= set(map(type, gc.get_referents(cursor)))
-        return held.pop() if held else None
-    finally:
-        connection.close()
-
-
-_STATEMENT: Final = _find_statement_type()
-
-
-def knows_aiosqlite() -> bool:
-    """Whether the installed aiosqlite and sqlite3 have the insides that `AiosqliteLink` relies on."""
-    probe = aiosqlite.connect(":memory:")
-    return (
-        _STATEMENT is not None
-        and hasattr(aiosqlite.core, "_STOP_RUNNING_SENTINEL")
-        and all(hasattr(probe, name) for name in ("_execute", "_tx", "_thread", "_running", "_connection"))
-        and not probe._thread.is_alive()
-    )
-
-
-KNOWS_AIOSQLITE: Final = knows_aiosqlite()
-
-
-def submit(connection: aiosqlite.Connection, fn: Callable[..., R], *args: Any) -> asyncio.Future[R]:
-    """Queue `fn(native, *args)` for the worker of a connection, watched or not."""
-    link = getattr(connection._execute, "__self__", None)
-    if isinstance(link, AiosqliteLink):
-        return link.submit(fn, *args)
-    return asyncio.ensure_future(connection._execute(fn, connection._conn, *args))  # type: ignore[no-untyped-call]
-
-
-def prepare_to_await(made: object) -> None:
-    """Let a worker thread not outlive its program; possible only before the connection is awaited."""
-    if KNOWS_AIOSQLITE and isinstance(made, aiosqlite.Connection) and not made._thread.is_alive():
-        made._thread.daemon = True
-
-
-async def see_off(made: object) -> None:
-    """Wait a moment for the worker thread of a connection that could not be opened, lest it outlive its loop."""
-    if KNOWS_AIOSQLITE and isinstance(made, aiosqlite.Connection):
-        for _ in range(100):
-            if not made._thread.is_alive():
-                break
-            await asyncio.sleep(INTERRUPT_INTERVAL)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 import aiosqlite
 
-from .aiosqlite_link import submit
+from .aiosqlite_link import AiosqliteLink
 
 __all__ = ["call", "call_anyway", "call_to_the_end", "ended"]
 
@@ -56,7 +56,7 @@ async def call_to_the_end(
     def begin(native: sqlite3.Connection) -> R | None:
         return fn(native, *args) if ticket.take() else None
 
-    running = submit(connection, begin)
+    running = _submit(connection, begin)
     try:
         # Not awaited itself, because that would pass a cancellation on to it.
         await asyncio.wait((running,))
@@ -74,7 +74,7 @@ async def call_anyway(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Co
 
     For what must be undone before anybody goes on. A cancellation is raised once it has ended.
     """
-    running = submit(connection, fn, *args)
+    running = _submit(connection, fn, *args)
     cancellation = await ended(running)
     if cancellation is not None:
         raise cancellation
@@ -92,3 +92,11 @@ async def ended(running: asyncio.Future[Any]) -> asyncio.CancelledError | None:
     if not running.cancelled():
         running.exception()  # looked at, if nobody else does
     return cancellation
+
+
+def _submit(connection: aiosqlite.Connection, fn: Callable[..., R], *args: Any) -> asyncio.Future[R]:
+    """Queue `fn(native, *args)` for the worker of a connection, watched or not."""
+    link = getattr(connection._execute, "__self__", None)
+    if isinstance(link, AiosqliteLink):
+        return link.submit(fn, *args)
+    return asyncio.ensure_future(connection._execute(fn, connection._conn, *args))  # type: ignore[no-untyped-call]

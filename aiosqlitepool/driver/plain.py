@@ -36,6 +36,9 @@ class PlainLink:
         """Nothing to note, and nothing is known that speaks against it."""
         return True
 
+    def challenge(self) -> None:
+        """Nothing is known: a stale release cannot be told from one on the holder's behalf."""
+
     def settle(self) -> Awaitable[None] | bool:
         """Start the rollback; most drivers need no second step when there is nothing to undo."""
         try:

@@ -53,6 +53,10 @@ class Link(Protocol):
         """Begin a lease; False if the connection is dead and none began."""
         ...
 
+    def challenge(self) -> None:
+        """Raise `PoolUsageError` if there is evidence that the running task's hold on it has ended."""
+        ...
+
     def settle(self) -> Awaitable[None] | bool:
         """End the lease. True if nothing is left to undo; False if `reset()` must do it, in any task;
         or the rest of a rollback that began, for this very task to await."""

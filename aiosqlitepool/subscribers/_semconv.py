@@ -204,6 +204,8 @@ CREATE_FAILURES = Metric(
     "{failure}",
     "The number of connections that could not be opened, by exception.",
     ERROR_TYPE,
+    # What SQLite raises for a file that it cannot open. Whatever else a factory raises, nobody knows beforehand.
+    ("sqlite3.OperationalError",),
 )
 HEALTH_FAILURES = Metric(
     "aiosqlitepool.health_check.failures",

@@ -15,7 +15,7 @@ import pytest
 
 from aiosqlitepool import ConnectionBrokenError, PoolUsageError, SQLiteConnectionPool
 from aiosqlitepool.driver import KNOWS_AIOSQLITE, AiosqliteLink, link_to
-from aiosqlitepool.driver.aiosqlite_link import knows_aiosqlite
+from aiosqlitepool.driver.aiosqlite_worker import knows_aiosqlite
 from aiosqlitepool.events import ConnectionClosed, HealthCheckFailed, RolledBackOnReturn
 from aiosqlitepool.testing import Recorder
 
@@ -73,6 +73,40 @@ async def test_connections_outside_the_pool_stay_as_they_are(database: Path) -> 
     async with pool_on(database) as pool, pool.connection(), aiosqlite.connect(database) as other:
         assert "_execute" not in vars(other)
         assert await texts(other) == []
+
+
+async def test_what_a_class_of_the_users_own_overrides_is_called(database: Path, recorder: Recorder) -> None:
+    called: list[str] = []
+
+    class Own(aiosqlite.Connection):
+        async def rollback(self) -> None:
+            called.append("rollback")
+            await super().rollback()
+
+        async def close(self) -> None:
+            called.append("close")
+            await super().close()
+
+    def connect() -> aiosqlite.Connection:
+        return Own(lambda: sqlite3.connect(database), 64)
+
+    async with SQLiteConnectionPool(connect, 1, subscribers=[recorder]) as pool:
+        async with pool.connection() as connection:
+            await insert(connection, "never committed")
+        assert called == ["rollback"]
+        async with pool.connection() as again:
+            assert again is connection
+            assert await texts(again) == []
+    assert called == ["rollback", "rollback", "close"]
+
+
+async def test_a_class_of_the_users_own_that_only_adds_to_it_gets_the_watchful_link(database: Path) -> None:
+    class Own(aiosqlite.Connection):
+        async def texts(self) -> list[str]:
+            return await texts(self)
+
+    async with Own(lambda: sqlite3.connect(database), 64) as connection:
+        assert isinstance(link_to(connection), AiosqliteLink)
 
 
 # -- trips to the worker
@@ -144,6 +178,65 @@ async def test_an_uncommitted_write_is_gone_after_the_return(database: Path, rec
             assert not again.in_transaction
             assert await texts(again) == []
     assert [event.cause for event in recorder.of(RolledBackOnReturn)] == ["transaction"]
+    assert notes(database) == []
+
+
+def connect_in_autocommit_mode(path: Path) -> aiosqlite.Connection:
+    """As Python 3.12 does with `autocommit=True`, where commit() and rollback() do nothing; emulated before."""
+    if sys.version_info >= (3, 12):
+        return aiosqlite.connect(path, autocommit=True)
+
+    class Autocommit(sqlite3.Connection):
+        autocommit = True
+
+        def rollback(self) -> None:
+            pass
+
+    return aiosqlite.connect(path, isolation_level=None, factory=Autocommit)
+
+
+async def test_a_transaction_is_undone_in_autocommit_mode_as_well(database: Path, recorder: Recorder) -> None:
+    async with SQLiteConnectionPool(
+        lambda: connect_in_autocommit_mode(database), 1, subscribers=[recorder], idle_timeout=None
+    ) as pool:
+        async with pool.connection() as connection:
+            await connection.execute("BEGIN IMMEDIATE")
+            await insert(connection, "never committed")
+        async with pool.connection() as again:
+            assert again is connection
+            assert not again.in_transaction
+            await again.execute("BEGIN")
+            await again.execute("COMMIT")
+    assert [event.cause for event in recorder.of(RolledBackOnReturn)] == ["transaction"]
+    assert notes(database) == []
+
+
+async def test_a_transaction_that_the_factory_left_open_in_autocommit_mode_is_undone(database: Path) -> None:
+    async def factory() -> aiosqlite.Connection:
+        connection = await connect_in_autocommit_mode(database)
+        await connection.execute("BEGIN IMMEDIATE")
+        return connection
+
+    async with SQLiteConnectionPool(factory) as pool, pool.connection() as connection:
+        assert not connection.in_transaction
+
+
+async def test_a_connection_whose_transaction_outlives_its_rollback_is_closed(
+    database: Path, recorder: Recorder
+) -> None:
+    class NeverRollsBack(sqlite3.Connection):
+        def rollback(self) -> None:
+            pass
+
+    async with SQLiteConnectionPool(
+        lambda: aiosqlite.connect(database, factory=NeverRollsBack), 1, subscribers=[recorder]
+    ) as pool:
+        async with pool.connection() as connection:
+            await insert(connection, "never committed")
+        async with pool.connection() as again:
+            assert again is not connection
+    assert recorder.of(RolledBackOnReturn) == []
+    assert {event.connection: event.reason for event in recorder.of(ConnectionClosed)}[1] == "reset_failed"
     assert notes(database) == []
 
 
@@ -273,6 +366,19 @@ async def test_settings_made_by_the_factory_stay(database: Path) -> None:
             async with pool.connection() as connection:
                 (row,) = await connection.execute_fetchall("PRAGMA foreign_keys")
                 assert row["foreign_keys"] == 1
+
+
+async def test_a_blob_left_open_is_closed_and_pins_no_snapshot(database: Path, recorder: Recorder) -> None:
+    path = make_database(database.with_name("other.db"), "a")
+    async with pool_on(path, subscribers=[recorder]) as pool:
+        async with pool.connection() as connection:
+            blob = await connection._execute(connection._conn.blobopen, "note", "text", 1)
+            before = jobs(connection)
+        assert jobs(connection) - before == 1
+        async with pool.connection() as connection:
+            with pytest.raises(sqlite3.ProgrammingError, match="closed blob"):
+                await connection._execute(blob.read)
+    assert [event.cause for event in recorder.of(RolledBackOnReturn)] == ["cursor"]
 
 
 # -- cancellation within the block
@@ -633,6 +739,16 @@ async def test_a_holder_may_let_other_tasks_use_its_connection(database: Path) -
     assert notes(database) == ["note"] * 6
 
 
+async def test_a_connection_used_in_another_event_loop_is_an_error_and_no_hang(database: Path) -> None:
+    async def use() -> None:
+        with pytest.raises(PoolUsageError, match="another event loop"):
+            await asyncio.wait_for(connection.execute("SELECT 1"), PATIENCE)
+
+    async with pool_on(database) as pool, pool.connection() as connection:
+        await asyncio.to_thread(asyncio.run, use())
+        assert await texts(connection) == []
+
+
 # -- dead connections
 
 
@@ -811,6 +927,50 @@ async def test_errors_of_statements_pass_through_as_they_are(database: Path) -> 
             await connection.execute("SELECT * FROM missing")
         with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
             await connection.execute("INSERT INTO note (id) VALUES (1), (1)")
+
+
+async def test_an_error_passes_through_although_a_variable_on_its_way_cannot_be_asked_for_its_class(
+    database: Path,
+) -> None:
+    class Proxy:
+        @property
+        def __class__(self) -> type:  # as a lazy proxy of a web framework does outside of a request
+            raise RuntimeError("there is no request")
+
+    def row_factory(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Any:
+        user = Proxy()
+        raise KeyError("no such column", id(user))
+
+    async with pool_on(database) as pool:
+        async with pool.connection() as connection:
+            connection.row_factory = row_factory
+            with pytest.raises(KeyError, match="no such column"):
+                await asyncio.wait_for(connection.execute_fetchall("SELECT 1"), PATIENCE)
+            connection.row_factory = None
+        assert pool.stats().idle == 1
+
+
+async def test_an_error_of_the_users_that_nobody_expects_reaches_the_caller_and_the_next_one_can_work(
+    database: Path,
+) -> None:
+    class Treacherous(sqlite3.Connection):
+        asked = 0
+
+        @property
+        def in_transaction(self) -> bool:
+            self.asked += 1
+            if self.asked == 4:  # the first three are the pool's own, as it gets to know the connection
+                raise ZeroDivisionError
+            return super().in_transaction
+
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database, factory=Treacherous), 1) as pool:
+        async with pool.connection() as connection:
+            statements = (connection.execute_fetchall("SELECT 1") for _ in range(4))
+            results = [await asyncio.gather(each, return_exceptions=True) for each in statements]
+            assert any(isinstance(result, ZeroDivisionError) for (result,) in results)
+        async with pool.connection() as again:
+            assert again is connection
+            assert await texts(again) == []
 
 
 async def test_the_rest_of_aiosqlite_works_in_a_lease(database: Path) -> None:

@@ -71,7 +71,6 @@ class World:
         self.history: deque[str] = deque(maxlen=60)
         self.complaints: list[str] = []
         self.clients: dict[asyncio.Task[None], bool] = {}  # and whether the world has cancelled it
-        self.driver_cancels = 0
         self.acquiring = 0
         self.acquires = 0
         self.ends = 0
@@ -94,7 +93,6 @@ class World:
             return
         self.history.append(f"{what}: {fate}")
         if fate == "cancelled":
-            self.driver_cancels += 1
             raise asyncio.CancelledError(f"{what} was cancelled inside the driver")
         if fate == "hang":
             future: asyncio.Future[None] = self.loop.create_future()
@@ -221,11 +219,7 @@ class World:
         if task.cancelled():
             if was_cancelled:
                 return
-            # Two ways to be cancelled without being told to: by the driver, which is excused, and by the pool.
-            if self.driver_cancels:
-                self.driver_cancels -= 1
-            else:
-                self.complaints.append(f"{task.get_name()} got a CancelledError although nobody cancelled it")
+            self.complaints.append(f"{task.get_name()} got a CancelledError although nobody cancelled it")
 
     # -- what happens, at random
 

@@ -1,0 +1,135 @@
+"""Taking back: what a lease leaves behind is undone before its slot goes on, and each release is told.
+
+A clean connection is taken back without a single await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Generic, TypeVar
+
+from .bus import EventBus
+from .driver import Connection
+from .errors import PoolUsageError
+from .events import CloseReason, ConnectionReleased, LeakReturned
+from .lease import Lease
+from .leases import Leases
+from .lifecycle import PooledConnection
+from .settings import PoolSettings
+from .stats import Holder
+from .stock import Stock
+
+__all__ = ["Returning"]
+
+C = TypeVar("C", bound=Connection)
+
+
+class Returning(Generic[C]):
+    """Takes the connections of one stock back from those who hold them."""
+
+    def __init__(
+        self,
+        stock: Stock[C],
+        leases: Leases[C],
+        settings: PoolSettings,
+        bus: EventBus,
+        clock: Callable[[], float],
+    ) -> None:
+        self._stock = stock
+        self._leases = leases
+        self._name = str(settings.name)
+        self._leak_threshold = settings.leak_threshold
+        self._bus = bus
+        self._clock = clock
+
+    def take_back(self, lease: Lease[C]) -> Awaitable[None] | None:
+        """End a lease: at once if nothing has to be awaited for it, else by awaiting what this returns."""
+        pooled = lease.pooled
+        if pooled is None:
+            raise PoolUsageError("this lease holds no connection")
+        now = self._clock()
+        late = lease.holder(now, pooled.number) if self._leak_threshold is not None and lease.leak_told else None
+        lease.pooled = None
+        if pooled.lease is not lease:
+            return None  # the pool closed it under its holder
+        outcome = pooled.link.settle()
+        pooled.lease = None
+        if outcome is True:
+            self._stock.put_back(pooled.slot, now)
+        self._tell_released(lease, pooled.number, now, needs_reset=outcome is not True)
+        if late is not None and LeakReturned in self._bus.handlers:
+            self._bus.emit(LeakReturned(self._name, late, now - lease.since))
+        if outcome is True:
+            return None
+        if outcome is False:
+            return self._reset(pooled, lease.label)
+        return self._finish(pooled, lease.label, outcome)
+
+    def _tell_released(self, lease: Lease[C], connection: int, now: float, *, needs_reset: bool) -> None:
+        if ConnectionReleased in self._bus.handlers:
+            use_time = now - lease.since
+            self._bus.emit(
+                ConnectionReleased(self._name, connection, use_time, lease.label, needs_reset, lease.context)
+            )
+
+    async def _reset(self, pooled: PooledConnection[C], label: str | None) -> None:
+        """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection not lost."""
+        # Not shield(): when closing the pool cuts the reset short, nobody cancelled the releasing task.
+        await asyncio.wait({self._start_reset(pooled, label)})
+
+    def _start_reset(self, pooled: PooledConnection[C], label: str | None) -> asyncio.Task[CloseReason | None]:
+        work = self._stock.lifecycle.reset(pooled, label)
+        return self._stock.spawn(work, name="reset", then=partial(self._after_reset, pooled))
+
+    async def _finish(self, pooled: PooledConnection[C], label: str | None, rest: Awaitable[None]) -> None:
+        try:
+            reason = await self._stock.lifecycle.finish(pooled, rest)
+        except asyncio.CancelledError:
+            self._start_reset(pooled, label)
+            task = asyncio.current_task()
+            if task is None or task.cancelling():  # else it is the driver's own, of something that it had waited for
+                raise
+            return
+        except BaseException:  # Ctrl-C, or a loop that is gone: no time for a second attempt
+            self._abandon(pooled)
+            raise
+        self._returned(pooled, reason)
+
+    def _after_reset(self, pooled: PooledConnection[C], task: asyncio.Task[CloseReason | None]) -> None:
+        failed = task.cancelled() or task.exception() is not None
+        self._returned(pooled, "reset_failed" if failed else task.result())
+
+    def _abandon(self, pooled: PooledConnection[C]) -> None:
+        try:
+            self._returned(pooled, "reset_failed")
+        except RuntimeError:  # no loop runs to close it in
+            pooled.link.abandon()
+
+    def _returned(self, pooled: PooledConnection[C], reason: CloseReason | None) -> None:
+        slot = pooled.slot
+        if reason is not None and slot.connection is pooled:  # else it was abandoned meanwhile
+            self._stock.drop(slot, reason)
+        self._stock.put_back(slot, self._clock())
+
+    def abandon(self) -> tuple[Holder, ...]:
+        """Close every connection that is still out, under its holder; returns who they were."""
+        holders, leased, now = self._leases.holders(), self._leases.now(), self._clock()
+        for pooled, _ in leased:
+            pooled.lease = None
+            self._stock.drop(pooled.slot, "pool_closed")
+            self._stock.put_back(pooled.slot, now)
+        self._tell_abandoned(leased, now)
+        return holders
+
+    def abandon_all(self) -> tuple[Holder, ...]:
+        """Let every connection close by itself, without a running loop; returns who held one."""
+        holders, leased, now = self._leases.holders(), self._leases.now(), self._clock()
+        self._stock.abandon()
+        self._tell_abandoned(leased, now)
+        return holders
+
+    def _tell_abandoned(self, leased: list[tuple[PooledConnection[C], Lease[C]]], now: float) -> None:
+        for pooled, lease in leased:
+            self._tell_released(lease, pooled.number, now, needs_reset=True)

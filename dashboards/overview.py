@@ -1,0 +1,273 @@
+"""aiosqlitepool / Overview: one panel for each question that is asked of all pools at once, the urgent ones first."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import dashboard
+
+from aiosqlitepool.subscribers._semconv import (
+    ACQUIRE_PATH,
+    ACQUIRE_SPAN,
+    CLOSED,
+    COUNT,
+    CREATE_TIME,
+    ERROR_TYPE,
+    HEALTH_FAILURES,
+    OLDEST_CHECKOUT,
+    ROLLBACKS,
+    SUBSCRIBER_ERRORS,
+    TIMEOUTS,
+    USE_TIME,
+    WAIT_TIME,
+)
+from aiosqlitepool.subscribers._semconv import POOL as POOL_ATTRIBUTE
+
+from . import headlines
+from .frame import DEPTH, OVERVIEW, Row, board, link_to
+from .panels import Panel, columns, lines, over_time, records, traces
+from .queries import (
+    CAUSE,
+    EACH,
+    POOL,
+    POOL_NAME,
+    REASON,
+    STATE,
+    busy,
+    limit,
+    oldest,
+    per_minute,
+    quantile,
+    rate,
+    share_over,
+    total,
+    used,
+    waiting,
+    worst,
+)
+from .shared import failures, paths, wait_heat, waits
+
+_HOTTEST = 10
+
+
+def make() -> dashboard.Dashboard:
+    """The board."""
+    return board(
+        OVERVIEW,
+        "Overview",
+        "Connection pools for SQLite: are they large enough, do callers wait or fail, and what is to blame.",
+        [
+            Row("Now", 4, headlines.of_all_pools()),
+            Row("Is it large enough?", 8, [_headroom(), _demand(), _queue()]),
+            Row("What do callers feel?", 9, [waits(), wait_heat()]),
+            Row("How do acquires end?", 8, [_slow_share(), paths(), failures()]),
+            Row("What do connections do?", 8, [_holds(), _creates(), _closes()]),
+            Row("What goes wrong?", 7, [_health(), _rollbacks(), _subscribers()]),
+            Row("Where, and for whom?", 9, [_hottest(), _slow_acquires()]),
+            Row("What do the logs say? (needs Loki)", 10, [_logs()], collapsed=True),
+        ],
+        link=link_to(DEPTH, "Pool in depth", "One pool: by instance, how its connections live, how large it should be"),
+    )
+
+
+# -- is it large enough?
+
+
+def _headroom() -> Panel:
+    return lines(
+        "Connections",
+        "How much headroom is there?",
+        "Used and idle, stacked, below the most that may be open. Used at max: callers queue. Far below max for days: "
+        "a smaller pool_size does as well, and SQLite is rarely faster with more than 5.",
+        "short",
+        over_time(total(COUNT, where=f'{STATE}="used"'), "used"),
+        over_time(total(COUNT, where=f'{STATE}="idle"'), "idle"),
+        over_time(limit(), "max"),
+        stacked=True,
+    )
+
+
+def _demand() -> Panel:
+    return lines(
+        "Demand",
+        "What size would be enough?",
+        "By Little's law, the time that connections are out per second is how many are out on average. Near max: raise "
+        "pool_size or hold connections for less long. A connection counts when it comes back, so one that was out for "
+        "minutes shows as a peak above max.",
+        "short",
+        over_time(busy(USE_TIME), "demand"),
+        over_time(limit(), "max"),
+    )
+
+
+def _queue() -> Panel:
+    return lines(
+        "Queue",
+        "Since when, and in which pool, do callers queue?",
+        "Peaks are bursts: more than pool_size came at once. A plateau is a pool that cannot keep up. Nothing here "
+        "while waits are long: opening or checking connections is slow, see Creating connections.",
+        "short",
+        over_time(worst(_HOTTEST, waiting(POOL)), POOL_NAME),
+    )
+
+
+# -- what do callers feel?
+
+
+# -- how do acquires end?
+
+
+def _slow_share() -> Panel:
+    return lines(
+        "Share of acquires over 100 ms",
+        "How many users notice?",
+        "Over 1 % for minutes is what AiosqlitepoolWaitSlow tells of. Compare with Acquires by path: if the share of "
+        "queued ones grew with it, demand did. With wait_buckets of your own, keep 0.1 among them.",
+        "percentunit",
+        over_time(worst(_HOTTEST, share_over(0.1, WAIT_TIME, POOL)), POOL_NAME),
+        warn=0.01,
+        bad=0.05,
+    )
+
+
+# -- what do connections do?
+
+
+def _holds() -> Panel:
+    return lines(
+        "Time out of the pool",
+        "How long is a connection out?",
+        "What a caller does between acquire and release, its own awaits included. P99 up: look for work done while "
+        "holding a connection. Oldest grows without end: a leak, or a task that is stuck. Alert: "
+        "AiosqlitepoolConnectionHeldTooLong.",
+        "s",
+        over_time(quantile(0.5, USE_TIME), "P50"),
+        over_time(quantile(0.99, USE_TIME), "P99"),
+        over_time(oldest(OLDEST_CHECKOUT), "oldest"),
+        warn=10,
+        bad=60,
+    )
+
+
+def _creates() -> Panel:
+    return lines(
+        "Creating connections",
+        "Is opening a connection slow, or frequent?",
+        "A connection takes under 1 ms and the pragmas of the factory. Slow: the disk, or a factory that does too "
+        "much. Frequent: see Connections closed for what ends them. Alert: AiosqlitepoolConnectionCreateFailing.",
+        "s",
+        over_time(quantile(0.99, CREATE_TIME), "P99"),
+        over_time(rate(CREATE_TIME), "creates"),
+        right={"creates": "ops"},
+        warn=0.1,
+        bad=1.0,
+    )
+
+
+def _closes() -> Panel:
+    return lines(
+        "Connections closed",
+        "Why do connections end?",
+        "Idle and lifetime are housekeeping, pool_closed is a shutdown. Unhealthy: the file was replaced or a worker "
+        "died. Reset_failed and broken: what a caller left could not be undone. Alert: AiosqlitepoolChurn.",
+        "cpm",
+        over_time(per_minute(CLOSED, REASON), f"{{{{{REASON}}}}}"),
+        stacked=True,
+        names=CLOSED.known,
+    )
+
+
+# -- what goes wrong?
+
+
+def _health() -> Panel:
+    return lines(
+        "Failed health checks",
+        "Do connections die while they are idle?",
+        "Callers do not see these: they get another connection. All at once: the database file was replaced, for "
+        "instance by a restored backup. One by one: worker threads die. Alert: AiosqlitepoolHealthCheckFailing.",
+        "cpm",
+        over_time(per_minute(HEALTH_FAILURES, POOL), POOL_NAME),
+        bad=1,
+    )
+
+
+def _rollbacks() -> Panel:
+    return lines(
+        "Returns with work undone",
+        "Do callers forget to commit?",
+        "The share of connections that came back with a transaction open, a statement running or a cursor half read. A "
+        "transaction is work that its caller lost: look for a missing commit. Alert: AiosqlitepoolRollbacksOnReturn.",
+        "percentunit",
+        over_time(f"{rate(ROLLBACKS, CAUSE)} / on () group_left () {rate(USE_TIME)}", f"{{{{{CAUSE}}}}}"),
+        names=ROLLBACKS.known,
+        warn=0.01,
+        bad=0.05,
+    )
+
+
+def _subscribers() -> Panel:
+    return lines(
+        "Errors of subscribers",
+        "Can these numbers be trusted?",
+        "A handler of the pool's events raised, and what it should have counted or told is missing. The logger "
+        "aiosqlitepool has the traceback. Alert: AiosqlitepoolTelemetryErrors.",
+        "cpm",
+        over_time(per_minute(SUBSCRIBER_ERRORS, POOL), POOL_NAME),
+        bad=1,
+    )
+
+
+# -- where, and for whom?
+
+
+def _hottest() -> Panel:
+    load = f"({used(*EACH, lately=True)} + {waiting(*EACH, lately=True)}) / {limit(*EACH)}"
+    hottest = f"and on ({', '.join(EACH)}) {worst(_HOTTEST, load)}"
+    return columns(
+        "Hottest instances",
+        "Which process is to blame?",
+        "Load is used and waiting over max, the mean of the last minute or so: at 100 % the pool is full, above it "
+        "callers queue. One hot instance among cold ones: its traffic or its tasks differ. All hot: demand grew. A row "
+        "leads to its pool in depth.",
+        "percentunit",
+        {
+            "Load": (worst(_HOTTEST, load), "percentunit"),
+            "Waiting": (f"{waiting(*EACH, lately=True)} {hottest}", "short"),
+            "P99 wait": (f"{quantile(0.99, WAIT_TIME, *EACH)} {hottest}", "s"),
+            "Timeouts/min": (f"{per_minute(TIMEOUTS, *EACH)} {hottest}", "cpm"),
+        },
+        {"job": "job", "instance": "instance", POOL: "pool"},
+        link=(
+            "This pool in depth",
+            f"/d/{DEPTH}?var-datasource=${{datasource}}&var-job=${{__data.fields.job}}"
+            "&var-instance=${__data.fields.instance}&var-pool=${__data.fields.pool}&${__url_time_range}",
+        ),
+        warn=0.8,
+        bad=1.0,
+    )
+
+
+def _slow_acquires() -> Panel:
+    found = f'name = "{ACQUIRE_SPAN}" && span.{POOL_ATTRIBUTE} =~ "${{pool:pipe}}"'
+    shown = ", ".join(f"span.{name}" for name in (POOL_ATTRIBUTE, ERROR_TYPE, ACQUIRE_PATH))
+    return traces(
+        "Slow acquisitions",
+        "Whom did they wait for?",
+        "Acquires that failed, or took longer than the subscriber's slow_acquire (50 ms). A span links to those of the "
+        "callers that held the connections meanwhile: open them, and see what they did. Empty: nothing was slow, or no "
+        "spans reach Tempo.",
+        f"{{ {found} }} | select({shown})",
+    )
+
+
+# -- what do the logs say?
+
+
+def _logs() -> Panel:
+    return records(
+        "Records of the pools",
+        "What did the pools say at the time?",
+        "The records of the structlog subscriber as JSON, slow and failed acquires, failed checks, rollbacks and "
+        "suspected leaks among them. Nothing: choose a Loki data source, or the records are not JSON with `event` and "
+        "`pool`.",
+        '{service_name=~".+"} |= "pool." | json | event =~ "pool[.].+" | pool =~ "${pool:pipe}"',
+    )

@@ -1,0 +1,288 @@
+"""aiosqlitepool / Pool in depth: one pool, by instance, how its connections live, and how large it should be."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.builders import dashboard
+
+from aiosqlitepool.subscribers._semconv import (
+    CLOSED,
+    COUNT,
+    CREATE_FAILURES,
+    CREATE_TIME,
+    HEALTH_FAILURES,
+    IDLE_MIN,
+    OLDEST_CHECKOUT,
+    OLDEST_WAITER,
+    ROLLBACKS,
+    SUBSCRIBER_ERRORS,
+    USE_TIME,
+    WAIT_TIME,
+)
+
+from . import headlines
+from .frame import DEPTH, OVERVIEW, Row, board, link_to
+from .panels import Panel, heat, lines, now, over_time, ranking
+from .queries import (
+    ASKED_FOR,
+    CAUSE,
+    EACH,
+    ERROR,
+    INSTANCE,
+    REASON,
+    STATE,
+    asked_for,
+    buckets,
+    busy,
+    busy_at,
+    highest,
+    limit,
+    oldest,
+    per_minute,
+    quantile,
+    rate,
+    total,
+    used,
+    worst,
+)
+from .shared import failures, paths, wait_heat, waits
+
+_HOTTEST = 10
+
+
+def make() -> dashboard.Dashboard:
+    """The board."""
+    return board(
+        DEPTH,
+        "Pool in depth",
+        "One connection pool: which instance, by which path, for how long, what ends its connections, and what size "
+        "would have been enough.",
+        [
+            Row("Now", 4, headlines.of_one_pool()),
+            Row("Which instance?", 8, [_load_by(), _queue_by(), _wait_by(), _demand_by()]),
+            Row("How do acquires end?", 8, [paths(), waits(), failures()]),
+            Row("How long does each thing take?", 9, [wait_heat(), _hold_heat(), _create_heat()]),
+            Row("How large should it be?", 8, [_sizing(), _advice()], widths=(14, 10)),
+            Row("How do connections live?", 8, [_open(), _births_and_deaths(), _age(), _ages_now()]),
+            Row("What goes wrong?", 8, [_rollbacks(), _createfailures(), _health(), _subscribers()]),
+        ],
+        link=link_to(OVERVIEW, "Overview", "All pools at once"),
+        one_pool=True,
+    )
+
+
+# -- which instance?
+
+
+def _load_by() -> Panel:
+    return lines(
+        "Load",
+        "Which instance is full?",
+        "Used and waiting over max: above 100 % callers queue. One line apart from the others: that process has more "
+        "traffic, or a task in it keeps connections.",
+        "percentunit",
+        over_time(worst(_HOTTEST, f"({ASKED_FOR}) / {limit(*EACH)}"), INSTANCE),
+        warn=0.8,
+        bad=1.0,
+    )
+
+
+def _queue_by() -> Panel:
+    return lines(
+        "Oldest waiter",
+        "Where is someone stuck?",
+        "A sawtooth is a queue that moves. A line that climbs at one second per second is one that does not: nothing "
+        "comes back. Alert: AiosqlitepoolWaiterStuck.",
+        "s",
+        over_time(worst(_HOTTEST, oldest(OLDEST_WAITER, *EACH)), INSTANCE),
+        warn=1,
+        bad=15,
+    )
+
+
+def _wait_by() -> Panel:
+    return lines(
+        "P99 wait by instance",
+        "Whose callers wait?",
+        "All instances alike: demand, or the database itself. One: look at that process's load and its traces.",
+        "s",
+        over_time(worst(_HOTTEST, quantile(0.99, WAIT_TIME, *EACH)), INSTANCE),
+        warn=0.1,
+        bad=1.0,
+    )
+
+
+def _demand_by() -> Panel:
+    return lines(
+        "Demand",
+        "Is traffic spread evenly?",
+        "Connections out on average, by Little's law. Uneven: the balancer, or work that only one process does.",
+        "short",
+        over_time(worst(_HOTTEST, busy(USE_TIME, *EACH)), INSTANCE),
+    )
+
+
+# -- how do acquires end?
+
+
+# -- how long does each thing take?
+
+
+def _hold_heat() -> Panel:
+    return heat(
+        "Time out of the pool by duration",
+        "Are there two kinds of holders?",
+        "A second band far above the first is the work that makes others wait. If it can wait itself, give it a pool "
+        "of its own.",
+        buckets(USE_TIME),
+    )
+
+
+def _create_heat() -> Panel:
+    return heat(
+        "Creating by duration",
+        "Is opening a connection slow?",
+        "A band above 10 ms is a slow disk, or a factory that does more than its pragmas. A caller on the path new "
+        "waits for all of it.",
+        buckets(CREATE_TIME),
+    )
+
+
+# -- how large should it be?
+
+
+def _sizing() -> Panel:
+    return lines(
+        "Demand on the busiest instance",
+        "How many connections did it need?",
+        "Demand is the mean, by Little's law. Asked for is used and waiting together at that moment: above max, "
+        "callers queued. Demand near max for minutes: the pool is too small. Demand low and asked for high: bursts, or "
+        "holders that did not come back.",
+        "short",
+        over_time(highest(busy(USE_TIME, *EACH)), "demand"),
+        over_time(highest(ASKED_FOR), "asked for"),
+        over_time(highest(limit(*EACH)), "max"),
+    )
+
+
+def _advice() -> Panel:
+    return ranking(
+        "What pool_size would have been enough?",
+        "How large should it be?",
+        "For the busiest instance, over the whole range: choose one without an incident. With less than demand, the "
+        "pool cannot keep up at all. Demand at P99 is what it would need if each were out as long as the slowest in a "
+        "hundred, as fine as the histogram's buckets. Asked for left nobody waiting in 99 of 100 moments. SQLite is "
+        "rarely faster with more than 5: before you go there, shorten the holds.",
+        "short",
+        now(highest(f"avg_over_time(({busy(USE_TIME, *EACH)})[$__range:$__rate_interval])"), "demand"),
+        now(highest(busy_at(0.99, USE_TIME, *EACH)), "demand at P99"),
+        now(asked_for(0.99), "asked for"),
+        now(highest(limit(*EACH)), "max"),
+    )
+
+
+# -- how do connections live?
+
+
+def _open() -> Panel:
+    return lines(
+        "Open connections",
+        "How many are open, and for what?",
+        "Idle ones above min_size that never become used can go: lower idle_timeout. Fewer than min_size: they cannot "
+        "be opened, see Failures to connect.",
+        "short",
+        over_time(used(), "used"),
+        over_time(total(COUNT, where=f'{STATE}="idle"'), "idle"),
+        over_time(total(IDLE_MIN), "min_size"),
+        stacked=True,
+    )
+
+
+def _births_and_deaths() -> Panel:
+    return lines(
+        "Created and closed",
+        "What ends connections?",
+        "Created as a line, closed by reason below it. Idle and lifetime are housekeeping. If most of what is created "
+        "is soon closed, the pool does not pool: raise idle_timeout, max_lifetime or min_size. Alert: "
+        "AiosqlitepoolChurn.",
+        "cpm",
+        over_time(per_minute(CREATE_TIME), "created"),
+        over_time(per_minute(CLOSED, REASON), f"{{{{{REASON}}}}}"),
+        names=CLOSED.known,
+    )
+
+
+def _age() -> Panel:
+    return lines(
+        "How old connections get",
+        "Do connections live long enough to be worth pooling?",
+        "By Little's law, open connections over closes per second; straight where none was closed. Seconds: each is "
+        "opened for a handful of statements, and its cache of prepared ones is lost with it.",
+        "s",
+        over_time(f"{total(COUNT)} / ({rate(CLOSED)} > 0)", "age"),
+        connected=True,
+    )
+
+
+def _ages_now() -> Panel:
+    return lines(
+        "Oldest checkout",
+        "Is a connection lost?",
+        "The age of the connection that is out for longest. It climbs without end: its holder leaks it or hangs; the "
+        "record pool.checkout.leak_suspected names it. Alert: AiosqlitepoolConnectionHeldTooLong.",
+        "s",
+        over_time(worst(_HOTTEST, oldest(OLDEST_CHECKOUT, *EACH)), INSTANCE),
+        warn=10,
+        bad=60,
+    )
+
+
+# -- what goes wrong?
+
+
+def _rollbacks() -> Panel:
+    return lines(
+        "Rollbacks on return",
+        "What do callers leave behind?",
+        "Transaction: a commit is missing, and the work is gone. In_flight: the caller was cancelled in a statement. "
+        "Cursor: rows were not read to the end. Alert: AiosqlitepoolRollbacksOnReturn.",
+        "cpm",
+        over_time(per_minute(ROLLBACKS, CAUSE), f"{{{{{CAUSE}}}}}"),
+        names=ROLLBACKS.known,
+        stacked=True,
+    )
+
+
+def _createfailures() -> Panel:
+    return lines(
+        "Failures to connect",
+        "Why can no connection be opened?",
+        "By exception. OperationalError: the file cannot be opened or is locked; check path, rights, disk and open "
+        "files. Any other comes from the factory. Alert: AiosqlitepoolConnectionCreateFailing.",
+        "cpm",
+        over_time(per_minute(CREATE_FAILURES, ERROR), f"{{{{{ERROR}}}}}"),
+        bad=1,
+    )
+
+
+def _health() -> Panel:
+    return lines(
+        "Failed health checks",
+        "Do connections die while they are idle?",
+        "All instances at once: the database file was replaced. One: its worker threads die. Alert: "
+        "AiosqlitepoolHealthCheckFailing.",
+        "cpm",
+        over_time(worst(_HOTTEST, per_minute(HEALTH_FAILURES, *EACH)), INSTANCE),
+        bad=1,
+    )
+
+
+def _subscribers() -> Panel:
+    return lines(
+        "Errors of subscribers",
+        "Can these numbers be trusted?",
+        "A handler of the pool's events raised, and what it should have counted or told is missing. The logger "
+        "aiosqlitepool has the traceback. Alert: AiosqlitepoolTelemetryErrors.",
+        "cpm",
+        over_time(worst(_HOTTEST, per_minute(SUBSCRIBER_ERRORS, *EACH)), INSTANCE),
+        bad=1,
+    )

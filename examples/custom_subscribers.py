@@ -1,0 +1,200 @@
+"""Three subscribers of your own: a log of slow acquires, what happened before an error, and StatsD.
+
+    pip install aiosqlitepool
+    python examples/custom_subscribers.py
+
+Shows: a subscriber is an object with a method `attach(pool)` that subscribes to what it needs and returns what ends it.
+Its handlers run in the task that an event belongs to, so a context variable tells whose request it was. They hold up
+that task, so they must be quick. What they raise reaches nobody but the log. Levels, such as how many connections are
+in use, are read from `pool.stats()` when they are wanted, and never counted up and down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import socket
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import aiosqlite
+
+from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool
+from aiosqlitepool.events import ConnectionAcquired, ConnectionReleased, PoolClosed, PoolEvent, PoolOpened
+
+Pool = SQLiteConnectionPool[Any]
+Detach = Callable[[], None]
+
+log = logging.getLogger(__name__)
+
+
+# -- one: ten lines
+
+
+class SlowAcquires:
+    """Logs each acquire that took at least so many seconds, and whom it waited for."""
+
+    def __init__(self, seconds: float = 0.1) -> None:
+        self._seconds = seconds
+
+    def attach(self, pool: Pool, /) -> Detach:
+        """Watch this pool. Exact: what was acquired at once need not be looked at."""
+        return pool.events.subscribe(ConnectionAcquired, self._look, exact=True)
+
+    def _look(self, event: ConnectionAcquired) -> None:
+        if event.wait_time >= self._seconds:
+            holders = "; ".join(map(str, event.waited_for)) or "nobody"
+            log.warning("%s waited %.3f s for pool %s: %s", event.label, event.wait_time, event.pool, holders)
+
+
+# -- two: what happened before an error
+
+
+_trail: ContextVar[deque[PoolEvent] | None] = ContextVar("trail", default=None)
+
+
+class Trails:
+    """Writes each event into the trail of the request that it belongs to, if that keeps one."""
+
+    def attach(self, pool: Pool, /) -> Detach:
+        """Watch this pool."""
+        return pool.events.subscribe(PoolEvent, self._note)
+
+    def _note(self, event: PoolEvent) -> None:
+        trail = _trail.get()
+        if trail is not None:
+            trail.append(event)
+
+
+@contextlib.contextmanager
+def trail(length: int = 20) -> Iterator[deque[PoolEvent]]:
+    """Keep the last pool events of one request, of its subtasks too; an error that leaves the block has them as notes.
+
+    Notes are part of every traceback, so they are in whatever report the program makes of the error.
+    """
+    events: deque[PoolEvent] = deque(maxlen=length)
+    token = _trail.set(events)
+    try:
+        yield events
+    except Exception as error:
+        for event in events:
+            error.add_note(f"before that: {event}")
+        raise
+    finally:
+        _trail.reset(token)
+
+
+# -- three: StatsD
+
+
+class StatsD:
+    """Sends metrics to a StatsD server: each event as it happens, and the levels every `interval` seconds.
+
+    Acquires that had to wait are timed, those that had not are only counted. A server that is not there harms nothing.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 8125, *, interval: float = 10.0) -> None:
+        self._interval = interval
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        # Names are looked up here and once; and a full buffer drops a datagram rather than stop the loop.
+        self._socket.connect((host, port))
+        self._socket.setblocking(False)
+
+    def attach(self, pool: Pool, /) -> Detach:
+        """Send what this pool does."""
+        return _PoolMetrics(pool, self._send, self._interval).start()
+
+    def _send(self, line: str) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.send(line.encode())
+
+    def close(self) -> None:
+        """Close the socket; what is sent afterwards is dropped."""
+        self._socket.close()
+
+
+class _PoolMetrics:
+    """The metrics of one pool: StatsD has no labels, so its name is part of theirs."""
+
+    def __init__(self, pool: Pool, send: Callable[[str], None], interval: float) -> None:
+        self._pool = pool
+        self._send = send
+        self._interval = interval
+        self._prefix = f"aiosqlitepool.{re.sub(r'[^A-Za-z0-9_-]', '_', pool.name)}"
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> Detach:
+        subscribe = self._pool.events.subscribe
+        detaches = [
+            subscribe(PoolEvent, self._count),
+            subscribe(ConnectionAcquired, lambda event: self._time("wait", event.wait_time), exact=True),
+            subscribe(ConnectionReleased, lambda event: self._time("use", event.use_time)),
+            subscribe(PoolOpened, lambda event: self._tell_levels()),
+            subscribe(PoolClosed, lambda event: self._stop()),
+        ]
+        if self._pool.stats().state == "open":
+            self._tell_levels()
+
+        def detach() -> None:
+            self._stop()
+            for each in detaches:
+                each()
+
+        return detach
+
+    def _count(self, event: PoolEvent) -> None:
+        self._send(f"{self._prefix}.{event.name}:1|c")
+
+    def _time(self, name: str, seconds: float) -> None:
+        self._send(f"{self._prefix}.{name}:{seconds * 1000:.3f}|ms")
+
+    def _tell_levels(self) -> None:
+        stats = self._pool.stats()
+        for level in ("used", "idle", "waiting"):
+            self._send(f"{self._prefix}.{level}:{getattr(stats, level)}|g")
+        self._timer = asyncio.get_running_loop().call_later(self._interval, self._tell_levels)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+async def main() -> None:
+    """A pool of one connection and two that want it: see what each subscriber says."""
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    subscribers: list[Subscriber] = [SlowAcquires(0.05), Trails(), StatsD()]
+    async with SQLiteConnectionPool(
+        lambda: aiosqlite.connect(":memory:"),
+        pool_size=1,
+        acquisition_timeout=0.2,
+        min_size=1,
+        name="app.db",
+        subscribers=subscribers,
+    ) as pool:
+
+        async def hold(seconds: float) -> None:
+            async with pool.connection(label="nightly report"):
+                await asyncio.sleep(seconds)
+
+        async def ask() -> None:
+            with trail():
+                async with pool.connection(label="GET /users"):
+                    pass
+
+        for seconds in (0.1, 1.0):
+            holder = asyncio.create_task(hold(seconds))
+            await asyncio.sleep(0)
+            try:
+                await ask()
+            except PoolConnectionAcquireTimeoutError:
+                log.exception("GET /users failed")
+            await holder
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,140 @@
+"""The service: users and their posts, over HTTP.
+
+    DATABASE=service.db uvicorn fastapi_service.app:app --app-dir examples
+
+Each request borrows one connection for as long as it needs it. What it does not commit is rolled back when the
+connection goes back, so a failure half-way leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import aiosqlite
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError
+
+from .database import pool, prepare
+from .telemetry import observe
+
+
+class NewUser(BaseModel):
+    """A user to be."""
+
+    name: str = Field(min_length=1, max_length=100)
+
+
+class User(NewUser):
+    """A user, and how many posts they wrote."""
+
+    id: int
+    posts: int
+
+
+class NewPost(BaseModel):
+    """A post to be."""
+
+    user_id: int
+    text: str = Field(min_length=1, max_length=10_000)
+
+
+class Post(NewPost):
+    """A post."""
+
+    id: int
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """The pool lives as long as the service."""
+    await prepare()
+    async with pool:
+        yield
+
+
+app = FastAPI(title="Users and posts", lifespan=lifespan)
+observe(app)
+
+
+async def borrowed(request: Request) -> AsyncIterator[aiosqlite.Connection]:
+    """A connection for one request, labelled with what it is for."""
+    async with pool.connection(label=f"{request.method} {request.scope['route'].path}") as connection:
+        yield connection
+
+
+# With the scope of the function, the connection goes back before the answer is sent to a slow client.
+Connection = Annotated[aiosqlite.Connection, Depends(borrowed, scope="function")]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+@app.exception_handler(PoolConnectionAcquireTimeoutError)
+@app.exception_handler(PoolFullError)
+async def busy(request: Request, error: Exception) -> JSONResponse:
+    """No connection in time: the caller may try again. Why is told by the pool's log records."""
+    return JSONResponse({"detail": "busy, try again"}, status_code=503, headers={"Retry-After": "1"})
+
+
+@app.get("/users")
+async def list_users(connection: Connection, limit: Limit = 50) -> list[User]:
+    """The newest users."""
+    rows = await connection.execute_fetchall("SELECT * FROM user ORDER BY id DESC LIMIT ?", (limit,))
+    return [User(**row) for row in rows]
+
+
+@app.post("/users", status_code=201)
+async def create_user(new: NewUser, connection: Connection) -> User:
+    """Add a user."""
+    try:
+        cursor = await connection.execute("INSERT INTO user (name) VALUES (?)", (new.name,))
+    except sqlite3.IntegrityError:
+        raise HTTPException(409, f"there is a user {new.name!r} already") from None
+    await connection.commit()
+    return User(id=cursor.lastrowid or 0, posts=0, **new.model_dump())
+
+
+@app.get("/users/{user_id}")
+async def read_user(user_id: int, connection: Connection) -> User:
+    """One user."""
+    for row in await connection.execute_fetchall("SELECT * FROM user WHERE id = ?", (user_id,)):
+        return User(**row)
+    raise HTTPException(404, f"there is no user {user_id}")
+
+
+@app.get("/users/{user_id}/posts")
+async def list_posts(user_id: int, connection: Connection, limit: Limit = 50) -> list[Post]:
+    """The newest posts of one user."""
+    select = "SELECT * FROM post WHERE user_id = ? ORDER BY id DESC LIMIT ?"
+    return [Post(**row) for row in await connection.execute_fetchall(select, (user_id, limit))]
+
+
+@app.post("/posts", status_code=201)
+async def create_post(new: NewPost, connection: Connection) -> Post:
+    """Add a post, and count it with its user: both or neither."""
+    cursor = await connection.execute("INSERT INTO post (user_id, text) VALUES (?, ?)", (new.user_id, new.text))
+    counted = await connection.execute("UPDATE user SET posts = posts + 1 WHERE id = ?", (new.user_id,))
+    if not counted.rowcount:
+        # The post is written and not committed; the pool rolls it back.
+        raise HTTPException(404, f"there is no user {new.user_id}")
+    await connection.commit()
+    return Post(id=cursor.lastrowid or 0, **new.model_dump())
+
+
+@app.get("/posts/{post_id}")
+async def read_post(post_id: int, connection: Connection) -> Post:
+    """One post."""
+    for row in await connection.execute_fetchall("SELECT * FROM post WHERE id = ?", (post_id,)):
+        return Post(**row)
+    raise HTTPException(404, f"there is no post {post_id}")
+
+
+@app.get("/health", include_in_schema=False)
+async def health(connection: Connection) -> dict[str, str]:
+    """Whether a connection can be had and the database answers."""
+    await connection.execute_fetchall("SELECT 1 FROM user LIMIT 1")
+    return {"status": "ok"}

@@ -1,0 +1,50 @@
+"""What the service tells of itself: metrics for Prometheus, log records, and traces where the environment says so."""
+
+from __future__ import annotations
+
+import os
+
+from fastapi import FastAPI, Request, Response
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
+
+from aiosqlitepool import subscribe_all
+from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
+from aiosqlitepool.subscribers.structlog import StructlogSubscriber
+
+
+def observe(app: FastAPI) -> None:
+    """Observe every pool of the process, and serve `/metrics`."""
+    subscribe_all(PrometheusSubscriber())
+    subscribe_all(StructlogSubscriber())
+    # Not app.mount(): that answers /metrics with a redirect. Not `async def`: a scrape need not stop the loop.
+    app.add_api_route("/metrics", metrics, include_in_schema=False)
+    if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        trace(app)
+
+
+def metrics(request: Request) -> Response:
+    """What Prometheus scrapes, in OpenMetrics if it asks for that: only there are exemplars."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(REGISTRY), headers={"Content-Type": content_type})
+
+
+def trace(app: FastAPI) -> None:
+    """Export a span for every request, and below it one for every slow acquire.
+
+    Name and sampling of the service are the environment's business, too: OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER.
+    """
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
+
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    FastAPIInstrumentor.instrument_app(
+        app, tracer_provider=provider, excluded_urls="metrics,health", exclude_spans=["receive", "send"]
+    )
+    # Metrics go to Prometheus already.
+    subscribe_all(OpenTelemetrySubscriber(provider, metrics=False))

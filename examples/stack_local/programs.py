@@ -1,0 +1,171 @@
+"""Programs that run beside this one: each on a free port, ready before it is used, and ended with what started it.
+
+Knows how Prometheus and Alertmanager are started; nothing of pools or of what is scraped.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = [
+    "Program",
+    "ProgramEndedError",
+    "alertmanager",
+    "free_port",
+    "load",
+    "missing",
+    "prometheus",
+    "running",
+    "service",
+]
+
+# Debian's package, and the program that it brings.
+PACKAGES = {"prometheus": "prometheus", "prometheus-alertmanager": "prometheus-alertmanager"}
+
+EXAMPLES = Path(__file__).parents[1]
+
+_READY_WITHIN = 60.0  # seconds; a busy machine is slow, a broken program ends at once
+_END_WITHIN = 10.0
+
+
+class ProgramEndedError(Exception):
+    """A program ended, or was not ready in time; the message has the end of its log."""
+
+
+class Program:
+    """A program that runs: `url` is where it serves, `log` the file with all that it says."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+        self.name = name
+        self.url = url
+        self.log = log
+        self._process = process
+
+    def check(self) -> None:
+        """Raise `ProgramEndedError` if it does not run any more."""
+        if self._process.poll() is not None:
+            raise ProgramEndedError(f"{self.name} ended with {self._process.returncode}:\n{self._last_words()}")
+
+    def wait_until_ready(self, path: str) -> None:
+        """Return once `path` answers with 200."""
+        deadline = time.monotonic() + _READY_WITHIN
+        while time.monotonic() < deadline:
+            self.check()
+            with suppress(OSError), urllib.request.urlopen(self.url + path, timeout=5):
+                return
+            time.sleep(0.1)
+        raise ProgramEndedError(f"{self.name} was not ready within {_READY_WITHIN:.0f} s:\n{self._last_words()}")
+
+    def end(self) -> None:
+        """Ask it to end, and make it if it does not."""
+        self._process.terminate()
+        try:
+            self._process.wait(_END_WITHIN)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _last_words(self) -> str:
+        return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-15:])
+
+
+def missing() -> list[str]:
+    """The Debian packages that are not installed."""
+    return [package for package, command in PACKAGES.items() if shutil.which(command) is None]
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(
+    name: str,
+    command: Sequence[str],
+    log: Path,
+    *,
+    port: int,
+    ready: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Iterator[Program]:
+    """Run a command that serves HTTP on `port` of loopback, from when it answers `ready` until the block ends."""
+    with log.open("wb") as output:
+        # In a session of its own: Ctrl-C reaches this program, which ends the others in order.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd=cwd, start_new_session=True
+        )
+    program = Program(name, process, f"http://127.0.0.1:{port}", log)
+    try:
+        program.wait_until_ready(ready)
+        yield program
+    finally:
+        program.end()
+
+
+@contextmanager
+def prometheus(config: Path, folder: Path) -> Iterator[Program]:
+    """Debian's Prometheus with this configuration and its data in `folder`."""
+    port = free_port()
+    command = [
+        "prometheus",
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder / 'prometheus'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--enable-feature=exemplar-storage",
+    ]
+    with running("Prometheus", command, folder / "prometheus.log", port=port, ready="/-/ready") as program:
+        yield program
+
+
+@contextmanager
+def alertmanager(config: Path, folder: Path) -> Iterator[Program]:
+    """Debian's Alertmanager with this configuration and its data in `folder`; alone, without a cluster."""
+    port = free_port()
+    command = [
+        "prometheus-alertmanager",
+        f"--config.file={config}",
+        f"--storage.path={folder / 'alertmanager'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+    ]
+    with running("Alertmanager", command, folder / "alertmanager.log", port=port, ready="/-/ready") as program:
+        yield program
+
+
+@contextmanager
+def service(database: Path, log: Path, env: Mapping[str, str], port: int | None = None) -> Iterator[Program]:
+    """The example service with its database there."""
+    port = free_port() if port is None else port
+    command = [sys.executable, "-m", "uvicorn", "fastapi_service.app:app", "--app-dir", str(EXAMPLES)]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
+    with running(
+        "The service", command, log, port=port, ready="/health", env={**env, "DATABASE": str(database)}
+    ) as program:
+        yield program
+
+
+@contextmanager
+def load(app: Program, log: Path) -> Iterator[None]:
+    """Load on the service, until the block ends."""
+    command = [sys.executable, str(EXAMPLES / "load.py"), app.url]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()

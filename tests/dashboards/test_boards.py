@@ -1,0 +1,185 @@
+"""What an on-call engineer may expect of every board, panel and link."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from dashboards import build
+from dashboards.render.board import Json, board_files, panels, read
+
+BOARDS = {board["uid"]: board for board in map(read, board_files())}
+ALL_PANELS = [
+    pytest.param(panel, id=f"{uid}: {panel['title']}") for uid, board in BOARDS.items() for panel in panels(board)
+]
+each_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+each_panel = pytest.mark.parametrize("panel", ALL_PANELS)
+
+
+def test_the_boards_are_those_that_alerts_and_readers_link_to() -> None:
+    assert set(BOARDS) == {"aiosqlitepool-overview", "aiosqlitepool-pool"}
+
+
+def test_the_files_are_what_the_code_makes() -> None:
+    """If not: `make boards`."""
+    assert {path: path.read_text(encoding="utf-8") for path in board_files()} == dict(build.boards())
+
+
+@each_board
+def test_it_is_a_classic_board_that_grafana_10_reads(board: Json) -> None:
+    assert board["schemaVersion"] <= 42
+    assert "elements" not in board
+
+
+@each_board
+def test_ids_are_unique(board: Json) -> None:
+    rows = [panel for panel in board["panels"] if panel["type"] == "row"]
+    ids = [panel["id"] for panel in (*rows, *panels(board))]
+    assert sorted(set(ids)) == sorted(ids)
+
+
+@each_board
+def test_titles_are_unique_in_it(board: Json) -> None:
+    """Runbooks name panels by their titles."""
+    titles = [panel["title"] for panel in panels(board)]
+    assert sorted(set(titles)) == sorted(titles)
+
+
+def cells(panel: Json) -> set[tuple[int, int]]:
+    at = panel["gridPos"]
+    return set(itertools.product(range(at["x"], at["x"] + at["w"]), range(at["y"], at["y"] + at["h"])))
+
+
+@each_board
+def test_no_two_panels_overlap_and_none_leaves_the_grid(board: Json) -> None:
+    taken: dict[tuple[int, int], str] = {}
+    for panel in board["panels"]:
+        for cell in cells(panel):
+            assert 0 <= cell[0] < 24
+            assert cell not in taken, f"{panel['title']} overlaps {taken[cell]}"
+            taken[cell] = panel["title"]
+
+
+@each_board
+def test_every_row_is_filled_from_side_to_side(board: Json) -> None:
+    covered = set().union(*map(cells, board["panels"]))
+    height = 1 + max(y for _, y in covered)
+    assert covered == set(itertools.product(range(24), range(height)))
+
+
+@each_board
+def test_it_can_be_narrowed_to_one_process_and_widened_to_a_thousand(board: Json) -> None:
+    names = [variable["name"] for variable in board["templating"]["list"]]
+    assert names == ["datasource", "tempo_datasource", "loki_datasource", "job", "instance", "pool"]
+    assert all(variable["allValue"] == ".+" for variable in board["templating"]["list"][3:])
+
+
+@each_board
+def test_alerts_are_marked_on_its_panels(board: Json) -> None:
+    (alerts,) = board["annotations"]["list"]
+    assert alerts["enable"]
+    assert 'ALERTS{alertname=~"Aiosqlitepool.*", alertstate="firing"' in alerts["expr"]
+
+
+@each_board
+def test_an_alert_that_has_no_pool_or_instance_is_marked_too(board: Json) -> None:
+    (alerts,) = board["annotations"]["list"]
+    for variable in ("$job", "$instance", "$pool"):
+        assert f'=~"{variable}|"' in alerts["expr"]
+
+
+@each_panel
+def test_it_has_a_title_and_a_unit(panel: Json) -> None:
+    assert panel["title"]
+    assert panel["fieldConfig"]["defaults"]["unit"]
+
+
+@each_panel
+def test_its_description_asks_a_question_and_says_what_to_do(panel: Json) -> None:
+    assert re.fullmatch(r"\*\*[^*]+\?\*\* .{60,}\.", panel["description"])
+
+
+@each_panel
+def test_it_has_thresholds_that_rise_from_a_base(panel: Json) -> None:
+    steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    assert steps[0]["value"] is None
+    marks = [step["value"] for step in steps[1:]]
+    assert marks == sorted(marks)
+
+
+@each_panel
+def test_each_of_its_queries_has_a_letter_of_its_own(panel: Json) -> None:
+    letters = [target["refId"] for target in panel["targets"]]
+    assert letters == sorted(set(letters))
+
+
+@each_panel
+def test_it_asks_the_data_source_that_was_chosen(panel: Json) -> None:
+    variables = {"prometheus": "${datasource}", "tempo": "${tempo_datasource}", "loki": "${loki_datasource}"}
+    for holder in (panel, *panel["targets"]):
+        assert holder["datasource"]["uid"] == variables[holder["datasource"]["type"]]
+
+
+@each_panel
+def test_one_that_reads_a_table_or_a_number_asks_once_and_a_curve_asks_for_every_step(panel: Json) -> None:
+    instant = panel["type"] in ("stat", "bargauge", "table")
+    for target in panel["targets"]:
+        if target["datasource"]["type"] == "prometheus":
+            assert target["instant"] == instant
+
+
+def test_waits_lead_to_their_traces() -> None:
+    for board in BOARDS.values():
+        targets = [target for panel in panels(board) for target in panel["targets"] if target.get("exemplar")]
+        assert any("histogram_quantile(0.99" in target["expr"] for target in targets)
+        assert all("db_client_connection" in target["expr"] for target in targets)
+
+
+def links(board: Json) -> list[str]:
+    overrides = (override for panel in panels(board) for override in panel["fieldConfig"]["overrides"])
+    properties = (found for override in overrides for found in override["properties"] if found["id"] == "links")
+    return [link["url"] for link in (*board["links"], *itertools.chain(*(found["value"] for found in properties)))]
+
+
+@each_board
+def test_every_link_leads_to_a_board_and_sets_variables_that_it_has(board: Json) -> None:
+    assert links(board)
+    for url in map(urlsplit, links(board)):
+        target = BOARDS[url.path.removeprefix("/d/")]
+        names = {f"var-{variable['name']}" for variable in target["templating"]["list"]}
+        assert {name for name in parse_qs(url.query) if name.startswith("var-")} <= names
+
+
+@each_board
+def test_it_links_to_the_other_one_and_takes_the_choices_and_the_time_along(board: Json) -> None:
+    (link,) = board["links"]
+    (other,) = BOARDS.keys() - {board["uid"]}
+    assert link["url"] == f"/d/{other}"
+    assert link["includeVars"]
+    assert link["keepTime"]
+
+
+def test_a_hot_instance_leads_to_its_pool_in_depth() -> None:
+    (link,) = set(links(BOARDS["aiosqlitepool-overview"])) - {"/d/aiosqlitepool-pool"}
+    chosen = parse_qs(urlsplit(link).query, keep_blank_values=True)
+    assert set(chosen) == {"var-datasource", "var-job", "var-instance", "var-pool", "${__url_time_range}"}
+    (table,) = [panel for panel in panels(BOARDS["aiosqlitepool-overview"]) if panel["title"] == "Hottest instances"]
+    columns = {new for change in table["transformations"] for new in change["options"].get("renameByName", {}).values()}
+    assert {"job", "instance", "pool"} <= columns
+
+
+def test_panels_over_many_instances_show_the_hottest_only() -> None:
+    for board in BOARDS.values():
+        for panel in panels(board):
+            for target in panel["targets"]:
+                if "{{instance}}" in target.get("legendFormat", ""):
+                    assert target["expr"].startswith("topk("), panel["title"]
+
+
+def test_logs_are_asked_for_only_when_somebody_opens_their_row() -> None:
+    for board in BOARDS.values():
+        top = [panel["type"] for panel in board["panels"]]
+        assert "logs" not in top

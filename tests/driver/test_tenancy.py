@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import pytest
+
+from aiosqlitepool import PoolUsageError, SQLiteConnectionPool
+from aiosqlitepool.driver.tenancy import MOST_MARKS, Tenancy
+
+from ..support.files import notes
+
+Pool = SQLiteConnectionPool[aiosqlite.Connection]
+
+# For waits that must end; only a hang reaches it.
+PATIENCE = 60
+
+
+def pool_on(database: Path, size: int = 1, **settings: Any) -> Pool:
+    return SQLiteConnectionPool(lambda: aiosqlite.connect(database), size, idle_timeout=None, **settings)
+
+
+async def insert(connection: aiosqlite.Connection, text: str) -> None:
+    await connection.execute("INSERT INTO note (text) VALUES (?)", (text,))
+
+
+async def once(pool: Pool, connections: int = 1) -> list[aiosqlite.Connection]:
+    """So many connections that the running task has had at once and gave back."""
+    async with contextlib.AsyncExitStack() as stack:
+        return [await stack.enter_async_context(pool.connection()) for _ in range(connections)]
+
+
+@contextlib.asynccontextmanager
+async def lent_to_another_task(pool: Pool) -> AsyncIterator[aiosqlite.Connection]:
+    """Another task has it, in the middle of a transaction that it commits at the end."""
+    lent: asyncio.Future[aiosqlite.Connection] = asyncio.get_running_loop().create_future()
+    finish = asyncio.Event()
+
+    async def hold() -> None:
+        async with pool.connection(label="the other") as connection:
+            await insert(connection, "the other's")
+            lent.set_result(connection)
+            await finish.wait()
+            await connection.commit()
+
+    holder = asyncio.create_task(hold())
+    try:
+        yield await asyncio.wait_for(lent, PATIENCE)
+    finally:
+        finish.set()
+        await holder
+
+
+# -- evidence
+
+
+async def test_a_task_that_gave_its_connection_back_is_refused_though_it_has_borrowed_another_since(
+    database: Path,
+) -> None:
+    async with pool_on(database, 2) as pool:
+        first, second = await once(pool, 2)
+        async with lent_to_another_task(pool) as taken, pool.connection() as own:
+            assert {first, second} == {taken, own}
+            for attempt in (taken.commit, taken.rollback, lambda: taken.execute_fetchall("SELECT 1")):
+                with pytest.raises(PoolUsageError, match="lent it to another task"):
+                    await attempt()
+            await own.execute_fetchall("SELECT 1")
+    assert notes(database) == ["the other's"]
+
+
+async def test_a_task_created_inside_a_block_that_has_ended_is_refused(database: Path) -> None:
+    ended = asyncio.Event()
+
+    async def too_late(connection: aiosqlite.Connection) -> None:
+        await ended.wait()
+        await connection.commit()
+
+    async with pool_on(database) as pool:
+        async with pool.connection() as connection:
+            late = asyncio.create_task(too_late(connection))
+        async with lent_to_another_task(pool):
+            ended.set()
+            with pytest.raises(PoolUsageError, match="created inside a block that has ended"):
+                await late
+    assert notes(database) == ["the other's"]
+
+
+async def test_a_second_release_does_not_take_the_connection_from_its_next_holder(database: Path) -> None:
+    async with pool_on(database) as pool:
+        connection = await pool.acquire()
+        await pool.release(connection)
+        async with lent_to_another_task(pool):
+            with pytest.raises(PoolUsageError, match="lent it to another task"):
+                await pool.release(connection)
+            assert [holder.label for holder in pool.holders()] == ["the other"]
+    assert notes(database) == ["the other's"]
+
+
+METHODS: dict[str, Callable[[aiosqlite.Connection], Awaitable[Any]]] = {
+    "interrupt": lambda connection: connection.interrupt(),
+    "stop": lambda connection: connection.stop() or asyncio.sleep(0),
+    "close": lambda connection: connection.close(),
+}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+async def test_what_would_harm_the_next_holder_is_refused_as_well(
+    database: Path, method: Callable[[aiosqlite.Connection], Awaitable[Any]]
+) -> None:
+    async with pool_on(database) as pool:
+        (connection,) = await once(pool)
+        with pytest.raises(PoolUsageError, match="went back to the pool"):
+            await method(connection)
+        async with lent_to_another_task(pool):
+            with pytest.raises(PoolUsageError, match="lent it to another task"):
+                await method(connection)
+    assert notes(database) == ["the other's"]
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+async def test_a_holder_may_do_all_of_it(
+    database: Path, method: Callable[[aiosqlite.Connection], Awaitable[Any]]
+) -> None:
+    async with pool_on(database) as pool:
+        for _ in range(2):
+            async with pool.connection() as connection:
+                await method(connection)
+
+
+# -- no evidence
+
+
+async def test_tasks_may_share_the_connection_of_another_though_their_parent_had_it_once(database: Path) -> None:
+    async with pool_on(database) as pool:
+        await once(pool)
+        async with lent_to_another_task(pool) as shared:
+            requests = [asyncio.create_task(insert(shared, "shared")) for _ in range(3)]
+            await asyncio.gather(*requests)
+    assert notes(database) == ["the other's", "shared", "shared", "shared"]
+
+
+async def test_one_task_may_acquire_for_another_again_and_again(database: Path) -> None:
+    async with pool_on(database) as pool:
+        await once(pool)
+        queue: asyncio.Queue[aiosqlite.Connection | None] = asyncio.Queue(1)
+
+        async def provide() -> None:
+            for _ in range(4):
+                await queue.put(await pool.acquire())
+            await queue.put(None)
+
+        async def consume() -> None:
+            while (connection := await queue.get()) is not None:
+                await insert(connection, "handed over")
+                await connection.commit()
+                await pool.release(connection)
+
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(provide(), consume())
+    assert notes(database) == ["handed over"] * 4
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["after a block", "created inside a block"])
+async def test_a_task_may_use_what_a_task_made_for_the_acquiring_took_on_its_behalf(
+    database: Path, inside: bool
+) -> None:
+    ended = asyncio.Event()
+
+    async def work() -> None:
+        await ended.wait()
+        # On Python 3.11, wait_for() does this by itself.
+        connection = await asyncio.create_task(pool.acquire())
+        await insert(connection, "on its behalf")
+        await connection.commit()
+        await pool.release(connection)
+
+    async with pool_on(database) as pool:
+        async with pool.connection():
+            task = asyncio.create_task(work()) if inside else None
+        ended.set()
+        await (task or work())
+        connection = await asyncio.wait_for(pool.acquire(), PATIENCE)
+        await pool.release(connection)
+    assert notes(database) == ["on its behalf"]
+
+
+async def test_a_lease_that_ended_in_another_task_is_evidence_against_nobody(database: Path) -> None:
+    async with pool_on(database) as pool:
+        connection = await pool.acquire()
+        await asyncio.create_task(pool.release(connection))
+        async with lent_to_another_task(pool):
+            await insert(connection, "allowed")
+    assert notes(database) == ["the other's", "allowed"]
+
+
+async def test_a_task_may_borrow_again_what_it_gave_back(database: Path) -> None:
+    async with pool_on(database) as pool:
+        for _ in range(3):
+            async with pool.connection() as connection:
+                await insert(connection, "again")
+                await connection.commit()
+    assert notes(database) == ["again"] * 3
+
+
+async def test_who_is_refused_may_leave_the_work_to_a_task_that_has_not_had_the_connection(database: Path) -> None:
+    async with pool_on(database) as pool:
+        await once(pool)
+        async with lent_to_another_task(pool) as shared:
+            with pytest.raises(PoolUsageError, match="leave the work to a task that has not had this connection"):
+                await insert(shared, "refused")
+            await asyncio.create_task(insert(shared, "allowed"))
+    assert notes(database) == ["the other's", "allowed"]
+
+
+async def test_evidence_older_than_the_newest_few_leases_is_forgotten() -> None:
+    loop = asyncio.get_running_loop()
+    first = Tenancy(loop)
+    task = asyncio.current_task()
+    first.begin(task)
+    first.end()
+
+    async def lend_it_again() -> None:
+        first.begin(asyncio.current_task())
+
+    # Held, or it would have ended and so have taken the lease on behalf of this one.
+    async def hold() -> None:
+        await lend_it_again()
+        lent.set()
+        await asyncio.Event().wait()
+
+    lent = asyncio.Event()
+    holder = asyncio.create_task(hold())
+    await lent.wait()
+    for _ in range(MOST_MARKS - 1):
+        Tenancy(loop).begin(task)
+        with pytest.raises(PoolUsageError):
+            first.challenge()
+    Tenancy(loop).begin(task)
+    first.challenge()
+    holder.cancel()
+
+
+async def test_a_context_that_lives_on_keeps_no_connection_alive(database: Path) -> None:
+    stop = asyncio.Event()
+    made: list[weakref.ref[aiosqlite.Connection]] = []
+
+    async def connect() -> aiosqlite.Connection:
+        connection = await aiosqlite.connect(database)
+        made.append(weakref.ref(connection))
+        return connection
+
+    async def websocket() -> None:
+        async with SQLiteConnectionPool(connect, 1) as pool, pool.connection():
+            pass
+        await stop.wait()
+
+    tasks = [asyncio.create_task(websocket()) for _ in range(3)]
+    async with asyncio.timeout(PATIENCE):
+        while len(made) < 3 or any(ref() is not None for ref in made):
+            await asyncio.sleep(0.001)
+            gc.collect()
+    assert not any(task.done() for task in tasks)
+    stop.set()
+    await asyncio.gather(*tasks)

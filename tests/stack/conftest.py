@@ -1,0 +1,155 @@
+"""The whole stack, for real: the example service under load and two programs full of troubles, watched by Prometheus
+with the shipped rules, in fast motion, which tells Alertmanager, which tells a pager."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from aiosqlitepool.export import export
+from examples.stack_local.programs import Program, alertmanager, free_port, load, prometheus, running, service
+
+from ..support.debian import ask, installed
+from ..support.otlp import Receiver, over_http
+from .troubles import SUBSCRIBERS, TROUBLES, pool_name
+
+# Five minutes are fifteen seconds. Faster, and a scrape that comes late on a busy machine would matter.
+TIME_SCALE = 0.05
+ROOT = Path(__file__).parents[2]
+POOL = "db_client_connection_pool_name"
+
+Alert = tuple[str, str]  # its name, and its pool's
+
+# Every alert, raised by the pool that has its trouble.
+EXPECTED: dict[Alert, tuple[str, str]] = {
+    (alert, pool_name(alert, subscriber)): (subscriber, alert) for subscriber in SUBSCRIBERS for alert in TROUBLES
+}
+
+
+def silenced_by(alert: Alert) -> Alert | None:
+    """What must not reach the pager because this does: a stuck waiter stands before a full pool."""
+    name, pool = alert
+    return ("AiosqlitepoolSaturated", pool) if name == "AiosqlitepoolWaiterStuck" else None
+
+
+class Pager:
+    """A webhook that Alertmanager notifies: which alerts it was told of as firing, and which as resolved."""
+
+    def __init__(self) -> None:
+        self.firing: dict[Alert, dict[str, Any]] = {}
+        self.resolved: dict[Alert, dict[str, Any]] = {}
+
+    def take(self, notification: dict[str, Any]) -> None:
+        for alert in notification["alerts"]:
+            found = self.firing if alert["status"] == "firing" else self.resolved
+            found[alert["labels"]["alertname"], alert["labels"][POOL]] = alert
+
+
+class Stack:
+    """The running stack, seen from outside."""
+
+    def __init__(self, prometheus: str, alertmanager: str, pager: Pager, receiver: Receiver, folder: Path) -> None:
+        self.prometheus = prometheus
+        self.alertmanager = alertmanager
+        self.pager = pager
+        self.receiver = receiver
+        self.reached: set[Alert] = set()
+        # What Alertmanager kept from the pager, because something graver was told.
+        self.inhibited: set[Alert] = set()
+        self._folder = folder
+
+    def look(self) -> set[Alert]:
+        """The alerts that Alertmanager has now. Troubles that have told all that they are to tell are relieved."""
+        now = set()
+        for alert in ask(f"{self.alertmanager}/api/v2/alerts"):
+            key = (alert["labels"]["alertname"], alert["labels"][POOL])
+            now.add(key)
+            if alert["status"]["inhibitedBy"]:
+                self.inhibited.add(key)
+        self.reached |= now
+        for alert, trouble in EXPECTED.items():
+            told = alert in self.reached & self.pager.firing.keys()
+            if told and silenced_by(alert) in self.inhibited | {None}:
+                self._folder.joinpath(*trouble).touch()
+        return now
+
+
+@pytest.fixture(scope="package")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    installed("prometheus", "prometheus-alertmanager")
+    folder = tmp_path_factory.mktemp("stack")
+    with ExitStack() as programs:
+        start = programs.enter_context
+        receiver, (pager, pager_url) = start(over_http()), start(paging())
+        environment = {
+            **os.environ,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+            "OTEL_BSP_SCHEDULE_DELAY": "500",
+        }
+        app = start(service(folder / "service.db", folder / "service.log", environment))
+        start(load(app, folder / "load.log"))
+        troubled = [start(troubles(folder, subscriber)).url for subscriber in SUBSCRIBERS]
+        metrics = configured(folder, pager_url)
+        manager = start(alertmanager(metrics / "alertmanager.yml", folder))
+        address(metrics / "targets" / "app.yml", app.url, *troubled)
+        address(metrics / "targets" / "alertmanager.yml", manager.url)
+        server = start(prometheus(metrics / "prometheus.yml", folder))
+        yield Stack(server.url, manager.url, pager, receiver, folder)
+
+
+@contextmanager
+def troubles(folder: Path, subscriber: str) -> Iterator[Program]:
+    port, own = free_port(), folder / subscriber
+    own.mkdir()
+    command = [sys.executable, "-m", "tests.stack.troubles", str(own), str(port), subscriber]
+    with running(f"Troubles by {subscriber}", command, own / "log", port=port, ready="/metrics", cwd=ROOT) as program:
+        yield program
+
+
+def configured(folder: Path, pager_url: str) -> Path:
+    """The shipped files in fast motion, with the pager for every receiver."""
+    export(folder, time_scale=TIME_SCALE)
+    metrics = folder / "metrics"
+    config = yaml.safe_load((metrics / "alertmanager.yml").read_text())
+    for receiver in config["receivers"]:
+        receiver["webhook_configs"] = [{"url": pager_url, "send_resolved": True}]
+    (metrics / "alertmanager.yml").write_text(yaml.safe_dump(config))
+    return metrics
+
+
+def address(file: Path, *urls: str) -> None:
+    file.write_text(yaml.safe_dump([{"targets": [url.removeprefix("http://") for url in urls]}]))
+
+
+@contextmanager
+def paging() -> Iterator[tuple[Pager, str]]:
+    pager = Pager()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            pager.take(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield pager, f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()

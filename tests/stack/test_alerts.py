@@ -1,0 +1,63 @@
+"""Each alert, fired for real by what it describes, tells the pager, and ends when the trouble does.
+
+Once for the metrics of the Prometheus subscriber, once for those of OpenTelemetry's exporter: with the same rules.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import yaml
+
+from ..support.debian import wait_for
+from .conftest import EXPECTED, ROOT, Alert, Stack, silenced_by
+from .troubles import TROUBLES
+
+# Everything goes wrong at the same time, and each trouble ends as soon as its alert is told: the longest, a leak, needs
+# a minute until it is one. The deadlines tell what never comes from what comes late.
+pytestmark = pytest.mark.timeout(600)
+WITHIN = 300.0
+
+each_alert = pytest.mark.parametrize("alert", EXPECTED, ids=[pool for _, pool in EXPECTED])
+
+
+def test_there_is_a_trouble_for_every_alert() -> None:
+    groups = yaml.safe_load((ROOT / "metrics" / "alerts.yml").read_text())["groups"]
+    assert sorted(TROUBLES) == sorted(rule["alert"] for group in groups for rule in group["rules"])
+
+
+@each_alert
+def test_it_fires_and_is_told(stack: Stack, alert: Alert) -> None:
+    def told() -> bool:
+        stack.look()
+        return alert in stack.reached & stack.pager.firing.keys()
+
+    wait_for(f"{alert} reaches Alertmanager and the pager", told, within=WITHIN)
+    (name, pool), annotations = alert, stack.pager.firing[alert]["annotations"]
+    assert pool in annotations["description"]
+    assert annotations["runbook_url"] == f"runbook.md#{name.lower()}"
+    assert parse_qs(urlsplit(annotations["dashboard_url"]).query)["var-pool"] == [pool]
+
+
+@each_alert
+def test_it_resolves_and_that_is_told(stack: Stack, alert: Alert) -> None:
+    def over() -> bool:
+        return alert not in stack.look() and alert in stack.pager.resolved
+
+    wait_for(f"{alert} ends", over, within=WITHIN)
+
+
+@pytest.mark.parametrize("silenced", [silenced for alert in EXPECTED if (silenced := silenced_by(alert))])
+def test_what_is_critical_silences_the_warning_that_says_the_same(stack: Stack, silenced: Alert) -> None:
+    def inhibited() -> bool:
+        stack.look()
+        return silenced in stack.inhibited
+
+    wait_for(f"{silenced} is inhibited", inhibited, within=WITHIN)
+
+
+def test_a_pool_without_trouble_raises_no_alert(stack: Stack) -> None:
+    # Not the example's: on a machine that is busy enough, its callers do wait for long.
+    stack.look()
+    assert [alert for alert, pool in stack.reached if pool.startswith("healthy")] == []

@@ -1,0 +1,227 @@
+"""A program in which everything goes wrong that there is an alert for, each to a pool of its own, until it is relieved.
+
+    python -m tests.stack.troubles FOLDER PORT SUBSCRIBER
+
+A pool is named after its alert and the subscriber that shows it to Prometheus: "prometheus", or "opentelemetry", whose
+exporter adds labels of its own. Its trouble ends when FOLDER has a file of the alert's name; then it is used as it
+should be. One more pool, "healthy", never has any trouble. Metrics are served on PORT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from prometheus_client import start_http_server
+
+from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool, subscribe_all
+from aiosqlitepool.events import ConnectionReleased
+from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
+from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
+
+Pool = SQLiteConnectionPool[aiosqlite.Connection]
+Connect = Callable[[], Awaitable[aiosqlite.Connection]]
+
+
+SUBSCRIBERS = ("prometheus", "opentelemetry")
+
+
+def pool_name(alert: str, subscriber: str) -> str:
+    """The name of the pool that is to raise this alert."""
+    return f"{alert} by {subscriber}"
+
+
+class Trouble:
+    """What one trouble has to do with: where it is, and whether it is over."""
+
+    def __init__(self, folder: Path, alert: str, subscriber: str) -> None:
+        self.folder = folder
+        self.file = folder / f"{alert}.db"
+        self._end = folder / alert
+        self._pool_name = pool_name(alert, subscriber)
+
+    @property
+    def lasts(self) -> bool:
+        return not self._end.exists()
+
+    async def over(self) -> None:
+        while self.lasts:
+            await asyncio.sleep(0.1)
+
+    def pool(self, size: int = 2, connect: Connect | None = None, **more: Any) -> Pool:
+        return SQLiteConnectionPool(
+            connect or (lambda: aiosqlite.connect(self.file)), size, name=self._pool_name, **more
+        )
+
+
+async def read(pool: Pool) -> None:
+    async with pool.connection() as connection:
+        await connection.execute_fetchall("SELECT count(*) FROM sqlite_master")
+
+
+async def use_well(pool: Pool) -> None:
+    """For ever."""
+    while True:
+        await read(pool)
+        for _ in range(50):
+            async with pool.connection():
+                pass
+        await asyncio.sleep(0.1)
+
+
+async def hold(pool: Pool, seconds: float) -> None:
+    async with pool.connection():
+        await asyncio.sleep(seconds)
+
+
+async def crowd(trouble: Trouble, pool: Pool, callers: int, seconds: float) -> None:
+    """So many callers who take turns, each with a connection for so long."""
+
+    async def caller() -> None:
+        while trouble.lasts:
+            await hold(pool, seconds)
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+
+
+# -- the troubles, by the name of their alert
+
+
+async def callers_time_out(trouble: Trouble) -> Pool:
+    pool = trouble.pool(1, acquisition_timeout=0.05)
+    while trouble.lasts:
+        holder = asyncio.create_task(hold(pool, 0.2))
+        await asyncio.sleep(0.02)
+        with contextlib.suppress(PoolConnectionAcquireTimeoutError):
+            await read(pool)
+        await holder
+    return pool
+
+
+async def callers_wait(trouble: Trouble) -> Pool:
+    pool = trouble.pool(1)
+    await crowd(trouble, pool, 4, 0.1)
+    return pool
+
+
+async def more_callers_than_connections(trouble: Trouble) -> Pool:
+    pool = trouble.pool(2)
+    await crowd(trouble, pool, 6, 0.02)
+    return pool
+
+
+async def the_only_connection_is_kept(trouble: Trouble) -> Pool:
+    pool = trouble.pool(1, acquisition_timeout=None)
+    async with pool.connection(label="the slow holder"):
+        waiter = asyncio.create_task(read(pool))
+        await trouble.over()
+    await waiter
+    return pool
+
+
+async def a_connection_leaks(trouble: Trouble) -> Pool:
+    pool = trouble.pool()
+    leaked = await pool.acquire(label="the leak")
+    await trouble.over()
+    await pool.release(leaked)
+    return pool
+
+
+async def the_directory_is_missing(trouble: Trouble) -> Pool:
+    directory = trouble.folder / "missing"
+    pool = trouble.pool(connect=lambda: aiosqlite.connect(directory / "app.db"))
+    while trouble.lasts:
+        with contextlib.suppress(aiosqlite.OperationalError):
+            await read(pool)
+        await asyncio.sleep(0.2)
+    directory.mkdir()
+    return pool
+
+
+async def the_file_is_deleted_again_and_again(trouble: Trouble) -> Pool:
+    pool = trouble.pool(health_check_after=0)
+    while trouble.lasts:
+        await read(pool)
+        trouble.file.unlink()
+        await asyncio.sleep(0.5)
+    return pool
+
+
+async def connections_do_not_live_long_enough(trouble: Trouble) -> Pool:
+    pool = trouble.pool(idle_timeout=0.05)
+    while trouble.lasts:
+        await read(pool)
+        await asyncio.sleep(0.2)
+    await pool.close()
+    return trouble.pool()
+
+
+async def nobody_commits(trouble: Trouble) -> Pool:
+    pool = trouble.pool()
+    async with pool.connection() as connection:
+        await connection.execute("CREATE TABLE note (text TEXT)")
+        await connection.commit()
+    while trouble.lasts:
+        async with pool.connection() as connection:
+            await connection.execute("INSERT INTO note VALUES ('forgotten')")
+        await asyncio.sleep(0.1)
+    return pool
+
+
+async def a_subscriber_raises(trouble: Trouble) -> Pool:
+    pool = trouble.pool()
+
+    def broken(event: ConnectionReleased) -> None:
+        raise ValueError("the handler is broken")
+
+    detach = pool.events.subscribe(ConnectionReleased, broken)
+    while trouble.lasts:
+        await read(pool)
+        await asyncio.sleep(0.1)
+    detach()
+    return pool
+
+
+TROUBLES: dict[str, Callable[[Trouble], Awaitable[Pool]]] = {
+    "AiosqlitepoolAcquireTimeoutsBurningBudget": callers_time_out,
+    "AiosqlitepoolWaitSlow": callers_wait,
+    "AiosqlitepoolSaturated": more_callers_than_connections,
+    "AiosqlitepoolWaiterStuck": the_only_connection_is_kept,
+    "AiosqlitepoolConnectionHeldTooLong": a_connection_leaks,
+    "AiosqlitepoolConnectionCreateFailing": the_directory_is_missing,
+    "AiosqlitepoolHealthCheckFailing": the_file_is_deleted_again_and_again,
+    "AiosqlitepoolChurn": connections_do_not_live_long_enough,
+    "AiosqlitepoolRollbacksOnReturn": nobody_commits,
+    "AiosqlitepoolTelemetryErrors": a_subscriber_raises,
+}
+
+
+async def run(folder: Path, subscriber: str) -> None:
+    async def have(alert: str, make_trouble: Callable[[Trouble], Awaitable[Pool]]) -> None:
+        await use_well(await make_trouble(Trouble(folder, alert, subscriber)))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(use_well(Trouble(folder, "healthy", subscriber).pool()))
+        for alert, make_trouble in TROUBLES.items():
+            group.create_task(have(alert, make_trouble))
+
+
+def observe(subscriber: str) -> None:
+    if subscriber == "prometheus":
+        subscribe_all(PrometheusSubscriber())
+    else:
+        provider = MeterProvider([PrometheusMetricReader()])
+        subscribe_all(OpenTelemetrySubscriber(meter_provider=provider, spans="off"))
+
+
+if __name__ == "__main__":
+    observe(sys.argv[3])
+    start_http_server(int(sys.argv[2]), addr="127.0.0.1")
+    asyncio.run(run(Path(sys.argv[1]), sys.argv[3]))
