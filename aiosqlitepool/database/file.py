@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiosqlite
 
-from ..driver import prepare_to_await, see_off
+from ..driver import prepare_to_await
 from .profile import PragmaValue, Role, settings
 
 __all__ = ["DatabaseFile", "OnConnect"]
@@ -97,7 +97,7 @@ class DatabaseFile:
             except BaseException as error:
                 if isinstance(error, sqlite3.Error):  # which says what is wrong, and not with which file
                     error.add_note(f"database: {self._target}")
-                await _close(connecting)
+                connecting.stop()  # behind what runs, and without waiting for it: whoever opens may have been cancelled
                 raise
             return connection
 
@@ -114,11 +114,6 @@ class DatabaseFile:
             if not inspect.isawaitable(connected):
                 raise TypeError(f"on_connect must return an awaitable, not {connected!r} ({type(connected).__name__})")
             await connected
-
-
-async def _close(connection: aiosqlite.Connection) -> None:
-    connection.stop()  # behind what runs, and without waiting for it: whoever opens may have been cancelled
-    await see_off(connection)
 
 
 def _checked(path: object) -> str:

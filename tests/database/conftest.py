@@ -20,5 +20,7 @@ async def db(database: Path, recorder: Recorder) -> AsyncIterator[SQLiteDatabase
 async def memory(recorder: Recorder) -> AsyncIterator[SQLiteDatabase]:
     """An open database in memory with a table `note(id, text)`."""
     async with SQLiteDatabase(":memory:", subscribers=[recorder]) as db:
-        await db.run_write(lambda native: native.execute("CREATE TABLE note (id INTEGER PRIMARY KEY, text TEXT)").close())
+        await db.run_write(
+            lambda native: native.execute("CREATE TABLE note (id INTEGER PRIMARY KEY, text TEXT)").close()
+        )
         yield db

@@ -76,7 +76,9 @@ async def test_a_process_that_holds_on_for_too_long_is_an_error_of_sqlite(databa
         for attempt in (db.run_write(add, "a"), db.write().__aenter__()):
             with pytest.raises(sqlite3.OperationalError, match="locked") as failed:
                 await attempt
-            assert failed.value.__notes__ == ["another connection held the database of pool 'app.db/write' all that time"]
+            assert failed.value.__notes__ == [
+                "another connection held the database of pool 'app.db/write' all that time"
+            ]
     assert notes(database) == []
 
 
@@ -114,13 +116,12 @@ async def test_a_block_waits_to_commit_and_then_does(database: Path, recorder: R
         async with db.write() as connection:
             await insert(connection, "mine")
 
-    async with without_wal(database, subscribers=[recorder]) as db:
-        async with other_process(database, "BEGIN") as other:
-            assert await other.does("SELECT text FROM note") == "[]"
-            writing = asyncio.create_task(block())
-            await first(db.writer)
-            await other.does("COMMIT")
-            await writing
+    async with without_wal(database, subscribers=[recorder]) as db, other_process(database, "BEGIN") as other:
+        assert await other.does("SELECT text FROM note") == "[]"
+        writing = asyncio.create_task(block())
+        await first(db.writer)
+        await other.does("COMMIT")
+        await writing
     assert notes(database) == ["mine"]
     (told,) = recorder.of(TransactionEnded)
     assert (told.outcome, told.retries) == ("committed", len(recorder.of(BusyRetried)))
@@ -138,20 +139,19 @@ async def test_a_block_that_may_not_commit_in_time_is_rolled_back(database: Path
 
 
 async def test_a_function_waits_to_commit_in_its_thread_and_runs_once(database: Path) -> None:
-    async with without_wal(database) as db:
-        async with other_process(database, "BEGIN") as other:
-            await other.does("SELECT text FROM note")
-            ran, loop = asyncio.Event(), asyncio.get_running_loop()
+    async with without_wal(database) as db, other_process(database, "BEGIN") as other:
+        await other.does("SELECT text FROM note")
+        ran, loop = asyncio.Event(), asyncio.get_running_loop()
 
-            def insert_once(native: sqlite3.Connection) -> None:
-                assert not ran.is_set()
-                add(native, "mine")
-                loop.call_soon_threadsafe(ran.set)
+        def insert_once(native: sqlite3.Connection) -> None:
+            assert not ran.is_set()
+            add(native, "mine")
+            loop.call_soon_threadsafe(ran.set)
 
-            writing = asyncio.create_task(db.run_write(insert_once, retry=False))
-            await ran.wait()
-            await other.does("COMMIT")
-            await writing
+        writing = asyncio.create_task(db.run_write(insert_once, retry=False))
+        await ran.wait()
+        await other.does("COMMIT")
+        await writing
     assert notes(database) == ["mine"]
 
 

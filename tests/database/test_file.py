@@ -111,10 +111,9 @@ async def test_an_on_connect_that_fails_fails_the_opening_and_leaves_nothing(dat
     async def refuse(connection: aiosqlite.Connection) -> None:
         raise Refused(reason="not today")
 
-    with nothing_left_behind():
-        with pytest.raises(Refused, match="not today"):
-            async with SQLiteDatabase(database, on_connect=refuse):
-                pass
+    with nothing_left_behind(), pytest.raises(Refused, match="not today"):
+        async with SQLiteDatabase(database, on_connect=refuse):
+            pass
 
 
 async def test_an_on_connect_that_fails_later_reaches_each_caller(database: Path) -> None:

@@ -59,7 +59,11 @@ async def test_pragmas_of_ones_own_override(tmp_path: Path) -> None:
         ({"xyzzyxyzzy": 1}, ValueError, r"knows no pragma 'xyzzyxyzzy'$"),
         ({"query_only": 0}, ValueError, "'query_only' cannot be set: readers are what cannot write"),
         ({"synchronous": "NORMALL"}, ValueError, "synchronous must be a number or a word .* did you mean 'NORMAL'"),
-        ({"synchronous": "Qqqqq"}, ValueError, "synchronous must be a number or a word that SQLite knows, not 'Qqqqq'$"),
+        (
+            {"synchronous": "Qqqqq"},
+            ValueError,
+            "synchronous must be a number or a word that SQLite knows, not 'Qqqqq'$",
+        ),
         ({"cache_size": "1; DROP TABLE note"}, ValueError, "cache_size must be one word or number"),
         ({"cache_size": None}, TypeError, "cache_size must be a str, a number or a bool, not None"),
         ({7: 1}, TypeError, "pragmas must have strings as names, not 7"),

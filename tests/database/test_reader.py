@@ -14,7 +14,12 @@ from ..support.databases import Hold, add, first, insert, texts, texts_now
 from ..support.files import notes
 from ..support.worker import ENDLESS, began
 
-WRITES = ["INSERT INTO note (text) VALUES ('no')", "CREATE TABLE other (id)", "CREATE TEMP TABLE other (id)", "DELETE FROM note"]
+WRITES = [
+    "INSERT INTO note (text) VALUES ('no')",
+    "CREATE TABLE other (id)",
+    "CREATE TEMP TABLE other (id)",
+    "DELETE FROM note",
+]
 
 
 @pytest.mark.parametrize("statement", WRITES)

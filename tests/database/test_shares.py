@@ -95,9 +95,7 @@ async def test_the_same_with_no_limit_to_the_waiting(database: Path) -> None:
         assert await waiting == 1
 
 
-async def test_who_came_later_than_the_share_has_its_whole_time(
-    database: Path, recorder: Recorder
-) -> None:
+async def test_who_came_later_than_the_share_has_its_whole_time(database: Path, recorder: Recorder) -> None:
     async with SQLiteDatabase(database, acquisition_timeout=0.2, subscribers=[recorder]) as db, held_writer(db) as go:
         shares, patient = shares_of(db), asyncio.Event()
 

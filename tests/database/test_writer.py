@@ -92,7 +92,9 @@ async def test_a_script_inside_a_block_is_told_of(db: SQLiteDatabase) -> None:
             await connection.executescript("INSERT INTO note (text) VALUES ('by itself');")
 
 
-async def test_a_rollback_of_sqlites_own_is_told_of_at_the_end_if_not_before(db: SQLiteDatabase, database: Path) -> None:
+async def test_a_rollback_of_sqlites_own_is_told_of_at_the_end_if_not_before(
+    db: SQLiteDatabase, database: Path
+) -> None:
     await db.run_write(lambda native: native.execute("CREATE UNIQUE INDEX one ON note (text)").close())
     clash = "INSERT OR ROLLBACK INTO note (text) VALUES ('a'), ('a')"
     with pytest.raises(sqlite3.IntegrityError):
