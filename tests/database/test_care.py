@@ -128,19 +128,14 @@ async def test_statistics_are_brought_up_to_date_at_the_end(database: Path) -> N
 async def test_what_goes_wrong_is_logged_and_tried_again_later(
     db: SQLiteDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
-    care, clock = care_of(db, clock := Clock(), above=-1), clock
-
-    async def deny(connection: aiosqlite.Connection, answer: int) -> None:
-        await connection.execute_fetchall("SELECT 1")
-        await connection._execute(connection._conn.set_authorizer, lambda *_: answer if answer else sqlite3.SQLITE_OK)
-
+    care = care_of(db, Clock(), above=-1)
     async with db.writer.connection() as connection:
-        await deny(connection, sqlite3.SQLITE_DENY)
+        await connection._execute(connection._conn.set_authorizer, lambda *_: sqlite3.SQLITE_DENY)
     with caplog.at_level(logging.WARNING, "aiosqlitepool"):
         await care.look()
     assert "pool 'app.db/write': could not look after the database: not authorized" in caplog.text
     async with db.writer.connection() as connection:
-        await deny(connection, 0)
+        await connection._execute(connection._conn.set_authorizer, None)
 
 
 async def test_it_is_looked_after_all_along(

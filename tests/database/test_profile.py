@@ -41,6 +41,7 @@ def test_what_is_the_writers_business_is_not_set_by_readers() -> None:
 async def test_pragmas_of_ones_own_override(tmp_path: Path) -> None:
     own = {"FOREIGN_KEYS": False, "cache_size": -100, "page_size": 8192, "encoding": "UTF-16le", "busy_timeout": 7}
     async with SQLiteDatabase(tmp_path / "own.db", pragmas=own) as db:
+        await db.run_write(lambda native: native.execute("CREATE TABLE note (id)").close())
         for pool in (db.writer, db.readers):
             async with pool.connection() as connection:
                 assert await pragmas_of(connection, *(name.lower() for name in own)) == {
