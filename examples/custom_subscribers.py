@@ -23,7 +23,7 @@ from typing import Any
 
 import aiosqlite
 
-from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool
+from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool, Subscriber
 from aiosqlitepool.events import ConnectionAcquired, ConnectionReleased, PoolClosed, PoolEvent, PoolOpened
 
 Pool = SQLiteConnectionPool[Any]
