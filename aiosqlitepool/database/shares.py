@@ -8,6 +8,7 @@ connection for itself ends the joining, and later functions queue behind it.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import time
 from collections.abc import AsyncIterator
@@ -29,10 +30,11 @@ _JOINABLE = 0.1
 class _Share:
     """The connection, or a place in the queue for it, for all of its members."""
 
-    __slots__ = ("acquiring", "closes_at", "members", "timeout_told")
+    __slots__ = ("acquiring", "closes_at", "context", "members", "timeout_told")
 
-    def __init__(self, acquiring: asyncio.Task[aiosqlite.Connection]) -> None:
+    def __init__(self, acquiring: asyncio.Task[aiosqlite.Connection], context: contextvars.Context) -> None:
         self.acquiring = acquiring
+        self.context = context
         self.members = 0
         self.closes_at = math.inf
         # Whether a member has raised the timeout that the pool told of.
@@ -127,11 +129,13 @@ class Shares:
             self._arriving.discard(place)
             return await self._pool.acquire(label=label)
 
-        acquiring = asyncio.get_running_loop().create_task(acquire(), name=f"{self._pool.name}:share")
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        acquiring = loop.create_task(acquire(), name=f"{self._pool.name}:share", context=context)
         acquiring._log_destroy_pending = False  # type: ignore[attr-defined]  # see Stock.spawn
         acquiring.add_done_callback(lambda _: self._arriving.discard(place))  # also if it was cancelled before
         self._shares += 1
-        return _Share(acquiring)
+        return _Share(acquiring, context)
 
     def _check_room(self, label: str | None, *, certain_to_wait: bool = False) -> None:
         """Turn away whoever is one too many; the pool itself counts each share once."""
@@ -165,7 +169,10 @@ class Shares:
         if not share.acquiring.done():
             share.acquiring.cancel()
         elif not share.acquiring.cancelled() and share.acquiring.exception() is None:
-            await self._pool.release(share.acquiring.result())
+            # Where it was acquired, not where the last member happens to be: that may have had the connection itself
+            # once, and given it back.
+            release = self._pool.release(share.acquiring.result())
+            await asyncio.shield(asyncio.get_running_loop().create_task(release, context=share.context))
 
     def _late(self, share: _Share, asked: float, label: str | None) -> PoolConnectionAcquireTimeoutError:
         """The timeout of one member: the one that the pool told of, or, for each further one, one of its own."""

@@ -45,7 +45,9 @@ async def test_it_is_two_pools_named_after_it(db: SQLiteDatabase) -> None:
         ({"subscribers": [7]}, TypeError, r"subscriber must have an attach\(pool\) method; 7 has none"),
     ],
 )
-def test_a_wrong_argument_is_named_with_its_value(settings: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_a_wrong_argument_is_named_with_its_value(
+    settings: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         SQLiteDatabase("app.db", **settings)
 
@@ -256,7 +258,9 @@ def test_a_database_whose_loop_has_gone_can_still_be_closed(database: Path) -> N
     assert db.writer.stats().state == "closed"
 
 
-@pytest.mark.parametrize("where", ["db = SQLiteDatabase('app.db')", "async with SQLiteDatabase('app.db') as other: pass"])
+@pytest.mark.parametrize(
+    "where", ["db = SQLiteDatabase('app.db')", "async with SQLiteDatabase('app.db') as other: pass"]
+)
 def test_a_program_that_forgets_to_close_it_ends_and_says_so(where: str, tmp_path: Path) -> None:
     ended = run_program(
         f"""

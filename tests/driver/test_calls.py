@@ -11,7 +11,7 @@ import pytest
 
 from aiosqlitepool import PoolUsageError, SQLiteConnectionPool
 from aiosqlitepool.driver import call, call_anyway, call_to_the_end, ended
-from aiosqlitepool.driver.aiosqlite_link import submit
+from aiosqlitepool.driver.calls import _submit as submit
 
 from ..support.databases import Hold
 from ..support.worker import end_worker
