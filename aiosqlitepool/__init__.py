@@ -1,5 +1,6 @@
 """A fast asyncio connection pool for SQLite, instrumented to the core."""
 
+from .database import SQLiteDatabase
 from .driver import Connection
 from .errors import (
     ConnectionBrokenError,
@@ -24,6 +25,7 @@ __all__ = [
     "PoolStats",
     "PoolUsageError",
     "SQLiteConnectionPool",
+    "SQLiteDatabase",
     "Subscriber",
     "Waiter",
     "subscribe_all",

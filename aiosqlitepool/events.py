@@ -21,6 +21,10 @@ __all__ = [
     "AcquireRejected",
     "AcquireTimedOut",
     "AcquiredAtOnce",
+    "BusyKind",
+    "BusyRetried",
+    "CheckpointResult",
+    "Checkpointed",
     "CloseReason",
     "ConnectionAcquired",
     "ConnectionClosed",
@@ -38,6 +42,8 @@ __all__ = [
     "RollbackCause",
     "RolledBackOnReturn",
     "SubscriberFailed",
+    "TransactionEnded",
+    "TransactionOutcome",
     "event_types",
 ]
 
@@ -92,6 +98,9 @@ def _twin(made: type) -> type:
 AcquirePath = Literal["idle", "new", "queued"]
 CloseReason = Literal["idle", "lifetime", "unhealthy", "reset_failed", "broken", "pool_closed"]
 RollbackCause = Literal["in_flight", "transaction", "cursor"]
+TransactionOutcome = Literal["committed", "rolled_back", "failed"]
+BusyKind = Literal["busy", "snapshot"]
+CheckpointResult = Literal["complete", "partial"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +308,50 @@ class LeakReturned(PoolEvent):
     name: ClassVar[str] = "leak_return"
     holder: Holder
     use_time: float
+
+
+@_fact
+class TransactionEnded(PoolEvent):
+    """A transaction of a `SQLiteDatabase` ended: "committed", "rolled_back" by its own code, or "failed" to commit.
+
+    It was asked for `wait_time` before its `BEGIN`, from which `duration` counts; it was begun again `retries` times
+    because another process was in the way.
+    """
+
+    name: ClassVar[str] = "transaction"
+    outcome: TransactionOutcome
+    wait_time: float
+    duration: float
+    retries: int = 0
+    label: str | None = None
+
+
+@_fact
+class BusyRetried(PoolEvent):
+    """Another process held the database; the transaction was begun again after `pause` seconds.
+
+    `kind` is "busy" for a lock held by another, "snapshot" for a commit of another since this one began to read.
+    """
+
+    name: ClassVar[str] = "busy_retry"
+    kind: BusyKind
+    pause: float
+    label: str | None = None
+
+
+@_fact
+class Checkpointed(PoolEvent):
+    """What the WAL holds was copied into the database file: `moved` of `pages`, "partial" if a reader was in the way.
+
+    `wal_bytes` is the size of the WAL file afterwards.
+    """
+
+    name: ClassVar[str] = "checkpoint"
+    result: CheckpointResult
+    pages: int
+    moved: int
+    checkpoint_time: float
+    wal_bytes: int
 
 
 @_fact

@@ -6,7 +6,7 @@ import itertools
 import math
 from dataclasses import dataclass, field
 
-__all__ = ["PoolSettings", "check_count", "check_seconds"]
+__all__ = ["MOST_CONNECTIONS", "PoolSettings", "check_count", "check_name", "check_seconds"]
 
 # Each connection is a thread, and slots are made at once; a number beyond this is a mistake.
 MOST_CONNECTIONS = 10_000
@@ -87,6 +87,11 @@ def check_seconds(name: str, value: object, *, positive: bool = False) -> float 
 def _checked_name(name: object) -> str:
     if name is None:
         return f"pool-{next(_numbers)}"
+    return check_name(name)
+
+
+def check_name(name: object) -> str:
+    """Return `name` if it is a string with something to see."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a str or None, not {name!r} ({type(name).__name__})")
     if not name.strip():

@@ -15,7 +15,9 @@ from .aiosqlite_worker import (
     prepare_to_await,
     running_threads,
     see_off,
+    stop,
 )
+from .calls import call, call_anyway, call_to_the_end, ended
 from .cursors import KNOWS_SQLITE3
 from .plain import PlainLink
 from .protocol import Connection, Link
@@ -27,11 +29,16 @@ __all__ = [
     "Connection",
     "Link",
     "PlainLink",
+    "call",
+    "call_anyway",
+    "call_to_the_end",
+    "ended",
     "is_adopted",
     "link_to",
     "prepare_to_await",
     "running_threads",
     "see_off",
+    "stop",
 ]
 
 

@@ -101,7 +101,7 @@ class AiosqliteLink:
                 self._note_cursors(future, result, error)
                 self._in_transaction = self._native.in_transaction
             except sqlite3.ProgrammingError:  # the lease closed its connection itself
-                self._in_transaction = False
+                self._in_transaction = self._raw._running = False  # not to be lent again
             except BaseException as raised:  # the user's code, asked in passing: the caller must not wait for ever
                 result, error, self._in_transaction = None, raised, True
         self._done += 1
@@ -181,6 +181,16 @@ class AiosqliteLink:
         except asyncio.CancelledError:
             self._interrupt_if_harmless(future, fn)
             raise
+
+    def submit(self, fn: Callable[..., R], *args: Any) -> asyncio.Future[R]:
+        """Queue `fn(native, *args)` for the worker, whoever asks; cancelled before it begins, it never does."""
+        lease = self.lease
+        if lease is None or not self._thread_runs() or self._raw._connection is None:
+            lease = self._lease_unless_misused()
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._sent += 1
+        self._put((None, partial(self._run, future, lease, fn, (self._native, *args), {})))
+        return future
 
     def _lease_unless_misused(self) -> Lessee:
         if self._raw._connection is None or not self._raw._running:

@@ -1,0 +1,93 @@
+"""The connections that read: as many at once as there are, never waiting for the one that writes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+import aiosqlite
+
+from ..driver import call
+from ..pool import SQLiteConnectionPool
+from ..stats import PoolStats
+from .transaction import Pool, Transaction
+
+__all__ = ["Reader", "ReaderPool"]
+
+R = TypeVar("R")
+
+_BEGIN = "BEGIN"
+
+
+class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
+    """The pool of the connections that read, which says so."""
+
+    def stats(self) -> PoolStats:
+        """The pool at this moment. Safe to call from any thread."""
+        return replace(super().stats(), role="read")
+
+
+class Reader:
+    """Reads through the connections of its pool."""
+
+    def __init__(self, pool: Pool, patience: float | None, max_age: float | None) -> None:
+        self.pool = pool
+        self._patience = patience
+        self._max_age = max_age
+
+    def block(self, label: str | None, *, snapshot: bool) -> AbstractAsyncContextManager[aiosqlite.Connection]:
+        """A connection that reads; with `snapshot`, all of the block sees the same moment."""
+        if snapshot:
+            return self._snapshot(label)
+        return self.pool.connection(label=label) if self._max_age is None else self._bounded(label)
+
+    @asynccontextmanager
+    async def _bounded(self, label: str | None) -> AsyncIterator[aiosqlite.Connection]:
+        # Inside the lease, so that its end gives back what the block was interrupted at.
+        async with self.pool.connection(label=label) as connection, self._not_for_ever():
+            yield connection
+
+    @asynccontextmanager
+    async def _snapshot(self, label: str | None) -> AsyncIterator[aiosqlite.Connection]:
+        transaction = Transaction(self.pool, _BEGIN, self._patience, label)
+        try:
+            async with self._bounded(label) as connection:
+                await transaction.start(partial(call, connection, transaction.begin_reading))
+                try:
+                    yield connection
+                    await call(connection, transaction.commit)
+                except Exception:
+                    with contextlib.suppress(Exception):  # the block's own error is what its caller should see
+                        await call(connection, transaction.roll_back)
+                    raise
+        finally:
+            transaction.tell()
+
+    async def run(self, fn: Callable[[sqlite3.Connection], R], label: str | None, *, retry: bool) -> R:
+        """A transaction around `fn(native)`, in one trip; cancelled, it is interrupted."""
+        transaction = Transaction(self.pool, _BEGIN, self._patience, label)
+        try:
+            async with self._bounded(label) as connection:
+                return await transaction.start(lambda: call(connection, transaction.run, fn), again=retry)
+        finally:
+            transaction.tell()
+
+    @asynccontextmanager
+    async def _not_for_ever(self) -> AsyncIterator[None]:
+        """Bound a block: what is read for too long keeps the WAL from being folded into the database."""
+        scope = asyncio.timeout(self._max_age)
+        try:
+            async with scope:
+                yield
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            raise TimeoutError(
+                f"pool {self.pool.name!r}: a block that reads was open for longer than reader_max_age={self._max_age} s"
+            ) from error

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aiosqlitepool import PoolUsageError, SQLiteDatabase
+
+from ..support.databases import add, held_writer, texts
+from ..support.files import make_database, notes
+from ..support.other import other_process
+
+
+def fill(native: sqlite3.Connection) -> None:
+    native.executemany("INSERT INTO note (text) VALUES (?)", [("x" * 500,) for _ in range(1000)])
+
+
+def leftovers(target: Path) -> list[str]:
+    return [name for name in os.listdir(target.parent) if ".partial" in name]
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    (tmp_path / "copies").mkdir()
+    return tmp_path / "copies" / "copy.db"
+
+
+async def test_a_backup_is_the_database_as_it_is(db: SQLiteDatabase, target: Path) -> None:
+    await db.run_write(add, "a")
+    await db.backup(target)
+    assert notes(target) == ["a"]
+    with contextlib.closing(sqlite3.connect(target)) as copy:
+        assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+async def test_a_backup_is_of_one_moment_while_writers_go_on(db: SQLiteDatabase, target: Path) -> None:
+    await db.run_write(fill)
+    writing: list[asyncio.Task[Any]] = []
+
+    def write(copied: int, total: int) -> None:
+        writing.append(asyncio.create_task(db.run_write(add, "during")))
+
+    await db.backup(str(target), progress=write, pages=10)
+    await asyncio.gather(*writing)
+    assert len(writing) > 10
+    assert "during" not in notes(target)
+    assert (await db.run_read(texts)).count("during") == len(writing)
+
+
+async def test_progress_is_told_in_the_loop_and_ends_with_everything(db: SQLiteDatabase, target: Path) -> None:
+    await db.run_write(fill)
+    told: list[tuple[int, int]] = []
+
+    def progress(copied: int, total: int) -> None:
+        assert asyncio.get_running_loop()
+        told.append((copied, total))
+
+    await db.backup(target, progress=progress, pages=50)
+    assert [copied for copied, _ in told] == sorted({copied for copied, _ in told})
+    assert told[-1][0] == told[-1][1]
+    assert len(told) > 2
+
+
+async def test_a_progress_that_raises_ends_the_backup_with_that(db: SQLiteDatabase, target: Path) -> None:
+    def enough(copied: int, total: int) -> None:
+        raise KeyError("enough")
+
+    await db.run_write(fill)
+    for pages in (1, 100_000):
+        with pytest.raises(KeyError, match="enough"):
+            await db.backup(target, progress=enough, pages=pages)
+    assert os.listdir(target.parent) == []
+
+
+async def test_a_cancelled_backup_leaves_nothing(db: SQLiteDatabase, target: Path) -> None:
+    await db.run_write(fill)
+    make_database(target, "old")
+    backing_up: asyncio.Task[None]
+    backing_up = asyncio.create_task(db.backup(target, progress=lambda *_: backing_up.cancel(), pages=1))
+    with pytest.raises(asyncio.CancelledError):
+        await backing_up
+    assert leftovers(target) == []
+    assert notes(target) == ["old"]
+
+
+async def test_an_older_copy_is_replaced_when_the_new_one_is_complete(db: SQLiteDatabase, target: Path) -> None:
+    make_database(target, "old")
+    await db.run_write(add, "new")
+    seen: list[list[str]] = []
+    await db.backup(target, progress=lambda *_: seen.append(notes(target)))
+    assert seen[-1] == ["old"]
+    assert notes(target) == ["new"]
+
+
+async def test_what_cannot_be_a_target_is_refused_before_anything_is_copied(
+    db: SQLiteDatabase, database: Path, target: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "link.db"
+    link.symlink_to(database)
+    for itself in (database, link):
+        with pytest.raises(ValueError, match="target must be another file than the database itself"):
+            await db.backup(itself)
+    with pytest.raises(ValueError, match="target must be a file, not ':memory:'"):
+        await db.backup(":memory:")
+    with pytest.raises(IsADirectoryError, match="not the directory"):
+        await db.backup(target.parent)
+    with pytest.raises(FileNotFoundError, match="target must be in a directory that exists"):
+        await db.backup(tmp_path / "missing" / "copy.db")
+    with pytest.raises(ValueError, match="pages must be an int of at least 1, not 0"):
+        await db.backup(target, pages=0)
+    with pytest.raises(TypeError, match="progress must be callable or None, not 7"):
+        await db.backup(target, progress=7)  # type: ignore[arg-type]
+    assert os.listdir(target.parent) == []
+
+
+async def test_a_target_that_is_in_use_is_refused(db: SQLiteDatabase, target: Path) -> None:
+    async with SQLiteDatabase(make_database(target)) as other:
+        await other.run_write(add, "theirs")
+        with pytest.raises(FileExistsError, match="in use, or was not closed"):
+            await db.backup(target)
+
+
+async def test_a_full_disk_leaves_nothing(db: SQLiteDatabase) -> None:
+    # /dev/full cannot hold a directory; a limit on the size of files is what a full disk looks like to one process.
+    import resource
+    import signal
+
+    await db.run_write(fill)
+    folder = Path(db._file._path).parent / "full"
+    folder.mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        with pytest.raises(sqlite3.OperationalError, match="full|disk I/O error"):
+            await db.backup(folder / "copy.db")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert os.listdir(folder) == []
+
+
+async def test_a_database_in_memory_can_be_backed_up(memory: SQLiteDatabase, target: Path) -> None:
+    await memory.run_write(add, "a")
+    await memory.backup(target)
+    assert notes(target) == ["a"]
+
+
+async def test_a_backup_waits_for_a_writer_where_there_is_no_wal(memory: SQLiteDatabase, target: Path) -> None:
+    async with held_writer(memory) as let_go:
+        backing_up = asyncio.create_task(memory.backup(target))
+        await asyncio.sleep(0.02)
+        assert not backing_up.done()
+        let_go()
+        await backing_up
+    assert notes(target) == []
+
+
+async def test_a_backup_that_waits_can_be_cancelled(memory: SQLiteDatabase, target: Path) -> None:
+    async with held_writer(memory):
+        backing_up = asyncio.create_task(memory.backup(target))
+        await asyncio.sleep(0.02)
+        backing_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await backing_up
+    assert os.listdir(target.parent) == []
+
+
+async def test_a_backup_gives_up_on_a_process_that_holds_the_database(database: Path, target: Path) -> None:
+    async with SQLiteDatabase(database, pragmas={"journal_mode": "DELETE"}, acquisition_timeout=0.05) as db:
+        async with other_process(database, "BEGIN EXCLUSIVE"):
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                await db.backup(target)
+    assert os.listdir(target.parent) == []
+
+
+async def test_a_backup_needs_an_open_database(database: Path, target: Path) -> None:
+    with pytest.raises(PoolUsageError, match="is not open"):
+        await SQLiteDatabase(database).backup(target)

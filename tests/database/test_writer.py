@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError, PoolUsageError, SQLiteDatabase
+from aiosqlitepool.events import AcquireRejected, AcquireTimedOut, RolledBackOnReturn, TransactionEnded
+from aiosqlitepool.testing import Recorder
+
+from ..support.databases import Hold, add, held_writer, insert, texts, texts_now, until_waiting
+from ..support.files import notes
+
+
+def outcomes(recorder: Recorder) -> list[str]:
+    return [event.outcome for event in recorder.of(TransactionEnded)]
+
+
+# -- blocks
+
+
+async def test_a_block_is_committed_when_it_ends(db: SQLiteDatabase, database: Path, recorder: Recorder) -> None:
+    async with db.write(label="POST /notes") as connection:
+        await insert(connection, "kept")
+        assert notes(database) == []
+    assert notes(database) == ["kept"]
+    (event,) = recorder.of(TransactionEnded)
+    assert (event.pool, event.outcome, event.retries, event.label) == ("app.db/write", "committed", 0, "POST /notes")
+    assert event.wait_time >= 0
+    assert event.duration > 0
+
+
+async def test_a_block_that_raises_is_rolled_back_without_a_reset(
+    db: SQLiteDatabase, database: Path, recorder: Recorder
+) -> None:
+    with pytest.raises(KeyError):
+        async with db.write() as connection:
+            await insert(connection, "never")
+            raise KeyError
+    assert notes(database) == []
+    assert outcomes(recorder) == ["rolled_back"]
+    assert recorder.of(RolledBackOnReturn) == []
+
+
+async def test_a_block_holds_the_write_lock_from_its_beginning(db: SQLiteDatabase) -> None:
+    async with db.write() as connection:
+        assert connection.in_transaction
+
+
+async def test_a_read_sees_the_write_that_this_task_has_just_made(db: SQLiteDatabase) -> None:
+    await db.run_write(add, "first")
+    assert await db.run_read(texts) == ["first"]
+    async with db.write() as connection:
+        await insert(connection, "second")
+        assert await db.run_read(texts) == ["first"]
+    async with db.read() as reading:
+        assert await texts_now(reading) == ["first", "second"]
+
+
+async def test_deferred_foreign_keys_fail_at_the_commit_and_roll_back(
+    db: SQLiteDatabase, database: Path, recorder: Recorder
+) -> None:
+    async with db.write() as connection:
+        await connection.execute("CREATE TABLE tag (note INTEGER REFERENCES note DEFERRABLE INITIALLY DEFERRED)")
+    with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
+        async with db.write() as connection:
+            await insert(connection, "never")
+            await connection.execute("INSERT INTO tag VALUES (99)")
+    with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
+        await db.run_write(lambda native: native.execute("INSERT INTO tag VALUES (99)").close())
+    await db.run_write(add, "kept")
+    assert notes(database) == ["kept"]
+    assert outcomes(recorder) == ["committed", "failed", "failed", "committed"]
+
+
+@pytest.mark.parametrize("ends_it", ["COMMIT", "ROLLBACK"])
+async def test_a_block_that_ends_its_own_transaction_is_told_so(
+    db: SQLiteDatabase, recorder: Recorder, ends_it: str
+) -> None:
+    with pytest.raises(PoolUsageError, match="ended before its block was"):
+        async with db.write() as connection:
+            await connection.execute(ends_it)
+    assert outcomes(recorder) == ["failed"]
+    await db.run_write(add, "afterwards")
+
+
+async def test_a_script_inside_a_block_is_told_of(db: SQLiteDatabase) -> None:
+    with pytest.raises(PoolUsageError, match="executescript"):
+        async with db.write() as connection:
+            await connection.executescript("INSERT INTO note (text) VALUES ('by itself');")
+
+
+async def test_a_rollback_of_sqlites_own_is_told_of_at_the_end_if_not_before(
+    db: SQLiteDatabase, database: Path
+) -> None:
+    await db.run_write(lambda native: native.execute("CREATE UNIQUE INDEX one ON note (text)").close())
+    clash = "INSERT OR ROLLBACK INTO note (text) VALUES ('a'), ('a')"
+    with pytest.raises(sqlite3.IntegrityError):
+        async with db.write() as connection:
+            await insert(connection, "never")
+            await connection.execute(clash)
+    with pytest.raises(PoolUsageError, match="some errors make SQLite roll back"):
+        async with db.write() as connection:
+            await insert(connection, "never")
+            with pytest.raises(sqlite3.IntegrityError):
+                await connection.execute(clash)
+    assert notes(database) == []
+
+
+async def test_a_block_whose_connection_was_closed_raises_what_the_block_raised(db: SQLiteDatabase) -> None:
+    with pytest.raises(KeyError):
+        async with db.write() as connection:
+            await connection.close()
+            raise KeyError
+    assert await db.run_write(add, "another connection") == 1
+
+
+# -- blocks within blocks
+
+
+async def test_a_block_within_a_block_is_part_of_it(db: SQLiteDatabase, database: Path, recorder: Recorder) -> None:
+    async with db.write() as outer:
+        async with db.write() as inner:
+            assert inner is outer
+            await insert(inner, "inner")
+            assert await db.run_write(add, "function") == 2
+        assert notes(database) == []
+    assert notes(database) == ["inner", "function"]
+    assert outcomes(recorder) == ["committed"]
+
+
+async def test_a_failing_block_within_a_block_takes_back_only_itself(db: SQLiteDatabase, database: Path) -> None:
+    def fails(native: sqlite3.Connection) -> None:
+        add(native, "never, by a function")
+        raise KeyError
+
+    async with db.write() as connection:
+        await insert(connection, "before")
+        with pytest.raises(KeyError):
+            async with db.write():
+                await insert(connection, "never")
+                async with db.write():
+                    await insert(connection, "never, deeper")
+                raise KeyError
+        with pytest.raises(KeyError):
+            await db.run_write(fails)
+        await insert(connection, "after")
+    assert notes(database) == ["before", "after"]
+
+
+async def test_a_block_within_a_block_that_loses_its_transaction_raises_what_it_raised(
+    db: SQLiteDatabase, database: Path
+) -> None:
+    with pytest.raises(PoolUsageError, match="ended before its block was"):
+        async with db.write() as connection:
+            with pytest.raises(KeyError):
+                async with db.write():
+                    await connection.execute("ROLLBACK")
+                    raise KeyError
+    with pytest.raises(PoolUsageError, match="RELEASE block_1: SQLite has rolled the transaction back"):
+        async with db.write() as connection:
+            await insert(connection, "never")
+            async with db.write():
+                await connection.execute("ROLLBACK")
+    assert notes(database) == []
+
+
+async def test_what_cannot_be_taken_back_alone_is_taken_back_with_all_the_rest(
+    db: SQLiteDatabase, database: Path
+) -> None:
+    with pytest.raises(PoolUsageError, match="ended before its block was"):
+        async with db.write() as connection:
+            await insert(connection, "before")
+            with pytest.raises(KeyError):
+                async with db.write():
+                    await insert(connection, "never")
+                    await connection.execute("RELEASE block_1")
+                    raise KeyError
+    assert notes(database) == []
+
+
+async def test_a_task_started_inside_a_block_has_its_own_turn(db: SQLiteDatabase, database: Path) -> None:
+    async with db.write() as connection:
+        other = asyncio.create_task(db.run_write(add, "child"))
+        await until_waiting(db, 1)
+        await insert(connection, "parent")
+    await other
+    assert notes(database) == ["parent", "child"]
+
+
+async def test_a_checkpoint_inside_a_block_is_refused_at_once(db: SQLiteDatabase) -> None:
+    async with db.write():
+        with pytest.raises(PoolUsageError, match="checkpoint: not possible inside a block that writes"):
+            await db.checkpoint()
+
+
+# -- functions
+
+
+async def test_a_function_is_committed_and_its_result_returned(
+    db: SQLiteDatabase, database: Path, recorder: Recorder
+) -> None:
+    assert await db.run_write(add, "kept") == 1
+    assert notes(database) == ["kept"]
+    (event,) = recorder.of(TransactionEnded)
+    assert (event.outcome, event.label) == ("committed", "add")
+
+
+@pytest.mark.parametrize("error", [KeyError("k"), SystemError(), BaseException("base")])
+async def test_what_a_function_raises_rolls_back(db: SQLiteDatabase, database: Path, error: BaseException) -> None:
+    def fails(native: sqlite3.Connection) -> None:
+        add(native, "never")
+        raise error
+
+    with pytest.raises(type(error)):
+        await db.run_write(fails)
+    assert await db.run_write(add, "kept") == 1
+    assert notes(database) == ["kept"]
+
+
+@pytest.mark.parametrize("ends_it", ["commit", "rollback", "executescript"])
+async def test_a_function_that_ends_its_own_transaction_is_told_so(db: SQLiteDatabase, ends_it: str) -> None:
+    def ends(native: sqlite3.Connection) -> None:
+        getattr(native, ends_it)(*["SELECT 1"] * (ends_it == "executescript"))
+
+    with pytest.raises(PoolUsageError, match="ended before its block was"):
+        await db.run_write(ends)
+
+
+async def test_a_function_that_closes_the_connection_harms_nobody_else(db: SQLiteDatabase, database: Path) -> None:
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        await db.run_write(lambda native: native.close())
+    await db.run_write(add, "kept")
+    assert notes(database) == ["kept"]
+
+
+# -- the queue
+
+
+async def test_blocks_and_functions_are_served_in_the_order_in_which_they_came(
+    db: SQLiteDatabase, database: Path
+) -> None:
+    async def block(text: str) -> None:
+        async with db.write() as connection:
+            await insert(connection, text)
+
+    expected = [f"{kind} {number}" for number in range(20) for kind in ("function", "block", "block", "function")]
+    jobs = [db.run_write(add, text) if text.startswith("function") else block(text) for text in expected]
+    await asyncio.gather(*jobs)
+    assert notes(database) == expected
+
+
+async def test_whoever_borrows_the_connection_itself_has_its_turn_too(db: SQLiteDatabase) -> None:
+    stop = False
+
+    async def write_for_ever() -> None:
+        while not stop:
+            await db.run_write(add, "again")
+
+    writers = [asyncio.create_task(write_for_ever()) for _ in range(10)]
+    await db.run_write(add, "first")
+    async with asyncio.timeout(60), db.writer.connection() as connection:
+        assert not connection.in_transaction
+    stop = True
+    await asyncio.gather(*writers)
+
+
+async def test_a_block_cancelled_before_it_is_in_the_queue_leaves_no_trace(db: SQLiteDatabase) -> None:
+    async def block() -> None:
+        async with db.write():
+            raise AssertionError("entered")
+
+    function = asyncio.create_task(db.run_write(add, "a"))
+    blocked = asyncio.create_task(block())
+    await asyncio.sleep(0)
+    blocked.cancel()
+    await asyncio.gather(function, blocked, return_exceptions=True)
+    assert blocked.cancelled()
+    assert await db.run_write(add, "b") == 2
+
+
+async def test_functions_that_wait_count_as_waiting_each(db: SQLiteDatabase) -> None:
+    async with held_writer(db) as let_go:
+        waiting = [asyncio.create_task(db.run_write(add, str(number))) for number in range(5)]
+        await until_waiting(db, 5)
+        let_go()
+        await asyncio.gather(*waiting)
+    assert db.writer.stats().waiting == 0
+
+
+async def test_max_waiting_counts_functions_and_blocks(database: Path, recorder: Recorder) -> None:
+    async with SQLiteDatabase(database, max_waiting=2, subscribers=[recorder]) as db, held_writer(db) as let_go:
+        waiting = [asyncio.create_task(db.run_write(add, text)) for text in "ab"]
+        await until_waiting(db, 2)
+        with pytest.raises(PoolFullError, match="max_waiting=2 callers waiting already"):
+            await db.run_write(add, "one too many")
+        with pytest.raises(PoolFullError):
+            async with db.write():
+                pass
+        assert len(recorder.of(AcquireRejected)) == 2
+        let_go()
+        assert await asyncio.gather(*waiting) == [1, 2]
+
+
+async def test_with_max_waiting_0_a_function_needs_an_idle_connection(database: Path) -> None:
+    async with SQLiteDatabase(database, max_waiting=0) as db:
+        assert await db.run_write(add, "a") == 1
+        async with held_writer(db):
+            with pytest.raises(PoolFullError):
+                await db.run_write(add, "b")
+
+
+async def test_with_acquisition_timeout_0_an_idle_connection_writes(database: Path) -> None:
+    async with SQLiteDatabase(database, acquisition_timeout=0) as db:
+        assert await db.run_write(add, "a") == 1
+        async with held_writer(db):
+            with pytest.raises(PoolConnectionAcquireTimeoutError):
+                await db.run_write(add, "b")
+
+
+async def test_functions_that_waited_too_long_are_told_of_once_each(database: Path, recorder: Recorder) -> None:
+    async with SQLiteDatabase(database, acquisition_timeout=0.05, subscribers=[recorder]) as db, held_writer(db):
+        late = [asyncio.create_task(db.run_write(add, str(number))) for number in range(3)]
+        errors = await asyncio.gather(*late, return_exceptions=True)
+        assert [type(error) for error in errors] == [PoolConnectionAcquireTimeoutError] * 3
+        assert all("older [holder] has held connection 1" in str(error) for error in errors)
+        assert len(recorder.of(AcquireTimedOut)) == 3
+        assert db.writer.stats().waiting == 0
+
+
+async def test_closing_tells_functions_that_wait(database: Path) -> None:
+    async with SQLiteDatabase(database) as db, held_writer(db) as let_go:
+        waiting = [asyncio.create_task(db.run_write(add, text)) for text in "ab"]
+        await until_waiting(db, 2)
+        closing = asyncio.create_task(db.close())
+        errors = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(error).__name__ for error in errors] == ["PoolClosedError"] * 2
+        let_go()
+        await closing
+
+
+async def test_a_function_that_runs_has_its_connection_to_itself(db: SQLiteDatabase) -> None:
+    with Hold() as hold:
+        running = asyncio.create_task(db.run_write(hold))
+        await hold.reached.wait()
+        second = asyncio.create_task(db.run_write(add, "second"))
+        await until_waiting(db, 1)
+        hold.let_go()
+        assert await running == "held"
+        assert await second == 1

@@ -1,0 +1,103 @@
+"""What tests of `SQLiteDatabase` do again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+
+from aiosqlitepool import SQLiteDatabase
+from aiosqlitepool.events import BusyRetried, PoolEvent
+
+__all__ = ["Hold", "add", "first", "held_writer", "insert", "texts", "texts_now", "until_waiting"]
+
+
+def add(native: sqlite3.Connection, text: str) -> int | None:
+    """A function for `run_write`."""
+    return native.execute("INSERT INTO note (text) VALUES (?)", (text,)).lastrowid
+
+
+def texts(native: sqlite3.Connection) -> list[str]:
+    """A function for `run_read`."""
+    return [text for (text,) in native.execute("SELECT text FROM note ORDER BY id")]
+
+
+async def insert(connection: aiosqlite.Connection, text: str) -> None:
+    await connection.execute("INSERT INTO note (text) VALUES (?)", (text,))
+
+
+async def texts_now(connection: aiosqlite.Connection) -> list[str]:
+    return [text for (text,) in await connection.execute_fetchall("SELECT text FROM note ORDER BY id")]
+
+
+class Hold:
+    """A function for a worker thread that stays in it until it is let go."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self._go = threading.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, native: sqlite3.Connection) -> str:
+        self._loop.call_soon_threadsafe(self.reached.set)
+        assert self._go.wait(60), "the test forgot to let it go"
+        return "held"
+
+    def let_go(self) -> None:
+        self._go.set()
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go()
+
+
+@contextlib.asynccontextmanager
+async def held_writer(db: SQLiteDatabase) -> AsyncIterator[Callable[[], None]]:
+    """Another task has the writer until the yielded function is called, or the block ends."""
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with db.write(label="holder"):
+            entered.set()
+            await leave.wait()
+
+    task = asyncio.create_task(hold(), name="holder")
+    await entered.wait()
+    try:
+        yield leave.set
+    finally:
+        leave.set()
+        with contextlib.suppress(Exception, asyncio.CancelledError):
+            await task
+
+
+async def until_waiting(db: SQLiteDatabase, count: int) -> None:
+    """Wait until so many callers wait for the writer."""
+    async with asyncio.timeout(60):
+        while db.writer.stats().waiting != count:
+            await asyncio.sleep(0)
+
+
+async def first(pool: Any, kind: type[PoolEvent] = BusyRetried) -> PoolEvent:
+    """The next event of this type."""
+    told: asyncio.Future[PoolEvent] = asyncio.get_running_loop().create_future()
+    detach = pool.events.subscribe(kind, lambda event: told.done() or told.set_result(event))
+    try:
+        async with asyncio.timeout(60):
+            return await told
+    finally:
+        detach()
+
+
+def rows(path: Path) -> list[str]:
+    """What an outsider sees."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return texts(connection)
