@@ -28,7 +28,7 @@ class Stock(Protocol[C]):
     lifecycle: Lifecycle[C]
 
     def spawn(
-        self, work: Coroutine[Any, Any, Any], *, name: str, then: Callable[[asyncio.Task[Any]], None] | None = None
+        self, work: Coroutine[Any, Any, Any], *, name: str, then: Callable[[asyncio.Task[Any]], None]
     ) -> asyncio.Task[Any]:
         """Run `work` in a task of the pool's own; `then(task)` runs however it ends."""
         ...
