@@ -58,7 +58,8 @@ class Returning(Generic[C]):
         pooled.lease = None
         if outcome is True:
             self._stock.put_back(pooled.slot, now)
-        self._tell_released(lease, pooled.number, now, needs_reset=outcome is not True)
+        if ConnectionReleased in self._bus.handlers:
+            self._tell_released(lease, pooled.number, now, needs_reset=outcome is not True)
         if late is not None and LeakReturned in self._bus.handlers:
             self._bus.emit(LeakReturned(self._name, late, now - lease.since))
         if outcome is True:
@@ -68,11 +69,8 @@ class Returning(Generic[C]):
         return self._finish(pooled, lease.label, outcome)
 
     def _tell_released(self, lease: Lease[C], connection: int, now: float, *, needs_reset: bool) -> None:
-        if ConnectionReleased in self._bus.handlers:
-            use_time = now - lease.since
-            self._bus.emit(
-                ConnectionReleased(self._name, connection, use_time, lease.label, needs_reset, lease.context)
-            )
+        use_time = now - lease.since
+        self._bus.emit(ConnectionReleased(self._name, connection, use_time, lease.label, needs_reset, lease.context))
 
     async def _reset(self, pooled: PooledConnection[C], label: str | None) -> None:
         """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection not lost."""
@@ -131,5 +129,5 @@ class Returning(Generic[C]):
         return holders
 
     def _tell_abandoned(self, leased: list[tuple[PooledConnection[C], Lease[C]]], now: float) -> None:
-        for pooled, lease in leased:
+        for pooled, lease in leased if ConnectionReleased in self._bus.handlers else ():
             self._tell_released(lease, pooled.number, now, needs_reset=True)

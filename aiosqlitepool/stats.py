@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, overload
+from typing import Any, Literal, overload
 
-__all__ = ["Holder", "Holders", "PoolStats", "Waiter"]
+__all__ = ["Holder", "Holders", "PoolRole", "PoolStats", "Waiter"]
+
+PoolRole = Literal["read", "write"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,8 @@ class PoolStats:
     """One snapshot of a pool, taken at once. Counts are connections or callers; ages are seconds, floats.
 
     `used` counts every place that is neither idle nor vacant: lent, opening, being checked or being reset.
-    `used + idle <= max_size` always holds, also when read from another thread. `wal_bytes` is the size of the WAL
-    file, known to the writer's pool of a `SQLiteDatabase` only.
+    `used + idle <= max_size` always holds, also when read from another thread. `role` is which of its two pools this is
+    for a `SQLiteDatabase`; `wal_bytes` is the size of its WAL file, which the pool that writes knows.
     """
 
     pool: str
@@ -103,6 +105,7 @@ class PoolStats:
     oldest_waiter: float
     oldest_checkout: float
     subscriber_errors: int
+    role: PoolRole | None = None
     wal_bytes: int | None = None
 
     @property

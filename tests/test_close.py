@@ -482,11 +482,12 @@ async def test_a_last_connection_that_does_not_close_in_time_is_left_and_told_of
 ) -> None:
     time = asyncio.get_running_loop().time
     driver.scripts["on_close"] = hangs
+    # Its limit is its own: the timeout of close() is for what others hold, and this one may be folding a long WAL.
     pool = pool_of(driver, min_size=1, operation_timeout=20)
     await pool.open()
     began = time()
-    await pool.close(timeout=3)
-    assert time() - began == about(3, within=1)
+    await pool.close(timeout=3)  # for what is lent; the last to close may have a long WAL to fold in
+    assert time() - began == about(20, within=1)
     assert "connection 1 did not close in time" in caplog.text
 
 

@@ -20,7 +20,7 @@ from .backup import Progress, back_up
 from .care import Care
 from .file import DatabaseFile, OnConnect
 from .profile import PragmaValue, checked_pragmas
-from .reader import Reader
+from .reader import Reader, ReaderPool
 from .writer import Writer, WriterPool
 
 __all__ = ["SQLiteDatabase"]
@@ -87,7 +87,7 @@ class SQLiteDatabase:
         }
         self._writer = Writer(WriterPool(self._file, name=f"{self._name}/write", **common), patience)
         self._reader = Reader(
-            SQLiteConnectionPool(
+            ReaderPool(
                 self._file.factory("read"),
                 pool_size=readers,
                 leak_threshold=warn_after,

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiosqlite
 
-from ..driver import prepare_to_await, running_threads, see_off
+from ..driver import prepare_to_await, stop
 from .profile import PragmaValue, Role, settings
 
 __all__ = ["DatabaseFile", "OnConnect"]
@@ -97,8 +97,7 @@ class DatabaseFile:
             except BaseException as error:
                 if isinstance(error, sqlite3.Error):  # which says what is wrong, and not with which file
                     error.add_note(f"database: {self._target}")
-                connecting.stop()  # behind what runs: whoever opens may have been cancelled
-                await see_off(connecting, error, running_threads())
+                await stop(connecting)  # not close(), which would wait for what runs: the opening may be cancelled
                 raise
             return connection
 

@@ -7,19 +7,30 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 import aiosqlite
 
 from ..driver import call
+from ..pool import SQLiteConnectionPool
+from ..stats import PoolStats
 from .transaction import Pool, Transaction
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "ReaderPool"]
 
 R = TypeVar("R")
 
 _BEGIN = "BEGIN"
+
+
+class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
+    """The pool of the connections that read, which says so."""
+
+    def stats(self) -> PoolStats:
+        """The pool at this moment. Safe to call from any thread."""
+        return replace(super().stats(), role="read")
 
 
 class Reader:

@@ -45,7 +45,7 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
         """The pool at this moment. Safe to call from any thread."""
         stats = super().stats()
         waiting = stats.waiting + self.shares.waiting_with_others
-        return replace(stats, waiting=waiting, wal_bytes=self._file.wal_bytes())
+        return replace(stats, role="write", waiting=waiting, wal_bytes=self._file.wal_bytes())
 
 
 class Writer:

@@ -12,6 +12,8 @@ from aiosqlitepool.events import (
     AcquireFailed,
     AcquireRejected,
     AcquireTimedOut,
+    BusyRetried,
+    Checkpointed,
     ConnectionAcquired,
     ConnectionClosed,
     ConnectionCreated,
@@ -26,6 +28,7 @@ from aiosqlitepool.events import (
     PoolOpened,
     RolledBackOnReturn,
     SubscriberFailed,
+    TransactionEnded,
 )
 
 __all__ = ["Told", "duration", "tell"]
@@ -99,6 +102,12 @@ def _pool_closed(event: PoolClosed) -> str:
     return f"closed, {event.abandoned} connections under their holders" if event.abandoned else "closed"
 
 
+def _transaction_ended(event: TransactionEnded) -> str:
+    label = f" ({event.label})" if event.label else ""
+    outcome, waited = event.outcome.replace("_", " "), duration(event.wait_time)
+    return f"{outcome}{label} after {duration(event.duration)}, begun after {waited}"
+
+
 # By type, because the events are all that the words depend on.
 _SENTENCES: dict[type[PoolEvent], tuple[Level, Callable[[Any], str]]] = {
     PoolOpened: ("info", lambda it: f"opened, for {it.min_size} to {it.max_size} connections"),
@@ -124,5 +133,11 @@ _SENTENCES: dict[type[PoolEvent], tuple[Level, Callable[[Any], str]]] = {
     ),
     LeakSuspected: ("warning", lambda it: f"{it.holder.task} has kept connection {it.holder.connection} for too long"),
     LeakReturned: ("info", lambda it: f"connection {it.holder.connection} came back after {duration(it.use_time)}"),
+    TransactionEnded: ("info", _transaction_ended),
+    BusyRetried: ("warning", lambda it: f"another process is in the way ({it.kind}), again in {duration(it.pause)}"),
+    Checkpointed: (
+        "info",
+        lambda it: f"{it.moved} of {it.pages} pages of the WAL folded in, in {duration(it.checkpoint_time)}",
+    ),
     SubscriberFailed: ("error", lambda it: f"a handler failed when it was told of {it.event}: {it.error}"),
 }

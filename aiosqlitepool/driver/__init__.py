@@ -15,6 +15,7 @@ from .aiosqlite_worker import (
     prepare_to_await,
     running_threads,
     see_off,
+    stop,
 )
 from .calls import call, call_anyway, call_to_the_end, ended
 from .cursors import KNOWS_SQLITE3
@@ -37,6 +38,7 @@ __all__ = [
     "prepare_to_await",
     "running_threads",
     "see_off",
+    "stop",
 ]
 
 

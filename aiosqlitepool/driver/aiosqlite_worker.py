@@ -191,8 +191,18 @@ async def see_off(made: object, error: BaseException, before: frozenset[threadin
     leaving = list(_stop_leftovers(error, before))
     if isinstance(made, aiosqlite.Connection):
         leaving.append(made._thread)
+    await _ended(leaving)
+
+
+async def stop(raw: aiosqlite.Connection) -> None:
+    """Stop a connection behind what it runs, and wait a moment for its worker thread, lest it outlive the loop."""
+    raw.stop()
+    await _ended([raw._thread])
+
+
+async def _ended(threads: list[threading.Thread]) -> None:
     for _ in range(100):
-        if not any(thread.is_alive() for thread in leaving):
+        if not any(thread.is_alive() for thread in threads):
             break
         await asyncio.sleep(INTERRUPT_INTERVAL)
 

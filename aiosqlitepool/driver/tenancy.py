@@ -32,8 +32,7 @@ class Mark:
 
     __slots__ = ("link",)
 
-    def __init__(self, link: int) -> None:
-        self.link = link
+    link: int
 
 
 class Tombstone:
@@ -70,35 +69,37 @@ class Tenancy:
 
     def begin(self, task: asyncio.Task[Any] | None) -> None:
         """A lease begins in the running context, taken by `task`."""
-        self._task, self._found = task, (found := _marks.get())
-        self.mark = mark = Mark(self._number)
-        if not found or (len(found) == 1 and found[0].link == self._number):
-            _marks.set((mark,))
-        else:
-            others = [each for each in found if each.link != self._number]
+        number, mark = self._number, Mark()
+        mark.link = number
+        self._task, self._found, self.mark = task, (found := _marks.get()), mark
+        if len(found) > 1 or (found and found[0].link != number):
+            others = [each for each in found if each.link != number]
             _marks.set((mark, *others[: MOST_MARKS - 1]))
+        else:
+            _marks.set((mark,))
 
     def end(self) -> None:
         """The lease ends in the running context."""
-        mark, found, ender = self.mark, self._found, _current_task(self._loop)
+        mark, found, ender, marks = self.mark, self._found, _current_task(self._loop), _marks.get()
         if mark is None:
             return
         if ender is not self._task:
             mark.link = 0
-        self.mark, self._task, self._found = None, None, ()
-        marks = _marks.get()
-        if len(marks) == 1 and marks[0] is mark:
-            # The task that borrows one connection again and again finds its tombstone and puts it back.
-            mine = len(found) == 1 and type(found[0]) is Tombstone and found[0].task() is ender
-            _marks.set(found if mine else self._buried(marks, mark, ender))
+        self.mark = self._task = None
+        if len(found) == len(marks) == 1 and marks[0] is mark and self._left_by(ender, found[0]):
+            _marks.set(found)  # the task that borrows one connection again and again puts its tombstone back
         elif mark in marks:
-            _marks.set(self._buried(marks, mark, ender))
+            self._bury(mark, marks, ender)
 
-    def _buried(self, marks: Marks, mark: Mark, ender: asyncio.Task[Any] | None) -> Marks:
-        """With a tombstone in the place of the mark: tasks created from now on are not created inside the block."""
-        grave = () if ender is None else (Tombstone(self._number, weakref.ref(ender)),)
-        place = marks.index(mark)
-        return (*marks[:place], *grave, *marks[place + 1 :])
+    @staticmethod
+    def _left_by(task: asyncio.Task[Any] | None, each: Mark | Tombstone) -> bool:
+        return type(each) is Tombstone and each.task() is task
+
+    def _bury(self, mark: Mark, marks: Marks, ender: asyncio.Task[Any] | None) -> None:
+        """A tombstone in the place of the mark: tasks that are created from now on are not created inside the block."""
+        place, graves = marks.index(mark), list(marks)
+        graves[place : place + 1] = [] if ender is None else [Tombstone(self._number, weakref.ref(ender))]
+        _marks.set(tuple(graves))
 
     def challenge(self) -> None:
         """Raise `PoolUsageError` if the running task's hold on the connection has demonstrably ended."""

@@ -10,6 +10,7 @@ import math
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from prometheus_client.core import Metric as Family
@@ -24,6 +25,7 @@ from aiosqlitepool.events import (
     ConnectionAcquired,
     ConnectionCreated,
     ConnectionReleased,
+    TransactionEnded,
 )
 
 from ._ledger import Account, Detach, Ledger, Series
@@ -33,8 +35,11 @@ from ._semconv import (
     CREATE_TIME,
     LEVELS,
     METRICS,
+    TRANSACTION_TIME,
+    TRANSACTION_WAIT,
     USE_TIME,
     WAIT_TIME,
+    Buckets,
     Metric,
     error_type,
 )
@@ -43,8 +48,6 @@ from ._trace import Glances, current_trace
 __all__ = ["InProcessBackend"]
 
 AnyPool = SQLiteConnectionPool[Any]
-# The bounds of each histogram's buckets, in seconds.
-Buckets = dict[Metric, tuple[float, ...]]
 
 
 class _Histogram:
@@ -83,7 +86,13 @@ class _PoolAccount(Account):
         super().__init__(name, pool)
         self.buckets = buckets
         # By metric and `error.type`, which is "" unless an acquire failed.
-        self.histograms = {(metric, ""): _Histogram(bounds) for metric, bounds in buckets.items()}
+        role = None if pool is None else pool.stats().role
+        self.histograms = {
+            (metric, value): _Histogram(bounds)
+            for metric, bounds in buckets.items()
+            if role is not None or not metric.database
+            for value in metric.known or ("",)
+        }
 
     def histogram(self, metric: Metric, value: str) -> _Histogram:
         """The histogram of this metric and `error.type`."""
@@ -120,6 +129,7 @@ class InProcessBackend:
             subscribe(ConnectionAcquired, _acquired(account, exemplars_from), exact=True),
             subscribe(ConnectionReleased, _released(used)),
             subscribe(ConnectionCreated, lambda event: created.observe(event.create_time)),
+            subscribe(TransactionEnded, partial(_ended, account)),
             *_subscribe_failures(pool, account, exemplars_from),
             *detaches,
         ]
@@ -129,7 +139,7 @@ class InProcessBackend:
         """The families that `collect` returns, without samples."""
         for metric in METRICS:
             kind = "gauge" if metric in LEVELS else metric.kind
-            yield Family(metric.family, metric.description, kind, "seconds" if metric.unit == "s" else "")
+            yield Family(metric.family, metric.description, kind, metric.prometheus_unit)
 
     def collect(self) -> Iterator[Family]:
         """The families at this moment, in any thread."""
@@ -203,6 +213,11 @@ def _released(used: _Histogram) -> Callable[[ConnectionReleased], None]:
         used.sum += seconds
 
     return released
+
+
+def _ended(account: _PoolAccount, event: TransactionEnded) -> None:
+    account.histogram(TRANSACTION_TIME, event.outcome).observe(event.duration)
+    account.histogram(TRANSACTION_WAIT, "").observe(event.wait_time)
 
 
 def _subscribe_failures(pool: AnyPool, account: _PoolAccount, exemplars_from: float | None) -> Iterator[Detach]:

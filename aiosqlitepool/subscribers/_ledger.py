@@ -15,6 +15,8 @@ from typing import Any, Generic, TypeVar
 from aiosqlitepool import PoolStats, SQLiteConnectionPool
 from aiosqlitepool.events import (
     AcquireTimedOut,
+    BusyRetried,
+    Checkpointed,
     ConnectionClosed,
     ConnectionCreateFailed,
     HealthCheckFailed,
@@ -24,6 +26,8 @@ from aiosqlitepool.events import (
 
 from ._semconv import (
     ACQUIRES,
+    BUSY_RETRIES,
+    CHECKPOINTS,
     CLOSED,
     COUNT,
     COUNTERS,
@@ -38,6 +42,7 @@ from ._semconv import (
     ROLLBACKS,
     SUBSCRIBER_ERRORS,
     TIMEOUTS,
+    WAL_SIZE,
     Metric,
 )
 
@@ -64,8 +69,12 @@ class Account:
         # What the bus has counted since: handlers that failed, and acquires that waited for nothing.
         self.errors = self.at_once = 0
         # Every known value is there from the start, so that a counter's first increase is seen as one.
+        role = None if pool is None else pool.stats().role
         self.counts: dict[tuple[Metric, str], int] = {
-            (metric, value): 0 for metric in COUNTERS for value in _first_values(metric)
+            (metric, value): 0
+            for metric in COUNTERS
+            if role is not None or not metric.database
+            for value in _first_values(metric)
         }
 
     @property
@@ -112,6 +121,8 @@ def counting(count: Callable[..., None]) -> Iterator[tuple[type[PoolEvent], Call
     yield ConnectionCreateFailed, lambda event: count(CREATE_FAILURES, event.error.type)
     yield HealthCheckFailed, lambda event: count(HEALTH_FAILURES)
     yield RolledBackOnReturn, lambda event: count(ROLLBACKS, event.cause)
+    yield BusyRetried, lambda event: count(BUSY_RETRIES, event.kind)
+    yield Checkpointed, lambda event: count(CHECKPOINTS, event.result)
 
 
 def open_pools(pools: Iterable[AnyPool | None]) -> Iterator[PoolStats]:
@@ -137,6 +148,8 @@ def levels(pools: Iterable[PoolStats]) -> dict[Series, float]:
             found[metric, stats.pool, value] = found.get((metric, stats.pool, value), 0) + number
         for metric, age in ((OLDEST_WAITER, stats.oldest_waiter), (OLDEST_CHECKOUT, stats.oldest_checkout)):
             found[metric, stats.pool, ""] = max(found.get((metric, stats.pool, ""), 0.0), age)
+        if stats.wal_bytes is not None:
+            found[WAL_SIZE, stats.pool, ""] = stats.wal_bytes
     return found
 
 

@@ -26,6 +26,7 @@ from aiosqlitepool.events import (
     ConnectionAcquired,
     ConnectionCreated,
     ConnectionReleased,
+    TransactionEnded,
 )
 
 from ._ledger import Detach, Series, counting, levels, open_pools
@@ -36,8 +37,11 @@ from ._semconv import (
     HISTOGRAMS,
     LEVELS,
     SUBSCRIBER_ERRORS,
+    TRANSACTION_TIME,
+    TRANSACTION_WAIT,
     USE_TIME,
     WAIT_TIME,
+    Buckets,
     Metric,
     error_type,
 )
@@ -53,7 +57,7 @@ _INTERVAL = 1.0
 class MultiprocessBackend:
     """The metrics of one registry in prometheus_client's multiprocess mode."""
 
-    def __init__(self, buckets: dict[Metric, tuple[float, ...]]) -> None:
+    def __init__(self, buckets: Buckets) -> None:
         self.buckets = buckets
         # Registered together, as one collector, so that a name taken already leaves none of them behind.
         self._counters = {m: Counter(m.family, m.description, m.labels, registry=None) for m in COUNTERS}
@@ -83,12 +87,12 @@ class MultiprocessBackend:
     def attach(self, pool: AnyPool, exemplars_from: float | None) -> Detach:
         """Count what this pool does. There are no exemplars in this mode."""
         name = pool.name
-        for metric in COUNTERS:
+        shown = [each for each in (*COUNTERS, *HISTOGRAMS) if pool.stats().role is not None or not each.database]
+        for metric in shown:
             for value in metric.known or ("",):
-                if len(metric.labels) == 1 or value:
-                    self._counters[metric].labels(*(name, value)[: len(metric.labels)])
-        for metric in HISTOGRAMS:
-            self._histograms[metric].labels(*(name, "")[: len(metric.labels)])
+                if value or metric.kind == "histogram" or len(metric.labels) == 1:
+                    family = self._counters[metric] if metric.kind == "counter" else self._histograms[metric]
+                    family.labels(*(name, value)[: len(metric.labels)])
         detaches = [pool.events.subscribe(kind, handler) for kind, handler in self._handlers(name)]
         detaches.append(self._watch.begin(pool))
         return lambda: _run_all(detaches)
@@ -109,6 +113,10 @@ class MultiprocessBackend:
             paths[event.path]()
             waited(event.wait_time)
 
+        def ended(event: TransactionEnded) -> None:
+            self._histograms[TRANSACTION_TIME].labels(pool, event.outcome).observe(event.duration)
+            self._histograms[TRANSACTION_WAIT].labels(pool).observe(event.wait_time)
+
         yield ConnectionAcquired, acquired
         yield ConnectionReleased, lambda event: used(event.use_time)
         yield ConnectionCreated, lambda event: created(event.create_time)
@@ -116,6 +124,7 @@ class MultiprocessBackend:
         yield AcquireCancelled, lambda event: fail(event, "cancelled")
         yield AcquireRejected, lambda event: fail(event, "rejected")
         yield AcquireFailed, lambda event: fail(event, error_type(event.error))
+        yield TransactionEnded, ended
         yield from counting(count)
 
     def _set_levels(self, series: dict[Series, float]) -> None:

@@ -14,10 +14,20 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from aiosqlitepool import PoolClosedError
-from aiosqlitepool.events import AcquirePath, CloseReason, ErrorInfo, RollbackCause
+from aiosqlitepool.events import (
+    AcquirePath,
+    BusyKind,
+    CheckpointResult,
+    CloseReason,
+    ErrorInfo,
+    RollbackCause,
+    TransactionOutcome,
+)
 
 __all__ = [
     "ACQUIRES",
+    "BUSY_RETRIES",
+    "CHECKPOINTS",
     "CLOSED",
     "COUNT",
     "COUNTERS",
@@ -40,11 +50,17 @@ __all__ = [
     "SCOPE",
     "SUBSCRIBER_ERRORS",
     "TIMEOUTS",
+    "TRANSACTION_BUCKETS",
+    "TRANSACTION_TIME",
+    "TRANSACTION_WAIT",
     "USE_BUCKETS",
     "USE_TIME",
     "WAIT_BUCKETS",
     "WAIT_TIME",
+    "WAL_SIZE",
     "Metric",
+    "Buckets",
+    "checked_bounds",
     "checked_buckets",
     "checked_seconds",
     "error_type",
@@ -76,6 +92,9 @@ RESET_TIME = "aiosqlitepool.connection.reset_time"
 ROLLED_BACK = "aiosqlitepool.connection.rolled_back"
 CLOSE_REASON = "aiosqlitepool.connection.close_reason"
 ROLLBACK_CAUSE = "aiosqlitepool.rollback.cause"
+TRANSACTION_OUTCOME = "aiosqlitepool.transaction.outcome"
+BUSY_KIND = "aiosqlitepool.busy.kind"
+CHECKPOINT_RESULT = "aiosqlitepool.checkpoint.result"
 
 # -- spans and span events
 
@@ -96,7 +115,8 @@ Kind = Literal["counter", "level", "gauge", "histogram"]
 class Metric:
     """One metric: `kind` "level" may be summed over pools and processes, "gauge" may not.
 
-    `attribute` is what it is told apart by beside the pool, `known` the values that it starts with, at 0.
+    `attribute` is what it is told apart by beside the pool, `known` the values that it starts with, at 0. A `database`
+    metric is one of the pools of a `SQLiteDatabase` only.
     """
 
     name: str
@@ -105,12 +125,18 @@ class Metric:
     description: str
     attribute: str | None = None
     known: tuple[str, ...] = ()
+    database: bool = False
 
     @property
     def family(self) -> str:
         """The name of its family in Prometheus, which a counter's samples suffix with `_total`."""
         name = label_name(self.name)
-        return f"{name}_seconds" if self.unit == "s" else name
+        return f"{name}_{self.prometheus_unit}" if self.prometheus_unit else name
+
+    @property
+    def prometheus_unit(self) -> str:
+        """How Prometheus spells its unit: "" if that is only a remark."""
+        return {"s": "seconds", "By": "bytes"}.get(self.unit, "")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -217,13 +243,67 @@ USE_TIME = Metric(
     "s",
     "The time between borrowing a connection and returning it to the pool.",
 )
+WAL_SIZE = Metric(
+    "aiosqlitepool.wal.size",
+    "gauge",
+    "By",
+    "The size of the database's WAL file, which checkpoints fold into the database.",
+    database=True,
+)
+TRANSACTION_TIME = Metric(
+    "aiosqlitepool.transaction.duration",
+    "histogram",
+    "s",
+    "The time from the beginning of a transaction to its end, by outcome.",
+    TRANSACTION_OUTCOME,
+    get_args(TransactionOutcome),
+    database=True,
+)
+TRANSACTION_WAIT = Metric(
+    "aiosqlitepool.transaction.wait_time",
+    "histogram",
+    "s",
+    "The time from asking for a transaction to its beginning: in the queue, and for other processes.",
+    database=True,
+)
+BUSY_RETRIES = Metric(
+    "aiosqlitepool.busy_retries",
+    "counter",
+    "{retry}",
+    "The number of attempts at a transaction that another process was in the way of, by kind.",
+    BUSY_KIND,
+    get_args(BusyKind),
+    database=True,
+)
+CHECKPOINTS = Metric(
+    "aiosqlitepool.checkpoints",
+    "counter",
+    "{checkpoint}",
+    "The number of checkpoints made while nobody wrote, by how far they went.",
+    CHECKPOINT_RESULT,
+    get_args(CheckpointResult),
+    database=True,
+)
 
-LEVELS = (COUNT, MAX, IDLE_MAX, IDLE_MIN, PENDING_REQUESTS, OLDEST_WAITER, OLDEST_CHECKOUT)
-COUNTERS = (TIMEOUTS, ACQUIRES, CLOSED, CREATE_FAILURES, HEALTH_FAILURES, ROLLBACKS, SUBSCRIBER_ERRORS)
-HISTOGRAMS = (WAIT_TIME, CREATE_TIME, USE_TIME)
+LEVELS = (COUNT, MAX, IDLE_MAX, IDLE_MIN, PENDING_REQUESTS, OLDEST_WAITER, OLDEST_CHECKOUT, WAL_SIZE)
+COUNTERS = (
+    TIMEOUTS,
+    ACQUIRES,
+    CLOSED,
+    CREATE_FAILURES,
+    HEALTH_FAILURES,
+    ROLLBACKS,
+    SUBSCRIBER_ERRORS,
+    BUSY_RETRIES,
+    CHECKPOINTS,
+)
+HISTOGRAMS = (WAIT_TIME, CREATE_TIME, USE_TIME, TRANSACTION_TIME, TRANSACTION_WAIT)
 METRICS = (*LEVELS, *COUNTERS, *HISTOGRAMS)
 
 # -- buckets, in seconds
+
+# The bounds of each histogram's buckets.
+Buckets = dict[Metric, tuple[float, ...]]
 
 # fmt: off
 WAIT_BUCKETS = (
@@ -231,7 +311,24 @@ WAIT_BUCKETS = (
 )
 CREATE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 USE_BUCKETS = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+TRANSACTION_BUCKETS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)
 # fmt: on
+
+
+def checked_bounds(
+    wait: Iterable[float], create: Iterable[float], use: Iterable[float], transaction: Iterable[float]
+) -> Buckets:
+    """The bounds of every histogram; `ValueError` names the argument that makes no sense."""
+    waits = checked_buckets("wait_buckets", wait)
+    return {
+        WAIT_TIME: waits,
+        CREATE_TIME: checked_buckets("create_buckets", create),
+        USE_TIME: checked_buckets("use_buckets", use),
+        TRANSACTION_TIME: checked_buckets("transaction_buckets", transaction),
+        TRANSACTION_WAIT: waits,
+    }
 
 
 def checked_buckets(argument: str, bounds: Iterable[float]) -> tuple[float, ...]:

@@ -22,12 +22,13 @@ from aiosqlitepool.events import (
     ConnectionAcquired,
     ConnectionCreated,
     ConnectionReleased,
+    TransactionEnded,
 )
 
 from . import _semconv as names
 from ._backlog import PLENTY, Backlog, Flusher
 from ._ledger import Account, Detach, Ledger
-from ._semconv import Metric, checked_buckets, checked_seconds, error_type
+from ._semconv import Buckets, Metric, checked_seconds, error_type
 from ._trace import Glances
 
 try:
@@ -44,7 +45,6 @@ from ._spans import PoolSpans, SpanMode
 __all__ = ["OpenTelemetrySubscriber", "SpanMode"]
 
 AnyPool = SQLiteConnectionPool[Any]
-Buckets = dict[Metric, tuple[float, ...]]
 
 
 class OpenTelemetrySubscriber:
@@ -61,6 +61,7 @@ class OpenTelemetrySubscriber:
         wait_buckets: advised bounds of the buckets of the time to obtain a connection.
         create_buckets: advised bounds of the buckets of the time to open a connection.
         use_buckets: advised bounds of the buckets of the time for which connections are out.
+        transaction_buckets: advised bounds of the buckets of the time that transactions of a `SQLiteDatabase` take.
 
     Raises `ValueError` for an argument that makes no sense, and if the provider has our metrics with other buckets.
     """
@@ -77,14 +78,11 @@ class OpenTelemetrySubscriber:
         wait_buckets: Iterable[float] = names.WAIT_BUCKETS,
         create_buckets: Iterable[float] = names.CREATE_BUCKETS,
         use_buckets: Iterable[float] = names.USE_BUCKETS,
+        transaction_buckets: Iterable[float] = names.TRANSACTION_BUCKETS,
     ) -> None:
         if spans not in get_args(SpanMode):
             raise ValueError(f"spans must be one of {', '.join(map(repr, get_args(SpanMode)))}, not {spans!r}")
-        buckets = {
-            names.WAIT_TIME: checked_buckets("wait_buckets", wait_buckets),
-            names.CREATE_TIME: checked_buckets("create_buckets", create_buckets),
-            names.USE_TIME: checked_buckets("use_buckets", use_buckets),
-        }
+        buckets = names.checked_bounds(wait_buckets, create_buckets, use_buckets, transaction_buckets)
         self._spans: SpanMode = spans
         self._slow_acquire = checked_seconds("slow_acquire", slow_acquire)
         self._checkout_spans = checkout_spans
@@ -99,6 +97,7 @@ class OpenTelemetrySubscriber:
             metrics = _PoolMetrics(self._instruments, pool, self._slow_acquire)
             detaches += [subscribe(ConnectionReleased, metrics.on_released()), *metrics.detaches]
             detaches.append(subscribe(ConnectionCreated, metrics.created))
+            detaches.append(subscribe(TransactionEnded, metrics.transaction_ended))
         if self._spans != "off" or self._checkout_spans:
             spans = PoolSpans(self._tracer, pool, self._spans, self._slow_acquire)
             detaches += spans.subscribe(checkouts=self._checkout_spans)
@@ -157,9 +156,11 @@ class _Instruments:
         for metric in names.COUNTERS:
             observe = self._observe(metric, self.ledger.counters)
             meter.create_observable_counter(metric.name, [observe], metric.unit, metric.description)
-        self.wait_time, self.create_time, self.use_time = (
-            _histogram(meter, metric, buckets[metric]) for metric in names.HISTOGRAMS
-        )
+        histograms = {metric: _histogram(meter, metric, buckets[metric]) for metric in names.HISTOGRAMS}
+        self.wait_time, self.create_time = histograms[names.WAIT_TIME], histograms[names.CREATE_TIME]
+        self.use_time = histograms[names.USE_TIME]
+        self.transaction_time = histograms[names.TRANSACTION_TIME]
+        self.transaction_wait = histograms[names.TRANSACTION_WAIT]
 
     def _observe(
         self, metric: Metric, read: Callable[[], Mapping[tuple[Metric, str, str], float]]
@@ -249,6 +250,12 @@ class _PoolMetrics:
     def created(self, event: ConnectionCreated) -> None:
         """Record how long it took to connect."""
         self._instruments.create_time.record(event.create_time, self._labels)
+
+    def transaction_ended(self, event: TransactionEnded) -> None:
+        """Record how long a transaction took, and how long it was waited for."""
+        outcome = _attributes(names.TRANSACTION_TIME, event.pool, event.outcome)
+        self._instruments.transaction_time.record(event.duration, outcome)
+        self._instruments.transaction_wait.record(event.wait_time, self._labels)
 
     def acquired(self, event: ConnectionAcquired, span: Span | None) -> None:
         """Count an acquire that had to wait, and record its wait: in its trace, if that is worth looking at."""

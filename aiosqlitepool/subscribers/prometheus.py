@@ -16,13 +16,11 @@ from aiosqlitepool import SQLiteConnectionPool
 from ._ledger import Detach
 from ._semconv import (
     CREATE_BUCKETS,
-    CREATE_TIME,
+    TRANSACTION_BUCKETS,
     USE_BUCKETS,
-    USE_TIME,
     WAIT_BUCKETS,
-    WAIT_TIME,
-    Metric,
-    checked_buckets,
+    Buckets,
+    checked_bounds,
     checked_seconds,
 )
 
@@ -36,8 +34,6 @@ except ModuleNotFoundError as error:
 __all__ = ["PrometheusSubscriber"]
 
 AnyPool = SQLiteConnectionPool[Any]
-# The bounds of each histogram's buckets, in seconds.
-Buckets = dict[Metric, tuple[float, ...]]
 
 
 class Backend(Protocol):
@@ -73,6 +69,7 @@ class PrometheusSubscriber:
         wait_buckets: upper bounds of the buckets of the time to obtain a connection. Seconds, as are all bounds.
         create_buckets: upper bounds of the buckets of the time to open a connection.
         use_buckets: upper bounds of the buckets of the time for which connections are out.
+        transaction_buckets: upper bounds of the buckets of the time that transactions of a `SQLiteDatabase` take.
         slow_acquire: an acquire that queued, or took this many seconds, is an exemplar if its trace is sampled.
         exemplars: whether there are any.
 
@@ -87,14 +84,11 @@ class PrometheusSubscriber:
         wait_buckets: Iterable[float] = WAIT_BUCKETS,
         create_buckets: Iterable[float] = CREATE_BUCKETS,
         use_buckets: Iterable[float] = USE_BUCKETS,
+        transaction_buckets: Iterable[float] = TRANSACTION_BUCKETS,
         slow_acquire: float = 0.05,
         exemplars: bool = True,
     ) -> None:
-        buckets = {
-            WAIT_TIME: checked_buckets("wait_buckets", wait_buckets),
-            CREATE_TIME: checked_buckets("create_buckets", create_buckets),
-            USE_TIME: checked_buckets("use_buckets", use_buckets),
-        }
+        buckets = checked_bounds(wait_buckets, create_buckets, use_buckets, transaction_buckets)
         slow_acquire = checked_seconds("slow_acquire", slow_acquire)
         self._exemplars_from = slow_acquire if exemplars else None
         self._backend = _backend_of(REGISTRY if registry is None else registry, buckets)

@@ -14,6 +14,8 @@ from typing import Any
 from aiosqlitepool import Holder, SQLiteConnectionPool
 from aiosqlitepool.events import (
     AcquireTimedOut,
+    BusyRetried,
+    Checkpointed,
     ConnectionAcquired,
     ConnectionClosed,
     ConnectionCreated,
@@ -27,6 +29,7 @@ from aiosqlitepool.events import (
     PoolOpened,
     RolledBackOnReturn,
     SubscriberFailed,
+    TransactionEnded,
 )
 
 from ._semconv import checked_seconds
@@ -138,6 +141,9 @@ class _PoolLog:
         yield LeakSuspected, logging.WARNING, self._leak_suspected
         yield LeakReturned, logging.INFO, self._leak_returned
         yield SubscriberFailed, logging.ERROR, self._subscriber_failed
+        yield TransactionEnded, logging.WARNING, self._transaction_ended
+        yield BusyRetried, logging.INFO, self._busy_retried
+        yield Checkpointed, logging.DEBUG, self._checkpointed
 
     # -- records
 
@@ -206,6 +212,23 @@ class _PoolLog:
     def _subscriber_failed(self, event: SubscriberFailed) -> None:
         what = {"error": str(event.error), "error_type": event.error.type}
         self._warn("pool.subscriber.error", "error", failed_event=event.event, handler=event.handler, **what)
+
+    def _transaction_ended(self, event: TransactionEnded) -> None:
+        if event.outcome == "failed":
+            self._warn(
+                "pool.transaction.failed",
+                wait_ms=_ms(event.wait_time),
+                duration_ms=_ms(event.duration),
+                retries=event.retries,
+                **_labelled(event.label),
+            )
+
+    def _busy_retried(self, event: BusyRetried) -> None:
+        self._warn("pool.busy.retried", "info", kind=event.kind, pause_ms=_ms(event.pause), **_labelled(event.label))
+
+    def _checkpointed(self, event: Checkpointed) -> None:
+        pages = {"pages": event.pages, "moved": event.moved, "wal_bytes": event.wal_bytes}
+        self._say("debug", "pool.checkpointed", result=event.result, **pages, time_ms=_ms(event.checkpoint_time))
 
     # -- writing
 

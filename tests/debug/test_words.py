@@ -8,6 +8,8 @@ from aiosqlitepool.events import (
     AcquiredAtOnce,
     AcquireRejected,
     AcquireTimedOut,
+    BusyRetried,
+    Checkpointed,
     ConnectionAcquired,
     ConnectionClosed,
     ConnectionCreateFailed,
@@ -17,6 +19,7 @@ from aiosqlitepool.events import (
     PoolEvent,
     RolledBackOnReturn,
     SubscriberFailed,
+    TransactionEnded,
     event_types,
 )
 
@@ -82,6 +85,14 @@ def test_a_time_reads_well_at_every_size(seconds: float, words: str) -> None:
         (ConnectionClosed("db", 4, "reset_failed", 300.0), "info", "connection 4 closed (reset failed), 5 min 0 s old"),
         (PoolClosed("db", 0), "info", "closed"),
         (AcquiredAtOnce("db", 2, "idle", 0.0), "info", "connection 2 at once"),
+        (TransactionEnded("db", "rolled_back", 0.001, 0.2), "info", "rolled back after 200 ms, begun after 1.0 ms"),
+        (
+            TransactionEnded("db", "committed", 0.0, 0.2, 0, "POST"),
+            "info",
+            "committed (POST) after 200 ms, begun after 0 µs",
+        ),
+        (BusyRetried("db", "busy", 0.004), "warning", "another process is in the way (busy), again in 4.0 ms"),
+        (Checkpointed("db", "partial", 9, 4, 0.2, 0), "info", "4 of 9 pages of the WAL folded in, in 200 ms"),
         (
             SubscriberFailed("db", "release", "<function f>", ErrorInfo("OSError", "no disk")),
             "error",

@@ -26,7 +26,7 @@ def workers() -> int:
 async def until_workers_are(count: int) -> None:
     """Wait for worker threads to end, which wakes nobody; a thread that stays is a hang."""
     async with asyncio.timeout(60):
-        while workers() != count:
+        while workers() > count:  # fewer: one of an earlier test was still about to end
             await asyncio.sleep(0.001)
 
 

@@ -19,6 +19,7 @@ from aiosqlitepool.events import AcquireTimedOut
 from examples import custom_subscribers
 from examples.custom_subscribers import SlowAcquires, StatsD, Trails, trail
 
+from ..support.files import make_database
 from ..support.pools import pool_of, queued
 from ..support.stub import StubDriver
 from ..support.timeless import block, timeless
@@ -69,8 +70,13 @@ async def test_detached_it_logs_no_more(caplog: pytest.LogCaptureFixture) -> Non
 
 
 @pytest.fixture
-async def pool(database: Path) -> AsyncIterator[Pool]:
-    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 2, subscribers=[Trails()]) as pool:
+def file(tmp_path: Path) -> Path:
+    return make_database(tmp_path / "app.db")
+
+
+@pytest.fixture
+async def pool(file: Path) -> AsyncIterator[Pool]:
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(file), 2, subscribers=[Trails()]) as pool:
         yield pool
 
 
@@ -126,11 +132,9 @@ async def test_only_the_last_events_are_kept(pool: Pool) -> None:
     ]
 
 
-async def test_a_timeout_is_on_the_trail_too(database: Path) -> None:
+async def test_a_timeout_is_on_the_trail_too(file: Path) -> None:
     async with (
-        SQLiteConnectionPool(
-            lambda: aiosqlite.connect(database), 1, acquisition_timeout=0, subscribers=[Trails()]
-        ) as pool,
+        SQLiteConnectionPool(lambda: aiosqlite.connect(file), 1, acquisition_timeout=0, subscribers=[Trails()]) as pool,
         pool.connection(),
     ):
         with pytest.raises(PoolConnectionAcquireTimeoutError), trail() as events:

@@ -92,7 +92,7 @@ async def test_a_connection_is_labelled_with_its_route(app: Litestar, http: http
     recorder = Recorder()
     app.state.pool.subscribe(recorder)
     await http.get("/accounts/1")
-    assert [event.label for event in recorder.of(ConnectionReleased)] == ["GET /accounts/{number:int}"]
+    assert [event.label for event in recorder.of(ConnectionReleased)] == ["GET /accounts/{number}"]
 
 
 async def test_when_no_connection_can_be_had_it_says_so(app: Litestar, http: httpx.AsyncClient) -> None:

@@ -48,6 +48,7 @@ VARIABLES = {
     # As the step of a subquery; its points fall on multiples of it, of which there must be some by now.
     ":$__rate_interval]": ":5s]",
     "$__rate_interval": "10m",
+    "$__range_s": "600",
     "$__range": "10m",
     "$__interval": "5s",
 }

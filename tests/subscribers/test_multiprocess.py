@@ -14,7 +14,7 @@ import pytest
 # One worker: commands come in on stdin, one a line, and each is answered by a line.
 WORKER = """
 import asyncio, os, sys
-from aiosqlitepool import SQLiteConnectionPool
+from aiosqlitepool import SQLiteConnectionPool, SQLiteDatabase
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
 class Connection:
@@ -38,6 +38,9 @@ async def main():
         while held: await release()
         for waiter in waiters: await pool.release(await waiter)
         await pool.close()
+    async def transact():
+        async with SQLiteDatabase(":memory:", name="memory", subscribers=[subscriber]) as database:
+            await database.run_write(lambda connection: connection.execute("CREATE TABLE t (x)").close())
     while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
         await locals()[line]()
         subscriber.refresh()
@@ -91,11 +94,11 @@ class Workers:
         assert process.wait() == 0
         process.stdout.close()
 
-    def scrape(self, name: str, **labels: str) -> float | None:
+    def scrape(self, name: str, pool: str = "app.db", **labels: str) -> float | None:
         output = subprocess.run(
             [sys.executable, "-c", SCRAPE], env=self.environment, check=True, capture_output=True, text=True
         ).stdout
-        expected = {"db_client_connection_pool_name": "app.db", **labels}
+        expected = {"db_client_connection_pool_name": pool, **labels}
         for sample, found, value in json.loads(output):
             if sample == name and {key: text for key, text in found.items() if text} == expected:
                 return float(value)
@@ -134,6 +137,16 @@ def test_counters_and_histograms_of_two_processes_add_up(workers: Workers) -> No
     assert workers.scrape("db_client_connection_wait_time_seconds_count") == 4
     assert workers.scrape("db_client_connection_use_time_seconds_count") == 4
     assert workers.scrape("db_client_connection_create_time_seconds_count") == 2
+
+
+def test_transactions_of_two_processes_add_up(workers: Workers) -> None:
+    for process in (workers.start(), workers.start()):
+        workers.tell(process, "transact")
+    committed = {"aiosqlitepool_transaction_outcome": "committed"}
+    assert workers.scrape("aiosqlitepool_transaction_duration_seconds_count", "memory/write", **committed) == 2
+    assert workers.scrape("aiosqlitepool_transaction_wait_time_seconds_count", "memory/write") == 2
+    assert workers.scrape("aiosqlitepool_busy_retries_total", "memory/read", aiosqlitepool_busy_kind="busy") == 0
+    assert workers.scrape("aiosqlitepool_busy_retries_total", aiosqlitepool_busy_kind="busy") is None
 
 
 def test_a_closed_pools_levels_leave_the_sums_and_its_counters_stay(workers: Workers) -> None:

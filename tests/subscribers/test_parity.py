@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 
 import pytest
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -12,12 +13,14 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from aiosqlitepool import SQLiteConnectionPool
+from aiosqlitepool import PoolStats, SQLiteConnectionPool
 from aiosqlitepool.events import (
     AcquireCancelled,
     AcquireFailed,
     AcquireRejected,
     AcquireTimedOut,
+    BusyRetried,
+    Checkpointed,
     ConnectionAcquired,
     ConnectionClosed,
     ConnectionCreated,
@@ -27,6 +30,7 @@ from aiosqlitepool.events import (
     HealthCheckFailed,
     PoolEvent,
     RolledBackOnReturn,
+    TransactionEnded,
 )
 from aiosqlitepool.subscribers import _semconv
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
@@ -35,6 +39,7 @@ from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 from ..support.stub import StubConnection, StubDriver
 
 DURATIONS = (0.0, 0.0001, 0.0004, 0.003, 0.05, 0.051, 0.7, 12.0, 400.0)
+OUTCOMES = ("committed", "rolled_back", "failed")
 REASONS = ("idle", "lifetime", "unhealthy", "reset_failed", "broken", "pool_closed")
 
 Shown = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -60,7 +65,17 @@ def everything(pool: str) -> list[PoolEvent]:
         AcquireRejected(pool, 0.0, 5),
         AcquireFailed(pool, 0.2, 0, error),
         AcquireFailed(pool, 0.3, 0, closed),
+        *(TransactionEnded(pool, outcome, 0.2, time) for outcome in OUTCOMES for time in DURATIONS),  # type: ignore[arg-type]
+        *(BusyRetried(pool, kind, 0.001) for kind in ("busy", "snapshot")),  # type: ignore[arg-type]
+        *(Checkpointed(pool, result, 10, 10, 0.1, 0) for result in ("complete", "partial")),  # type: ignore[arg-type]
     ]
+
+
+class WriterPool(SQLiteConnectionPool[StubConnection]):
+    """As `SQLiteDatabase` has one."""
+
+    def stats(self) -> PoolStats:
+        return replace(super().stats(), role="write", wal_bytes=4096)
 
 
 def shown(registry: CollectorRegistry) -> Shown:
@@ -88,9 +103,9 @@ def both() -> tuple[Shown, Shown]:
     )
     subscribers = [PrometheusSubscriber(ours), OpenTelemetrySubscriber(None, provider, spans="off")]
     clock = iter(range(10_000)).__next__
-    pools: list[SQLiteConnectionPool[StubConnection]] = [
-        SQLiteConnectionPool(StubDriver(), size, name=name, subscribers=subscribers, clock=lambda: float(clock()))
-        for name, size in (("app.db/write", 1), ("app.db/read", 4))
+    pools = [
+        WriterPool(StubDriver(), size, name=name, subscribers=subscribers, clock=lambda: float(clock()))
+        for name, size in (("app.db/write", 1), ("other.db/write", 4))
     ]
     for pool in pools:
         pool.events.subscribe(HealthCheckFailed, _broken)
@@ -129,10 +144,24 @@ def test_the_descriptions_and_types_are_the_same() -> None:
         [PrometheusMetricReader(registry=theirs, disable_target_info=True)], shutdown_on_exit=False
     )
     subscribers = [PrometheusSubscriber(ours), OpenTelemetrySubscriber(None, provider, spans="off")]
-    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=subscribers)
+    pool = WriterPool(StubDriver(), name="app.db", subscribers=subscribers)
     for event in everything("app.db"):
         pool.events.emit(event)
     assert described(ours) == described(theirs)
+
+
+def test_a_pool_of_no_database_has_no_series_of_one() -> None:
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    provider = MeterProvider(
+        [PrometheusMetricReader(registry=theirs, disable_target_info=True)], shutdown_on_exit=False
+    )
+    subscribers = [PrometheusSubscriber(ours), OpenTelemetrySubscriber(None, provider, spans="off")]
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=subscribers)
+    of_databases = {metric.family for metric in _semconv.METRICS if metric.database}
+    for side in map(shown, (ours, theirs)):
+        assert side
+        assert not [name for name, _ in side if name.startswith(tuple(of_databases))]
+    assert pool.stats().role is None
 
 
 def test_the_names_of_the_semantic_conventions_are_theirs() -> None:

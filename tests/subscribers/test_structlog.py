@@ -17,6 +17,8 @@ from structlog.testing import CapturingLogger
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool
 from aiosqlitepool.events import (
     AcquireTimedOut,
+    BusyRetried,
+    Checkpointed,
     ConnectionAcquired,
     ConnectionClosed,
     ConnectionCreated,
@@ -28,6 +30,7 @@ from aiosqlitepool.events import (
     LeakSuspected,
     PoolClosed,
     RolledBackOnReturn,
+    TransactionEnded,
 )
 from aiosqlitepool.stats import Holder
 from aiosqlitepool.subscribers.structlog import StructlogSubscriber
@@ -197,6 +200,24 @@ SHOWN = [{"connection": 1, "task": "Task-1", "label": "report", "held_ms": 90000
             {"connection": 1, "create_ms": 2.0},
         ),
         (
+            TransactionEnded("app.db", "failed", 0.001, 0.002, 3, "POST /users"),
+            "pool.transaction.failed",
+            "warning",
+            {"wait_ms": 1.0, "duration_ms": 2.0, "retries": 3, "label": "POST /users"},
+        ),
+        (
+            BusyRetried("app.db", "busy", 0.004, "POST /users"),
+            "pool.busy.retried",
+            "info",
+            {"kind": "busy", "pause_ms": 4.0, "label": "POST /users"},
+        ),
+        (
+            Checkpointed("app.db", "partial", 10, 4, 0.002, 40960),
+            "pool.checkpointed",
+            "debug",
+            {"result": "partial", "pages": 10, "moved": 4, "wal_bytes": 40960, "time_ms": 2.0},
+        ),
+        (
             ConnectionClosed("app.db", 1, "idle", 60.0),
             "pool.connection.closed",
             "debug",
@@ -209,6 +230,12 @@ def test_each_record_has_its_level_and_keys(
 ) -> None:
     log.pool().events.emit(event)
     assert log.only(name) == (level, {"pool": "app.db", **keys})
+
+
+@pytest.mark.parametrize("outcome", ["committed", "rolled_back"])
+def test_a_transaction_that_ended_as_its_code_wanted_is_no_record(log: Log, outcome: Any) -> None:
+    log.pool().events.emit(TransactionEnded("app.db", outcome, 0.001, 0.002))
+    assert log.records == []
 
 
 async def test_failing_handlers_of_others_are_an_error(log: Log) -> None:

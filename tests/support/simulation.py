@@ -43,7 +43,7 @@ class SimulationError(AssertionError):
     """The pool broke a promise; the message says which, and how to see it again."""
 
 
-class Injected(Exception):  # noqa: N818 - it stands for any error of a driver
+class Injected(Exception):
     """What the stub driver raises."""
 
 
