@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from types import NoneType, TracebackType
+from types import TracebackType
 from typing import Any, TypeVar, TypeVarTuple
 
 import aiosqlite
@@ -19,6 +19,7 @@ from ..settings import MOST_CONNECTIONS, check_count, check_name, check_seconds
 from .backup import Progress, back_up
 from .care import Care
 from .file import DatabaseFile, OnConnect
+from .functions import bound, label_of
 from .profile import PragmaValue, checked_pragmas
 from .reader import Reader, ReaderPool
 from .writer import Writer, WriterPool
@@ -27,10 +28,6 @@ __all__ = ["SQLiteDatabase"]
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
-
-
-# What functions usually return: known at once not to be what goes on after its transaction.
-_VALUES = frozenset({NoneType, bool, int, float, str, bytes, list, tuple, dict, sqlite3.Row})
 
 
 class SQLiteDatabase:
@@ -138,8 +135,8 @@ class SQLiteDatabase:
         its name if not given.
         """
         self._check_readable()
-        job = _checked(fn, args)
-        return await self._reader.run(job, _label(fn, label), retry=retry)
+        job = bound(fn, args)
+        return await self._reader.run(job, label_of(fn, label), retry=retry)
 
     async def run_write(
         self, fn: Callable[[sqlite3.Connection, *Ts], R], *args: *Ts, label: str | None = None, retry: bool = True
@@ -152,8 +149,8 @@ class SQLiteDatabase:
         ended as if it had not been cancelled.
         """
         self._check_open()
-        job = _checked(fn, args)
-        return await self._writer.run(job, _label(fn, label), retry=retry)
+        job = bound(fn, args)
+        return await self._writer.run(job, label_of(fn, label), retry=retry)
 
     # -- its own life
 
@@ -276,28 +273,3 @@ def _checked_subscribers(subscribers: Iterable[Subscriber]) -> tuple[Subscriber,
         return tuple(subscribers)
     except TypeError:
         raise TypeError(f"subscribers must be an iterable of subscribers, not {subscribers!r}") from None
-
-
-def _checked(fn: Callable[[sqlite3.Connection, *Ts], R], args: tuple[*Ts]) -> Callable[[sqlite3.Connection], R]:
-    if not callable(fn):
-        raise TypeError(f"fn must be callable, not {fn!r} ({type(fn).__name__})")
-
-    def run(native: sqlite3.Connection) -> R:
-        result = fn(native, *args)
-        if type(result) not in _VALUES and isinstance(result, Iterator | AsyncIterator | Awaitable):
-            kind = type(result).__name__
-            getattr(result, "close", lambda: None)()
-            del result
-            raise TypeError(
-                f"fn must be a plain function that returns rows, or another value; {fn!r} returned a {kind}, which "
-                "would go on after its transaction"
-            )
-        return result
-
-    return run
-
-
-def _label(fn: Callable[..., Any], label: str | None) -> str | None:
-    if label is not None and not isinstance(label, str):
-        raise TypeError(f"label must be a str or None, not {label!r} ({type(label).__name__})")
-    return getattr(fn, "__name__", None) if label is None else label
