@@ -8,24 +8,25 @@ import aiosqlite
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool
+from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool, SQLiteDatabase
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
 
 @pytest.fixture(scope="package")
 def scrape(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What a real pool shows of everything that can happen to it, in the text format."""
+    """What a real pool and a real database show of all that can happen to them, in the text format."""
     return asyncio.run(scraped_alive(tmp_path_factory.mktemp("live"), CollectorRegistry()))
 
 
 async def scraped_alive(folder: Path, registry: CollectorRegistry) -> str:
-    """The metrics of a pool that could not connect, then did, then let a caller time out."""
+    """The metrics of a pool that could not connect, then did, then let a caller time out, beside a database's."""
 
     async def connect() -> aiosqlite.Connection:
         return await aiosqlite.connect(folder / "there" / "app.db")
 
-    pool = SQLiteConnectionPool(connect, 1, 0.05, name="app.db", subscribers=[PrometheusSubscriber(registry)])
-    async with pool:
+    subscribers = [PrometheusSubscriber(registry)]
+    pool = SQLiteConnectionPool(connect, 1, 0.05, name="app.db", subscribers=subscribers)
+    async with pool, SQLiteDatabase(folder / "other.db", subscribers=subscribers):
         with contextlib.suppress(aiosqlite.OperationalError):
             await pool.acquire()
         (folder / "there").mkdir()
