@@ -44,9 +44,9 @@ class EventBus:
     def subscribe(self, event_type: type[E], handler: Handler[E], *, exact: bool = False) -> Detach:
         """Call `handler(event)` for every later event of this type, and of its subclasses unless `exact`.
 
-        `PoolEvent` is the parent of all.
-        Returns a function that ends it, safe to call twice. The handler must be synchronous; what it raises is
-        logged and counted, never seen by the pool. Raises `TypeError` for anything but an event type and a callable.
+        `PoolEvent` is the parent of all. Returns a function that ends it, safe to call twice. The handler must be
+        synchronous; what it raises is logged and counted, never seen by the pool. Raises `TypeError` for anything but
+        an event type and a callable.
         """
         if not (isinstance(event_type, type) and issubclass(event_type, PoolEvent)):
             raise TypeError(f"event_type must be PoolEvent or one of its subclasses, not {event_type!r}")
@@ -104,8 +104,11 @@ class EventBus:
 
     def _failed(self, handler: Handler[Any], event: PoolEvent, error: BaseException) -> None:
         self.errors += 1
+        self._log(handler, event, error)
         if isinstance(error, KeyboardInterrupt | SystemExit):
             _raise_in_loop(error)
+
+    def _log(self, handler: Handler[Any], event: PoolEvent, error: BaseException) -> None:
         now = self._clock()
         quiet_until, left_out = self._silenced.get(id(handler), (now, 0))
         if now < quiet_until:

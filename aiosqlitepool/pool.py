@@ -29,7 +29,7 @@ from .settings import PoolSettings, check_seconds
 from .stats import Holder, PoolStats, Waiter
 from .stock import Stock
 
-__all__ = ["PoolState", "SQLiteConnectionPool", "Subscriber"]
+__all__ = ["PoolState", "SQLiteConnectionPool", "Subscriber", "checked_subscribers"]
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -143,7 +143,7 @@ class SQLiteConnectionPool(Generic[C]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
         self._state = PoolState.UNOPENED
-        for subscriber in _checked_subscribers(subscribers):
+        for subscriber in checked_subscribers(subscribers):
             self.subscribe(subscriber)
         registry.register(self)
 
@@ -198,7 +198,8 @@ class SQLiteConnectionPool(Generic[C]):
 
         After `timeout` seconds (default `operation_timeout`) what is still out is interrupted and closed, and a
         `ResourceWarning` names the holders. Harmless when closed; concurrent calls await the same end, which a
-        cancellation of this one does not stop, and of their timeouts the one that ends first counts.
+        cancellation of this one does not stop, and of their timeouts the one that ends first counts. The last
+        connection to close, which may have a long WAL to fold in, gets `operation_timeout` whatever `timeout` says.
         """
         default = self._settings.operation_timeout
         patience = default if timeout is None else check_seconds("timeout", timeout)
@@ -366,7 +367,8 @@ class SQLiteConnectionPool(Generic[C]):
         return f"<{type(self).__name__} {self.name!r} {self._state.value}: {counts(self.stats())}>"
 
 
-def _checked_subscribers(subscribers: Iterable[Subscriber]) -> tuple[Subscriber, ...]:
+def checked_subscribers(subscribers: Iterable[Subscriber]) -> tuple[Subscriber, ...]:
+    """Return them all; raises `TypeError` naming the value if it is nothing to go through."""
     try:
         return tuple(subscribers)
     except TypeError:

@@ -473,3 +473,14 @@ async def test_on_a_real_file_handlers_that_raise_at_everything_cost_no_row(tmp_
             await connection.execute("INSERT INTO t VALUES (2)")  # not committed: undone on return
         async with pool.connection() as connection:
             assert await connection.execute_fetchall("SELECT x FROM t") == [(1,)]
+
+
+def test_a_ctrl_c_in_a_handler_outside_any_loop_is_logged_before_it_ends_the_program(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pool = pool_of(StubDriver())
+    pool.events.subscribe(ConnectionReleased, raises(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        pool.events.emit(ConnectionReleased("app.db", 1, 0.1))
+    assert "failed on 'release'" in caplog.text
+    assert pool.stats().subscriber_errors == 1

@@ -14,7 +14,7 @@ import aiosqlite
 
 from ..errors import PoolClosedError, PoolUsageError
 from ..events import Checkpointed
-from ..pool import SQLiteConnectionPool, Subscriber
+from ..pool import SQLiteConnectionPool, Subscriber, checked_subscribers
 from ..settings import MOST_CONNECTIONS, check_count, check_name, check_seconds
 from .backup import Progress, back_up
 from .care import Care
@@ -80,7 +80,7 @@ class SQLiteDatabase:
             "acquisition_timeout": patience,
             "operation_timeout": operation_timeout,
             "max_waiting": max_waiting,
-            "subscribers": _checked_subscribers(subscribers),
+            "subscribers": checked_subscribers(subscribers),
         }
         self._writer = Writer(WriterPool(self._file, name=f"{self._name}/write", **common), patience)
         self._reader = Reader(
@@ -266,10 +266,3 @@ class SQLiteDatabase:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}: {self.writer!r}, {self.readers!r}>"
-
-
-def _checked_subscribers(subscribers: Iterable[Subscriber]) -> tuple[Subscriber, ...]:
-    try:
-        return tuple(subscribers)
-    except TypeError:
-        raise TypeError(f"subscribers must be an iterable of subscribers, not {subscribers!r}") from None

@@ -35,6 +35,7 @@ __all__ = [
     "prepare_to_await",
     "running_threads",
     "see_off",
+    "stop",
 ]
 
 # A statement told to stop stops within a millisecond. One that has not by then sits where SQLite cannot hear the

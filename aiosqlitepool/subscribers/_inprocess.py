@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,8 @@ from aiosqlitepool.events import (
     TransactionEnded,
 )
 
-from ._ledger import Account, Detach, Ledger, Series
+from ._detach import Detach, together
+from ._ledger import Account, Ledger, Series
 from ._semconv import (
     ACQUIRES,
     COUNTERS,
@@ -133,7 +134,7 @@ class InProcessBackend:
             *_subscribe_failures(pool, account, exemplars_from),
             *detaches,
         ]
-        return lambda: _run_all(detaches)
+        return together(detaches)
 
     def describe(self) -> Iterator[Family]:
         """The families that `collect` returns, without samples."""
@@ -164,11 +165,6 @@ class InProcessBackend:
             for name, total in sums.items()
             for (metric, value), histogram in total.histograms.items()
         }
-
-
-def _run_all(detaches: Iterable[Detach]) -> None:
-    for detach in detaches:
-        detach()
 
 
 def _labels(metric: Metric, pool: str, value: str) -> dict[str, str]:

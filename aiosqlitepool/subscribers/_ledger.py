@@ -24,6 +24,7 @@ from aiosqlitepool.events import (
     RolledBackOnReturn,
 )
 
+from ._detach import Detach
 from ._semconv import (
     ACQUIRES,
     BUSY_RETRIES,
@@ -48,7 +49,6 @@ from ._semconv import (
 
 __all__ = ["Account", "Ledger", "Series", "counting", "levels", "open_pools"]
 
-Detach = Callable[[], None]
 AnyPool = SQLiteConnectionPool[Any]
 # A metric of one pool, and the value of the attribute that it is told apart by ("" if there is none).
 Series = tuple[Metric, str, str]

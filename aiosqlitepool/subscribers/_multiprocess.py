@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -29,7 +29,8 @@ from aiosqlitepool.events import (
     TransactionEnded,
 )
 
-from ._ledger import Detach, Series, counting, levels, open_pools
+from ._detach import Detach, together
+from ._ledger import Series, counting, levels, open_pools
 from ._semconv import (
     ACQUIRES,
     COUNTERS,
@@ -95,7 +96,7 @@ class MultiprocessBackend:
                     family.labels(*(name, value)[: len(metric.labels)])
         detaches = [pool.events.subscribe(kind, handler) for kind, handler in self._handlers(name)]
         detaches.append(self._watch.begin(pool))
-        return lambda: _run_all(detaches)
+        return together(detaches)
 
     def _handlers(self, pool: str) -> Iterator[tuple[Any, Callable[[Any], None]]]:
         def count(metric: Metric, value: str = "") -> None:
@@ -139,11 +140,6 @@ def _gauge(metric: Metric) -> Gauge:
     # Ages of two processes are not added up; and no process counts that has ended.
     mode = "livesum" if metric.kind == "level" else "livemax"
     return Gauge(metric.family, metric.description, metric.labels, registry=None, multiprocess_mode=mode)  # type: ignore[arg-type]
-
-
-def _run_all(detaches: Iterable[Detach]) -> None:
-    for detach in detaches:
-        detach()
 
 
 class _Watch:

@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,12 +34,12 @@ from aiosqlitepool.events import (
 )
 
 from . import _semconv as names
+from ._detach import Detach
 
 __all__ = ["PoolSpans", "SpanMode"]
 
 SpanMode = Literal["off", "slow", "queued", "all"]
 Attributes = dict[str, AttributeValue]
-Detach = Callable[[], None]
 
 _MOST_LINKS = 8
 # How long, in seconds, a finished opening waits for the acquire that caused it, which is told a few turns of the loop

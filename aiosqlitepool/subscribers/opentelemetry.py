@@ -27,7 +27,8 @@ from aiosqlitepool.events import (
 
 from . import _semconv as names
 from ._backlog import PLENTY, Backlog, Flusher
-from ._ledger import Account, Detach, Ledger
+from ._detach import Detach, together
+from ._ledger import Account, Ledger
 from ._semconv import Buckets, Metric, checked_seconds, error_type
 from ._trace import Glances
 
@@ -102,12 +103,7 @@ class OpenTelemetrySubscriber:
             spans = PoolSpans(self._tracer, pool, self._spans, self._slow_acquire)
             detaches += spans.subscribe(checkouts=self._checkout_spans)
         detaches += _subscribe_acquires(pool, metrics, spans)
-        return lambda: _run_all(detaches)
-
-
-def _run_all(detaches: Iterable[Detach]) -> None:
-    for detach in detaches:
-        detach()
+        return together(detaches)
 
 
 def _subscribe_acquires(pool: AnyPool, metrics: _PoolMetrics | None, spans: PoolSpans | None) -> Iterator[Detach]:

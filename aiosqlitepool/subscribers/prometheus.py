@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from aiosqlitepool import SQLiteConnectionPool
 
-from ._ledger import Detach
+from ._detach import Detach
 from ._semconv import (
     CREATE_BUCKETS,
     TRANSACTION_BUCKETS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from aiosqlitepool import Holder, SQLiteConnectionPool
@@ -32,6 +32,7 @@ from aiosqlitepool.events import (
     TransactionEnded,
 )
 
+from ._detach import Detach, together
 from ._semconv import checked_seconds
 from ._trace import current_trace
 
@@ -43,7 +44,6 @@ except ModuleNotFoundError as error:
 
 __all__ = ["StructlogSubscriber"]
 
-Detach = Callable[[], None]
 Handler = Callable[[Any], None]
 
 
@@ -87,12 +87,7 @@ class StructlogSubscriber:
             for event_type, level, handler in log.handlers(self._slow_acquire)
             if _is_on(self._logger, level)
         ]
-        return lambda: _run_all(detaches)
-
-
-def _run_all(detaches: Iterable[Detach]) -> None:
-    for detach in detaches:
-        detach()
+        return together(detaches)
 
 
 def _is_on(logger: Any, level: int) -> bool:
