@@ -108,7 +108,9 @@ def _rendered(name: str, text: str, time_scale: float, runbook_url: str | None, 
 
 def _pack() -> Iterator[tuple[str, str]]:
     """Every file of the pack: its path below the directory, and its text."""
-    root = _root()
+    package = files("aiosqlitepool")
+    # Beside the package in a checkout, inside it if it was installed.
+    root = _root(Path(__file__).parent.parent, package / "sre")
     for path, file in _files_below(root / "metrics", "metrics"):
         yield path, file.read_text("utf-8")
     for path, file in _files_below(root / "dashboards", "dashboards"):
@@ -116,19 +118,15 @@ def _pack() -> Iterator[tuple[str, str]]:
             yield path, file.read_text("utf-8")
 
 
-def _root() -> Traversable:
-    """Where the pack is: inside the package if it was installed, beside it in a checkout."""
-    package = files("aiosqlitepool")
-    checkout = Path(__file__).parent.parent
-    for root in (checkout, package / "sre"):
+def _root(*places: Traversable) -> Traversable:
+    """The first of these places that has the pack."""
+    for root in places:
         if (root / "metrics" / "rules.yml").is_file():
             return root
-    raise FileNotFoundError(f"the package at {package} was installed without its rules and boards")
+    raise FileNotFoundError(f"the package was installed without its rules and boards: {places[-1]} has none")
 
 
 def _files_below(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]]:
-    if not folder.is_dir():
-        return
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
             yield from _files_below(entry, f"{path}/{entry.name}")
@@ -199,7 +197,3 @@ def scale(text: str) -> float:
     if not 0 < factor < float("inf"):
         raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
     return factor
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -164,8 +164,8 @@ class Stock(Generic[C]):
 
     def filled_slot(self, slot: PooledSlot[C]) -> None:
         """A slot has a new connection."""
-        if slot.connection is not None:
-            self._timer.wake(slot.connection.expires_at)
+        assert slot.connection is not None
+        self._timer.wake(slot.connection.expires_at)
 
     def prepared(self, preparation: Preparation[C], failure: OpenFailed | None) -> None:
         """A preparation that nobody waits for any more, or that failed, gives its slot back."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from aiosqlitepool import Holder, PoolConnectionAcquireTimeoutError, PoolFullErr
 from aiosqlitepool.diagnosis import counts, explain_full, explain_timeout
 from aiosqlitepool.events import ErrorInfo
 
-from .support.pools import pool_of, queued
+from .support.pools import StubPool, immediately, pool_of, queued
 from .support.stub import StubDriver, fails
 from .support.timeless import about, timeless
 
@@ -181,3 +182,19 @@ async def test_a_caller_turned_away_learns_the_limit(driver: StubDriver) -> None
             PoolFullError, match=r"max_waiting=0 callers waiting already \(1 used, 0 idle of 1, 0 waiting\)"
         ):
             await pool.acquire()
+
+
+@timeless
+async def test_a_timeout_names_a_callback_that_holds_a_connection(driver: StubDriver) -> None:
+    lent: list[Any] = []
+    async with pool_of(driver, 1, acquisition_timeout=2) as pool:
+        await pool.release(await pool.acquire())
+        asyncio.get_running_loop().call_soon(lambda: lent.append(immediately(pool.acquire())))
+        with pytest.raises(PoolConnectionAcquireTimeoutError, match="A callback has held connection 1 for 2.000 s"):
+            await asyncio.create_task(_later(pool))
+        await pool.release(lent[0])
+
+
+async def _later(pool: StubPool) -> None:
+    await asyncio.sleep(0)
+    await pool.acquire()

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from aiosqlitepool.__main__ import main
-from aiosqlitepool.export import FilesExistError, export, scaled
+from aiosqlitepool.export import FilesExistError, _root, export, scaled
 
 ROOT = Path(__file__).parent.parent
 PACK = sorted(
@@ -25,6 +25,21 @@ PACK = sorted(
 
 def written(directory: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+
+
+# -- where it finds it
+
+
+def test_the_pack_is_taken_from_the_first_place_that_has_it(tmp_path: Path) -> None:
+    checkout, installed = tmp_path / "checkout", tmp_path / "sre"
+    (installed / "metrics").mkdir(parents=True)
+    (installed / "metrics" / "rules.yml").touch()
+    assert _root(checkout, installed) == installed
+
+
+def test_a_package_without_its_pack_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="installed without its rules and boards.*sre has none"):
+        _root(tmp_path / "checkout", tmp_path / "sre")
 
 
 # -- what it writes

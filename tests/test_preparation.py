@@ -115,3 +115,18 @@ async def test_a_handler_of_the_failure_may_cancel_the_caller(driver: StubDriver
         await settle()
         assert pool.stats().used == 0
     assert told == []
+
+
+@timeless
+async def test_a_preparation_that_two_give_up_on_is_done_without_once(driver: StubDriver, recorder: Recorder) -> None:
+    driver.on_connect = stubborn = Stubborn()
+    pool = pool_of(driver, 1, acquisition_timeout=1, operation_timeout=20, subscribers=[recorder])
+    with pytest.raises(PoolConnectionAcquireTimeoutError):
+        await pool.acquire()  # whoever waited gives up on it in 20 seconds, and closing sooner
+    await pool.close(timeout=3)
+    await asyncio.sleep(60)
+    assert len(recorder.of(ConnectionCreateFailed)) == 1
+    assert recorder.names[-1] == "pool_close"
+    stubborn.enough.set()
+    await settle()
+    assert driver.open == 0

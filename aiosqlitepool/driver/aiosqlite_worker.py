@@ -106,7 +106,7 @@ def harry(thread: threading.Thread, native: sqlite3.Connection) -> None:
         harrier = threading.Thread(target=_harry, args=(thread, native), name="aiosqlitepool-exit", daemon=True)
         try:
             harrier.start()
-        except RuntimeError:  # Python 3.12 starts no thread any more once the program ends
+        except RuntimeError:  # pragma: no cover - Python 3.12 starts no thread any more once the program ends
             _harry(thread, native, EXIT_PATIENCE)
             _raise_in(thread)
 
@@ -187,10 +187,8 @@ async def see_off(made: object, error: BaseException, before: frozenset[threadin
 
     `before` are the threads that ran when it was awaited.
     """
-    if not KNOWS_AIOSQLITE:
-        return
-    leaving = list(_stop_leftovers(error, before))
-    if isinstance(made, aiosqlite.Connection):
+    leaving = list(_stop_leftovers(error, before)) if KNOWS_AIOSQLITE else []
+    if KNOWS_AIOSQLITE and isinstance(made, aiosqlite.Connection):
         leaving.append(made._thread)
     await _ended(leaving)
 

@@ -91,9 +91,8 @@ class MultiprocessBackend:
         shown = [each for each in (*COUNTERS, *HISTOGRAMS) if pool.stats().role is not None or not each.database]
         for metric in shown:
             for value in metric.known or ("",):
-                if value or metric.kind == "histogram" or len(metric.labels) == 1:
-                    family = self._counters[metric] if metric.kind == "counter" else self._histograms[metric]
-                    family.labels(*(name, value)[: len(metric.labels)])
+                family = self._counters[metric] if metric.kind == "counter" else self._histograms[metric]
+                family.labels(*(name, value)[: len(metric.labels)])
         detaches = [pool.events.subscribe(kind, handler) for kind, handler in self._handlers(name)]
         detaches.append(self._watch.begin(pool))
         return together(detaches)

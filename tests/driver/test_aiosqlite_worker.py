@@ -11,6 +11,7 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import PoolUsageError, SQLiteConnectionPool
+from aiosqlitepool.driver.aiosqlite_worker import OverriddenLink, _raise_in, harry, stop
 
 from ..support.children import run_program
 
@@ -205,3 +206,62 @@ def test_a_program_whose_factory_fails_ends(tmp_path: Path) -> None:
         tmp_path,
     )
     assert (ended.code, ended.out, ended.untidy()) == (0, "file is not a database\n", [])
+
+
+# -- workers that have ended, and workers that will not
+
+
+class Own(aiosqlite.Connection):
+    """Overrides what the watchful link would go around."""
+
+    async def close(self) -> None:
+        await super().close()
+
+
+async def own(database: Path) -> Own:
+    connection = Own(lambda: sqlite3.connect(database), 64)
+    connection._thread.daemon = True
+    await connection
+    return connection
+
+
+async def test_a_worker_that_has_ended_is_harried_no_more(database: Path) -> None:
+    connection = await aiosqlite.connect(database)
+    native, thread = connection._conn, connection._thread
+    await connection.close()
+    await until_workers_are(0)
+    harry(thread, native)
+    _raise_in(thread)  # a new thread may have its number by now: this one, say
+    assert "aiosqlitepool-exit" not in {each.name for each in threading.enumerate()}
+
+
+async def test_stopping_does_not_wait_for_ever_for_a_worker_that_goes_on(database: Path) -> None:
+    connection, enough = aiosqlite.connect(database), threading.Event()
+    connection._thread.daemon = True
+    await connection
+    busy = asyncio.ensure_future(connection._execute(enough.wait))  # type: ignore[no-untyped-call]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(60):
+        await stop(connection)
+    assert connection._thread.is_alive()
+    enough.set()
+    assert await busy
+    await until_workers_are(0)
+
+
+async def test_an_overriding_connection_that_is_abandoned_in_its_loop_closes_its_own_way(database: Path) -> None:
+    connection = await own(database)
+    OverriddenLink(connection).abandon()
+    await until_workers_are(0)
+    assert connection._connection is None
+
+
+def test_an_overriding_connection_that_is_closed_already_can_be_abandoned_without_a_loop(database: Path) -> None:
+    async def closed() -> Own:
+        connection = await own(database)
+        await connection.close()
+        await until_workers_are(0)
+        return connection
+
+    OverriddenLink(asyncio.run(closed())).abandon()
+    assert workers() == 0

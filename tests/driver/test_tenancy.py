@@ -12,7 +12,7 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import PoolUsageError, SQLiteConnectionPool
-from aiosqlitepool.driver.tenancy import MOST_MARKS, Tenancy
+from aiosqlitepool.driver.tenancy import MOST_MARKS, Tenancy, marks_here
 
 from ..support.files import notes
 
@@ -268,3 +268,10 @@ async def test_a_context_that_lives_on_keeps_no_connection_alive(database: Path)
     assert not any(task.done() for task in tasks)
     stop.set()
     await asyncio.gather(*tasks)
+
+
+async def test_a_lease_that_never_began_leaves_no_evidence_when_it_ends() -> None:
+    tenancy = Tenancy(asyncio.get_running_loop())
+    tenancy.end()
+    assert marks_here() == ()
+    tenancy.challenge()
