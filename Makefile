@@ -50,6 +50,16 @@ check: .venv/ready-dev ## lint, types and layers
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+.PHONY: dist
+dist: .venv/ready-dev ## build the wheel and the sdist, as they would be published
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+.PHONY: test-dist
+test-dist: dist ## test what was built: alone, with each extra, and with the tests of the sdist
+	DIST=dist $(LIMIT) 1200 $(BIN)/python -m pytest tests/packaging $(ARGS)
+
 .PHONY: coverage
 coverage: ## the same as test COVERAGE=yes
 	@$(MAKE) --no-print-directory test COVERAGE=yes
