@@ -51,10 +51,10 @@ class Lease(Generic[C]):
 
     def __init__(self, lender: Lender[C], label: str | None) -> None:
         self._lender = lender
-        self.label = label
+        self.label: str | None = label
         self.pooled: PooledConnection[C] | None = None
         self.context: contextvars.Context | None = None
-        self.leak_told = False
+        self.leak_told: bool = False
         self._entered = False
 
     async def __aenter__(self) -> C:
