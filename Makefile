@@ -48,7 +48,15 @@ check: .venv/ready-dev ## lint, types and layers
 	$(BIN)/mypy tests/test_typing.py
 	$(BIN)/mypy -m benchmarks.__main__ -p benchmarks.harness -p benchmarks.inside -p benchmarks.workloads
 	$(BIN)/pyright
+	$(BIN)/pyright tests/test_typing.py
+	@echo "pyright --verifytypes: every public name of the package has a known type"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes aiosqlitepool --ignoreexternal > .venv/types || { cat .venv/types; exit 1; }
 	$(BIN)/lint-imports
+
+.PHONY: docs
+docs: .venv/ready-dev ## build the documentation into build/docs; a warning is an error
+	@rm -rf build/docs
+	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going docs build/docs
 
 .PHONY: dist
 dist: .venv/ready-dev ## build the wheel and the sdist, as they would be published

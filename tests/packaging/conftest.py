@@ -1,4 +1,4 @@
-"""What `make dist` built is tested by `make test-dist`, which says in DIST where that is; `make test` leaves it alone."""
+"""What `make dist` built is tested by `make test-dist`, which says in DIST where it is; `make test` leaves it alone."""
 
 from __future__ import annotations
 
