@@ -24,25 +24,29 @@ default_role = "code"
 myst_enable_extensions = ["attrs_inline"]
 myst_heading_anchors = 3
 
-autodoc_class_signature = "separated"
+autodoc_class_signature = "mixed"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "show-inheritance": True, "exclude-members": "__init__, __new__"}
+autodoc_default_options = {"members": True, "exclude-members": "__init__, __new__"}
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 
-# Names of other projects, and type variables, lead nowhere here.
+# Other projects, type variables and names of types lead nowhere here.
 nitpick_ignore_regex = [
-    ("py:.*", r"(collections|asyncio|aiosqlite\.|contextvars|typing|logging|types|enum|abc|prometheus_client|opentelemetry|pathlib)\b.*"),
-    ("py:.*", r"(C|E|T|Any|Callable|Awaitable|Iterable|Sequence|Context|ClassVar|Literal|Task|Logger|Protocol|Generic|Enum)"),
-    ("py:.*", r"(Detach|Handler|CloseReason|AcquirePath|RollbackCause|Scope|Receive|Send|Message)"),
-    ("py:.*", r"aiosqlitepool\.(bus|pool|testing|lease|driver|events|settings)\.\w+|Lease|Connection|Link|PoolState"),
-    ("py:.*", r"(CollectorRegistry|MeterProvider|TracerProvider|SpanMode|Mode|\w*Collector)"),
-]  # fmt: skip
+    ("py:.*", r"(collections|asyncio|aiosqlite\.|contextvars|typing|logging|types|enum|abc|pathlib)\b.*"),
+    ("py:.*", r"(prometheus_client|opentelemetry)\b.*"),
+    ("py:.*", r"(C|E|T|Any|Callable|Awaitable|Iterable|Sequence|Context|ClassVar|Literal|Protocol|Generic|Enum)"),
+    ("py:.*", r"(Detach|Handler|CloseReason|AcquirePath|RollbackCause|Scope|Receive|Send)"),
+    ("py:.*", r"aiosqlitepool\.(bus|pool|testing|lease|driver|events|settings)\.\w+|Lease|Connection|Link"),
+    ("py:.*", r"(CollectorRegistry|MeterProvider|TracerProvider)"),
+]
+
+# Documents of the repository that are pages here, and where.
+PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 
 html_theme = "furo"
 html_title = f"aiosqlitepool {release}"
@@ -53,20 +57,23 @@ html_show_sourcelink = False
 
 
 def include_documents(app: Sphinx, page: str, source: list[str]) -> None:
-    """Put a document of the repository where a page says `{{ document NAME }}`; its links lead to where that is here."""
-    for name in re.findall(r"\{\{ document (\S+) \}\}", source[0]):
-        text = (ROOT / name).read_text(encoding="utf-8")
-        # HTML is passed on as it is; Sphinx itself takes care of pictures that are Markdown.
-        text = text.replace('="docs/images/', '="_static/').replace("(docs/images/", "(images/")
-        text = text.replace("(CHANGELOG.md)", "(changelog.md)")
-        text = text.replace("(CONTRIBUTING.md)", "(contributing.md)").replace("(README.md)", "(index.md)")
-        # What is not a page here is named, not linked.
-        text = re.sub(
-            r"\[([^\]\n]+)\]\((?!https?:|#|images/|changelog\.md|contributing\.md|index\.md)[^)\n]+\)", r"\1", text
-        )
-        # Blocks that a test reads say so in braces, which are no language.
-        text = re.sub(r"^```python \{.*\}$", "```python", text, flags=re.MULTILINE)
-        source[0] = source[0].replace(f"{{{{ document {name} }}}}", text)
+    """Put a document of the repository where a page says `{{ document NAME }}`."""
+    source[0] = re.sub(r"\{\{ document (\S+) \}\}", lambda included: adapted(ROOT / included[1]), source[0])
+
+
+def adapted(document: Path) -> str:
+    """Its text, with links that lead to where things are here."""
+    # HTML is passed on as it is; Sphinx itself takes care of pictures that are Markdown.
+    text = document.read_text(encoding="utf-8").replace('="docs/images/', '="_static/').replace("(docs/", "(")
+    # What is no page here is named, not linked.
+    text = re.sub(r"(?<!!)\[([^\]\n]+)\]\((?!https?:|#)([^)#\n]+)(#[^)\n]*)?\)", _link, text)
+    # A block that a test reads says so in braces, which are no language.
+    return re.sub(r"^```python \{.*\}$", "```python", text, flags=re.MULTILINE)
+
+
+def _link(link: re.Match[str]) -> str:
+    words, target, anchor = link.groups(default="")
+    return f"[{words}]({PAGES[target]}{anchor})" if target in PAGES else words
 
 
 def setup(app: Sphinx) -> None:
