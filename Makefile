@@ -67,7 +67,48 @@ check: .venv/ready-dev ## lint, types and layers
 	$(BIN)/mypy -m benchmarks.__main__ -p benchmarks.harness -p benchmarks.inside -p benchmarks.workloads
 	$(BIN)/mypy --package examples
 	$(BIN)/pyright
+	$(BIN)/pyright tests/test_typing.py
+	@echo "pyright --verifytypes: every public name of the package has a known type"
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pyright --verifytypes aiosqlitepool --ignoreexternal > .venv/types || { cat .venv/types; exit 1; }
 	$(BIN)/lint-imports
+
+.PHONY: docs
+docs: .venv/ready-dev ## build the documentation into build/docs; a warning is an error
+	@rm -rf build/docs
+	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going docs build/docs
+
+.PHONY: dist
+dist: .venv/ready-dev ## build the wheel and the sdist, as they would be published
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+.PHONY: test-dist
+test-dist: dist ## test what was built: alone, with each extra, and with the tests of the sdist
+	DIST=dist $(LIMIT) 1200 $(BIN)/python -m pytest tests/packaging $(ARGS)
+
+# The oldest and the newest aiosqlite that pyproject.toml allows. While they are one and the same, one run is enough.
+PYTHONS ?= 3.11 3.12 3.13
+NEWEST_AIOSQLITE := 0.22.1
+AIOSQLITES = $(sort $(NEWEST_AIOSQLITE) $(shell sed -n 's/^dependencies = .*>=\(.*\),.*/\1/p' pyproject.toml))
+
+.matrix/%/ready: pyproject.toml
+	@$$(.ci/interpreter $*) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[all]' --group dev
+	@touch $@
+
+.PHONY: matrix
+matrix: ## run the suite on every supported Python that is here (PYTHONS=3.12 for one), oldest and newest aiosqlite
+	@for series in $(PYTHONS); do \
+		.ci/interpreter $$series >/dev/null || { echo "== Python $$series is not here: left out"; continue; }; \
+		$(MAKE) --no-print-directory .matrix/$$series/ready || exit 1; \
+		for aiosqlite in $(AIOSQLITES); do \
+			.matrix/$$series/bin/python -m pip install --quiet --disable-pip-version-check aiosqlite==$$aiosqlite || exit 1; \
+			echo "== Python $$series, aiosqlite $$aiosqlite"; \
+			$(LIMIT) 1800 .matrix/$$series/bin/python -m pytest $(ARGS) || exit 1; \
+		done; \
+	done
 
 .PHONY: coverage
 coverage: ## the same as test COVERAGE=yes
@@ -83,4 +124,4 @@ pictures: .venv/ready-dev ## plot the boards from a real Prometheus (needs Debia
 
 .PHONY: clean
 clean: ## remove everything that was made here
-	rm -rf .venv .demo benchmarks/.cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv .matrix .demo benchmarks/.cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -17,7 +17,7 @@ E = TypeVar("E", bound=PoolEvent)
 Handler = Callable[[E], object]
 Detach = Callable[[], None]
 
-log = logging.getLogger("aiosqlitepool")
+log: logging.Logger = logging.getLogger("aiosqlitepool")
 
 # One broken handler on a busy pool would otherwise write thousands of tracebacks a second.
 LOG_INTERVAL = 10.0
@@ -36,7 +36,8 @@ class EventBus:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         # Tuples, replaced and never mutated: a handler may subscribe or unsubscribe while events are delivered.
         self.handlers: dict[type[PoolEvent], tuple[Handler[Any], ...]] = {}
-        self.errors = self.acquired_at_once = 0
+        self.errors: int = 0
+        self.acquired_at_once: int = 0
         self._clock = clock
         # By the identity of a handler that fails: when that may be logged again, and how often it was not.
         self._silenced: dict[int, tuple[float, int]] = {}

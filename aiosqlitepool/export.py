@@ -34,7 +34,7 @@ class FilesExistError(Exception):
 
     def __init__(self, paths: Sequence[Path]) -> None:
         super().__init__(f"{len(paths)} files exist already and are different: {', '.join(map(str, paths))}")
-        self.paths = tuple(paths)
+        self.paths: tuple[Path, ...] = tuple(paths)
 
 
 def export(

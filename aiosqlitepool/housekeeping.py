@@ -35,7 +35,7 @@ class Timer:
         self._clock = clock
         self._handle: asyncio.TimerHandle | None = None
         # Compared by the fast path before it calls wake(): nearly always the timer is set for something earlier.
-        self.wake_at = math.inf
+        self.wake_at: float = math.inf
 
     def wake(self, when: float) -> None:
         """Sweep at clock time `when`, unless an earlier sweep is due anyway."""

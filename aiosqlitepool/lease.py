@@ -31,7 +31,7 @@ class Lender(Protocol[C]):
         """Lend as soon as it can be done."""
         ...
 
-    def take_back(self, lease: Lease[C]) -> Awaitable[None] | None:
+    def take_back(self, lease: Lease[C], /) -> Awaitable[None] | None:
         """End a lease: at once if nothing has to be awaited for it, else by awaiting what this returns."""
         ...
 
@@ -51,10 +51,10 @@ class Lease(Generic[C]):
 
     def __init__(self, lender: Lender[C], label: str | None) -> None:
         self._lender = lender
-        self.label = label
+        self.label: str | None = label
         self.pooled: PooledConnection[C] | None = None
         self.context: contextvars.Context | None = None
-        self.leak_told = False
+        self.leak_told: bool = False
         self._entered = False
 
     async def __aenter__(self) -> C:

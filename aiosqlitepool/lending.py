@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from .bus import EventBus
@@ -93,7 +93,7 @@ class Lending(Generic[C]):
         self._situation: Situation | None = None
         self._leak_threshold = settings.leak_threshold
         # The way back, as a lease expects it of its lender; a method here would cost every release one more call.
-        self.take_back = returning.take_back
+        self.take_back: Callable[[Lease[C]], Awaitable[None] | None] = returning.take_back
         # Where lending goes on; elsewhere, and while the pool is not open, `enter` is asked first.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0

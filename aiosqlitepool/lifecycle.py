@@ -81,24 +81,25 @@ class PooledConnection(Generic[C]):
         now: float,
         settings: PoolSettings,
     ) -> None:
-        self.slot = slot
-        self.number = number
-        self.raw = raw
-        self.link = link
-        self.created_at = self.idle_since = now
-        self.create_time = now - began
-        self.check_time = 0.0
+        self.slot: Slot[PooledConnection[C]] = slot
+        self.number: int = number
+        self.raw: C = raw
+        self.link: Link = link
+        self.created_at: float = now
+        self.idle_since: float = now
+        self.create_time: float = now - began
+        self.check_time: float = 0.0
         jitter = 1.0 - _JITTER * (number * _GOLDEN % 1.0)
         lifetime = settings.max_lifetime
-        self.expires_at = math.inf if lifetime is None else now + lifetime * jitter
+        self.expires_at: float = math.inf if lifetime is None else now + lifetime * jitter
         self._check_after = math.inf if settings.health_check_after is None else settings.health_check_after
         self.checked(now)
         self.lease: Lease[C] | None = None
 
     def checked(self, now: float) -> None:
         """Note that it was found well, and until when nobody need look at it when it comes back."""
-        self.checked_at = now
-        self.good_until = min(self.expires_at, now + self._check_after)
+        self.checked_at: float = now
+        self.good_until: float = min(self.expires_at, now + self._check_after)
 
     def __repr__(self) -> str:
         return f"<connection {self.number}>"

@@ -70,11 +70,12 @@ class Preparation(Generic[C]):
         self._pool = pool
         self._clock = clock
         self._began = clock()
-        self.slot = slot
+        self.slot: PooledSlot[C] = slot
         self.claim: asyncio.Future[PooledSlot[C] | None] | None = loop.create_future() if claimed else None
         self.ended: asyncio.Future[None] = loop.create_future()
         self.error: BaseException | None = None
-        self.task = stock.spawn(self._run(), name="prepare" if claimed else "fill", then=self._task_ended)
+        name = "prepare" if claimed else "fill"
+        self.task: asyncio.Task[Any] = stock.spawn(self._run(), name=name, then=self._task_ended)
 
     async def _run(self) -> OpenFailed | None:
         slot, lifecycle = self.slot, self._stock.lifecycle

@@ -30,7 +30,7 @@ class Slot(Generic[T]):
     __slots__ = ("connection", "number")
 
     def __init__(self, number: int) -> None:
-        self.number = number
+        self.number: int = number
         self.connection: T | None = None
 
     def __repr__(self) -> str:

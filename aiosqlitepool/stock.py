@@ -51,7 +51,7 @@ class Stock(Generic[C]):
     ) -> None:
         self.slots: Slots[PooledConnection[C]] = Slots(settings.pool_size)
         self.lifecycle: Lifecycle[C] = Lifecycle(factory, settings, bus, clock)
-        self.closing = False
+        self.closing: bool = False
         self._settings = settings
         self._bus = bus
         self._clock = clock
@@ -71,7 +71,7 @@ class Stock(Generic[C]):
         self._idle_timeout = never if settings.idle_timeout is None else settings.idle_timeout
         check_after = never if settings.health_check_after is None else settings.health_check_after
         # How long an idle connection can be lent as it is.
-        self.fresh_for = min(self._idle_timeout, check_after)
+        self.fresh_for: float = min(self._idle_timeout, check_after)
 
     # -- taking and putting back
 

@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_type
 
 import aiosqlite
 import turso.aio
+from prometheus_client import CollectorRegistry
 
-from aiosqlitepool import Connection, Holder, PoolStats, SQLiteConnectionPool, SQLiteDatabase, Subscriber, Waiter
+from aiosqlitepool import (
+    Connection,
+    Holder,
+    PoolConnectionAcquireTimeoutError,
+    PoolError,
+    PoolStats,
+    SQLiteConnectionPool,
+    SQLiteDatabase,
+    Subscriber,
+    Waiter,
+    subscribe_all,
+)
 from aiosqlitepool.bus import EventBus
-from aiosqlitepool.events import ConnectionAcquired, ConnectionCreated, PoolEvent
+from aiosqlitepool.debug import DebugApp
+from aiosqlitepool.events import (
+    AcquireTimedOut,
+    ConnectionAcquired,
+    ConnectionClosed,
+    ConnectionCreated,
+    ErrorInfo,
+    HealthCheckFailed,
+    PoolEvent,
+    RolledBackOnReturn,
+    event_types,
+)
+from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
+from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
+from aiosqlitepool.subscribers.structlog import StructlogSubscriber
 from aiosqlitepool.testing import Recorder
 
 from .support.stub import StubConnection, StubDriver
@@ -104,6 +130,9 @@ def test_a_handler_takes_the_event_it_subscribed_to() -> None:
     bus.subscribe(PoolEvent, lambda event: acquired.append(event.name))
     if TYPE_CHECKING:
         bus.subscribe(ConnectionCreated, handler)  # type: ignore[arg-type]
+    # A lambda knows what it is given: `Any` here would let a misspelt field through.
+    bus.subscribe(ConnectionClosed, lambda event: assert_type(event, ConnectionClosed))
+    bus.subscribe(ConnectionAcquired, lambda event: assert_type(event.wait_time, float), exact=True)
     bus.emit(ConnectionAcquired("app.db", 1, "idle", 0.0))
     assert acquired == ["idle", "acquire_wait"]
 
@@ -114,6 +143,99 @@ def test_a_recorder_keeps_the_type_of_what_it_finds() -> None:
     subscriber: Subscriber = recorder
     anything: SQLiteConnectionPool[Any] = SQLiteConnectionPool(StubDriver(), subscribers=[subscriber])
     assert anything.events.handlers
+    assert_type(recorder.names, list[str])
+    for event in recorder:
+        assert_type(event, PoolEvent)
+    assert_type(anything.subscribe(recorder), Callable[[], None])
+
+
+@timeless
+async def test_no_any_leaks_from_what_a_pool_lends(driver: StubDriver) -> None:
+    pool = SQLiteConnectionPool(driver)
+    if TYPE_CHECKING:
+        # Any has every attribute: were it lent, these comments would be unused, which is an error.
+        async with pool.connection() as lent:
+            lent.no_such_method()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        (await pool.acquire()).no_such_method()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+        await pool.release("no connection")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(await pool.open(), None)
+    assert_type(await pool.close(timeout=1.5), None)
+
+
+def test_a_snapshot_is_made_of_numbers_and_names() -> None:
+    stats = SQLiteConnectionPool(StubDriver(), name="app.db").stats()
+    assert_type(stats.pool, str)
+    assert_type(stats.used, int)
+    assert_type(stats.size, int)
+    assert_type(stats.oldest_waiter, float)
+    assert_type(stats.subscriber_errors, int)
+    assert (stats.pool, stats.size) == ("app.db", 0)
+
+
+def test_holders_and_waiters_tell_who_and_how_long() -> None:
+    holder, waiter = Holder(1, "Task-1", None, 0.5), Waiter("Task-2", "GET /users", 0.25)
+    assert_type(holder.connection, int)
+    assert_type(holder.label, str | None)
+    assert_type(holder.held, float)
+    assert_type(waiter.task, str)
+    assert_type(waiter.waited, float)
+    assert holder.held > waiter.waited
+
+
+def test_an_event_s_fields_have_types() -> None:
+    if TYPE_CHECKING:
+        from aiosqlitepool.events import AcquirePath, CloseReason, RollbackCause
+
+        def look(
+            acquired: ConnectionAcquired,
+            timed_out: AcquireTimedOut,
+            closed: ConnectionClosed,
+            failed: HealthCheckFailed,
+            rolled_back: RolledBackOnReturn,
+        ) -> None:
+            assert_type(acquired.path, AcquirePath)
+            assert_type(acquired.waited_for, Sequence[Holder])
+            assert_type(timed_out.holders, tuple[Holder, ...])
+            assert_type(closed.reason, CloseReason)
+            assert_type(failed.error, ErrorInfo)
+            assert_type(rolled_back.cause, RollbackCause)
+            acquired.path = "idle"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+    assert_type(event_types(), tuple[type[PoolEvent], ...])
+    assert ConnectionAcquired in event_types()
+
+
+def test_a_timeout_carries_its_diagnosis() -> None:
+    error = PoolConnectionAcquireTimeoutError()
+    assert_type(error.waited, float)
+    assert_type(error.stats, PoolStats | None)
+    assert_type(error.holders, tuple[Holder, ...])
+    assert_type(error.message, str)
+    parents: tuple[PoolError, TimeoutError] = (error, error)
+    assert parents == (error, error)
+
+
+def test_what_is_shipped_for_watching_watches_any_pool(driver: StubDriver) -> None:
+    pool = SQLiteConnectionPool(driver)
+    shipped: tuple[Subscriber, ...] = (
+        PrometheusSubscriber(CollectorRegistry()),
+        OpenTelemetrySubscriber(),
+        StructlogSubscriber(),
+    )
+    for subscriber in shipped:
+        detach = pool.subscribe(subscriber)
+        assert_type(detach, Callable[[], None])
+        detach()
+    if TYPE_CHECKING:
+        pool.subscribe(print)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(subscribe_all(Recorder()), Callable[[], None])()
+
+
+def test_the_debug_app_takes_pools_of_any_kind(driver: StubDriver) -> None:
+    app = DebugApp(SQLiteConnectionPool(driver), stacks=True)
+    if TYPE_CHECKING:
+        DebugApp("app.db")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert callable(app)
 
 
 def _count(native: sqlite3.Connection, least: int) -> list[str]:

@@ -21,7 +21,7 @@ from .writer import Writer
 
 __all__ = ["Care"]
 
-log = logging.getLogger("aiosqlitepool")
+log: logging.Logger = logging.getLogger("aiosqlitepool")
 
 # Seconds between two looks at whether there is anything to do.
 _INTERVAL: Final = 1.0

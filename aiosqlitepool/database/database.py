@@ -256,7 +256,7 @@ class SQLiteDatabase:
 
     @property
     def readers(self) -> SQLiteConnectionPool[aiosqlite.Connection]:
-        """The pool of connections that read: its `stats()`, `holders()` and `events`."""
+        """The pool of connections that read, with its `stats()`, `holders()` and `events`."""
         return self._reader.pool
 
     @property

@@ -34,8 +34,8 @@ class DatabaseFile:
         self, path: str | os.PathLike[str], pragmas: Mapping[str, PragmaValue], on_connect: OnConnect | None
     ) -> None:
         given = _checked(path)
-        self.in_memory = given == _MEMORY
-        self.is_uri = self.in_memory or given.startswith("file:")
+        self.in_memory: bool = given == _MEMORY
+        self.is_uri: bool = self.in_memory or given.startswith("file:")
         # In memory by name, so that all connections of the process see the same one; WAL is for files. A path is
         # made absolute, so that connections opened after a change of directory open the same file.
         memory = f"file:/aiosqlitepool-{os.getpid()}-{next(_numbers)}?vfs=memdb"

@@ -32,14 +32,14 @@ class _Share:
     __slots__ = ("closes_at", "holder", "left", "lent", "members", "timeout_told")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.members = 0
-        self.closes_at = math.inf
+        self.members: int = 0
+        self.closes_at: float = math.inf
         # The task that borrows the connection for all, what it has to tell them, and what they have to tell it.
         self.holder: asyncio.Task[None]
         self.lent: asyncio.Future[aiosqlite.Connection] = loop.create_future()
         self.left: asyncio.Future[None] = loop.create_future()
         # Whether a member has raised the timeout that the pool told of.
-        self.timeout_told = False
+        self.timeout_told: bool = False
 
     @property
     def can_be_joined(self) -> bool:

@@ -36,7 +36,7 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
     def __init__(self, file: DatabaseFile, *, max_waiting: int | None, **settings: Any) -> None:
         self._file = file
-        self.shares = Shares(self, max_waiting)
+        self.shares: Shares = Shares(self, max_waiting)
         super().__init__(
             file.factory("write"), pool_size=1, min_size=1, idle_timeout=None, max_waiting=max_waiting, **settings
         )

@@ -42,15 +42,15 @@ PRAGMA cache_size = -8000;
 PRAGMA mmap_size = 268435456;
 """
 
-_LATEST_POSTS = "SELECT id FROM posts WHERE user_id = ?1 ORDER BY id DESC LIMIT 5"
+_LATEST_POSTS = "SELECT id FROM posts WHERE user_id = ? ORDER BY id DESC LIMIT 5"
 _USER_PAGE = (
-    "SELECT name, email FROM users WHERE id = ?1",
-    "SELECT id, title, body, created_at FROM posts WHERE user_id = ?1 ORDER BY id DESC LIMIT 5",
+    "SELECT name, email FROM users WHERE id = ?",
+    "SELECT id, title, body, created_at FROM posts WHERE user_id = ? ORDER BY id DESC LIMIT 5",
     "SELECT comments.post_id, users.name, comments.body FROM comments JOIN users ON users.id = comments.user_id "
     f"WHERE comments.post_id IN ({_LATEST_POSTS}) ORDER BY comments.id DESC LIMIT 20",
     f"SELECT post_id, count(*) FROM likes WHERE post_id IN ({_LATEST_POSTS}) GROUP BY post_id",
 )
-_SELECT_USER = "SELECT id, name, email FROM users WHERE id = ?1"
+_SELECT_USER = "SELECT id, name, email FROM users WHERE id = ?"
 
 Borrow = Callable[[str], AbstractAsyncContextManager[aiosqlite.Connection]]
 

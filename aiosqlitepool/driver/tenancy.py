@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import weakref
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -41,15 +42,15 @@ class Tombstone:
     __slots__ = ("link", "task")
 
     def __init__(self, link: int, task: weakref.ref[asyncio.Task[Any]]) -> None:
-        self.link = link
-        self.task = task
+        self.link: int = link
+        self.task: weakref.ref[asyncio.Task[Any]] = task
 
 
 Marks = tuple[Mark | Tombstone, ...]
 
 # The leases of this context, newest first.
 _marks: ContextVar[Marks] = ContextVar("aiosqlitepool_leases", default=())
-marks_here = _marks.get
+marks_here: Callable[[], Marks] = _marks.get
 
 _current_task = asyncio.current_task
 

@@ -37,9 +37,9 @@ try:
     from opentelemetry.context import Context
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
     from opentelemetry.trace import Span, TracerProvider
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     hint = "aiosqlitepool.subscribers.opentelemetry needs its API: pip install 'aiosqlitepool[opentelemetry]'"
-    raise ModuleNotFoundError(f"{hint} ({error})", name=error.name) from error
+    raise ModuleNotFoundError(f"{hint} ({_error})", name=_error.name) from _error
 
 from ._spans import PoolSpans, SpanMode
 

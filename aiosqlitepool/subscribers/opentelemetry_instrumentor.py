@@ -15,9 +15,9 @@ from .opentelemetry import OpenTelemetrySubscriber
 
 try:
     from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     hint = "AioSQLitePoolInstrumentor needs opentelemetry-instrumentation: pip install 'aiosqlitepool[opentelemetry]'"
-    raise ModuleNotFoundError(f"{hint} ({error})", name=error.name) from error
+    raise ModuleNotFoundError(f"{hint} ({_error})", name=_error.name) from _error
 
 __all__ = ["AioSQLitePoolInstrumentor"]
 

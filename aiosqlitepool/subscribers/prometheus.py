@@ -27,9 +27,9 @@ from ._semconv import (
 try:
     from prometheus_client import REGISTRY, CollectorRegistry
     from prometheus_client.core import Metric as Family
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     hint = "aiosqlitepool.subscribers.prometheus needs prometheus_client: pip install 'aiosqlitepool[prometheus]'"
-    raise ModuleNotFoundError(f"{hint} ({error})", name=error.name) from error
+    raise ModuleNotFoundError(f"{hint} ({_error})", name=_error.name) from _error
 
 __all__ = ["PrometheusSubscriber"]
 

@@ -38,9 +38,9 @@ from ._trace import current_trace
 
 try:
     import structlog
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     hint = "aiosqlitepool.subscribers.structlog needs structlog: pip install 'aiosqlitepool[structlog]'"
-    raise ModuleNotFoundError(f"{hint} ({error})", name=error.name) from error
+    raise ModuleNotFoundError(f"{hint} ({_error})", name=_error.name) from _error
 
 __all__ = ["StructlogSubscriber"]
 
