@@ -6,6 +6,7 @@ Done by the writer while nobody writes, in one short trip each.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import contextlib
 import logging
 import sqlite3
@@ -53,7 +54,9 @@ class Care:
     def start(self) -> None:
         """Look once a second from now on."""
         looking = _look_after(weakref.ref(self))
-        self._task = asyncio.get_running_loop().create_task(looking, name=f"{self._pool.name}:care")
+        self._task = asyncio.get_running_loop().create_task(
+            looking, name=f"{self._pool.name}:care", context=contextvars.Context()
+        )
         self._task._log_destroy_pending = False  # type: ignore[attr-defined]  # see Stock.spawn
 
     async def stop(self) -> None:
