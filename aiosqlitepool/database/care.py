@@ -6,8 +6,8 @@ Done by the writer while nobody writes, in one short trip each.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import contextlib
+import contextvars
 import logging
 import sqlite3
 import time

@@ -1,9 +1,9 @@
 """Who may use a connection: evidence that a task uses one which went back to the pool.
 
 A holder may let any task use its connection, so only positive evidence counts against a task. There are two kinds. A
-connection remembers the tasks that last had it and gave it back themselves. And the context of a task, which it inherits
-from the one that created it, carries a *mark* for each lease that was taken and had not ended there: a task created
-inside a block is known by it for ever. Knows tasks and contexts, nothing of drivers.
+connection remembers the tasks that last had it and gave it back themselves. And the context of a task, inherited from
+the one that created it, carries a *mark* for each lease that was taken and had not ended there: a task created inside a
+block is known by it for ever. Knows tasks and contexts, nothing of drivers.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Tenancy:
         inherited = [each for each in marks if each.link == self._number]
         if inherited and not (on_behalf and inherited[0] in self._found):
             self._refuse("this task was created inside a block that has ended; its connection")
-        # A task that has ended may have been created for nothing but the acquiring, as by `wait_for(pool.acquire(), 1)`.
+        # One that has ended may have been created for nothing but the acquiring, as by `wait_for(pool.acquire(), 1)`.
         if task is not None and not on_behalf and any(each() is task for each in self._former):
             self._refuse("this task's connection")
 
