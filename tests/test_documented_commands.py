@@ -18,7 +18,10 @@ from aiosqlitepool.export import export
 from .support.debian import installed
 from .support.documents import DOCUMENTS, ROOT, commands_in, spoken_commands_in
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TOML = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = TOML["project"]
+# What the examples need, which is installed here.
+BESIDE = {re.match(r"[\w-]+", each)[0] for each in TOML["dependency-groups"]["examples"]}  # type: ignore[index]
 # What `make TARGET ARGS=...` hands its arguments to.
 BEHIND = {
     "bench": ["benchmarks"],
@@ -74,11 +77,11 @@ def export_pack(words: list[str], directory: Path) -> None:
 
 
 def pip(words: list[str], directory: Path) -> None:
-    """Only what the project offers: the tests of the packaging install it."""
+    """Only what the project offers, which the tests of the packaging install, or what its examples need."""
     assert words[0] == "install"
     for requirement in words[1:]:
         name, extras = re.fullmatch(r"([\w-]+)(?:\[([\w, -]+)\])?", requirement).groups(default="")  # type: ignore[union-attr]
-        assert name == PROJECT["name"], requirement
+        assert name == PROJECT["name"] or (name in BESIDE and not extras), requirement
         assert set(filter(None, re.split(r"[, ]+", extras))) <= set(PROJECT["optional-dependencies"]), requirement
 
 

@@ -57,6 +57,12 @@ def test_every_block_runs_and_prints_what_is_shown(program: str, printed: str | 
         assert alike(run(program, tmp_path)) == alike(printed)
 
 
+@pytest.mark.parametrize("document", [document for document in DOCUMENTS if programs_in(document)], ids=str)
+def test_the_blocks_of_a_document_run_one_after_the_other_in_one_directory(document: Path, tmp_path: Path) -> None:
+    for program, _ in programs_in(document):
+        run(program, tmp_path)
+
+
 SERVICES = [program for program, _ in programs_in(README) if '@app.get("/version")' in program]
 
 
