@@ -49,7 +49,7 @@ class Contender(ABC):
         """Close everything."""
 
     def settle(self) -> None:
-        """Do what was put off while requests were served; called before the clock stops."""
+        """Do what was put off while requests were served; called once they are, and timed by itself."""
         return
 
     @abstractmethod

@@ -6,7 +6,7 @@
 # ///
 """The pool of the working tree with all three subscribers, set up as a program in production does.
 
-OpenTelemetry with its SDK, spans in batches, metrics exported every minute and once before the clock stops; structlog
+OpenTelemetry with its SDK, spans in batches, metrics exported every minute and once after each round; structlog
 writing lines of JSON from level INFO up. What they export goes nowhere.
 """
 

@@ -10,7 +10,7 @@ from time import perf_counter, process_time
 
 from .task import Measured
 
-__all__ = ["PERCENTS", "percentile", "quantiles", "under_load"]
+__all__ = ["PERCENTS", "percentile", "quantiles", "timed", "under_load"]
 
 Request = Callable[[int], Awaitable[object]]
 
@@ -30,7 +30,7 @@ async def under_load(
     """Serve every key by one of `workers` workers, each taking the next when it is free.
 
     Before that each worker serves `warm_up` keys unmeasured, so that connections are open and statements prepared. What
-    `settle` takes counts towards the throughput: it does what was put off while requests were served.
+    `settle` takes, which does what was put off while requests were served, is the figure `later`, in µs for each.
     With `tolerate`, a request that raises is counted in the figure `errors`, and its latency counts as well.
     """
     await _drive(serve, iter(keys[: workers * warm_up]), workers, tolerate=tolerate)
@@ -38,8 +38,8 @@ async def under_load(
     gc.collect()
     began, cpu_before = perf_counter(), process_time()
     latencies, errors = await _drive(serve, iter(keys), workers, tolerate=tolerate)
-    settle()
     seconds, cpu = perf_counter() - began, process_time() - cpu_before
+    later = timed(settle)
     took = sorted(latencies)
     figures = {
         "rate": (len(took) - errors) / seconds,
@@ -49,9 +49,17 @@ async def under_load(
         "p99": 1000 * percentile(took, 99),
         "worst": 1000 * took[-1],
         "cpu": 1e6 * cpu / len(took),
+        "later": 1e6 * later / len(took),
         "errors": errors,
     }
     return Measured(figures, latencies)
+
+
+def timed(settle: Callable[[], object]) -> float:
+    """How many seconds of processor time it takes to do what was put off; it pauses in between."""
+    began = process_time()
+    settle()
+    return process_time() - began
 
 
 async def _drive(serve: Request, keys: Iterable[int], workers: int, *, tolerate: bool) -> tuple[list[float], int]:

@@ -54,8 +54,10 @@ LOAD = (
     Figure("p90", "P90, ms", 2),
     Figure("p99", "P99, ms", 2),
     Figure("cpu", "CPU, µs each"),
+    Figure("later", "later, µs each", 1),
 )
-"""The figures of requests sent through workers; CPU is that of all the process's threads, for each request."""
+"""The figures of requests sent through workers, CPU being that of all the process's threads, for each request; "later"
+is what collecting metrics takes afterwards, of what was put off until then."""
 
 
 def takes_factory(contender: Contender) -> bool:

@@ -27,8 +27,9 @@ async def measure(contender: Contender, size: int, task: Task) -> Measured:
         for _ in range(cycles):
             async with contender.connection():
                 pass
+        seconds = perf_counter() - began
         contender.settle()
-        return Measured({"cycle": 1e6 * (perf_counter() - began) / cycles})
+        return Measured({"cycle": 1e6 * seconds / cycles})
     finally:
         await contender.close()
 

@@ -64,7 +64,7 @@ def record(
 
 def rates(contender: str, *values: float) -> list[Record]:
     """A record for each round, with a rate and latencies."""
-    figures = {"average": 1.0, "median": 1.0, "p90": 2.0, "p99": 3.0, "cpu": 50.0}
+    figures = {"average": 1.0, "median": 1.0, "p90": 2.0, "p99": 3.0, "cpu": 50.0, "later": 0.0}
     latencies = [percent / 1000 for percent in PERCENTS]
     return [
         record(contender, number, figures={"rate": value, **figures}, quantiles=latencies)
