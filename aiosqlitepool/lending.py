@@ -9,23 +9,15 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
+from .attempt import Attempt, failure_of
 from .bus import EventBus
 from .diagnosis import closed_while_waiting, explain_full, explain_timeout
 from .driver import Connection
 from .errors import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError
-from .events import (
-    AcquireCancelled,
-    AcquiredAtOnce,
-    AcquireFailed,
-    AcquirePath,
-    AcquireRejected,
-    AcquireTimedOut,
-    ConnectionAcquired,
-    ErrorInfo,
-)
+from .events import AcquiredAtOnce, ConnectionAcquired
 from .housekeeping import Timer
 from .lease import Lease
 from .leases import Leases, Situation
@@ -33,7 +25,7 @@ from .lifecycle import PooledConnection
 from .preparation import PooledSlot
 from .returning import Returning
 from .settings import PoolSettings
-from .stats import Holder, PoolStats, Waiter
+from .stats import PoolStats, Waiter
 from .stock import Stock
 
 __all__ = ["Lending"]
@@ -42,26 +34,6 @@ C = TypeVar("C", bound=Connection)
 
 _this_thread = threading.get_ident
 _current_task = asyncio.current_task
-
-
-class _Attempt:
-    """One acquire on its way, and what its events will tell of it."""
-
-    __slots__ = ("began", "check_time", "create_time", "label", "path", "pending", "queue_time", "task", "waited_for")
-
-    def __init__(self, began: float, label: str | None) -> None:
-        self.began = began
-        self.label = label
-        self.path: AcquirePath = "idle"
-        self.queue_time = self.create_time = self.check_time = 0.0
-        self.pending = 0
-        self.waited_for: Sequence[Holder] = ()
-        self.task: asyncio.Task[Any] | None = None
-
-    def waiter(self, now: float) -> Waiter:
-        """Who waits at `now`; only while it is queued."""
-        task = self.task
-        return Waiter("a callback" if task is None else task.get_name(), self.label, max(0.0, now - self.began))
 
 
 class Lending(Generic[C]):
@@ -137,7 +109,7 @@ class Lending(Generic[C]):
         try:
             self._enter()
         except PoolClosedError as error:
-            self._tell_failure(_Attempt(self._clock(), label), error)
+            self._tell_failure(Attempt(self._clock(), label), error)
             raise
 
     def _tell_at_once(self, lease: Lease[C], pooled: PooledConnection[C]) -> None:
@@ -161,7 +133,7 @@ class Lending(Generic[C]):
 
     async def lend(self, lease: Lease[C]) -> C:
         """Lend as soon as it can be done: queue, open or check, all within the one deadline."""
-        attempt = _Attempt(self._clock(), lease.label)
+        attempt = Attempt(self._clock(), lease.label)
         try:
             slot = self._stock.take()
             if slot is None:
@@ -178,40 +150,16 @@ class Lending(Generic[C]):
             raise
         if ConnectionAcquired in self._bus.handlers:
             lease.context = contextvars.copy_context()
-            self._bus.emit(self._acquired(attempt, pooled.number, lease.since))
+            self._bus.emit(attempt.acquired(self._name, pooled.number, lease.since))
         return pooled.raw
 
-    def _acquired(self, attempt: _Attempt, connection: int, now: float) -> ConnectionAcquired:
-        return ConnectionAcquired(
-            self._name,
-            connection,
-            attempt.path,
-            now - attempt.began,
-            attempt.queue_time,
-            attempt.create_time,
-            attempt.check_time,
-            attempt.label,
-            attempt.pending,
-            attempt.waited_for,
-        )
-
-    def _tell_failure(self, attempt: _Attempt, error: BaseException) -> None:
-        kind, more = self._failure(error)
+    def _tell_failure(self, attempt: Attempt, error: BaseException) -> None:
+        kind, more = failure_of(error)
         if kind in self._bus.handlers:
             waited = self._clock() - attempt.began
             self._bus.emit(kind(self._name, waited, self._slots.waiting, label=attempt.label, **more))
 
-    @staticmethod
-    def _failure(error: BaseException) -> tuple[Any, dict[str, Any]]:
-        if isinstance(error, PoolConnectionAcquireTimeoutError):
-            return AcquireTimedOut, {"holders": error.holders}
-        if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            return AcquireCancelled, {}
-        if isinstance(error, PoolFullError):
-            return AcquireRejected, {}
-        return AcquireFailed, {"error": ErrorInfo.of(error)}
-
-    def _enqueue(self, attempt: _Attempt) -> asyncio.Future[PooledSlot[C] | None]:
+    def _enqueue(self, attempt: Attempt) -> asyncio.Future[PooledSlot[C] | None]:
         """Stand behind everyone else, if that is allowed."""
         settings = self._settings
         attempt.path, attempt.pending = "queued", self._slots.waiting
@@ -228,7 +176,7 @@ class Lending(Generic[C]):
             self._timer.wake(attempt.began + settings.acquisition_timeout)
         return waiter
 
-    async def _prepare(self, slot: PooledSlot[C], attempt: _Attempt) -> None:
+    async def _prepare(self, slot: PooledSlot[C], attempt: Attempt) -> None:
         began = self._clock()
         if self._stock.closing:
             self._stock.put_back(slot, began)
@@ -252,7 +200,7 @@ class Lending(Generic[C]):
             preparation.give_up_later(self._settings.operation_timeout)
         self._note_preparation(attempt, slot, began)
 
-    def _note_preparation(self, attempt: _Attempt, slot: PooledSlot[C], began: float) -> None:
+    def _note_preparation(self, attempt: Attempt, slot: PooledSlot[C], began: float) -> None:
         pooled = slot.connection
         assert pooled is not None
         if pooled.created_at >= began:
@@ -315,7 +263,7 @@ class Lending(Generic[C]):
     def _look_again(self) -> None:
         self._situation = None
 
-    def _timed_out(self, attempt: _Attempt) -> PoolConnectionAcquireTimeoutError:
+    def _timed_out(self, attempt: Attempt) -> PoolConnectionAcquireTimeoutError:
         now, task, situation = self._clock(), _current_task(), self._situation or self._look()
         waited, own = now - attempt.began, situation.held_by.get(task, ()) if task is not None else ()
         last = self._stock.lifecycle.last_failure

@@ -1,0 +1,69 @@
+"""One acquire on its way: what it went through, and which event tells of its end. Knows no slots and awaits nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from .errors import PoolConnectionAcquireTimeoutError, PoolFullError
+from .events import (
+    AcquireCancelled,
+    AcquireFailed,
+    AcquirePath,
+    AcquireRejected,
+    AcquireTimedOut,
+    ConnectionAcquired,
+    ErrorInfo,
+)
+from .stats import Holder, Waiter
+
+__all__ = ["Attempt", "failure_of"]
+
+
+class Attempt:
+    """One acquire of a caller that did not get a connection at once. All times are readings of the pool's clock."""
+
+    __slots__ = ("began", "check_time", "create_time", "label", "path", "pending", "queue_time", "task", "waited_for")
+
+    def __init__(self, began: float, label: str | None) -> None:
+        self.began: float = began
+        self.label: str | None = label
+        self.path: AcquirePath = "idle"
+        self.queue_time: float = 0.0
+        self.create_time: float = 0.0
+        self.check_time: float = 0.0
+        self.pending: int = 0
+        self.waited_for: Sequence[Holder] = ()
+        self.task: asyncio.Task[Any] | None = None
+
+    def waiter(self, now: float) -> Waiter:
+        """Who waits at `now`; only while it is queued."""
+        task = self.task
+        return Waiter("a callback" if task is None else task.get_name(), self.label, max(0.0, now - self.began))
+
+    def acquired(self, pool: str, connection: int, now: float) -> ConnectionAcquired:
+        """What tells that it got that connection."""
+        return ConnectionAcquired(
+            pool,
+            connection,
+            self.path,
+            now - self.began,
+            self.queue_time,
+            self.create_time,
+            self.check_time,
+            self.label,
+            self.pending,
+            self.waited_for,
+        )
+
+
+def failure_of(error: BaseException) -> tuple[Any, dict[str, Any]]:
+    """The type of event that tells that an acquire ended with this error, and what it says beyond the attempt."""
+    if isinstance(error, PoolConnectionAcquireTimeoutError):
+        return AcquireTimedOut, {"holders": error.holders}
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return AcquireCancelled, {}
+    if isinstance(error, PoolFullError):
+        return AcquireRejected, {}
+    return AcquireFailed, {"error": ErrorInfo.of(error)}
