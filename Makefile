@@ -26,10 +26,13 @@ help: ## show this list
 demo: .venv/ready ## build a real database, load it with and without the pool, and watch
 	@$(LIMIT) 600 $(BIN)/python -m aiosqlitepool demo $(ARGS)
 
+# The whole suite in two processes, a part of it in this one. Coverage finds its way into both.
+WORKERS ?= $(if $(ARGS),0,2)
+
 .PHONY: test
 test: .venv/ready-dev ## run the whole test suite; with COVERAGE=yes, it must reach every branch
 	$(if $(COVERAGE),$(BIN)/coverage erase)
-	$(LIMIT) 1800 $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest $(ARGS)
+	$(LIMIT) 1800 $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest -n $(WORKERS) $(ARGS)
 	$(if $(COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
 
 .venv/ready-bench: .venv/ready
@@ -106,7 +109,7 @@ matrix: ## run the suite on every supported Python that is here (PYTHONS=3.12 fo
 		for aiosqlite in $(AIOSQLITES); do \
 			.matrix/$$series/bin/python -m pip install --quiet --disable-pip-version-check aiosqlite==$$aiosqlite || exit 1; \
 			echo "== Python $$series, aiosqlite $$aiosqlite"; \
-			$(LIMIT) 1800 .matrix/$$series/bin/python -m pytest $(ARGS) || exit 1; \
+			$(LIMIT) 1800 .matrix/$$series/bin/python -m pytest -n $(WORKERS) $(ARGS) || exit 1; \
 		done; \
 	done
 

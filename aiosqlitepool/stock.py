@@ -57,7 +57,8 @@ class Stock(Generic[C]):
         self._clock = clock
         self._timer = timer
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._preparing: set[Preparation[C]] = set()
+        # A dict for its order: what is given up at the same moment is given up in the same order in every run.
+        self._preparing: dict[Preparation[C], None] = {}
         self._all_back = asyncio.Event()
         # While the pool closes: the slot whose connection is to close after all others.
         self._last: PooledSlot[C] | None = None
@@ -145,8 +146,8 @@ class Stock(Generic[C]):
     def prepare(self, slot: PooledSlot[C], *, claimed: bool = True) -> Preparation[C]:
         """Make a taken slot lendable: check what it holds, or open. The slot now belongs to the preparation."""
         preparation = Preparation(self, slot, claimed=claimed, pool=str(self._settings.name), clock=self._clock)
-        self._preparing.add(preparation)
-        preparation.ended.add_done_callback(lambda _: self._preparing.discard(preparation))
+        self._preparing[preparation] = None
+        preparation.ended.add_done_callback(lambda _: self._preparing.pop(preparation))
         return preparation
 
     def why_not_idle(self, pooled: PooledConnection[C]) -> CloseReason | None:

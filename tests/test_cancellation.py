@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import logging
 import threading
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -854,6 +856,7 @@ async def test_a_cursor_can_be_used_again_after_a_statement_of_it_was_cancelled(
     await pool.close()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_cancellation_that_meets_a_connection_just_closed_by_its_borrower_stays_a_cancellation(
     tmp_path: Path,
 ) -> None:
@@ -879,6 +882,36 @@ async def test_a_cancellation_that_meets_a_connection_just_closed_by_its_borrowe
 
     assert await kept(pool) == []
     assert len(events.of(ConnectionClosed)) == 1
+    await assert_whole(pool)
+    await pool.close()
+
+
+async def test_a_reset_that_fails_when_nobody_waits_for_it_any_more_is_not_complained_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, logger="aiosqlitepool")  # captured, the error would keep all that it saw alive
+    database, complaints = Database(tmp_path), list[str]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    pool, events = database.pool()
+
+    async def caller() -> None:
+        async with pool.connection() as connection:
+            native = connection._conn
+
+            def close() -> None:
+                native.close()
+                database.hold()
+
+            await connection._execute(close)
+
+    await give_up(await start(database, caller()))
+    database.open_gate()
+    while pool._stock._tasks:
+        await asyncio.sleep(0.001)
+
+    assert [event.reason for event in events.of(ConnectionClosed)] == ["reset_failed"]
+    gc.collect()
+    assert complaints == []
     await assert_whole(pool)
     await pool.close()
 

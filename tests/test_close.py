@@ -621,3 +621,32 @@ async def test_a_closed_pool_tells_of_its_end_after_it_has_ended(driver: StubDri
     await pool.open()
     await pool.close()
     assert states == ["<SQLiteConnectionPool 'app.db' closed: 0 used, 0 idle of 2, 0 waiting>"]
+
+
+@timeless
+async def test_a_connection_that_comes_back_after_all_others_have_closed_is_closed_and_not_left_to_itself(
+    driver: StubDriver,
+) -> None:
+    closed: list[int] = []
+
+    async def rolls_back(connection: StubConnection) -> None:
+        if connection.rollbacks == 1:
+            await hangs()  # until it is cancelled with its release, and the pool itself tries again
+        await asyncio.sleep(0.6 if connection.number == 1 else 60)
+
+    async def closes(connection: StubConnection) -> None:
+        await asyncio.sleep(0.01)
+        closed.append(connection.number)
+
+    driver.scripts = {"on_rollback": rolls_back, "on_close": closes}
+    pool = pool_of(driver, 2, operation_timeout=100)
+    for connection in [await pool.acquire(), await pool.acquire()]:
+        release = asyncio.create_task(pool.release(connection))
+        await settle()
+        release.cancel()
+        await settle()
+    # It waits 0.1 s for them, then three times 0.2 s for what was told to stop: the first comes back in the last.
+    await pool.close(timeout=0.1)
+    assert closed[:1] == [1]
+    await asyncio.sleep(1)
+    assert (sorted(closed), driver.open) == ([1, 2], 0)

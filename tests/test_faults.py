@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import aiosqlite
-import aiosqlite.core
 import pytest
 
 from aiosqlitepool import ConnectionBrokenError, PoolConnectionAcquireTimeoutError, PoolError, SQLiteConnectionPool
@@ -31,6 +30,7 @@ from aiosqlitepool.testing import Recorder
 from .support.files import make_database, notes
 from .support.stub import StubDriver, fails, hangs, settle
 from .support.timeless import timeless
+from .support.worker import end_worker
 
 Factory = Callable[[], Awaitable[Any]]
 
@@ -266,14 +266,9 @@ async def test_one_of_two_calls_of_open_that_is_cancelled_does_not_cancel_the_ot
 # -- the worker thread
 
 
-async def kill_worker(connection: aiosqlite.Connection) -> None:
-    connection._tx.put_nowait((None, lambda: aiosqlite.core._STOP_RUNNING_SENTINEL))
-    connection._thread.join(5)  # not in a thread: that of the executor would stay
-
-
 async def test_an_operation_on_a_dead_worker_is_an_error_and_no_hang(path: Path, recorder: Recorder) -> None:
     async with pool_of(lambda: aiosqlite.connect(path), recorder) as pool, pool.connection() as connection:
-        await kill_worker(connection)
+        end_worker(connection)
         with pytest.raises(ConnectionBrokenError, match="worker thread is dead"):
             async with asyncio.timeout(PATIENCE):
                 await connection.execute("SELECT 1")
@@ -285,7 +280,7 @@ async def test_a_connection_whose_worker_died_while_it_was_lent_leaves_as_broken
     async with pool_of(lambda: aiosqlite.connect(path), recorder) as pool:
         async with pool.connection() as connection:
             await connection.execute("INSERT INTO note (text) VALUES ('lost')")
-            await kill_worker(connection)
+            end_worker(connection)
         assert (await gone(recorder)).reason == "broken"
         await works(pool)
     assert notes(path) == ["first"]
@@ -295,7 +290,7 @@ async def test_a_connection_whose_worker_died_while_it_was_idle_is_never_lent(pa
     async with pool_of(lambda: aiosqlite.connect(path), recorder) as pool:
         async with pool.connection() as dead:
             pass
-        await kill_worker(dead)
+        end_worker(dead)
         async with asyncio.timeout(PATIENCE), pool.connection() as connection:
             assert connection is not dead
             assert await connection.execute_fetchall("SELECT text FROM note") == [("first",)]

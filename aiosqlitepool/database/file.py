@@ -64,7 +64,7 @@ class DatabaseFile:
 
     def connect_natively(self) -> sqlite3.Connection:
         """A connection of its own, for use in any one thread, which never waits for a lock."""
-        return sqlite3.connect(self._target, 0, uri=self.is_uri, check_same_thread=False, isolation_level=None)
+        return sqlite3.connect(self._target, timeout=0, uri=self.is_uri, check_same_thread=False, isolation_level=None)
 
     def wal_bytes(self) -> int:
         """The size of the WAL file, 0 without one. Safe in any thread.

@@ -355,6 +355,8 @@ class AiosqliteLink:
 
     def _post(self, fn: Callable[[], R]) -> asyncio.Future[R]:
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        # Whoever waited may have given up by then: a failure is not one that nobody looked at.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
         def job() -> None:
             try:

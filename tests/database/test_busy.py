@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import sqlite3
 from pathlib import Path
@@ -25,11 +26,12 @@ def test_pauses_double_until_they_are_long_enough() -> None:
 
 def test_busy_is_told_from_a_stale_snapshot_and_from_everything_else(database: Path) -> None:
     with pytest.raises(sqlite3.OperationalError) as failed:
-        sqlite3.connect(":memory:").execute("SELECT * FROM nothing")
+        with contextlib.closing(sqlite3.connect(":memory:")) as empty:
+            empty.execute("SELECT * FROM nothing")
     assert busy_kind(failed.value) is None
     assert busy_kind(ValueError()) is None
     assert busy_kind(sqlite3.OperationalError("made by hand")) is None
-    one, other = sqlite3.connect(database, 0, isolation_level=None), sqlite3.connect(database, 0, isolation_level=None)
+    one, other = (sqlite3.connect(database, timeout=0, isolation_level=None) for _ in range(2))
     one.execute("BEGIN")
     one.execute("SELECT * FROM note").fetchall()
     add(other, "a")

@@ -11,10 +11,10 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -31,9 +31,13 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 FLAGS += ["--disable-component-update", "--disable-sync"]
 DEADLINE = 30_000  # ms; only tells a hang from a slow machine
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and not os.environ.get("CI"), reason="no Chromium on this machine: apt-get install chromium"
-)
+# One browser for all of them, which takes longer to start than a test to run; and so one loop.
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(
+        CHROMIUM is None and not os.environ.get("CI"), reason="no Chromium on this machine: apt-get install chromium"
+    ),
+]
 expect.set_options(timeout=DEADLINE)
 
 
@@ -68,8 +72,8 @@ class Looking:
         self.complaints = [complaint for complaint in self.complaints if text not in complaint]
 
 
-@pytest.fixture
-async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
     assert CHROMIUM is not None, "CI must have Chromium: apt-get install chromium"
     async with async_playwright() as playwright:
         # Of a profile of its own, as every launch is.
@@ -78,7 +82,7 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def pool(driver: StubDriver) -> AsyncIterator[StubPool]:
     async with pool_of(driver, 2, acquisition_timeout=60) as pool:
         yield pool
@@ -100,7 +104,7 @@ async def looking_at(pool: StubPool, browser: Browser) -> AsyncIterator[Looking]
         assert looking.complaints == []
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def looking(browser: Browser, pool: StubPool) -> AsyncIterator[Looking]:
     async with looking_at(pool, browser) as looking:
         yield looking

@@ -756,7 +756,7 @@ async def test_a_dead_worker_is_noticed_at_the_acquire(database: Path, recorder:
     async with pool_on(database, subscribers=[recorder]) as pool:
         async with pool.connection() as dead:
             pass
-        await end_worker(dead)
+        end_worker(dead)
         async with pool.connection() as connection:
             assert connection is not dead
             assert await asyncio.wait_for(texts(connection), PATIENCE) == []
@@ -772,7 +772,7 @@ async def test_a_dead_worker_is_noticed_at_the_acquire(database: Path, recorder:
 async def test_a_dead_worker_is_noticed_before_a_statement_hangs_on_it(database: Path, recorder: Recorder) -> None:
     async with pool_on(database, subscribers=[recorder]) as pool:
         async with pool.connection() as connection:
-            await end_worker(connection)
+            end_worker(connection)
             with pytest.raises(ConnectionBrokenError, match="worker thread is dead"):
                 await asyncio.wait_for(connection.execute("SELECT 1"), PATIENCE)
         async with pool.connection() as again:
@@ -786,7 +786,7 @@ async def test_a_dead_worker_with_an_open_transaction_is_noticed_at_the_return(
     async with pool_on(database, subscribers=[recorder]) as pool:
         async with pool.connection() as connection:
             await insert(connection, "never committed")
-            await end_worker(connection)
+            end_worker(connection)
         async with pool.connection() as again:
             assert again is not connection
     assert {event.connection: event.reason for event in recorder.of(ConnectionClosed)}[1] == "broken"
@@ -797,7 +797,7 @@ async def test_a_waiter_is_not_lent_a_dead_connection(database: Path) -> None:
         async with pool.connection() as dead:
             waiter = asyncio.create_task(pool.acquire())
             await settle()
-            await end_worker(dead)
+            end_worker(dead)
         connection = await asyncio.wait_for(waiter, PATIENCE)
         assert connection is not dead
         await pool.release(connection)
@@ -1041,6 +1041,35 @@ async def test_closing_interrupts_what_still_runs(database: Path) -> None:
         await connection.execute("SELECT 1")
 
 
+async def test_closing_interrupts_nothing_while_nothing_runs_or_the_wal_would_be_left_behind(database: Path) -> None:
+    """An interrupt that meets no statement stays set, and SQLite does not fold the WAL into the database then."""
+    interrupts: list[sqlite3.Connection] = []
+
+    class Watched(sqlite3.Connection):
+        def interrupt(self) -> None:
+            interrupts.append(self)
+            super().interrupt()
+
+    go_on = threading.Event()
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database, factory=Watched), 1) as pool:
+        async with pool.connection() as connection:
+            await insert(connection, "kept")
+            await connection.commit()
+            connection._tx.put_nowait((None, lambda: go_on.wait(PATIENCE)))  # the worker is busy, and with no statement
+            queued = asyncio.create_task(insert(connection, "never begun"))
+            await settle()
+            link = pool._stock.slots.all[0].connection.link  # type: ignore[union-attr]
+            closing = asyncio.create_task(link.close())
+            await settle()
+            go_on.set()
+            await asyncio.wait_for(closing, PATIENCE)
+            with pytest.raises(PoolUsageError, match="before this operation began"):
+                await queued
+            assert interrupts == []
+            assert not database.with_name(f"{database.name}-wal").exists()
+    assert notes(database) == ["kept"]
+
+
 def program(text: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "always::ResourceWarning", "-c", textwrap.dedent(text), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
@@ -1110,12 +1139,13 @@ def test_a_pool_whose_loop_ended_can_be_closed_and_leaves_no_thread(database: Pa
 
 
 async def test_a_connect_that_hangs_in_its_thread_keeps_its_place_for_a_moment_only(database: Path) -> None:
-    connecting, go_on = threading.Event(), threading.Event()
+    connecting, go_on, late = threading.Event(), threading.Event(), list[sqlite3.Connection]()
 
     def hanging() -> sqlite3.Connection:
         connecting.set()
         go_on.wait(PATIENCE)
-        return sqlite3.connect(database)
+        late.append(sqlite3.connect(database, check_same_thread=False))
+        return late[0]
 
     made = iter([aiosqlite.Connection(hanging, 64), aiosqlite.connect(database)])
     pool = SQLiteConnectionPool(lambda: next(made), 1, acquisition_timeout=None, operation_timeout=0.01)
@@ -1131,3 +1161,4 @@ async def test_a_connect_that_hangs_in_its_thread_keeps_its_place_for_a_moment_o
         go_on.set()
         await pool.close()
     await until_workers_are(0)
+    late[0].close()  # aiosqlite drops the connection of a connect that was cancelled

@@ -60,7 +60,7 @@ async def test_a_connection_that_went_back_is_not_called(database: Path, how: Ca
 @pytest.mark.parametrize("how", CALLS)
 async def test_nobody_waits_for_a_worker_that_is_dead(database: Path, how: Callable[..., Any]) -> None:
     async with pool_on(database) as pool, pool.connection() as connection:
-        await end_worker(connection)
+        end_worker(connection)
         with pytest.raises(Exception, match="worker thread is dead"):
             await how(connection, one)
 

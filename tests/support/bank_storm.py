@@ -212,7 +212,7 @@ def committed_by(path: Path, name: str) -> int:
 
 def is_free(path: Path) -> bool:
     """Whether nobody holds a lock or has a transaction open."""
-    with contextlib.closing(sqlite3.connect(path, 0, isolation_level=None)) as connection:
+    with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         return connection.in_transaction
 

@@ -35,7 +35,7 @@ def installed(*programs: str) -> None:
 def tool(*command: str | Path, stdin: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run promtool or amtool."""
     installed(str(command[0]))
-    return subprocess.run(command, input=stdin, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, input=stdin, cwd=cwd, capture_output=True, text=True, timeout=110, check=False)
 
 
 def ask(url: str, **parameters: str | float) -> Any:

@@ -12,7 +12,7 @@ __all__ = ["Other", "other_process"]
 
 _PROGRAM = """
 import sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], 60, isolation_level=None)
+connection = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
 print("ready", flush=True)
 for line in sys.stdin:
     try:

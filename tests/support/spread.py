@@ -1,0 +1,55 @@
+"""How `pytest -n 2` spreads the suite over its workers: by file, the longest first.
+
+A file stays together, for what its tests share is made once; so does the package that shares running servers. Tests of
+different files may run at the same time, and do: none may need the machine, or a port, for itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+__all__ = ["ByFile", "longest_first"]
+
+# One set of servers for all of its tests, most of which only wait.
+TOGETHER = "tests/stack"
+
+# What takes longest: begun late, one of these would keep one worker busy when the others have nothing left to do.
+LONGEST = (
+    TOGETHER,
+    "tests/test_soak.py",
+    "tests/test_simulation.py",
+    "tests/debug/test_browser.py",
+    "tests/dashboards/test_live.py",
+    "tests/metrics/test_promtool.py",
+    "tests/test_exits.py",
+    "tests/test_storm.py",
+    "tests/examples/test_background_worker.py",
+    "tests/examples/test_load.py",
+    "tests/examples/test_stack_local.py",
+    "tests/test_demo.py",
+)
+PLACES = {scope: place for place, scope in enumerate(LONGEST)}
+
+
+def scope_of(nodeid: str) -> str:
+    """What a test stays together with."""
+    return TOGETHER if nodeid.startswith(f"{TOGETHER}/") else nodeid.partition("::")[0]
+
+
+def longest_first(items: list[pytest.Item]) -> None:
+    """Put them into the order in which they are to be begun."""
+    items.sort(key=lambda item: PLACES.get(scope_of(item.nodeid), len(PLACES)))
+
+
+class ByFile(LoadScopeScheduling):
+    """Hands out whole files, in the order in which they were collected."""
+
+    def __init__(self, config: pytest.Config, log: Any = None) -> None:
+        config.option.loadscopereorder = False
+        super().__init__(config, log)
+
+    def _split_scope(self, nodeid: str) -> str:
+        return scope_of(nodeid)
