@@ -272,10 +272,10 @@ class SQLiteConnectionPool(Generic[C]):
         try:
             await self._stock.drain()
             abandoned = self._returning.abandon()
-            await self._stock.rest()
+            await self._stock.tasks.rest()
             await self._stock.close_last()
-            self._stock.cancel_tasks()
-            await self._stock.rest()
+            self._stock.tasks.cancel()
+            await self._stock.tasks.rest()
         finally:
             # Also when the loop is being torn down around this task: then nothing is left to await with.
             self._stock.abandon()

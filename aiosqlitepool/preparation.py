@@ -7,7 +7,7 @@ slot. Knows nothing of leases, or of callers beyond the future they wait on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from .driver import Connection
@@ -15,6 +15,7 @@ from .errors import PoolError
 from .events import CloseReason
 from .lifecycle import Lifecycle, OpenFailed, PooledConnection
 from .slots import Slot
+from .tasks import Tasks
 
 __all__ = ["PooledSlot", "Preparation"]
 
@@ -26,12 +27,7 @@ class Stock(Protocol[C]):
     """What a preparation needs of its stock."""
 
     lifecycle: Lifecycle[C]
-
-    def spawn(
-        self, work: Coroutine[Any, Any, Any], *, name: str, then: Callable[[asyncio.Task[Any]], None]
-    ) -> asyncio.Task[Any]:
-        """Run `work` in a task of the pool's own; `then(task)` runs however it ends."""
-        ...
+    tasks: Tasks
 
     def why_not_idle(self, pooled: PooledConnection[C]) -> CloseReason | None:
         """Why a connection that stood idle has to go, if it does."""
@@ -75,7 +71,7 @@ class Preparation(Generic[C]):
         self.ended: asyncio.Future[None] = loop.create_future()
         self.error: BaseException | None = None
         name = "prepare" if claimed else "fill"
-        self.task: asyncio.Task[Any] = stock.spawn(self._run(), name=name, then=self._task_ended)
+        self.task: asyncio.Task[Any] = stock.tasks.spawn(self._run(), name=name, then=self._task_ended)
 
     async def _run(self) -> OpenFailed | None:
         slot, lifecycle = self.slot, self._stock.lifecycle

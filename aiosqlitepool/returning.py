@@ -79,7 +79,7 @@ class Returning(Generic[C]):
 
     def _start_reset(self, pooled: PooledConnection[C], label: str | None) -> asyncio.Task[CloseReason | None]:
         work = self._stock.lifecycle.reset(pooled, label)
-        return self._stock.spawn(work, name="reset", then=partial(self._after_reset, pooled))
+        return self._stock.tasks.spawn(work, name="reset", then=partial(self._after_reset, pooled))
 
     async def _finish(self, pooled: PooledConnection[C], label: str | None, rest: Awaitable[None]) -> None:
         try:

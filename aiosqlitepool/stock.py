@@ -1,6 +1,6 @@
 """The pool's stock of connections: who prepares, replaces and drops what is in the slots.
 
-Everything that takes time happens here to a *taken* slot, in a task that the stock owns, and its outcome is handled
+Everything that takes time happens here to a *taken* slot, in a task of the pool's own, and its outcome is handled
 in that task's callback, which runs whatever becomes of the task: no cancellation can lose a slot or a connection.
 Knows nothing of leases, timeouts or callers beyond the future they wait on.
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from .bus import EventBus
 from .diagnosis import closed_while_waiting
@@ -23,6 +23,7 @@ from .lifecycle import Lifecycle, OpenFailed, PooledConnection
 from .preparation import PooledSlot, Preparation
 from .settings import PoolSettings
 from .slots import Slots
+from .tasks import LAST_GRACE, Tasks
 
 __all__ = ["Stock"]
 
@@ -33,9 +34,6 @@ _REFILL_PAUSE, _LONGEST_REFILL_PAUSE = 1.0, 30.0
 
 # Seconds that closing gives to connections that are being opened for nobody any more.
 _OPENING_GRACE = 1.0
-
-# Seconds that closing waits for what was told to stop and should have stopped by then.
-_LAST_GRACE = 0.2
 
 
 class Stock(Generic[C]):
@@ -51,12 +49,12 @@ class Stock(Generic[C]):
     ) -> None:
         self.slots: Slots[PooledConnection[C]] = Slots(settings.pool_size)
         self.lifecycle: Lifecycle[C] = Lifecycle(factory, settings, bus, clock)
+        self.tasks: Tasks = Tasks(str(settings.name))
         self.closing: bool = False
         self._settings = settings
         self._bus = bus
         self._clock = clock
         self._timer = timer
-        self._tasks: set[asyncio.Task[Any]] = set()
         # A dict for its order: what is given up at the same moment is given up in the same order in every run.
         self._preparing: dict[Preparation[C], None] = {}
         self._all_back = asyncio.Event()
@@ -134,7 +132,7 @@ class Stock(Generic[C]):
         """Part a taken slot from its connection, which closes on its own; the empty slot need not wait for that."""
         pooled, slot.connection = slot.connection, None
         assert pooled is not None
-        self.spawn(self.lifecycle.close(pooled), name="close", then=partial(self._closed, pooled, reason))
+        self.tasks.spawn(self.lifecycle.close(pooled), name="close", then=partial(self._closed, pooled, reason))
 
     def _closed(self, pooled: PooledConnection[C], reason: CloseReason, task: asyncio.Task[None]) -> None:
         if task.cancelled():
@@ -234,29 +232,6 @@ class Stock(Generic[C]):
             self._refill_pause = min(2 * self._refill_pause, _LONGEST_REFILL_PAUSE)
             self._timer.wake(self._refill_at)
 
-    # -- tasks
-
-    def spawn(
-        self,
-        work: Coroutine[Any, Any, Any],
-        *,
-        name: str,
-        then: Callable[[asyncio.Task[Any]], None],
-    ) -> asyncio.Task[Any]:
-        """Run `work` in a task of the pool's own; `then(task)` runs however it ends."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # the loop is gone, and this is its last coroutine being thrown away
-            work.close()
-            raise
-        task = loop.create_task(work, name=f"{self._settings.name}:{name}")
-        # A loop that closes with pool tasks pending is told of by the pool itself, once, and with names.
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(then)
-        return task
-
     # -- closing
 
     def close_idle(self) -> None:
@@ -294,39 +269,25 @@ class Stock(Generic[C]):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(None if math.isinf(until) else until) as self._patience:
                 await self._all_back.wait()
-                await self.rest(None)
+                await self.tasks.rest(None)
         self._patience = None
-        await self.rest()
+        await self.tasks.rest()
 
     async def close_last(self) -> None:
         """Close the connection that was kept back until all others had closed."""
         self._keep_last = False
-        alone = not self._tasks
+        alone = not self.tasks
         if self._last is not None:
             self.drop(self._last, "pool_closed")
             self.slots.give_back(self._last)
             self._last = None
         # Folding a long WAL into the database takes its time, for which the close has a limit of its own; but SQLite
         # does that only for the very last, and a driver that hangs in one close would hang in the next.
-        await self.rest(None if alone else _LAST_GRACE)
-
-    async def rest(self, timeout: float | None = _LAST_GRACE) -> None:
-        """Wait until no task of the stock runs, `timeout` seconds at most."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout)
-
-    def cancel_tasks(self) -> None:
-        """Stop whatever still opens, checks, resets or closes."""
-        for task in tuple(self._tasks):
-            task.cancel()
+        await self.tasks.rest(None if alone else LAST_GRACE)
 
     def abandon(self) -> int:
         """Let every connection close by itself, without waiting and without a running loop; returns how many."""
-        for task in tuple(self._tasks):
-            coroutine = task.get_coro()
-            if task.get_loop().is_closed() and coroutine is not None:
-                with contextlib.suppress(Exception):  # it will never run again, and complains of that if left alone
-                    coroutine.close()
+        self.tasks.abandon()
         abandoned = tuple(self.lifecycle.connections.values())
         for pooled in abandoned:
             pooled.lease = pooled.slot.connection = None

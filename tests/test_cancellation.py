@@ -906,7 +906,7 @@ async def test_a_reset_that_fails_when_nobody_waits_for_it_any_more_is_not_compl
 
     await give_up(await start(database, caller()))
     database.open_gate()
-    while pool._stock._tasks:
+    while len(pool._stock.tasks):
         await asyncio.sleep(0.001)
 
     assert [event.reason for event in events.of(ConnectionClosed)] == ["reset_failed"]

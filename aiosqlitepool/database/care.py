@@ -57,7 +57,7 @@ class Care:
         self._task = asyncio.get_running_loop().create_task(
             looking, name=f"{self._pool.name}:care", context=contextvars.Context()
         )
-        self._task._log_destroy_pending = False  # type: ignore[attr-defined]  # see Stock.spawn
+        self._task._log_destroy_pending = False  # type: ignore[attr-defined]  # see Tasks.spawn
 
     async def stop(self) -> None:
         """Look no more, and leave the database with its statistics up to date, if nobody is in the way."""

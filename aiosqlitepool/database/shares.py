@@ -150,7 +150,7 @@ class Shares:
         self._shares += 1
         # A task of its own: no member is the one to borrow the connection for the others and to give it back.
         share.holder = loop.create_task(self._hold(share, label), name=f"{self._pool.name}:share")
-        share.holder._log_destroy_pending = False  # type: ignore[attr-defined]  # see Stock.spawn
+        share.holder._log_destroy_pending = False  # type: ignore[attr-defined]  # see Tasks.spawn
         share.holder.add_done_callback(partial(self._held, share))
         return share
 
