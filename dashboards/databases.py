@@ -17,7 +17,7 @@ __all__ = ["busy_retries", "checkpoints", "durations", "transactions", "waits", 
 
 _HOTTEST = 10
 _NONE = "No SQLiteDatabase among these pools"
-_NO_WRITER = "Not the writer of a SQLiteDatabase: choose its pool .../write"
+_NO_WRITER = "Only the writer of a SQLiteDatabase has one"
 # A WAL that checkpoints reach has 4 MB or a little more; the alerts begin at these.
 _GROWN, _LARGE = 16e6, 64e6
 

@@ -63,6 +63,7 @@ def make() -> dashboard.Dashboard:
             Row("How long does each thing take?", 9, [wait_heat(), _hold_heat(), _create_heat()]),
             Row("How large should it be?", 8, [_sizing(), _advice()], widths=(14, 10)),
             Row("How do connections live?", 8, [_open(), _births_and_deaths(), _age(), _ages_now()]),
+            Row("What goes wrong?", 8, [_rollbacks(), _createfailures(), _health(), _subscribers()]),
             Row(
                 "How do transactions go? (SQLiteDatabase)",
                 8,
@@ -73,7 +74,6 @@ def make() -> dashboard.Dashboard:
                 8,
                 [databases.busy_retries(), databases.wal(), databases.checkpoints()],
             ),
-            Row("What goes wrong?", 8, [_rollbacks(), _createfailures(), _health(), _subscribers()]),
         ],
         link=link_to(OVERVIEW, "Overview", "All pools at once"),
         one_pool=True,

@@ -22,9 +22,10 @@ def insert(native: sqlite3.Connection, pause: float) -> None:
     time.sleep(pause)
 
 
-def count(native: sqlite3.Connection) -> int:
-    (number,) = native.execute("SELECT count(*) FROM item").fetchone()
-    return int(number)
+def count(native: sqlite3.Connection, pause: float = 0) -> None:
+    """A look that takes about so long."""
+    native.execute("SELECT count(*) FROM item").fetchone()
+    time.sleep(pause)
 
 
 class Orders:
@@ -34,7 +35,7 @@ class Orders:
         self._path = directory / "orders.db"
         self._traffic = traffic
         self._choose = random.Random(7)
-        self._database = SQLiteDatabase(self._path, readers=2, name="orders.db", subscribers=[observer])
+        self._database = SQLiteDatabase(self._path, readers=3, name="orders.db", subscribers=[observer])
 
     async def live(self) -> None:
         """Serve for ever."""
@@ -42,14 +43,15 @@ class Orders:
             async with database.write() as connection:
                 await connection.execute("CREATE TABLE item (id INTEGER PRIMARY KEY, text)")
             async with asyncio.TaskGroup() as group:
-                for _ in range(6):
+                for _ in range(10):
                     group.create_task(self._visitor())
 
     async def _visitor(self) -> None:
         while True:
             await asyncio.sleep(self._choose.expovariate(2.0) / self._traffic())
+            for _ in range(4):
+                await self._database.run_read(count, 0.006 * self._choose.lognormvariate(0, 0.8))
             await self._database.run_write(insert, 0.004 * self._choose.lognormvariate(0, 0.6))
-            await self._database.run_read(count)
 
     async def incident(self) -> None:
         """Everything that goes wrong, one after the other."""
