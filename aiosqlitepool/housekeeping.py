@@ -6,6 +6,7 @@ Decides *when*; what is done then is the pool's business. Costs one float compar
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import weakref
 from collections.abc import Callable
@@ -44,7 +45,10 @@ class Timer:
             self.wake_at = when
             delay = max(0.0, when - self._clock())
             self_ref: weakref.ref[Timer] = weakref.ref(self)
-            self._handle = asyncio.get_running_loop().call_later(delay, _sweep, self_ref)
+            # In a context of its own: a sweep is no part of the request that happened to set the timer, and must not
+            # keep what that request has in its context for as long as the timer runs.
+            nobody = contextvars.Context()
+            self._handle = asyncio.get_running_loop().call_later(delay, _sweep, self_ref, context=nobody)
 
     def stop(self) -> None:
         """Forget what was due."""

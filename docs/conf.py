@@ -1,7 +1,8 @@
-"""How Sphinx makes the documentation: the README, and the reference out of the docstrings."""
+"""How Sphinx makes the documentation: the README, the pages here, and the reference out of the docstrings."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from sphinx.application import Sphinx
 
 from aiosqlitepool import __version__
 
-ROOT = Path(__file__).parent.parent
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
 
 project = "aiosqlitepool"
 author = "The aiosqlitepool authors"
@@ -22,7 +24,7 @@ exclude_patterns = ["screenshot_debug.py"]
 default_role = "code"
 
 myst_enable_extensions = ["attrs_inline"]
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 
 autodoc_class_signature = "mixed"
 autodoc_member_order = "bysource"
@@ -46,8 +48,8 @@ nitpick_ignore_regex = [
     ("py:.*", r"(CollectorRegistry|MeterProvider|TracerProvider)"),
 ]
 
-# Documents of the repository that are pages here, and where.
-PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+# Documents of the repository that are pages here, and which.
+PAGES = {"README.md": "docs/index.md", "CHANGELOG.md": "docs/changelog.md", "CONTRIBUTING.md": "docs/contributing.md"}
 
 html_theme = "furo"
 html_title = f"aiosqlitepool {release}"
@@ -58,23 +60,31 @@ html_show_sourcelink = False
 
 
 def include_documents(app: Sphinx, page: str, source: list[str]) -> None:
-    """Put a document of the repository where a page says `{{ document NAME }}`."""
-    source[0] = re.sub(r"\{\{ document (\S+) \}\}", lambda included: adapted(ROOT / included[1]), source[0])
+    """Put a document of the repository where a page says `{{ document NAME }}`, with links that lead on from there."""
+    included = re.fullmatch(r"\{\{ document (\S+) \}\}(.*)", source[0], re.DOTALL)
+    here = DOCS / f"{page}.md"
+    source[0] = adapted(ROOT / included[1], here) + included[2] if included else relinked(source[0], here, here)
 
 
-def adapted(document: Path) -> str:
-    """Its text, with links that lead to where things are here."""
+def adapted(document: Path, page: Path) -> str:
+    """Its text, as a page."""
     # HTML is passed on as it is; Sphinx itself takes care of pictures that are Markdown.
-    text = document.read_text(encoding="utf-8").replace('="docs/images/', '="_static/').replace("(docs/", "(")
-    # What is no page here is named, not linked.
-    text = re.sub(r"(?<!!)\[([^\]\n]+)\]\((?!https?:|#)([^)#\n]+)(#[^)\n]*)?\)", _link, text)
+    text = document.read_text(encoding="utf-8").replace('="docs/images/', '="_static/')
+    text = text.replace("](docs/images/", "](images/")
     # A block that a test reads says so in braces, which are no language.
-    return re.sub(r"^```python \{.*\}$", "```python", text, flags=re.MULTILINE)
+    return re.sub(r"^```python \{.*\}$", "```python", relinked(text, document, page), flags=re.MULTILINE)
 
 
-def _link(link: re.Match[str]) -> str:
-    words, target, anchor = link.groups(default="")
-    return f"[{words}]({PAGES[target]}{anchor})" if target in PAGES else words
+def relinked(text: str, document: Path, page: Path) -> str:
+    """The text of a document with its links leading from a page; what is no page here is named, not linked."""
+
+    def link(found: re.Match[str]) -> str:
+        words, target, anchor = found.groups(default="")
+        path = (document.parent / target).resolve()
+        path = ROOT / PAGES.get(str(path.relative_to(ROOT)), path)
+        return f"[{words}]({os.path.relpath(path, page.parent)}{anchor})" if path.is_relative_to(DOCS) else words
+
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)([^)#\n]+)(#[^)\n]*)?\)", link, text)
 
 
 def setup(app: Sphinx) -> None:

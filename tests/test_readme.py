@@ -1,27 +1,113 @@
-"""Every Python block of the README runs as it stands, in a directory of its own."""
+"""The README and the pages in docs/: every Python block runs, and prints what is shown; tables are whole."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
-README = Path(__file__).parent.parent / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+from aiosqlitepool import SQLiteConnectionPool, SQLiteDatabase, errors, events
+from aiosqlitepool.subscribers._semconv import METRICS
+
+from .support.documents import DOCUMENTS, programs_in, text_of
+from .support.serving import served
+
+README = Path("README.md")
+# CONTRIBUTING.md is followed by a test of its own.
+PROGRAMS = [
+    pytest.param(program, printed, id=f"{document}-{number}")
+    for document in DOCUMENTS
+    for number, (program, printed) in enumerate(programs_in(document), 1)
+]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(1, len(BLOCKS) + 1))
-def test_every_block_of_the_readme_runs(block: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "error", "-c", block]
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    assert (ran.returncode, ran.stderr) == (0, "")
+def run(program: str, directory: Path, *options: str) -> str:
+    """What a program prints, and complains of, in order."""
+    command = [sys.executable, "-u", *options, "-c", program]
+    ran = subprocess.run(
+        command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stdout
+    return ran.stdout
 
 
-def test_the_timeout_in_the_readme_reads_as_it_says(tmp_path: Path) -> None:
-    block = next(block for block in BLOCKS if "GET /posts" in block)
-    ran = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert "Task-1 [GET /users] has held connection 1 for" in ran.stdout.replace("\n", " ")
-    assert "The waiting task itself holds connection 1" in ran.stdout
+def alike(printed: str) -> list[str]:
+    """Its words, whatever the numbers, the directory and the breaks of lines."""
+    return re.sub(r"'/[^']*/", "'", re.sub(r"\d+", "N", printed)).split()
+
+
+def test_the_programs_are_found() -> None:
+    assert len(PROGRAMS) >= 25
+    assert sum(text_of(document).count("```text\n") for document in DOCUMENTS) == sum(
+        printed is not None for document in DOCUMENTS for _, printed in programs_in(document)
+    )
+
+
+@pytest.mark.parametrize(("program", "printed"), PROGRAMS)
+def test_every_block_runs_and_prints_what_is_shown(program: str, printed: str | None, tmp_path: Path) -> None:
+    if printed is None:
+        run(f"{program}\nprint('at its end')", tmp_path, "-W", "error")
+    else:
+        assert alike(run(program, tmp_path)) == alike(printed)
+
+
+@pytest.mark.parametrize("document", [document for document in DOCUMENTS if programs_in(document)], ids=str)
+def test_the_blocks_of_a_document_run_one_after_the_other_in_one_directory(document: Path, tmp_path: Path) -> None:
+    for program, _ in programs_in(document):
+        run(program, tmp_path)
+
+
+SERVICES = [program for program, _ in programs_in(README) if '@app.get("/version")' in program]
+
+
+@pytest.mark.parametrize("program", SERVICES, ids=["borrowing", "depending"])
+async def test_the_services_answer(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    service: dict[str, Any] = {"__name__": "service"}
+    exec(program, service)
+    async with served(service["app"]) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
+        answer = await http.get("/version")
+    assert re.fullmatch(r"3\.\d+\.\d+", answer.json()["sqlite"])
+
+
+def test_the_table_of_events_has_them_all() -> None:
+    table = re.findall(r"^\| `[^\n]*", text_of(README), re.MULTILINE)
+    for event in events.event_types():
+        # Not a row of its own: the one of its parent's that cost nothing.
+        if event is not events.AcquiredAtOnce:
+            assert any(f"`{event.name}`" in row and f"`{event.__name__}`" in row for row in table), event
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_the_table_of_metrics_has_them_all(metric: Any) -> None:
+    sample = f"{metric.family}_total" if metric.kind == "counter" else metric.family
+    (row,) = re.findall(rf"^\|[^|\n]*`{sample}`[^|\n]*\|([^|\n]*)\|", text_of(README), re.MULTILINE)
+    told_apart = [metric.labels[1], *metric.known] if metric.attribute else []
+    if "as in the event" not in row:
+        assert all(f"`{each}`" in row for each in told_apart if "." not in each), row
+
+
+@pytest.mark.parametrize("error", errors.__all__)
+def test_the_table_of_errors_has_them_all(error: str) -> None:
+    assert re.search(rf"^\| `{error}` \|", text_of(README), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("made", "document"),
+    [(SQLiteConnectionPool, README), (SQLiteDatabase, Path("docs/database.md"))],
+    ids=["pool", "database"],
+)
+def test_the_table_of_settings_has_them_all_with_their_defaults(made: type, document: Path) -> None:
+    rows = re.findall(r"^\| `(\w+)` \|([^|\n]*)\|", text_of(document), re.MULTILINE)
+    told = {name: default.strip(" `").replace(" ", "") for name, default in rows}
+    for name, parameter in inspect.signature(made).parameters.items():
+        assert name in told, f"{document} does not tell of {name}"
+        # A name of none is one that is made up, and the table says how.
+        if name != "name" and not callable(parameter.default):
+            assert told[name] == str(parameter.default), name

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import sqlite3
 import time
@@ -53,7 +54,9 @@ class Care:
     def start(self) -> None:
         """Look once a second from now on."""
         looking = _look_after(weakref.ref(self))
-        self._task = asyncio.get_running_loop().create_task(looking, name=f"{self._pool.name}:care")
+        self._task = asyncio.get_running_loop().create_task(
+            looking, name=f"{self._pool.name}:care", context=contextvars.Context()
+        )
         self._task._log_destroy_pending = False  # type: ignore[attr-defined]  # see Stock.spawn
 
     async def stop(self) -> None:

@@ -32,6 +32,9 @@ R = TypeVar("R")
 
 _running_loop = asyncio.get_running_loop
 
+# What most operations return: nothing by which a cursor could come to the lease.
+_NO_CURSOR = frozenset({list, tuple, type(None)})
+
 
 class AiosqliteLink:
     """A connection whose every operation is seen.
@@ -98,7 +101,8 @@ class AiosqliteLink:
                 error = raised
             self._running = None
             try:
-                self._note_cursors(future, result, error)
+                if error is not None or type(result) not in _NO_CURSOR:
+                    self._note_cursors(future, result, error)
                 self._in_transaction = self._native.in_transaction
             except sqlite3.ProgrammingError:  # the lease closed its connection itself
                 self._in_transaction = self._raw._running = False  # not to be lent again
@@ -156,17 +160,14 @@ class AiosqliteLink:
     async def _execute(self, fn: Callable[..., R], *args: Any, **kwargs: Any) -> R:
         """Stands in for `aiosqlite.Connection._execute`."""
         owner = getattr(fn, "__self__", None)
-        if (
-            isinstance(owner, sqlite3.Cursor)
-            and owner is not self._cursors.newest
-            and weakref.ref(owner) not in self._cursors.older
-        ):
+        if owner is not self._raw and owner is not self._native and self._is_stale(owner):
             return self._stale_cursor(fn)
         lease, marks, loop = self.lease, marks_here(), _running_loop()
         if (
             lease is None
             or loop is not self._loop
-            or (marks and marks[0] is not self._tenancy.mark)
+            or not marks
+            or marks[0] is not self._tenancy.mark
             or not self._thread_runs()
             or self._raw._connection is None
         ):
@@ -224,6 +225,14 @@ class AiosqliteLink:
     def _refuse_former_holders(self) -> None:
         if self._raw._running and self._raw._connection is not None:
             self._lease_unless_misused()
+
+    def _is_stale(self, owner: object) -> bool:
+        cursors = self._cursors
+        return (
+            isinstance(owner, sqlite3.Cursor)
+            and owner is not cursors.newest
+            and weakref.ref(owner) not in cursors.older
+        )
 
     def _stale_cursor(self, fn: Callable[..., R]) -> R:
         if fn.__name__ == "close":  # it was closed with its lease

@@ -1,8 +1,9 @@
 """Who may use a connection: evidence that a task uses one which went back to the pool.
 
-A holder may let any task use its connection, so only positive evidence counts against a task. It travels in the
-task's context, which tasks inherit from those that create them: a *mark* for each lease taken there, and in its place
-a *tombstone* once the lease has ended there. Knows tasks and contexts, nothing of drivers.
+A holder may let any task use its connection, so only positive evidence counts against a task. There are two kinds. A
+connection remembers the tasks that last had it and gave it back themselves. And the context of a task, inherited from
+the one that created it, carries a *mark* for each lease that was taken and had not ended there: a task created inside a
+block is known by it for ever. Knows tasks and contexts, nothing of drivers.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import weakref
+from collections import deque
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any, Final
 
 from ..errors import PoolUsageError
 
 __all__ = ["Mark", "Tenancy", "marks_here"]
 
-# Evidence older than the newest few leases of a context is forgotten, in favour of the accused.
+# What is older is forgotten, in favour of the accused: a context's marks, and a connection's former holders.
 MOST_MARKS: Final = 4
+MOST_FORMER: Final = 16
 
 _numbers = itertools.count(1)
 
@@ -36,21 +39,13 @@ class Mark:
     link: int
 
 
-class Tombstone:
-    """A lease that has ended, and the task that ended it. Inherited by other tasks, it says nothing about them."""
-
-    __slots__ = ("link", "task")
-
-    def __init__(self, link: int, task: weakref.ref[asyncio.Task[Any]]) -> None:
-        self.link: int = link
-        self.task: weakref.ref[asyncio.Task[Any]] = task
-
-
-Marks = tuple[Mark | Tombstone, ...]
+Marks = tuple[Mark, ...]
+Task = asyncio.Task[Any]
 
 # The leases of this context, newest first.
 _marks: ContextVar[Marks] = ContextVar("aiosqlitepool_leases", default=())
 marks_here: Callable[[], Marks] = _marks.get
+_set_marks, _reset_marks = _marks.set, _marks.reset
 
 _current_task = asyncio.current_task
 
@@ -58,70 +53,68 @@ _current_task = asyncio.current_task
 class Tenancy:
     """Who may use one connection now."""
 
-    __slots__ = ("_found", "_loop", "_number", "_task", "mark")
+    __slots__ = ("_former", "_found", "_loop", "_number", "_task", "_token", "mark")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._number = next(_numbers)
         self.mark: Mark | None = None
         # The task that took the lease, and what stood in its context then.
-        self._task: asyncio.Task[Any] | None = None
+        self._task: Task | None = None
         self._found: Marks = ()
+        self._token: Token[Marks] | None = None
+        # Those who gave it back, newest last. A task that does so again and again is remembered once.
+        self._former: deque[weakref.ref[Task]] = deque(maxlen=MOST_FORMER)
 
-    def begin(self, task: asyncio.Task[Any] | None) -> None:
+    def begin(self, task: Task | None) -> None:
         """A lease begins in the running context, taken by `task`."""
-        number, mark = self._number, Mark()
-        mark.link = number
-        self._task, self._found, self.mark = task, (found := _marks.get()), mark
-        if len(found) > 1 or (found and found[0].link != number):
-            others = [each for each in found if each.link != number]
-            _marks.set((mark, *others[: MOST_MARKS - 1]))
-        else:
-            _marks.set((mark,))
+        self._task = task
+        self.mark = mark = Mark()
+        mark.link = self._number
+        self._found = found = marks_here()
+        self._token = _set_marks((mark, *self._of_others(found)) if found else (mark,))
+
+    def _of_others(self, marks: Marks) -> list[Mark]:
+        return [each for each in marks if each.link not in (0, self._number)][: MOST_MARKS - 1]
 
     def end(self) -> None:
-        """The lease ends in the running context."""
-        mark, found, ender, marks = self.mark, self._found, _current_task(self._loop), _marks.get()
-        if mark is None:
+        """The lease ends in the running context: tasks created from now on are not created inside the block."""
+        mark, task, token = self.mark, self._task, self._token
+        if mark is None or token is None:
             return
-        if ender is not self._task:
+        self.mark = self._task = self._token = None
+        if self._found:
+            where_it_began = self._ends_beside_others(mark, task)
+        else:  # telling contexts apart is half the price of telling tasks apart
+            try:
+                _reset_marks(token)
+                where_it_began = True
+            except ValueError:
+                where_it_began = False
+        if not where_it_began:
             mark.link = 0
-        self.mark = self._task = None
-        if len(found) == len(marks) == 1 and marks[0] is mark and self._left_by(ender, found[0]):
-            _marks.set(found)  # the task that borrows one connection again and again puts its tombstone back
-        elif mark in marks:
-            self._bury(mark, marks, ender)
+        elif task is not None and not ((former := self._former) and former[-1]() is task):
+            former.append(weakref.ref(task))
 
-    @staticmethod
-    def _left_by(task: asyncio.Task[Any] | None, each: Mark | Tombstone) -> bool:
-        return type(each) is Tombstone and each.task() is task
-
-    def _bury(self, mark: Mark, marks: Marks, ender: asyncio.Task[Any] | None) -> None:
-        """A tombstone in the place of the mark: tasks that are created from now on are not created inside the block."""
-        place, graves = marks.index(mark), list(marks)
-        graves[place : place + 1] = [] if ender is None else [Tombstone(self._number, weakref.ref(ender))]
-        _marks.set(tuple(graves))
+    def _ends_beside_others(self, mark: Mark, task: Task | None) -> bool:
+        _set_marks(tuple(each for each in marks_here() if each is not mark))
+        return _current_task(self._loop) is task
 
     def challenge(self) -> None:
         """Raise `PoolUsageError` if the running task's hold on the connection has demonstrably ended."""
-        evidence = [each for each in _marks.get() if each.link == self._number]
-        if self.mark in evidence:
+        marks, task, taker = marks_here(), _current_task(self._loop), self._task
+        if self.mark in marks or task is taker:
             return
-        task = _current_task(self._loop)
-        for each in evidence:
-            if isinstance(each, Mark):
-                stale = True
-                what = "this task was created inside a block that has ended; its connection"
-            else:
-                stale = task is not None and each.task() is task
-                what = "this task's connection"
-            if stale and not self._lent_on_behalf(each):
-                raise PoolUsageError(
-                    f"{what} went back to the pool, which has lent it to another task: borrow one here, with "
-                    "pool.connection() or acquire(), or leave the work to a task that has not had this connection"
-                )
+        on_behalf = taker is not None and taker.done()
+        inherited = [each for each in marks if each.link == self._number]
+        if inherited and not (on_behalf and inherited[0] in self._found):
+            self._refuse("this task was created inside a block that has ended; its connection")
+        # One that has ended may have been created for nothing but the acquiring, as by `wait_for(pool.acquire(), 1)`.
+        if task is not None and not on_behalf and any(each() is task for each in self._former):
+            self._refuse("this task's connection")
 
-    def _lent_on_behalf(self, evidence: Mark | Tombstone) -> bool:
-        """Whether a task created for nothing but the acquiring, as by `wait_for(pool.acquire(), 1)`, took the lease."""
-        task = self._task
-        return task is not None and task.done() and evidence in self._found
+    def _refuse(self, what: str) -> None:
+        raise PoolUsageError(
+            f"{what} went back to the pool, which has lent it to another task: borrow one here, with "
+            "pool.connection() or acquire(), or leave the work to a task that has not had this connection"
+        )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,7 +13,7 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import PoolUsageError, SQLiteConnectionPool
-from aiosqlitepool.driver.tenancy import MOST_MARKS, Tenancy, marks_here
+from aiosqlitepool.driver.tenancy import MOST_FORMER, MOST_MARKS, Tenancy, marks_here
 
 from ..support.files import notes
 
@@ -218,32 +219,85 @@ async def test_who_is_refused_may_leave_the_work_to_a_task_that_has_not_had_the_
     assert notes(database) == ["the other's", "allowed"]
 
 
-async def test_evidence_older_than_the_newest_few_leases_is_forgotten() -> None:
-    loop = asyncio.get_running_loop()
-    first = Tenancy(loop)
-    task = asyncio.current_task()
-    first.begin(task)
-    first.end()
+async def test_those_who_gave_it_back_before_the_newest_few_are_forgotten() -> None:
+    tenancy = Tenancy(asyncio.get_running_loop())
 
-    async def lend_it_again() -> None:
-        first.begin(asyncio.current_task())
+    async def borrow() -> None:
+        tenancy.begin(asyncio.current_task())
+        tenancy.end()
 
-    # Held, or it would have ended and so have taken the lease on behalf of this one.
     async def hold() -> None:
-        await lend_it_again()
+        tenancy.begin(asyncio.current_task())
         lent.set()
         await asyncio.Event().wait()
 
+    await borrow()
+    others = [asyncio.create_task(borrow()) for _ in range(MOST_FORMER - 1)]
+    await asyncio.wait(others)
     lent = asyncio.Event()
     holder = asyncio.create_task(hold())
     await lent.wait()
-    for _ in range(MOST_MARKS - 1):
-        Tenancy(loop).begin(task)
-        with pytest.raises(PoolUsageError):
-            first.challenge()
-    Tenancy(loop).begin(task)
-    first.challenge()
+    with pytest.raises(PoolUsageError):
+        tenancy.challenge()
     holder.cancel()
+    tenancy.end()
+    await asyncio.create_task(borrow())
+    lent.clear()
+    holder = asyncio.create_task(hold())
+    await lent.wait()
+    tenancy.challenge()
+    holder.cancel()
+
+
+async def test_marks_older_than_the_newest_few_of_a_context_are_forgotten() -> None:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    tenancies = [Tenancy(loop) for _ in range(MOST_MARKS + 1)]
+    for tenancy in tenancies:
+        tenancy.begin(task)
+    assert marks_here() == tuple(tenancy.mark for tenancy in reversed(tenancies[1:]))
+    for tenancy in tenancies:  # in any order
+        tenancy.challenge()
+        tenancy.end()
+    assert marks_here() == ()
+
+
+async def test_a_task_holds_more_connections_than_its_context_has_marks(database: Path) -> None:
+    async with pool_on(database, MOST_MARKS + 1) as pool:
+        for _ in range(2):
+            for connection in await once(pool, MOST_MARKS + 1):
+                assert connection is not None
+        async with contextlib.AsyncExitStack() as stack:
+            for connection in [await stack.enter_async_context(pool.connection()) for _ in range(MOST_MARKS + 1)]:
+                await connection.execute_fetchall("SELECT 1")
+
+
+async def test_leases_that_end_in_the_order_in_which_they_began_leave_no_evidence(database: Path) -> None:
+    async with pool_on(database, 2) as pool:
+        for _ in range(2):
+            first, second = await pool.acquire(), await pool.acquire()
+            await pool.release(first)
+            await pool.release(second)
+        async with lent_to_another_task(pool) as shared:
+            await asyncio.create_task(insert(shared, "shared"))
+    assert notes(database) == ["the other's", "shared"]
+
+
+@pytest.mark.parametrize("idle_timeout", [None, 1000.0], ids=["no timer", "a timer"])
+async def test_an_idle_connection_keeps_no_context_alive(database: Path, idle_timeout: float | None) -> None:
+    class Request:
+        pass
+
+    async def serve() -> weakref.ref[Request]:
+        request = Request()
+        contextvars.ContextVar[Request]("request").set(request)
+        await once(pool)
+        return weakref.ref(request)
+
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1, idle_timeout=idle_timeout) as pool:
+        request = await asyncio.create_task(serve())
+        await asyncio.sleep(0)  # the loop holds the task that woke this one
+        gc.collect()
+        assert request() is None
 
 
 async def test_a_context_that_lives_on_keeps_no_connection_alive(database: Path) -> None:
