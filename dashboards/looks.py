@@ -40,6 +40,16 @@ COLOURS = {
     "transaction": "red",
     "in_flight": "orange",
     "cursor": "yellow",
+    # how a transaction ended
+    "committed": "green",
+    "rolled_back": "orange",
+    "failed": "red",
+    # what was in its way
+    "busy": "orange",
+    "snapshot": "purple",
+    # how far a checkpoint went
+    "complete": "green",
+    "partial": "orange",
 }
 # Drawn dashed, and never stacked on anything: what is compared with, not what happens.
 LIMITS = ("max", "min_size")

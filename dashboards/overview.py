@@ -21,7 +21,7 @@ from aiosqlitepool.subscribers._semconv import (
 )
 from aiosqlitepool.subscribers._semconv import POOL as POOL_ATTRIBUTE
 
-from . import headlines
+from . import databases, headlines
 from .frame import DEPTH, OVERVIEW, Row, board, link_to
 from .panels import Panel, columns, lines, over_time, records, traces
 from .queries import (
@@ -62,6 +62,11 @@ def make() -> dashboard.Dashboard:
             Row("What do connections do?", 8, [_holds(), _creates(), _closes()]),
             Row("What goes wrong?", 7, [_health(), _rollbacks(), _subscribers()]),
             Row("Where, and for whom?", 9, [_hottest(), _slow_acquires()]),
+            Row(
+                "How do databases write? (SQLiteDatabase)",
+                8,
+                [databases.transactions(), databases.waits_by_pool(), databases.wal_by_pool()],
+            ),
             Row("What do the logs say? (needs Loki)", 10, [_logs()], collapsed=True),
         ],
         link=link_to(DEPTH, "Pool in depth", "One pool: by instance, how its connections live, how large it should be"),

@@ -115,16 +115,18 @@ def lines(
     connected: bool = False,
     names: Sequence[str] = (),
     right: dict[str, str] | None = None,
+    empty: str = "no data",
 ) -> timeseries.Panel:
     """Curves over time, thresholds dashed; `connected` draws a line over the gaps in them.
 
-    `names` are values of a label that may appear as legends, and `right` maps legends to the unit in which they stand
-    at the right.
+    `names` are values of a label that may appear as legends, `right` maps legends to the unit in which they stand
+    at the right, and `empty` is what it says when there is nothing to show.
     """
     marked = warn is not None or bad is not None
     style = "DASHED" if marked else "OFF"
     panel = (
         timeseries.Panel()
+        .no_value(empty)
         .draw_style(common_models.GraphDrawStyle.LINE)
         .line_width(1)
         .fill_opacity(25 if stacked else 8)

@@ -19,7 +19,7 @@ from aiosqlitepool.subscribers._semconv import (
     WAIT_TIME,
 )
 
-from . import headlines
+from . import databases, headlines
 from .frame import DEPTH, OVERVIEW, Row, board, link_to
 from .panels import Panel, heat, lines, now, over_time, ranking
 from .queries import (
@@ -64,6 +64,16 @@ def make() -> dashboard.Dashboard:
             Row("How large should it be?", 8, [_sizing(), _advice()], widths=(14, 10)),
             Row("How do connections live?", 8, [_open(), _births_and_deaths(), _age(), _ages_now()]),
             Row("What goes wrong?", 8, [_rollbacks(), _createfailures(), _health(), _subscribers()]),
+            Row(
+                "How do transactions go? (SQLiteDatabase)",
+                8,
+                [databases.transactions(), databases.durations(), databases.waits()],
+            ),
+            Row(
+                "What is in the way of writing? (SQLiteDatabase)",
+                8,
+                [databases.busy_retries(), databases.wal(), databases.checkpoints()],
+            ),
         ],
         link=link_to(OVERVIEW, "Overview", "All pools at once"),
         one_pool=True,

@@ -15,6 +15,9 @@ PATH = label_name(_semconv.ACQUIRE_PATH)
 ERROR = label_name(_semconv.ERROR_TYPE)
 REASON = label_name(_semconv.CLOSE_REASON)
 CAUSE = label_name(_semconv.ROLLBACK_CAUSE)
+OUTCOME = label_name(_semconv.TRANSACTION_OUTCOME)
+KIND = label_name(_semconv.BUSY_KIND)
+RESULT = label_name(_semconv.CHECKPOINT_RESULT)
 
 # What tells one pool of one process from all others.
 EACH = ("job", "instance", POOL)
@@ -40,6 +43,11 @@ def total(metric: Metric, *by: str, where: str = "", lately: bool = False) -> st
 
 def oldest(metric: Metric, *by: str) -> str:
     """An age, of which the oldest counts."""
+    return largest(metric, *by)
+
+
+def largest(metric: Metric, *by: str) -> str:
+    """A gauge, which cannot be added up."""
     return f"max by ({', '.join(by)}) ({series(metric.family)})"
 
 

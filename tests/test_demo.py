@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from aiosqlitepool.__main__ import main
-from aiosqlitepool.demo import cli, data, load
+from aiosqlitepool.demo import cli, data, load, orders
 
 SCALE = 0.0005
-SMALL = ["--requests", "50", "--workers", "10", "--selects", "200"]
+SMALL = ["--requests", "50", "--workers", "10", "--selects", "200", "--orders", "100", "--writers", "5"]
 UNIX = pytest.mark.skipif(os.name != "posix", reason="needs signals and terminals as POSIX has them")
 
 
@@ -81,11 +81,41 @@ def test_each_workload_has_its_table(small_run: tuple[str, Path]) -> None:
     assert "User pages: 50 requests, 10 workers" in output
     assert "Lookups: 200 SELECTs, 5 workers" in output
     for metric in ("average, ms", "median, ms", "P90, ms", "P99, ms"):
-        assert [len(cells) for cells in row(output, metric)] == [3, 3]
+        assert [len(cells) for cells in row(output, metric)] == [3, 3, 3]
     for rate in (*row(output, "requests per second"), *row(output, "SELECTs per second")):
         without, pooled, improvement = rate
         quotient = float(pooled.replace(",", "")) / float(without.replace(",", ""))
         assert float(improvement.removesuffix(" x")) == pytest.approx(quotient, rel=0.05, abs=0.06)
+
+
+def test_orders_are_written_in_three_ways_of_which_two_never_fail(small_run: tuple[str, Path]) -> None:
+    output, _ = small_run
+    assert "Orders: 100 transactions, 5 writers that wait 1 s for a lock" in output
+    assert re.search(r"^Orders, pool of 5: \d+ of 100 written, [\d,]+ per second$", output, re.M)
+    for way in ("db.write()", "db.run_write()"):
+        assert f"Orders, {way}: 100 of 100 written" in output
+    (_, *through_the_database), (longest,) = *row(output, "database is locked"), row(output, "longest, ms")
+    assert through_the_database == ["0", "0"]
+    assert len(longest) == 3
+
+
+async def test_writers_that_collide_for_too_long_are_counted_and_nothing_else_is(tmp_path: Path) -> None:
+    async def busy(order: int) -> None:
+        with closing(sqlite3.connect(tmp_path / "orders.db", 0, isolation_level=None)) as one:
+            one.execute("BEGIN IMMEDIATE")
+            if order:
+                with closing(sqlite3.connect(tmp_path / "orders.db", 0, isolation_level=None)) as other:
+                    other.execute("BEGIN IMMEDIATE")
+
+    writing = orders.Writing("collisions", 3)
+    await orders._drive(writing, busy, 2)
+    assert (writing.failed, len(writing.latencies)) == (2, 3)
+
+    async def wrong(order: int) -> None:
+        sqlite3.connect(":memory:").execute("SELECT * FROM missing")
+
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        await orders._drive(orders.Writing("wrong", 1), wrong, 1)
 
 
 def test_every_event_is_counted_once(small_run: tuple[str, Path]) -> None:
@@ -300,6 +330,7 @@ def test_both_ways_get_the_same_requests() -> None:
         ("--workers", "1001", "a whole number from 1 to 1000"),
         ("--selects", "-1", "a whole number from 1 to 10000000"),
         ("--select-workers", "", "a whole number from 1 to 1000"),
+        ("--writers", "0", "a whole number from 1 to 1000"),
     ],
 )
 def test_a_bad_argument_is_named_with_its_value(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from .data import DEFAULT_SCALE, Database, DatabaseRefusedError, open_or_build, tidy
 from .load import Run, Watch, Workload, execute, select_users, user_pages
+from .orders import Writing, write_orders
 from .telemetry import observing
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _end(message: str, code: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
-        description="Build a real SQLite database and use it without and with a pool, side by side.",
+        description="Build a real SQLite database and use it without and with a pool, side by side; then write to one.",
         epilog="Scale 1.0 is 1.2 million users, 120 thousand posts, 6 million comments and 12 million likes.",
     )
     add = parser.add_argument
@@ -74,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=_few, default=100, metavar="N", help="workers that serve them (default: %(default)s)")
     add("--selects", type=_many, default=10_000, metavar="N", help="rows to look up (default: %(default)s)")
     add("--select-workers", type=_few, default=5, metavar="N", help="workers that do (default: %(default)s)")
+    add("--orders", type=_many, default=2_000, metavar="N", help="orders to write (default: %(default)s)")
+    add("--writers", type=_few, default=50, metavar="N", help="tasks that do (default: %(default)s)")
     add("--serve", action="store_true", help="go on serving user pages, and /metrics, until Ctrl-C")
     add("--port", type=_port, default=0, metavar="N", help="where to serve /metrics (default: a free port)")
     return parser
@@ -133,8 +136,10 @@ def _demonstrate(options: argparse.Namespace) -> None:
             asyncio.run(_execute_all(console, runs, database.path, options.pool_size))
         finally:
             tidy(database.path)
+        writings = asyncio.run(_write_all(console, options.orders, options.writers))
         for without, pooled in zip(runs[::2], runs[1::2], strict=True):
             report.print_comparison(console, without, pooled)
+        report.print_writings(console, writings, options.writers)
         report.print_events(console, runs)
         report.print_slowest(console, runs)
         if options.keep or options.path is not None:
@@ -153,6 +158,16 @@ async def _execute_all(console: Console, runs: Sequence[Run], path: Path, pool_s
     async with report.watching(console, runs):
         for run in runs:
             await execute(run, path, pool_size)
+
+
+async def _write_all(console: Console, orders: int, writers: int) -> list[Writing]:
+    from . import report
+
+    written = []
+    async for writing in write_orders(orders, writers):
+        report.print_writing(console, writing)
+        written.append(writing)
+    return written
 
 
 async def _serve(workload: Workload, path: Path, pool_size: int) -> None:

@@ -27,14 +27,14 @@ from ..pool import SQLiteConnectionPool
 from ..stats import PoolStats
 from .data import Size
 
-__all__ = ["Run", "Summary", "Watch", "Workload", "execute", "percentile", "select_users", "user_pages"]
+__all__ = ["PRAGMAS", "Run", "Summary", "Watch", "Workload", "execute", "percentile", "select_users", "user_pages"]
 
 _SEED = 20_240_229
 _WARM_UP = 100  # requests, before the measured ones
 _SLOWEST = 5  # acquisitions remembered
 _SAMPLED = 16  # acquisitions from one look at the pool's levels to the next
 
-_PRAGMAS = """
+PRAGMAS = """
 PRAGMA synchronous = NORMAL;
 PRAGMA foreign_keys = ON;
 PRAGMA temp_store = MEMORY;
@@ -232,7 +232,7 @@ async def _connection_of_its_own(path: Path) -> AsyncIterator[aiosqlite.Connecti
 async def _connect(path: Path) -> aiosqlite.Connection:
     db = await aiosqlite.connect(path)
     try:
-        await db.executescript(_PRAGMAS)  # all in one trip, which is kind to connections that serve one request
+        await db.executescript(PRAGMAS)  # all in one trip, which is kind to connections that serve one request
     except BaseException:
         await db.close()
         raise

@@ -25,8 +25,18 @@ from rich.table import Table
 from ..events import ConnectionAcquired
 from .data import Progress
 from .load import Run, Summary
+from .orders import PATIENCE, Writing
 
-__all__ = ["building", "console_for_stdout", "print_comparison", "print_events", "print_slowest", "watching"]
+__all__ = [
+    "building",
+    "console_for_stdout",
+    "print_comparison",
+    "print_events",
+    "print_slowest",
+    "print_writing",
+    "print_writings",
+    "watching",
+]
 
 _FRAME = 0.125  # seconds between two looks at a run
 _LINE = 1.0  # seconds between two plain lines
@@ -181,6 +191,31 @@ def print_comparison(console: Console, without: Run, pooled: Run) -> None:
     for name, latency in _LATENCIES.items():
         old, new = latency(before), latency(after)
         table.add_row(name, f"{old:,.2f}", f"{new:,.2f}", f"{old / new:.1f} x")
+    console.print(table)
+
+
+def print_writing(console: Console, writing: Writing) -> None:
+    """Print that all orders were written in one way."""
+    done = (
+        f"{writing.orders - writing.failed:,} of {writing.orders:,} written, {writing.summary().rate:,.0f} per second"
+    )
+    console.print(f"Orders, {writing.title}: {done}", soft_wrap=True)
+
+
+def print_writings(console: Console, writings: Sequence[Writing], writers: int) -> None:
+    """Print what writing came to, in each way."""
+    summaries = [writing.summary() for writing in writings]
+    table = _table(
+        f"Orders: {writings[0].orders:,} transactions, {writers:,} writers that wait {PATIENCE:g} s for a lock"
+    )
+    table.add_column("")
+    for writing in writings:
+        table.add_column(writing.title, justify="right", no_wrap=True)
+    table.add_row("orders per second", *(f"{summary.rate:,.0f}" for summary in summaries))
+    for name, latency in _LATENCIES.items():
+        table.add_row(name, *(f"{latency(summary):,.2f}" for summary in summaries))
+    table.add_row("longest, ms", *(f"{writing.longest:,.2f}" for writing in writings))
+    table.add_row("database is locked", *(f"{writing.failed:,}" for writing in writings))
     console.print(table)
 
 

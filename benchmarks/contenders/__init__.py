@@ -1,12 +1,14 @@
 """The contenders: one file each, found by being here. A file whose name begins with `_` is shared by several.
 
-A file says at its top, as inline script metadata, what its environment must hold and what it is called in the tables;
-versions are pinned in `../versions.txt`. Its `contender` is a subclass of `Contender`. Everybody gets the same pragmas,
-the same SQL, and the cheapest way that its own documentation knows to run a statement and fetch its rows.
+A file says at its top, as inline script metadata, what its environment must hold, what it is called in the tables, and
+which `workloads` it is for, if not all; versions are pinned in `../versions.txt`. Its `contender` is a subclass of
+`Contender`. Everybody gets the same pragmas, the same SQL, and the cheapest way that its own documentation knows to run
+a statement and fetch its rows.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -43,6 +45,17 @@ class Contender(ABC):
     @abstractmethod
     def connection(self) -> AbstractAsyncContextManager[Any]:
         """A connection for an `async with` block: the library's own context manager, with nothing around it."""
+
+    async def write(self, sql: str, *parameters: object, held: float = 0.0) -> None:
+        """Run a statement that writes, as a transaction that then stays open for `held` seconds."""
+        async with self.connection() as conn:
+            if not held:
+                await self.execute(conn, sql, *parameters)
+                return
+            await self.execute(conn, "BEGIN IMMEDIATE")
+            await self.execute(conn, sql, *parameters)
+            await asyncio.sleep(held)
+            await self.execute(conn, "COMMIT")
 
     @abstractmethod
     async def close(self) -> None:

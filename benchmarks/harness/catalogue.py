@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[1]
 
 _METADATA = re.compile(r"^# /// script\n((?:^#(?: .*)?\n)+?)^# ///$", re.MULTILINE)
 _PYTHONS = ("3.11", "3.12", "3.13")
-# The order of the tables: the limits first, this pool last, all others in between.
+# The order of the tables: the limits first, this pool and database last, all others in between.
 _FIRST = ("plain_sqlite3", "floor", "open_close", "aiosqlitepool_1")
-_LAST = ("this_pool", "this_pool_prometheus", "this_pool_all")
+_LAST = ("this_pool", "this_pool_prometheus", "this_pool_all", "this_database", "this_database_functions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class ContenderFile:
     requirements: tuple[str, ...]
     tree: tuple[str, ...] | None
     """The extras of the working tree's own package that it needs; `None` if it does without that package."""
+    workloads: tuple[str, ...] | None = None
+    """What it takes part in; `None` is everything."""
 
     @classmethod
     def read(cls, path: Path) -> ContenderFile:
@@ -51,7 +53,12 @@ class ContenderFile:
         except KeyError as missing:
             raise ValueError(f"{path.name}: its inline script metadata lack {missing}") from missing
         tree = tuple(bench["tree"]) if "tree" in bench else None
-        return cls(path.stem, title, ast.get_docstring(ast.parse(text)) or "", requirements, tree)
+        only = tuple(bench["workloads"]) if "workloads" in bench else None
+        return cls(path.stem, title, ast.get_docstring(ast.parse(text)) or "", requirements, tree, only)
+
+    def takes_part(self, workload: str) -> bool:
+        """Whether it is measured in this workload."""
+        return self.workloads is None or workload in self.workloads
 
 
 def contenders() -> dict[str, ContenderFile]:

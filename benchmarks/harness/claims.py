@@ -45,7 +45,7 @@ class Verdict:
         return self.ratio.median >= self.claim.bound if self.claim.at_least else self.ratio.median <= self.claim.bound
 
 
-_FIVE, _HUNDRED = "5 connections", "100 connections"
+_FIVE, _HUNDRED, _ONE = "5 connections", "100 connections", "20, one connection"
 
 
 def _claims() -> Iterator[Claim]:
@@ -68,6 +68,10 @@ def _claims() -> Iterator[Claim]:
         yield Claim(text, "borrow", case, "cycle", "this_pool", bound, contender="aiosqlitepool_1")
     text = "µs per waiter, this pool: 100,000 waiters / 100 waiters"
     yield Claim(text, "waiters", "100,000", "waiter", "this_pool", 1.2, at_least=False, to_case="100")
+    text, case = "20 writers that hold 5 ms, P99: this database / 1.0.0 with 20 connections", "20, each its own"
+    yield Claim(
+        text, "writers", _ONE, "p99", "aiosqlitepool_1", 0.2, at_least=False, contender="this_database", to_case=case
+    )
     for workload, case in (("pages", _FIVE), ("pages", _HUNDRED), ("selects", _FIVE), ("mix", _FIVE)):
         text = f"{workload} with {case}, requests/s: all subscribers / none"
         yield Claim(text, workload, case, "rate", "this_pool", 0.95, contender="this_pool_all")

@@ -69,7 +69,8 @@ class Plan:
             if first or workload.everywhere
             for case in workload.cases
             for number in range(1, self.rounds + 1)
-            for contender in self.contenders
+            for contender, file in self.contenders.items()
+            if file.takes_part(name)
         ]
 
     def seconds(self, step: Step) -> float:

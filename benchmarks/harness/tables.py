@@ -39,7 +39,8 @@ class Tables:
         for contender, title in self.titles.items():
             spread = self.results.spread(lane, name, case, contender, first.name)
             if spread is None:
-                rows.append([title, self._why_not(lane, name, case, contender), *[""] * len(workload.figures)])
+                if why_not := self._why_not(lane, name, case, contender):
+                    rows.append([title, why_not, *[""] * len(workload.figures)])
                 continue
             ratio = self.results.ratio(lane, name, case, first.name, contender, workload.reference)
             others_spread = [self.results.spread(lane, name, case, contender, figure.name) for figure in others]

@@ -1,6 +1,7 @@
 """5,000 requests across 20 workers with 5 connections: nine of ten read a row, one of ten updates one.
 
-The update is a transaction of its own and leaves the row as it was.
+The update is a transaction of its own and leaves the row as it was. A database has its 5 connections for reading, and
+writes through one more.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ UPDATE = "UPDATE posts SET created_at = created_at WHERE id = ?"
 
 async def measure(contender: Contender, size: int, task: Task) -> Measured:
     async def request(key: int) -> None:
-        async with contender.connection() as conn:
-            if key % 10:
+        if key % 10:
+            async with contender.connection() as conn:
                 await contender.fetch(conn, USER, key)
-            else:
-                await contender.execute(conn, UPDATE, 1 + key % task.posts)
+        else:
+            await contender.write(UPDATE, 1 + key % task.posts)
 
     await contender.open(task.database, size)
     try:

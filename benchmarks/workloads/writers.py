@@ -1,12 +1,13 @@
 """Writers: each transaction inserts one row and stays open for 5 ms, as one that thinks before it commits.
 
 With a connection for each task they collide in SQLite, whose busy handler sleeps and does not queue; after 5 seconds
-it gives up, which is an error. With one connection they queue in the pool, first come, first served.
+it gives up, which is an error. With one connection they queue in the pool, first come, first served. A database has one
+connection that writes, whatever it reads with: `write()` lends it in a transaction, `run_write()` runs the transaction
+in its thread.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -25,11 +26,7 @@ async def measure(contender: Contender, case: tuple[int, int], task: Task) -> Me
         raise UnsuitableError("has one connection" if size > contender.most else "has no queue")
 
     async def write(key: int) -> None:
-        async with contender.connection() as conn:
-            await contender.execute(conn, "BEGIN IMMEDIATE")
-            await contender.execute(conn, "INSERT INTO note (text) VALUES (?)", f"note {key}")
-            await asyncio.sleep(HELD)
-            await contender.execute(conn, "COMMIT")
+        await contender.write("INSERT INTO note (text) VALUES (?)", f"note {key}", held=HELD)
 
     path = _note_book(Path(task.scratch))
     await contender.open(str(path), size)

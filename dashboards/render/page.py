@@ -72,7 +72,8 @@ def _panel(canvas: Canvas, area: Area, panel: Json, prometheus: Prometheus, wind
         return
     found = list(answers(panel, prometheus, window))
     if not found:
-        canvas.text(area.x + area.w / 2, area.y + area.h / 2, "no data", 15, theme.FAINT, ha="center")
+        nothing = panel["fieldConfig"]["defaults"].get("noValue", "no data")
+        canvas.text(area.x + area.w / 2, area.y + area.h / 2, nothing, 15, theme.FAINT, ha="center")
     elif panel["type"] == "timeseries":
         timeseries(canvas, content, panel, found, exemplars(panel, prometheus, window), window)
     elif panel["type"] == "heatmap":

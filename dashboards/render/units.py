@@ -8,6 +8,7 @@ __all__ = ["spell"]
 
 _SECONDS = ((1e-6, 1e9, " ns"), (1e-3, 1e6, " µs"), (1.0, 1e3, " ms"), (60.0, 1.0, " s"), (3600.0, 1 / 60, " min"))
 _SUFFIXES = {"short": "", "none": "", "ops": " ops/s", "cpm": " c/m", "percentunit": "%"}
+_BYTES = ((1e9, " GB"), (1e6, " MB"), (1e3, " kB"), (0, " B"))
 
 
 def spell(value: float, unit: str, decimals: int | None = None) -> str:
@@ -21,6 +22,9 @@ def spell(value: float, unit: str, decimals: int | None = None) -> str:
         return _digits(value * scale, decimals) + suffix
     if unit == "percentunit":
         return _digits(100 * value, decimals) + _SUFFIXES[unit]
+    if unit == "decbytes":
+        size, suffix = next((size or 1.0, suffix) for size, suffix in _BYTES if abs(value) >= size)
+        return _digits(value / size, decimals) + suffix
     for size, letter in ((1e6, " M"), (1e3, " K")):
         if abs(value) >= size:
             return _digits(value / size, decimals) + letter + _SUFFIXES[unit]

@@ -1,49 +1,46 @@
-"""The database of the service: its schema, its connections, its pool. Knows nothing of HTTP."""
+"""The database of the service: its schema, its settings, and what is written in one trip. Knows nothing of HTTP."""
 
 from __future__ import annotations
 
 import os
+import sqlite3
 
 import aiosqlite
 
-from aiosqlitepool import SQLiteConnectionPool
+from aiosqlitepool import SQLiteDatabase
 
 PATH = os.environ.get("DATABASE", "service.db")
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS user (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, posts INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE IF NOT EXISTS post (
-    id INTEGER PRIMARY KEY, user_id INTEGER NOT NULL REFERENCES user, text TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS post_by_user ON post (user_id);
-"""
+SCHEMA = (
+    """
+    CREATE TABLE IF NOT EXISTS user (
+        id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, posts INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    """
+    CREATE TABLE IF NOT EXISTS post (
+        id INTEGER PRIMARY KEY, user_id INTEGER NOT NULL REFERENCES user, text TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX IF NOT EXISTS post_by_user ON post (user_id)",
+)
 
 
-async def connect() -> aiosqlite.Connection:
-    """Open one connection. Runs in the pool, once for each; what is set here holds for every borrower."""
-    connection = await aiosqlite.connect(PATH)
+async def rows_by_name(connection: aiosqlite.Connection) -> None:
+    """Set up a new connection; what is set here holds for every borrower."""
     connection.row_factory = aiosqlite.Row
-    # Another process may be writing: wait for it rather than fail.
-    await connection.execute("PRAGMA busy_timeout = 5000")
-    await connection.execute("PRAGMA synchronous = NORMAL")
-    return connection
-
-
-async def prepare() -> None:
-    """Make the tables, and set the journal mode, which stays in the file and which racing connections fail to set."""
-    async with aiosqlite.connect(PATH) as connection:
-        await connection.execute("PRAGMA journal_mode = WAL")
-        await connection.executescript(SCHEMA)
 
 
 # A request that cannot have a connection soon is better refused than kept. More connections make SQLite no faster.
-pool = SQLiteConnectionPool(
-    connect,
-    pool_size=4,
-    acquisition_timeout=5,
-    max_waiting=200,
-    leak_threshold=30,
-    name=os.path.basename(PATH),
-)
+database = SQLiteDatabase(PATH, readers=4, acquisition_timeout=5, max_waiting=200, on_connect=rows_by_name)
+
+
+def make_tables(connection: sqlite3.Connection) -> None:
+    """Make the tables that are not there yet: all or none."""
+    for statement in SCHEMA:
+        connection.execute(statement)
+
+
+def add_user(connection: sqlite3.Connection, name: str) -> int:
+    """Add a user; returns the new row's id."""
+    return connection.execute("INSERT INTO user (name) VALUES (?)", (name,)).lastrowid or 0

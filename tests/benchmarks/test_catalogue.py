@@ -17,10 +17,11 @@ def test_every_requirement_of_a_contender_is_pinned(contender: ContenderFile) ->
     assert [each for each in loose if re.split(r"[\[;<>~ ]", each)[0] not in PINS] == []
 
 
-def test_the_limits_come_first_and_this_pool_last() -> None:
+def test_the_limits_come_first_and_this_pool_and_database_last() -> None:
     names = list(contenders())
     assert names[:2] == ["plain_sqlite3", "floor"]
-    assert names[-3:] == ["this_pool", "this_pool_prometheus", "this_pool_all"]
+    ours = ["this_pool", "this_pool_prometheus", "this_pool_all", "this_database", "this_database_functions"]
+    assert names[-5:] == ours
 
 
 def test_a_contender_without_metadata_is_refused_by_name(tmp_path: Path) -> None:
@@ -39,6 +40,13 @@ def test_a_contender_without_a_title_is_refused(tmp_path: Path) -> None:
 
 def test_every_workload_compares_with_somebody_who_is_there() -> None:
     assert {workload.reference for workload in workloads().values()} <= contenders().keys()
+
+
+def test_what_a_contender_is_for_exists() -> None:
+    limited = [contender for contender in contenders().values() if contender.workloads is not None]
+    assert limited
+    for contender in limited:
+        assert [name for name in workloads() if contender.takes_part(name)] == sorted(contender.workloads or ())
 
 
 def test_this_python_is_among_those_found() -> None:

@@ -53,6 +53,20 @@ async def test_no_note_of_a_writer_is_lost_or_written_twice(data: Mapping[str, A
     assert [each.figures["lost"] for each in results.records if each.figures] == [0, 0, 0]
 
 
+async def test_a_database_writes_one_at_a_time_beside_its_readers(data: Mapping[str, Any], here: Interpreter) -> None:
+    databases = ("this_database", "this_database_functions")
+    for workload, cases in (("writers", ["8, each its own", "8, one connection"]), ("mix", None)):
+        results = await played(plan_for(here, workload, cases, *databases), data)
+        assert not results.failures()
+        measured = [each for each in results.records if each.figures is not None]
+        assert [each.contender for each in measured] == list(databases)
+        for each in measured:
+            assert_sane(each)
+            assert each.figures is not None
+            assert each.figures.get("lost", 0) == 0
+    assert plan_for(here, "pages", None, *databases).steps() == []
+
+
 async def test_uvloop_is_a_loop_like_any_other(data: Mapping[str, Any], here: Interpreter) -> None:
     results = await played(plan_for(here, "selects", loops=["uvloop"]), data)
     assert [each.loop for each in results.records if each.figures] == ["uvloop", "uvloop"]

@@ -30,6 +30,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 from aiosqlitepool import PoolError, SQLiteConnectionPool
 from aiosqlitepool.events import RolledBackOnReturn
 
+from .orders import Orders
+
 Pool = SQLiteConnectionPool[aiosqlite.Connection]
 
 TIMEOUT = 1.0
@@ -55,7 +57,10 @@ def subscriber(through: str, registry: CollectorRegistry, tracing: TracerProvide
 
 
 class Service:
-    """Readers, a writer and jobs on one database file, with traffic `share` times that of its siblings."""
+    """Readers, a writer and jobs on one database file, with traffic `share` times that of its siblings.
+
+    Beside them is a `SQLiteDatabase` with a file of its own.
+    """
 
     def __init__(self, directory: Path, observer: Any, tracer: trace.Tracer, day: float, share: float) -> None:
         self._path = directory / "app.db"
@@ -72,6 +77,7 @@ class Service:
         shutil.copy(self._path, directory / "backup.db")
         self.read = self._pool("read", READERS, max_waiting=MAX_WAITING)
         self.write = self._pool("write", 1)
+        self.orders = Orders(directory, observer, self.traffic)
         # A handler that is wrong now and then: the pool's own count of such errors is on the board too.
         self.read.events.subscribe(RolledBackOnReturn, self._stumble)
 
@@ -191,6 +197,8 @@ class Service:
         select, insert = "SELECT text FROM note WHERE id = 7", "INSERT INTO note (text) VALUES ('kept')"
         schedule: dict[float, Callable[[], Awaitable[None]]] = {
             **{hour / 20: self.forget for hour in range(1, 20, 3)},
+            0.18: self.orders.incident,
+            0.52: self.orders.incident,
             0.13: self.restore,
             0.28: self.burst,
             0.38: self.report,
@@ -199,6 +207,7 @@ class Service:
             0.72: self.burst,
         }
         async with asyncio.TaskGroup() as group:
+            group.create_task(self.orders.live())
             for _ in range(24):
                 group.create_task(self.visitor(self.read, select, 0.5, 0.02))
             for _ in range(5):

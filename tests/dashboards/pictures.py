@@ -41,7 +41,7 @@ def main() -> int:
         server = running.enter_context(prometheus(ports, SCRAPE))
         _sleep(seconds)
         arguments = [server.url, str(options.directory), f"--minutes={options.minutes}", f"--rate={RATE}"]
-        return render([*arguments, "--pool=app.db/read"])
+        return render([*arguments, "--pool=orders.db/read"])
 
 
 def _sleep(seconds: float) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from aiosqlitepool.subscribers import _semconv
 from dashboards import build
 from dashboards.render.board import Json, board_files, panels, read
 
@@ -177,6 +178,18 @@ def test_panels_over_many_instances_show_the_hottest_only() -> None:
             for target in panel["targets"]:
                 if "{{instance}}" in target.get("legendFormat", ""):
                     assert target["expr"].startswith("topk("), panel["title"]
+
+
+def test_panels_of_databases_say_that_there_is_none_where_there_are_only_pools() -> None:
+    of_databases = {metric.family for metric in _semconv.METRICS if metric.database}
+    for board in BOARDS.values():
+        shown = [
+            panel["fieldConfig"]["defaults"]["noValue"]
+            for panel in panels(board)
+            if any(name in target.get("expr", "") for target in panel["targets"] for name in of_databases)
+        ]
+        assert shown
+        assert all("SQLiteDatabase" in text for text in shown)
 
 
 def test_logs_are_asked_for_only_when_somebody_opens_their_row() -> None:

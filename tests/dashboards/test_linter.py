@@ -20,7 +20,7 @@ BOARDS = {path.stem: read(path) for path in board_files()}
 each_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
 
 # Of the units that the linter accepts, those that a pool can have.
-UNITS = {"none", "short", "percentunit", "s", "ops", "cpm"}
+UNITS = {"none", "short", "percentunit", "s", "ops", "cpm", "decbytes"}
 
 
 def variable(board: Json, name: str) -> Json:

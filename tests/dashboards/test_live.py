@@ -88,8 +88,7 @@ def counted(live: Live, metric: _semconv.Metric) -> dict[tuple[str, str], float]
 
 
 def both_have_done_everything(live: Live) -> bool:
-    # The boards ask for no metric of a database, and the drivers have none.
-    for metric in (metric for metric in _semconv.COUNTERS if not metric.database):
+    for metric in _semconv.COUNTERS:
         counts = counted(live, metric)
         for instance in INSTANCES:
             if not any(count for (where, _), count in counts.items() if where == instance):

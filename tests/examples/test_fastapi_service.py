@@ -16,7 +16,7 @@ from examples.stack_local.programs import Program, service
 from ..support.debian import wait_for
 from ..support.otlp import Receiver
 
-POOL = 'db_client_connection_pool_name="service.db"'
+POOL = 'db_client_connection_pool_name="service.db/write"'
 
 
 def metric(http: httpx.Client, sample: str) -> float:
@@ -71,7 +71,8 @@ def test_a_limit_that_would_mean_all_is_refused(http: httpx.Client) -> None:
 
 
 def test_a_failure_half_way_is_rolled_back(http: httpx.Client, database: Path) -> None:
-    sample = f'aiosqlitepool_return_rollbacks_total{{aiosqlitepool_rollback_cause="transaction",{POOL}}}'
+    outcome = 'aiosqlitepool_transaction_outcome="rolled_back"'
+    sample = f"aiosqlitepool_transaction_duration_seconds_count{{{outcome},{POOL}}}"
     before = metric(http, sample)
     assert http.post("/posts", json={"user_id": -1, "text": "into the void"}).status_code == 404
     wait_for("the rollback is counted", lambda: metric(http, sample) == before + 1, within=30)

@@ -37,9 +37,10 @@ EXPECTED: dict[Alert, tuple[str, str]] = {
 
 
 def silenced_by(alert: Alert) -> Alert | None:
-    """What must not reach the pager because this does: a stuck waiter stands before a full pool."""
+    """What must not reach the pager because this does: a stuck waiter, or the writer's queue, before a full pool."""
     name, pool = alert
-    return ("AiosqlitepoolSaturated", pool) if name == "AiosqlitepoolWaiterStuck" else None
+    graver = ("AiosqlitepoolWaiterStuck", "AiosqlitepoolWriterQueueSlow")
+    return ("AiosqlitepoolSaturated", pool) if name in graver else None
 
 
 class Pager:

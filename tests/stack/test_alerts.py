@@ -49,7 +49,7 @@ def test_it_resolves_and_that_is_told(stack: Stack, alert: Alert) -> None:
 
 
 @pytest.mark.parametrize("silenced", [silenced for alert in EXPECTED if (silenced := silenced_by(alert))])
-def test_what_is_critical_silences_the_warning_that_says_the_same(stack: Stack, silenced: Alert) -> None:
+def test_what_says_more_silences_the_warning_that_says_the_same(stack: Stack, silenced: Alert) -> None:
     def inhibited() -> bool:
         stack.look()
         return silenced in stack.inhibited

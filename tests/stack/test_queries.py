@@ -94,7 +94,7 @@ def test_an_exemplar_is_the_trace_of_a_request_that_waited(stack: Stack) -> None
     def traces() -> set[str]:
         found = ask(
             f"{stack.prometheus}/api/v1/query_exemplars",
-            query='db_client_connection_wait_time_seconds_bucket{db_client_connection_pool_name="service.db"}',
+            query='db_client_connection_wait_time_seconds_bucket{db_client_connection_pool_name=~"service.db/.+"}',
             start=began,
             end=time.time(),
         )

@@ -3,16 +3,19 @@
     python -m tests.stack.troubles FOLDER PORT SUBSCRIBER
 
 A pool is named after its alert and the subscriber that shows it to Prometheus: "prometheus", or "opentelemetry", whose
-exporter adds labels of its own. Its trouble ends when FOLDER has a file of the alert's name; then it is used as it
-should be. One more pool, "healthy", never has any trouble. Metrics are served on PORT.
+exporter adds labels of its own; and after its role, if it is one of a database's. Its trouble ends when FOLDER has a
+file of the alert's name; then it is used as it should be. One more pool, "healthy", never has any trouble. Metrics are
+served on PORT.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sqlite3
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +24,31 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import start_http_server
 
-from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool, subscribe_all
+from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool, SQLiteDatabase, subscribe_all
 from aiosqlitepool.events import ConnectionReleased
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
+
+from ..support.other import other_process
 
 Pool = SQLiteConnectionPool[aiosqlite.Connection]
 Connect = Callable[[], Awaitable[aiosqlite.Connection]]
 
 
 SUBSCRIBERS = ("prometheus", "opentelemetry")
+# Which of a database's two pools has the trouble.
+ROLES = {
+    "AiosqlitepoolWriterQueueSlow": "write",
+    "AiosqlitepoolBusyRetries": "write",
+    "AiosqlitepoolWalLarge": "write",
+    "AiosqlitepoolReaderPinsWal": "read",
+}
 
 
 def pool_name(alert: str, subscriber: str) -> str:
     """The name of the pool that is to raise this alert."""
-    return f"{alert} by {subscriber}"
+    name = f"{alert} by {subscriber}"
+    return f"{name}/{ROLES[alert]}" if alert in ROLES else name
 
 
 class Trouble:
@@ -59,6 +72,16 @@ class Trouble:
         return SQLiteConnectionPool(
             connect or (lambda: aiosqlite.connect(self.file)), size, name=self._pool_name, **more
         )
+
+    @contextlib.asynccontextmanager
+    async def database(self) -> AsyncIterator[SQLiteDatabase]:
+        """A database of one row, for the trouble and, after that, for ever."""
+        async with SQLiteDatabase(self.file, name=self._pool_name.rpartition("/")[0]) as database:
+            async with database.write() as connection:
+                await connection.execute("CREATE TABLE note (text BLOB)")
+                await connection.execute("INSERT INTO note VALUES ('')")
+            yield database
+            await use_well(database.writer)
 
 
 async def read(pool: Pool) -> None:
@@ -99,9 +122,10 @@ async def callers_time_out(trouble: Trouble) -> Pool:
     while trouble.lasts:
         holder = asyncio.create_task(hold(pool, 0.2))
         await asyncio.sleep(0.02)
-        with contextlib.suppress(PoolConnectionAcquireTimeoutError):
-            await read(pool)
-        await holder
+        # On a busy machine, opening the connection may take the holder too long, too.
+        for caller in (read(pool), holder):
+            with contextlib.suppress(PoolConnectionAcquireTimeoutError):
+                await caller
     return pool
 
 
@@ -189,7 +213,58 @@ async def a_subscriber_raises(trouble: Trouble) -> Pool:
     return pool
 
 
-TROUBLES: dict[str, Callable[[Trouble], Awaitable[Pool]]] = {
+async def writers_think_in_their_transactions(trouble: Trouble) -> None:
+    async with trouble.database() as database:
+
+        async def writer() -> None:
+            while trouble.lasts:
+                async with database.write():
+                    await asyncio.sleep(0.5)
+
+        await asyncio.gather(*(writer() for _ in range(4)))
+
+
+async def another_process_writes(trouble: Trouble) -> None:
+    async with trouble.database() as database:
+
+        async def writer() -> None:
+            while trouble.lasts:
+                await database.run_write(write, b"ours")
+
+        async with other_process(trouble.file) as other:
+            writing = asyncio.create_task(writer())
+            while trouble.lasts:
+                await other.does("BEGIN IMMEDIATE")
+                await asyncio.sleep(0.2)
+                await other.does("ROLLBACK")
+                await asyncio.sleep(0.1)
+            await writing
+
+
+async def a_snapshot_is_kept_while_much_is_written(trouble: Trouble) -> None:
+    await pinned(trouble, 72_000_000)
+
+
+async def a_report_reads_for_long(trouble: Trouble) -> None:
+    await pinned(trouble, 18_000_000)
+
+
+async def pinned(trouble: Trouble, wal_bytes: int) -> None:
+    """A reader stays until the trouble is over, and the WAL has so many bytes meanwhile."""
+    async with trouble.database() as database:
+        async with database.read(snapshot=True, label="the report"):
+            while (database.writer.stats().wal_bytes or 0) < wal_bytes:
+                # What is the same as before, SQLite does not write again.
+                await database.run_write(write, os.urandom(2_000_000))
+            await trouble.over()
+        await database.checkpoint()
+
+
+def write(connection: sqlite3.Connection, text: bytes) -> None:
+    connection.execute("UPDATE note SET text = ?", (text,))
+
+
+TROUBLES: dict[str, Callable[[Trouble], Awaitable[Pool | None]]] = {
     "AiosqlitepoolAcquireTimeoutsBurningBudget": callers_time_out,
     "AiosqlitepoolWaitSlow": callers_wait,
     "AiosqlitepoolSaturated": more_callers_than_connections,
@@ -200,12 +275,18 @@ TROUBLES: dict[str, Callable[[Trouble], Awaitable[Pool]]] = {
     "AiosqlitepoolChurn": connections_do_not_live_long_enough,
     "AiosqlitepoolRollbacksOnReturn": nobody_commits,
     "AiosqlitepoolTelemetryErrors": a_subscriber_raises,
+    "AiosqlitepoolWriterQueueSlow": writers_think_in_their_transactions,
+    "AiosqlitepoolBusyRetries": another_process_writes,
+    "AiosqlitepoolWalLarge": a_snapshot_is_kept_while_much_is_written,
+    "AiosqlitepoolReaderPinsWal": a_report_reads_for_long,
 }
 
 
 async def run(folder: Path, subscriber: str) -> None:
-    async def have(alert: str, make_trouble: Callable[[Trouble], Awaitable[Pool]]) -> None:
-        await use_well(await make_trouble(Trouble(folder, alert, subscriber)))
+    async def have(alert: str, make_trouble: Callable[[Trouble], Awaitable[Pool | None]]) -> None:
+        pool = await make_trouble(Trouble(folder, alert, subscriber))
+        assert pool is not None  # a database is used well for ever
+        await use_well(pool)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(use_well(Trouble(folder, "healthy", subscriber).pool()))

@@ -1,0 +1,99 @@
+"""A real `SQLiteDatabase` to which everything happens that a board can show of one. Part of the driver."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiosqlitepool import PoolError, SQLiteDatabase
+
+INSERT = "INSERT INTO item (text) VALUES ('one more')"
+
+
+def insert(native: sqlite3.Connection, pause: float) -> None:
+    """A transaction that takes about so long."""
+    native.execute(INSERT)
+    time.sleep(pause)
+
+
+def count(native: sqlite3.Connection, pause: float = 0) -> None:
+    """A look that takes about so long."""
+    native.execute("SELECT count(*) FROM item").fetchone()
+    time.sleep(pause)
+
+
+class Orders:
+    """A database, with traffic as the driver says, and with incidents."""
+
+    def __init__(self, directory: Path, observer: Any, traffic: Callable[[], float]) -> None:
+        self._path = directory / "orders.db"
+        self._traffic = traffic
+        self._choose = random.Random(7)
+        self._database = SQLiteDatabase(self._path, readers=3, name="orders.db", subscribers=[observer])
+
+    async def live(self) -> None:
+        """Serve for ever."""
+        async with self._database as database:
+            async with database.write() as connection:
+                await connection.execute("CREATE TABLE item (id INTEGER PRIMARY KEY, text)")
+            async with asyncio.TaskGroup() as group:
+                for _ in range(10):
+                    group.create_task(self._visitor())
+
+    async def _visitor(self) -> None:
+        while True:
+            await asyncio.sleep(self._choose.expovariate(2.0) / self._traffic())
+            for _ in range(4):
+                await self._database.run_read(count, 0.006 * self._choose.lognormvariate(0, 0.8))
+            await self._database.run_write(insert, 0.004 * self._choose.lognormvariate(0, 0.6))
+
+    async def incident(self) -> None:
+        """Everything that goes wrong, one after the other."""
+        for trouble in (self._give_up, self._commit_twice, self._be_locked_out, self._be_overtaken, self._be_pinned):
+            with contextlib.suppress(PoolError, sqlite3.Error, ZeroDivisionError):
+                await trouble()
+
+    async def _give_up(self) -> None:
+        async with self._database.write():
+            raise ZeroDivisionError
+
+    async def _commit_twice(self) -> None:
+        async with self._database.write() as connection:
+            await connection.commit()
+
+    async def _be_locked_out(self) -> None:
+        with contextlib.closing(sqlite3.connect(self._path, isolation_level=None)) as another:
+            another.execute("BEGIN IMMEDIATE")
+            await asyncio.sleep(0.3)
+
+    async def _be_overtaken(self) -> None:
+        """A function that reads, and writes after somebody else has."""
+        overtaken = False
+
+        def write_after_all(native: sqlite3.Connection) -> None:
+            nonlocal overtaken
+            if overtaken:
+                return
+            native.execute("PRAGMA query_only = OFF")
+            count(native)
+            with contextlib.closing(sqlite3.connect(self._path, isolation_level=None)) as another:
+                another.execute(INSERT)
+            overtaken = True
+            try:
+                native.execute(INSERT)
+            finally:
+                native.execute("PRAGMA query_only = ON")
+
+        await self._database.run_read(write_after_all)
+
+    async def _be_pinned(self) -> None:
+        async with self._database.read(snapshot=True):
+            await self._database.run_write(insert, 0)
+            await self._database.checkpoint()
+        await self._database.checkpoint()
