@@ -23,6 +23,7 @@ from ..events import RollbackCause
 from .aiosqlite_worker import INTERRUPT_INTERVAL, close_and_stop, harry, interrupt, liveness
 from .cursors import LeaseCursors
 from .mailbox import Mailbox
+from .native import File, autocommit, file_of, roll_back
 from .protocol import Lessee
 from .tenancy import Tenancy, marks_here
 
@@ -81,7 +82,7 @@ class AiosqliteLink:
         self._running: asyncio.Future[Any] | None = None
         self._in_transaction = False
         self._cursors = LeaseCursors()
-        self._file: tuple[str, int, int] | None = None
+        self._file: File | None = None
         self._tenancy = Tenancy(self._loop)
         self.lease: Lessee | None = None
 
@@ -122,36 +123,22 @@ class AiosqliteLink:
             self._cursors.note_frames(error)
 
     def _clean_up(self) -> RollbackCause | None:
-        half_read = self._cursors.close()
-        open_transaction = self._native.in_transaction
+        native, half_read = self._native, self._cursors.close()
+        open_transaction = native.in_transaction
         if open_transaction:
-            self._roll_back()
-        self._in_transaction = self._native.in_transaction
-        if open_transaction and self._autocommit() is not False:
+            roll_back(native)
+        self._in_transaction = native.in_transaction
+        if open_transaction and autocommit(native) is not False:
             return "transaction"
         # With autocommit=False (Python 3.12) a transaction is always open, and says nothing.
         return "cursor" if half_read else None
-
-    def _roll_back(self) -> None:
-        """Undo the open transaction; raises if it is open still, for the next borrower must not commit it."""
-        autocommit = self._autocommit()
-        if autocommit is True:  # where rollback() does nothing
-            self._native.execute("ROLLBACK")
-        else:
-            self._native.rollback()
-        if self._native.in_transaction and autocommit is not False:
-            raise sqlite3.OperationalError("a transaction is still open after it was rolled back")
-
-    def _autocommit(self) -> Any:
-        """True or False where sqlite3 leaves, or keeps, transactions to itself (Python 3.12); else anything."""
-        return getattr(self._native, "autocommit", None)
 
     # -- seen from the event loop
 
     async def adopt(self) -> None:
         """Watch every later operation, undo what the factory left open, and note which file this is."""
         await self._in_worker(self._clean_up)
-        self._file = await self._in_worker(self._identify)
+        self._file = await self._in_worker(partial(file_of, self._native))
         # On the instance, not on the class: connections outside the pool stay as they are.
         raw: Any = self._raw
         raw._execute, raw.close = self._execute, self._close_by_user
@@ -341,17 +328,6 @@ class AiosqliteLink:
     def _stop(self, done: asyncio.Future[Any] | None) -> None:
         then = None if done is None else partial(self._mailbox.post, done, None)
         close_and_stop(self._raw, self._native, then)
-
-    def _identify(self) -> tuple[str, int, int] | None:
-        cursor = self._native.cursor()
-        cursor.row_factory = None
-        (name,) = cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
-        path = os.fsdecode(name or "")
-        try:
-            found = os.stat(path)
-        except OSError:  # in memory, or a name of a virtual file system
-            return None
-        return (path, found.st_dev, found.st_ino)
 
     def _post(self, fn: Callable[[], R]) -> asyncio.Future[R]:
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
