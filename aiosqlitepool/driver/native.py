@@ -1,0 +1,41 @@
+"""What the pool asks of a `sqlite3.Connection`, in the thread that may use it. Knows sqlite3, nothing of aiosqlite."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import Any
+
+__all__ = ["File", "autocommit", "file_of", "roll_back"]
+
+# A database file: its path, and the device and inode that it has there.
+File = tuple[str, int, int]
+
+
+def autocommit(native: sqlite3.Connection) -> Any:
+    """True or False where sqlite3 leaves, or keeps, transactions to itself (Python 3.12); else anything."""
+    return getattr(native, "autocommit", None)
+
+
+def roll_back(native: sqlite3.Connection) -> None:
+    """Undo the open transaction; raises if it is open still, for the next borrower must not commit it."""
+    mode = autocommit(native)
+    if mode is True:  # where rollback() does nothing
+        native.execute("ROLLBACK")
+    else:
+        native.rollback()
+    if native.in_transaction and mode is not False:
+        raise sqlite3.OperationalError("a transaction is still open after it was rolled back")
+
+
+def file_of(native: sqlite3.Connection) -> File | None:
+    """The file that it has opened, if it is one."""
+    cursor = native.cursor()
+    cursor.row_factory = None
+    (name,) = cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
+    path = os.fsdecode(name or "")
+    try:
+        found = os.stat(path)
+    except OSError:  # in memory, or a name of a virtual file system
+        return None
+    return (path, found.st_dev, found.st_ino)
