@@ -187,10 +187,11 @@ def _add_histogram(family: Family, labels: dict[str, str], histogram: _Histogram
 
 def _acquired(account: _PoolAccount, exemplars_from: float | None) -> Callable[[ConnectionAcquired], None]:
     waited, glances = account.histogram(WAIT_TIME, ""), Glances()
+    counts, series = account.counts, {path: (ACQUIRES, path) for path in ACQUIRES.known}
     slow = math.inf if exemplars_from is None else exemplars_from
 
     def acquired(event: ConnectionAcquired) -> None:
-        account.count(ACQUIRES, event.path)
+        counts[series[event.path]] += 1
         trace = None
         if event.wait_time >= slow or (event.path == "queued" and slow < math.inf and glances.due()):
             trace = current_trace(sampled_only=True)

@@ -206,6 +206,7 @@ def _instruments_of(provider: MeterProvider | None, buckets: Buckets) -> _Instru
     return found
 
 
+_PATHS = {path: (names.ACQUIRES, path) for path in names.ACQUIRES.known}
 # The context of a duration that belongs to no trace. Not empty: then it would be the one of whoever collects.
 _NO_TRACE = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 
@@ -216,6 +217,7 @@ class _PoolMetrics:
     def __init__(self, instruments: _Instruments, pool: AnyPool, slow_acquire: float) -> None:
         self.account, self.detaches = instruments.ledger.open(pool)
         self._instruments = instruments
+        self._counts = self.account.counts
         self._slow_acquire = slow_acquire
         self._glances = Glances()
         self._labels = labels = {names.POOL: pool.name}
@@ -255,7 +257,7 @@ class _PoolMetrics:
 
     def acquired(self, event: ConnectionAcquired, span: Span | None) -> None:
         """Count an acquire that had to wait, and record its wait: in its trace, if that is worth looking at."""
-        self.account.count(names.ACQUIRES, event.path)
+        self._counts[_PATHS[event.path]] += 1
         if event.wait_time >= self._slow_acquire or (event.path == "queued" and self._glances.due()):
             told = trace.get_current_span() if span is None else span
             if told.get_span_context().trace_flags.sampled:
