@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import aiosqlite
 
@@ -43,16 +43,16 @@ class _Reading:
     def __init__(self, lease: Lease[aiosqlite.Connection]) -> None:
         self._lease = lease
 
-    def __aenter__(self) -> Coroutine[Any, Any, aiosqlite.Connection]:
-        return self._lease.__aenter__()
+    async def __aenter__(self) -> aiosqlite.Connection:
+        return await self._lease.__aenter__()
 
-    def __aexit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Coroutine[Any, Any, None]:
+    ) -> None:
         # SQLite says "readonly database", which sends people to look at the permissions of the file.
         if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
             error.add_note("a connection that reads cannot write: use write() or run_write()")
-        return self._lease.__aexit__(kind, error, trace)
+        await self._lease.__aexit__(kind, error, trace)
 
 
 class Reader:
