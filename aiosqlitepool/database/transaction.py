@@ -136,18 +136,24 @@ class Transaction:
                 pausing = pausing or pauses()
                 kind, pause = busy_kind(error), next(pausing)
                 if kind is None or (self.outcome is not None and not again):
+                    self._failed()
                     raise
                 if self._patience is not None and time.monotonic() + pause > since + self._patience:
                     # SQLite's own error passes through.
                     error.add_note(f"another connection held the database of pool {self._pool.name!r} all that time")
+                    self._failed()
                     raise
             self._retries += 1
             if BusyRetried in self._pool.events.handlers:
                 self._pool.events.emit(BusyRetried(self._pool.name, kind, pause, self._label))
             await asyncio.sleep(pause)
 
+    def _failed(self) -> None:
+        # One that could not even begin: else nothing would count the callers that get "database is locked".
+        self.outcome = self.outcome or "failed"
+
     def tell(self) -> None:
-        """Tell how it ended, if it ever began."""
+        """Tell how it ended, if it began or could not; of one that was cancelled before, nothing."""
         if self.outcome is not None and TransactionEnded in self._pool.events.handlers:
             # Cancelled, or its worker dead, it was ended by the reset of its connection.
             took = (self._ended or time.monotonic()) - self._began
