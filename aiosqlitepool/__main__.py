@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from . import __version__
+
 __all__ = ["main"]
 
 
@@ -42,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="A fast asyncio connection pool for SQLite.",
         epilog="Each command explains its own arguments: python -m aiosqlitepool COMMAND --help",
     )
+    parser.add_argument("--version", action="version", version=f"aiosqlitepool {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (_, summary) in _COMMANDS.items():
         commands.add_parser(name, help=summary, add_help=False)

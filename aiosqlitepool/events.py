@@ -312,10 +312,10 @@ class LeakReturned(PoolEvent):
 
 @_fact
 class TransactionEnded(PoolEvent):
-    """A transaction of a `SQLiteDatabase` ended: "committed", "rolled_back" by its own code, or "failed" to commit.
+    """A transaction of a `SQLiteDatabase` ended: "committed", "rolled_back" by its own code, or "failed".
 
-    It was asked for `wait_time` before its `BEGIN`, from which `duration` counts; it was begun again `retries` times
-    because another process was in the way.
+    It failed to commit, or to begin at all. It was asked for `wait_time` before its (last) `BEGIN`, from which
+    `duration` counts; it was begun again `retries` times because another process was in the way.
     """
 
     name: ClassVar[str] = "transaction"

@@ -148,6 +148,7 @@ class Lifecycle(Generic[C]):
         except (KeyboardInterrupt, SystemExit, GeneratorExit):  # they end more than this opening
             raise
         except BaseException as error:
+            self._say_where(error)
             raise self.failed_to_open(error, began) from error
         self._opened += 1
         self.last_failure = None
@@ -155,6 +156,12 @@ class Lifecycle(Generic[C]):
         pooled = PooledConnection(slot, self._opened, raw, link, began=began, now=now, settings=self._settings)
         self.connections[id(raw)] = pooled
         return pooled
+
+    def _say_where(self, error: BaseException) -> None:
+        # "database is locked" while a factory sets the journal mode is not the statement that the caller waits to run.
+        note = f"while pool {self._name!r} opened a connection"
+        if note not in getattr(error, "__notes__", ()):  # a factory may raise one and the same again
+            error.add_note(note)
 
     def failed_to_open(self, error: BaseException, began: float) -> OpenFailed:
         """Note a failure to open."""

@@ -331,10 +331,9 @@ class SQLiteConnectionPool(Generic[C]):
     def subscribe(self, subscriber: Subscriber) -> Detach:
         """Show the pool to a subscriber; returns a function that detaches it.
 
-        Raises `TypeError` if it has no `attach(pool)` method.
+        Raises `TypeError` if it has no `attach(pool)` method, or is a class where an object of it was meant.
         """
-        if not callable(getattr(subscriber, "attach", None)):
-            raise TypeError(f"subscriber must have an attach(pool) method; {subscriber!r} has none")
+        registry.check_subscriber(subscriber)
         return subscriber.attach(self)
 
     def stats(self) -> PoolStats:

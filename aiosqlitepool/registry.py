@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from typing import Any, Protocol
 
 from .bus import Detach
 
-__all__ = ["register", "subscribe_all"]
+__all__ = ["check_subscriber", "register", "subscribe_all"]
 
 
 class Pool(Protocol):
@@ -47,13 +48,21 @@ def register(pool: Pool) -> None:
         subscription.attach(pool)
 
 
+def check_subscriber(subscriber: object) -> None:
+    """Raise `TypeError`, naming it, if that is no subscriber."""
+    attach = getattr(subscriber, "attach", None)
+    if not callable(attach):
+        raise TypeError(f"subscriber must have an attach(pool) method; {subscriber!r} has none")
+    if isinstance(subscriber, type) and inspect.isfunction(attach):
+        raise TypeError(f"subscriber must be an object: {subscriber.__name__}(...), not the class {subscriber!r}")
+
+
 def subscribe_all(subscriber: Any) -> Detach:
     """Attach a subscriber to every pool that is alive and to every pool made later; returns what detaches it from all.
 
-    Raises `TypeError` if it has no `attach(pool)` method.
+    Raises `TypeError` if it has no `attach(pool)` method, or is a class where an object of it was meant.
     """
-    if not callable(getattr(subscriber, "attach", None)):
-        raise TypeError(f"subscriber must have an attach(pool) method; {subscriber!r} has none")
+    check_subscriber(subscriber)
     subscription = _Subscription(subscriber)
     _subscriptions.append(subscription)
     for pool in tuple(_pools):

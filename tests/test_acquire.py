@@ -603,6 +603,17 @@ async def test_a_failing_connect_reaches_its_caller_as_it_is_and_at_once(
 
 
 @timeless
+async def test_a_failing_connect_says_once_which_pool_it_was_for(driver: StubDriver) -> None:
+    failure = OSError("unable to open database file")
+    driver.on_connect = fails(failure)
+    async with pool_of(driver, name="app.db") as pool:
+        for _ in range(2):
+            with pytest.raises(OSError, match="unable to open"):
+                await pool.acquire()
+    assert failure.__notes__ == ["while pool 'app.db' opened a connection"]
+
+
+@timeless
 async def test_a_failing_connect_wakes_the_next_waiter_to_try(driver: StubDriver) -> None:
     opening = asyncio.Event()
 

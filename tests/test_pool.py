@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -271,6 +272,21 @@ async def test_a_subscriber_to_all_pools_sees_those_that_are_and_those_to_come(
 def test_what_cannot_attach_cannot_subscribe_to_all_pools() -> None:
     with pytest.raises(TypeError, match=r"attach.*5"):
         subscribe_all(5)
+
+
+async def test_a_class_where_a_subscriber_was_meant_is_refused() -> None:
+    class Classwide:
+        """A class whose `attach` needs no object of it."""
+
+        @classmethod
+        def attach(cls, pool: object) -> Callable[[], None]:
+            return lambda: None
+
+    async with pool_of(StubDriver()) as pool:
+        for attach in (pool.subscribe, subscribe_all):
+            with pytest.raises(TypeError, match=r"subscriber must be an object: Recorder\(\.\.\.\), not the class"):
+                attach(Recorder)  # type: ignore[arg-type]
+            attach(Classwide)()
 
 
 # -- where it can be used

@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from types import TracebackType
 from typing import TypeVar
 
 import aiosqlite
 
 from ..driver import call
+from ..lease import Lease
 from ..pool import SQLiteConnectionPool
 from ..stats import PoolStats
 from .transaction import Pool, Transaction
@@ -33,6 +35,26 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
         return replace(super().stats(), role="read")
 
 
+class _Reading:
+    """A lease whose holder is told why it could not write."""
+
+    __slots__ = ("_lease",)
+
+    def __init__(self, lease: Lease[aiosqlite.Connection]) -> None:
+        self._lease = lease
+
+    async def __aenter__(self) -> aiosqlite.Connection:
+        return await self._lease.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # SQLite says "readonly database", which sends people to look at the permissions of the file.
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+            error.add_note("a connection that reads cannot write: use write() or run_write()")
+        await self._lease.__aexit__(kind, error, trace)
+
+
 class Reader:
     """Reads through the connections of its pool."""
 
@@ -45,12 +67,15 @@ class Reader:
         """A connection that reads; with `snapshot`, all of the block sees the same moment."""
         if snapshot:
             return self._snapshot(label)
-        return self.pool.connection(label=label) if self._max_age is None else self._bounded(label)
+        return self._lease(label) if self._max_age is None else self._bounded(label)
+
+    def _lease(self, label: str | None) -> _Reading:
+        return _Reading(self.pool.connection(label=label))
 
     @asynccontextmanager
     async def _bounded(self, label: str | None) -> AsyncIterator[aiosqlite.Connection]:
         # Inside the lease, so that its end gives back what the block was interrupted at.
-        async with self.pool.connection(label=label) as connection, self._not_for_ever():
+        async with self._lease(label) as connection, self._not_for_ever():
             yield connection
 
     @asynccontextmanager

@@ -29,7 +29,7 @@ _COMMIT_PATIENCE: Final = 5.0
 class Transaction:
     """What happens to one transaction of one pool. Its methods `begin` to `run` are for the connection's worker."""
 
-    __slots__ = ("_asked", "_began", "_label", "_patience", "_pool", "_retries", "_statement", "outcome")
+    __slots__ = ("_asked", "_began", "_ended", "_label", "_patience", "_pool", "_retries", "_statement", "outcome")
 
     def __init__(self, pool: Pool, statement: str, patience: float | None, label: str | None) -> None:
         self._pool = pool
@@ -38,6 +38,8 @@ class Transaction:
         self._label = label
         self._asked = time.monotonic()
         self._began = 0.0
+        # Read in the worker: a busy event loop, which hears of the end late, does not make a transaction longer.
+        self._ended: float | None = None
         self._retries = 0
         # `None` until it has begun. Written by the worker while the caller awaits it.
         self.outcome: TransactionOutcome | None = None
@@ -46,7 +48,7 @@ class Transaction:
 
     def begin(self, native: sqlite3.Connection) -> None:
         """Begin it."""
-        self._began = time.monotonic()
+        self._began, self._ended = time.monotonic(), None
         native.execute(self._statement)
         self.outcome = "rolled_back"
 
@@ -70,12 +72,13 @@ class Transaction:
             self.outcome = "failed"
             raise
         self.outcome = "committed"
+        self._ended = time.monotonic()
 
-    @staticmethod
-    def roll_back(native: sqlite3.Connection) -> None:
+    def roll_back(self, native: sqlite3.Connection) -> None:
         """Roll it back, if SQLite has not done so itself."""
         if native.in_transaction:
             native.execute("ROLLBACK")
+        self._ended = time.monotonic()
 
     def run(self, native: sqlite3.Connection, fn: Callable[[sqlite3.Connection], R]) -> R:
         """Begin it, run `fn(native)`, and commit; roll back if that raises."""
@@ -133,20 +136,27 @@ class Transaction:
                 pausing = pausing or pauses()
                 kind, pause = busy_kind(error), next(pausing)
                 if kind is None or (self.outcome is not None and not again):
+                    self._failed()
                     raise
                 if self._patience is not None and time.monotonic() + pause > since + self._patience:
                     # SQLite's own error passes through.
                     error.add_note(f"another connection held the database of pool {self._pool.name!r} all that time")
+                    self._failed()
                     raise
             self._retries += 1
             if BusyRetried in self._pool.events.handlers:
                 self._pool.events.emit(BusyRetried(self._pool.name, kind, pause, self._label))
             await asyncio.sleep(pause)
 
+    def _failed(self) -> None:
+        # One that could not even begin: else nothing would count the callers that get "database is locked".
+        self.outcome = self.outcome or "failed"
+
     def tell(self) -> None:
-        """Tell how it ended, if it ever began."""
+        """Tell how it ended, if it began or could not; of one that was cancelled before, nothing."""
         if self.outcome is not None and TransactionEnded in self._pool.events.handlers:
-            took = time.monotonic() - self._began
+            # Cancelled, or its worker dead, it was ended by the reset of its connection.
+            took = (self._ended or time.monotonic()) - self._began
             waited = self._began - self._asked
             self._pool.events.emit(
                 TransactionEnded(self._pool.name, self.outcome, waited, took, self._retries, self._label)

@@ -103,9 +103,8 @@ def _pool_closed(event: PoolClosed) -> str:
 
 
 def _transaction_ended(event: TransactionEnded) -> str:
-    label = f" ({event.label})" if event.label else ""
     outcome, waited = event.outcome.replace("_", " "), duration(event.wait_time)
-    return f"{outcome}{label} after {duration(event.duration)}, begun after {waited}"
+    return f"{outcome} after {duration(event.duration)}, begun after {waited}"
 
 
 # By type, because the events are all that the words depend on.

@@ -73,14 +73,21 @@ async def test_functions_wait_for_another_process_and_run_once(db: SQLiteDatabas
     assert sorted(notes(database)) == [str(number) for number in range(10)]
 
 
-async def test_a_process_that_holds_on_for_too_long_is_an_error_of_sqlite(database: Path) -> None:
-    async with SQLiteDatabase(database, acquisition_timeout=0.1) as db, other_process(database, "BEGIN IMMEDIATE"):
+async def test_a_process_that_holds_on_for_too_long_is_an_error_of_sqlite(database: Path, recorder: Recorder) -> None:
+    async with (
+        SQLiteDatabase(database, acquisition_timeout=0.1, subscribers=[recorder]) as db,
+        other_process(database, "BEGIN IMMEDIATE"),
+    ):
         for attempt in (db.run_write(add, "a"), db.write().__aenter__()):
             with pytest.raises(sqlite3.OperationalError, match="locked") as failed:
                 await attempt
             assert failed.value.__notes__ == [
                 "another connection held the database of pool 'app.db/write' all that time"
             ]
+    # Not one of them began, and each is one that somebody has to see failing.
+    told = recorder.of(TransactionEnded)
+    assert [event.outcome for event in told] == ["failed", "failed"]
+    assert all(event.wait_time >= 0 for event in told)
     assert notes(database) == []
 
 

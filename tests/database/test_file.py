@@ -71,7 +71,10 @@ async def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with nothing_left_behind(), unable as failed:
         async with SQLiteDatabase(tmp_path / "missing" / "app.db"):
             pass
-    assert failed.value.__notes__ == [f"database: {tmp_path}/missing/app.db"]
+    assert failed.value.__notes__ == [
+        f"database: {tmp_path}/missing/app.db",
+        "while pool 'app.db/write' opened a connection",
+    ]
 
 
 async def test_what_is_no_database_is_refused(tmp_path: Path) -> None:

@@ -86,4 +86,4 @@ async def test_a_journal_mode_that_sqlite_refuses_is_an_error(tmp_path: Path) ->
     db = SQLiteDatabase(f"file:{tmp_path}/odd.db?mode=memory")
     with pytest.raises(sqlite3.OperationalError, match="'WAL': the database stayed in journal mode 'memory'") as failed:
         await db.open()
-    assert failed.value.__notes__ == [f"database: file:{tmp_path}/odd.db?mode=memory"]
+    assert failed.value.__notes__[0] == f"database: file:{tmp_path}/odd.db?mode=memory"

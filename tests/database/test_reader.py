@@ -31,6 +31,25 @@ async def test_a_reader_cannot_write(db: SQLiteDatabase, statement: str) -> None
         await db.run_read(lambda native: native.execute(statement).close())
 
 
+@pytest.mark.parametrize("max_age", [None, 60])
+@pytest.mark.parametrize("snapshot", [False, True])
+async def test_a_reader_that_tried_to_write_is_told_what_can(
+    database: Path, max_age: float | None, snapshot: bool
+) -> None:
+    told = ["a connection that reads cannot write: use write() or run_write()"]
+    async with SQLiteDatabase(database, reader_max_age=max_age) as db:
+        with pytest.raises(sqlite3.OperationalError, match="readonly database") as in_a_block:
+            async with db.read(snapshot=snapshot) as connection:
+                await connection.execute(WRITES[0])
+        with pytest.raises(sqlite3.OperationalError, match="readonly database") as in_a_function:
+            await db.run_read(lambda native: native.execute(WRITES[0]).close())
+        with pytest.raises(sqlite3.OperationalError, match="syntax error") as something_else:
+            async with db.read() as connection:
+                await connection.execute("SELEC 1")
+    assert in_a_block.value.__notes__ == in_a_function.value.__notes__ == told
+    assert not hasattr(something_else.value, "__notes__")
+
+
 async def test_a_reader_writes_only_after_somebody_has_switched_that_on_by_hand(
     db: SQLiteDatabase, database: Path
 ) -> None:

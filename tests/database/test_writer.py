@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError, PoolUsageError, SQLiteDatabase
+from aiosqlitepool.database.transaction import Transaction
 from aiosqlitepool.events import AcquireRejected, AcquireTimedOut, RolledBackOnReturn, TransactionEnded
 from aiosqlitepool.testing import Recorder
 
@@ -30,6 +34,23 @@ async def test_a_block_is_committed_when_it_ends(db: SQLiteDatabase, database: P
     assert (event.pool, event.outcome, event.retries, event.label) == ("app.db/write", "committed", 0, "POST /notes")
     assert event.wait_time >= 0
     assert event.duration > 0
+
+
+@pytest.mark.parametrize("end", [Transaction.commit, Transaction.roll_back])
+async def test_a_transaction_took_no_longer_because_the_event_loop_heard_of_its_end_late(
+    db: SQLiteDatabase, recorder: Recorder, end: Callable[[Transaction, sqlite3.Connection], None]
+) -> None:
+    transaction = Transaction(db.writer, "BEGIN", None, "POST /notes")
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as native:
+        before = time.monotonic()
+        transaction.begin(native)
+        end(transaction, native)
+        took = time.monotonic() - before
+    while time.monotonic() - before <= 2 * took:
+        time.sleep(0.001)
+    transaction.tell()
+    (event,) = recorder.of(TransactionEnded)
+    assert 0 < event.duration <= took
 
 
 async def test_a_block_that_raises_is_rolled_back_without_a_reset(

@@ -74,7 +74,7 @@ export class PoolView {
     tile("used", `${pool.used} of ${pool.max_size}`, `${pool.idle} idle, ${pool.max_size - pool.size} vacant`, full ? "full" : "");
     const oldest = pool.waiting ? `oldest for ${duration(pool.oldest_waiter)}` : "nobody queues";
     tile("waiting", number(pool.waiting), oldest, pool.waiting ? "warn" : "");
-    tile("wait", waits.count ? duration(waits.p99) : "–", waits.count ? `half within ${duration(waits.p50)}` : "none in the last minute");
+    tile("wait", waits.count ? duration(waits.p99) : "–", waits.count ? (waits.p50 ? `half within ${duration(waits.p50)}` : "half at once") : "none in the last minute");
     tile("held", uses.count ? duration(uses.p99) : "–", pool.holders.length ? `longest now ${duration(pool.oldest_checkout)}` : "nobody holds one");
     const paths = ["idle", "new", "queued"];
     const total = rate ? paths.reduce((sum, path) => sum + rate[path], 0) : 0;
