@@ -83,7 +83,7 @@ class Tenancy:
         if mark is None or token is None:
             return
         self.mark = self._task = self._token = None
-        if self._found:
+        if self._found or marks_here() != (mark,):  # a reset would forget the leases that began later
             where_it_began = self._ends_beside_others(mark, task)
         else:  # telling contexts apart is half the price of telling tasks apart
             try:

@@ -282,6 +282,29 @@ async def test_leases_that_end_in_the_order_in_which_they_began_leave_no_evidenc
     assert notes(database) == ["the other's", "shared"]
 
 
+@pytest.mark.parametrize("leases", [2, MOST_MARKS + 1])
+async def test_a_lease_that_ends_before_a_later_one_leaves_the_evidence_of_that(database: Path, leases: int) -> None:
+    ended = asyncio.Event()
+
+    async def too_late(connection: aiosqlite.Connection) -> None:
+        await ended.wait()
+        await connection.commit()
+
+    async with pool_on(database, leases) as pool:
+        first, second, *others = [await pool.acquire() for _ in range(leases)]
+        for connection in (*reversed(others), first):
+            await pool.release(connection)
+        late = asyncio.create_task(too_late(second))
+        await asyncio.sleep(0)
+        await pool.release(second)
+        async with contextlib.AsyncExitStack() as stack:
+            while await stack.enter_async_context(lent_to_another_task(pool)) is not second:
+                pass
+            ended.set()
+            with pytest.raises(PoolUsageError, match="created inside a block that has ended"):
+                await late
+
+
 @pytest.mark.parametrize("idle_timeout", [None, 1000.0], ids=["no timer", "a timer"])
 async def test_an_idle_connection_keeps_no_context_alive(database: Path, idle_timeout: float | None) -> None:
     class Request:
