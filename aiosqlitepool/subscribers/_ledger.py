@@ -134,7 +134,7 @@ def open_pools(pools: Iterable[AnyPool | None]) -> Iterator[PoolStats]:
 
 
 def levels(pools: Iterable[PoolStats]) -> dict[Series, float]:
-    """The levels of these pools by name; those of one name are added up, of their ages the oldest counts."""
+    """The levels of these pools by name; those of one name are added up, of their ages the oldest counts, of WALs the largest."""
     found: dict[Series, float] = {}
     for stats in pools:
         for metric, value, number in (
@@ -146,10 +146,13 @@ def levels(pools: Iterable[PoolStats]) -> dict[Series, float]:
             (PENDING_REQUESTS, "", stats.waiting),
         ):
             found[metric, stats.pool, value] = found.get((metric, stats.pool, value), 0) + number
-        for metric, age in ((OLDEST_WAITER, stats.oldest_waiter), (OLDEST_CHECKOUT, stats.oldest_checkout)):
-            found[metric, stats.pool, ""] = max(found.get((metric, stats.pool, ""), 0.0), age)
-        if stats.wal_bytes is not None:
-            found[WAL_SIZE, stats.pool, ""] = stats.wal_bytes
+        for metric, most in (
+            (OLDEST_WAITER, stats.oldest_waiter),
+            (OLDEST_CHECKOUT, stats.oldest_checkout),
+            (WAL_SIZE, stats.wal_bytes),
+        ):
+            if most is not None:
+                found[metric, stats.pool, ""] = max(found.get((metric, stats.pool, ""), 0.0), most)
     return found
 
 
