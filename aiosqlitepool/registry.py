@@ -50,12 +50,16 @@ def register(pool: Pool) -> None:
 def subscribe_all(subscriber: Any) -> Detach:
     """Attach a subscriber to every pool that is alive and to every pool made later; returns what detaches it from all.
 
-    Raises `TypeError` if it has no `attach(pool)` method.
+    Raises `TypeError` if it has no `attach(pool)` method, and what that raises; then it is attached to none.
     """
     if not callable(getattr(subscriber, "attach", None)):
         raise TypeError(f"subscriber must have an attach(pool) method; {subscriber!r} has none")
     subscription = _Subscription(subscriber)
     _subscriptions.append(subscription)
-    for pool in tuple(_pools):
-        subscription.attach(pool)
+    try:
+        for pool in tuple(_pools):
+            subscription.attach(pool)
+    except BaseException:  # nobody could detach it, and every later pool would be refused with it
+        subscription.detach()
+        raise
     return subscription.detach
