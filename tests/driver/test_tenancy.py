@@ -200,6 +200,22 @@ async def test_a_lease_that_ended_in_another_task_is_evidence_against_nobody(dat
     assert notes(database) == ["the other's", "allowed"]
 
 
+async def test_while_it_is_lent_to_a_task_that_has_ended_those_who_gave_it_back_are_not_refused(
+    database: Path,
+) -> None:
+    async def acquire_and_keep() -> None:
+        taken.append(await pool.acquire())
+
+    taken: list[aiosqlite.Connection] = []
+    async with pool_on(database) as pool:
+        (connection,) = await once(pool)
+        await asyncio.create_task(acquire_and_keep())
+        await insert(connection, "unnoticed")
+        await connection.commit()
+        await pool.release(taken[0])
+    assert notes(database) == ["unnoticed"]
+
+
 async def test_a_task_may_borrow_again_what_it_gave_back(database: Path) -> None:
     async with pool_on(database) as pool:
         for _ in range(3):
