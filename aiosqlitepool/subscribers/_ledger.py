@@ -25,6 +25,7 @@ from aiosqlitepool.events import (
 )
 
 from ._detach import Detach
+from ._forks import renew_after_fork
 from ._semconv import (
     ACQUIRES,
     BUSY_RETRIES,
@@ -161,11 +162,16 @@ class Ledger(Generic[A]):
 
     def __init__(self, new_account: Callable[[str, AnyPool | None], A]) -> None:
         self._new_account = new_account
-        # Guards the two below. Reentrant, because a pool may be garbage collected, and detach, at any allocation.
-        self._lock = threading.RLock()
+        self.renew_lock()
+        renew_after_fork(self)
         self._accounts: dict[int, A] = {}
         # By pool name, what pools did that were detached or no longer exist: counters outlive their pools.
         self._past: dict[str, A] = {}
+
+    def renew_lock(self) -> None:
+        """Take a new lock."""
+        # Guards the accounts. Reentrant, because a pool may be garbage collected, and detach, at any allocation.
+        self._lock = threading.RLock()
 
     def open(self, pool: AnyPool) -> tuple[A, list[Detach]]:
         """Begin an account and keep its counters; returns it, and what ends that."""
