@@ -135,7 +135,7 @@ def open_pools(pools: Iterable[AnyPool | None]) -> Iterator[PoolStats]:
 
 
 def levels(pools: Iterable[PoolStats]) -> dict[Series, float]:
-    """The levels of these pools by name; those of one name are added up, of their ages the oldest counts, of WALs the largest."""
+    """The levels of these pools by name; those of one name are added up, of ages and WALs the greatest counts."""
     found: dict[Series, float] = {}
     for stats in pools:
         for metric, value, number in (
