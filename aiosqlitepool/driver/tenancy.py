@@ -96,6 +96,10 @@ class Tenancy:
         elif task is not None and not ((former := self._former) and former[-1]() is task):
             former.append(weakref.ref(task))
 
+    def forget(self) -> None:
+        """The lease ends under its holder: whoever keeps the connection is not to keep the task and its context."""
+        self.mark = self._task = self._token = None
+
     def _ends_beside_others(self, mark: Mark, task: Task | None) -> bool:
         _set_marks(tuple(each for each in marks_here() if each is not mark))
         return _current_task(self._loop) is task

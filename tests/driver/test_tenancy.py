@@ -321,11 +321,43 @@ async def test_a_lease_that_ends_before_a_later_one_leaves_the_evidence_of_that(
                 await late
 
 
+class Request:
+    """What a program has in the context of a task while it serves."""
+
+
+async def test_the_worker_keeps_the_context_of_no_statement_that_it_has_run(database: Path) -> None:
+    async def serve() -> weakref.ref[Request]:
+        request = Request()
+        contextvars.ContextVar[Request]("request").set(request)
+        async with pool.connection() as connection:
+            await connection.execute_fetchall("SELECT 1")
+        return weakref.ref(request)
+
+    async with pool_on(database) as pool:
+        request = await asyncio.create_task(serve())
+        await asyncio.sleep(0)  # the loop holds the task that woke this one
+        gc.collect()
+        assert request() is None
+
+
+async def test_a_connection_that_was_closed_under_its_holder_keeps_no_context_alive(database: Path) -> None:
+    async def forget_it() -> tuple[aiosqlite.Connection, weakref.ref[Request]]:
+        request = Request()
+        contextvars.ContextVar[Request]("request").set(request)
+        return await pool.acquire(), weakref.ref(request)
+
+    pool = pool_on(database)
+    connection, request = await asyncio.create_task(forget_it())
+    with pytest.warns(ResourceWarning):
+        await pool.close(timeout=0)
+    gc.collect()
+    assert request() is None
+    with pytest.raises(ValueError, match="no active connection"):
+        await connection.commit()
+
+
 @pytest.mark.parametrize("idle_timeout", [None, 1000.0], ids=["no timer", "a timer"])
 async def test_an_idle_connection_keeps_no_context_alive(database: Path, idle_timeout: float | None) -> None:
-    class Request:
-        pass
-
     async def serve() -> weakref.ref[Request]:
         request = Request()
         contextvars.ContextVar[Request]("request").set(request)
