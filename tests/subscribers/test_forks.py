@@ -3,8 +3,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+
+from aiosqlitepool.subscribers import _forks
+from aiosqlitepool.subscribers._backlog import Backlog, Flusher
+from aiosqlitepool.subscribers._ledger import Account, Ledger
 
 PROGRAM = """
 import os, signal, threading
@@ -55,3 +60,11 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_a_process_forked_while_others_scrape_and_record_can_do_so_too() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=True)
     assert (done.stdout.strip(), done.stderr) == ("2", "")
+
+
+def test_in_a_forked_process_every_lock_is_a_new_one() -> None:
+    ledger, flusher, backlog = Ledger(Account), Flusher(), Backlog(Account("app.db"), print, print)
+    owners: tuple[Any, ...] = (ledger, flusher, backlog)
+    before = [each._lock for each in owners]
+    _forks._renew()
+    assert not any(each._lock is lock for each, lock in zip(owners, before, strict=True))
