@@ -66,7 +66,7 @@ def export(
         if time_scale == 1 or not name.startswith("metrics/tests/")
     }
     changed = {path: text for path, text in texts.items() if not _holds(path, text)}
-    existing = sorted(path for path in changed if path.exists())
+    existing = sorted(path for path in changed if path.exists() or path.is_symlink())
     if existing and not force:
         raise FilesExistError(existing)
     for path, text in changed.items():
@@ -170,8 +170,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("directory", type=Path, metavar="DIR", help="gets metrics/ and dashboards/")
     add("--force", action="store_true", help="overwrite files that are different")
-    add("--runbook-url", type=_url, metavar="URL", help="where runbook.md is published, for links in alerts")
-    add("--grafana-url", type=_url, metavar="URL", help="where Grafana is, for links in alerts")
+    add("--runbook-url", type=_page, metavar="URL", help="where runbook.md is published, for links in alerts")
+    add("--grafana-url", type=_site, metavar="URL", help="where Grafana is, for links in alerts")
     add(
         "--time-scale",
         type=scale,
@@ -186,6 +186,18 @@ def _url(text: str) -> str:
     if not re.fullmatch(r"https?://[^\s\"'{}]+", text):
         raise argparse.ArgumentTypeError(f"must begin with http:// or https:// and have no spaces, not {text!r}")
     return text
+
+
+def _page(text: str) -> str:
+    if "#" in text:
+        raise argparse.ArgumentTypeError(f"must have no #, which each alert adds with its heading, not {text!r}")
+    return _url(text)
+
+
+def _site(text: str) -> str:
+    if "?" in text or "#" in text:
+        raise argparse.ArgumentTypeError(f"must end before any ? or #, for the path of a board follows, not {text!r}")
+    return _url(text)
 
 
 def scale(text: str) -> float:

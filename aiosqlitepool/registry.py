@@ -60,11 +60,16 @@ def check_subscriber(subscriber: object) -> None:
 def subscribe_all(subscriber: Any) -> Detach:
     """Attach a subscriber to every pool that is alive and to every pool made later; returns what detaches it from all.
 
-    Raises `TypeError` if it has no `attach(pool)` method, or is a class where an object of it was meant.
+    Raises `TypeError` if it has no `attach(pool)` method, or is a class where an object of it was meant, and whatever
+    `attach` raises; then it is attached to none.
     """
     check_subscriber(subscriber)
     subscription = _Subscription(subscriber)
     _subscriptions.append(subscription)
-    for pool in tuple(_pools):
-        subscription.attach(pool)
+    try:
+        for pool in tuple(_pools):
+            subscription.attach(pool)
+    except BaseException:  # nobody could detach it, and every later pool would be refused with it
+        subscription.detach()
+        raise
     return subscription.detach

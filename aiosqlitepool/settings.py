@@ -91,9 +91,13 @@ def _checked_name(name: object) -> str:
 
 
 def check_name(name: object) -> str:
-    """Return `name` if it is a string with something to see."""
+    """Return `name` if it is a string with something to see, of characters that telemetry can send."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a str or None, not {name!r} ({type(name).__name__})")
     if not name.strip():
         raise ValueError(f"name must have at least one visible character, not {name!r}")
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # one such label makes a whole scrape fail, also of what others show
+        raise ValueError(f"name must have characters of UTF-8 only, not {name!r}") from None
     return name

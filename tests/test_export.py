@@ -157,6 +157,15 @@ def test_a_file_where_the_directory_should_be_is_told(tmp_path: Path, capsys: py
     assert "Not a directory" in capsys.readouterr().err
 
 
+def test_a_link_that_leads_nowhere_yet_is_in_the_way(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.yml"
+    (tmp_path / "pack" / "metrics").mkdir(parents=True)
+    (tmp_path / "pack" / "metrics" / "rules.yml").symlink_to(elsewhere)
+    with pytest.raises(FilesExistError, match=r"rules\.yml"):
+        export(tmp_path / "pack")
+    assert not elsewhere.exists()
+
+
 def test_something_unreadable_where_a_file_should_be_is_in_the_way(tmp_path: Path) -> None:
     mine = tmp_path / "metrics" / "alerts.yml"
     mine.parent.mkdir()
@@ -173,6 +182,8 @@ def test_something_unreadable_where_a_file_should_be_is_in_the_way(tmp_path: Pat
         (["--time-scale", "fast"], "must be a positive number, not 'fast'"),
         (["--time-scale", "inf"], "must be a positive number, not 'inf'"),
         (["--runbook-url", "wiki/pool"], "must begin with http:// or https:// and have no spaces, not 'wiki/pool'"),
+        (["--runbook-url", "https://wiki/#pool"], "must have no #, which each alert adds with its heading"),
+        (["--grafana-url", "https://grafana/?orgId=2"], "must end before any ? or #, for the path of a board follows"),
         (["--grafana-url", "http://a b"], "must begin with http:// or https:// and have no spaces, not 'http://a b'"),
     ],
 )

@@ -20,7 +20,7 @@ from aiosqlitepool import (
     SQLiteConnectionPool,
     subscribe_all,
 )
-from aiosqlitepool.events import ConnectionAcquired, PoolEvent, PoolOpened
+from aiosqlitepool.events import ConnectionAcquired, PoolClosed, PoolEvent, PoolOpened
 from aiosqlitepool.testing import Recorder
 
 from .support.clock import Clock
@@ -267,6 +267,24 @@ async def test_a_subscriber_to_all_pools_sees_those_that_are_and_those_to_come(
             pass
     assert {event.pool for event in recorder} == {"before", "after"}
     assert before.events.handlers == after.events.handlers == {}
+
+
+def test_who_fails_to_attach_to_a_pool_that_is_stays_with_none_and_spoils_no_later_one(driver: StubDriver) -> None:
+    recorder = Recorder()
+
+    class OnlyOnce:
+        def attach(self, pool: SQLiteConnectionPool[Any]) -> Callable[[], None]:
+            if recorder:
+                raise ZeroDivisionError
+            detach = recorder.attach(pool)
+            pool.events.emit(PoolClosed(pool.name, 0))
+            return detach
+
+    pools = [SQLiteConnectionPool(driver) for _ in range(2)]
+    with pytest.raises(ZeroDivisionError):
+        subscribe_all(OnlyOnce())
+    later = SQLiteConnectionPool(driver)
+    assert all(pool.events.handlers == {} for pool in (*pools, later))
 
 
 def test_what_cannot_attach_cannot_subscribe_to_all_pools() -> None:

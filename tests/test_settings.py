@@ -113,6 +113,11 @@ def test_a_name_must_be_a_string(name: object) -> None:
     refuses(TypeError, "name", name)
 
 
+@pytest.mark.parametrize("name", ["\udcff", "caf\udce9.db"])
+def test_a_name_that_no_scrape_could_show_is_refused(name: str) -> None:
+    refuses(ValueError, "name", name)
+
+
 @pytest.mark.parametrize("name", ["", "   ", "\t"])
 def test_a_name_must_not_be_blank(name: str) -> None:
     refuses(ValueError, "name", name)

@@ -25,7 +25,7 @@ from .cursors import LeaseCursors
 from .mailbox import Mailbox
 from .native import File, autocommit, file_of, roll_back
 from .protocol import Lessee
-from .tenancy import Tenancy, marks_here
+from .tenancy import Mark, Tenancy, marks_here
 
 __all__ = ["AiosqliteLink"]
 
@@ -88,11 +88,14 @@ class AiosqliteLink:
 
     # -- in the worker thread
 
-    def _run(self, future: asyncio.Future[Any], lease: Lessee, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
-        """Run one operation of a lease and note what it leaves behind; skip it if nobody wants it any more."""
+    def _run(self, future: asyncio.Future[Any], mark: object, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        """Run one operation of a lease and note what it leaves behind; skip it if nobody wants it any more.
+
+        The lease is known by its mark: the worker keeps its last operation until the next, and a lease keeps its task.
+        """
         result: Any = None
         error: BaseException | None = None
-        if future.cancelled() or lease is not self.lease:
+        if future.cancelled() or mark is not self._tenancy.mark:
             error = PoolUsageError("the connection went back to the pool before this operation began")
         else:
             self._running = future
@@ -149,21 +152,21 @@ class AiosqliteLink:
         owner = getattr(fn, "__self__", None)
         if owner is not self._raw and owner is not self._native and self._is_stale(owner):
             return self._stale_cursor(fn)
-        lease, marks, loop = self.lease, marks_here(), _running_loop()
+        mark, marks, loop = self._tenancy.mark, marks_here(), _running_loop()
         if (
-            lease is None
+            mark is None
             or loop is not self._loop
             or not marks
-            or marks[0] is not self._tenancy.mark
+            or marks[0] is not mark
             or not self._thread_runs()
             or self._raw._connection is None
         ):
             if loop is not self._loop:  # the result would come to the other one, and this one wait for ever
                 raise PoolUsageError("this connection was lent in another event loop; acquire one in this loop")
-            lease = self._lease_unless_misused()
+            mark = self._mark_unless_misused()
         future: asyncio.Future[R] = loop.create_future()
         self._sent += 1
-        self._put((None, partial(self._run, future, lease, fn, args, kwargs)))
+        self._put((None, partial(self._run, future, mark, fn, args, kwargs)))
         try:
             return await future
         except asyncio.CancelledError:
@@ -172,15 +175,15 @@ class AiosqliteLink:
 
     def submit(self, fn: Callable[..., R], *args: Any) -> asyncio.Future[R]:
         """Queue `fn(native, *args)` for the worker, whoever asks; cancelled before it begins, it never does."""
-        lease = self.lease
-        if lease is None or not self._thread_runs() or self._raw._connection is None:
-            lease = self._lease_unless_misused()
+        mark = self._tenancy.mark
+        if mark is None or not self._thread_runs() or self._raw._connection is None:
+            mark = self._mark_unless_misused()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._sent += 1
-        self._put((None, partial(self._run, future, lease, fn, (self._native, *args), {})))
+        self._put((None, partial(self._run, future, mark, fn, (self._native, *args), {})))
         return future
 
-    def _lease_unless_misused(self) -> Lessee:
+    def _mark_unless_misused(self) -> Mark | None:
         if self._raw._connection is None or not self._raw._running:
             raise ValueError("Connection closed")  # as aiosqlite itself says it
         if not self._thread_runs():
@@ -188,7 +191,7 @@ class AiosqliteLink:
         if self.lease is None:
             raise PoolUsageError("this connection went back to the pool; acquire one to go on")
         self._tenancy.challenge()
-        return self.lease
+        return self._tenancy.mark
 
     def challenge(self) -> None:
         """Raise if the running task's hold on it has demonstrably ended."""
@@ -211,7 +214,7 @@ class AiosqliteLink:
 
     def _refuse_former_holders(self) -> None:
         if self._raw._running and self._raw._connection is not None:
-            self._lease_unless_misused()
+            self._mark_unless_misused()
 
     def _is_stale(self, owner: object) -> bool:
         cursors = self._cursors
@@ -311,16 +314,20 @@ class AiosqliteLink:
             self.abandon()
             return
         done = asyncio.get_running_loop().create_future()
-        self.lease = None
+        self._end_unasked()
         self._stop(done)
         await self._interrupt_in_flight(done)
         await done
         while self._thread.is_alive():  # noqa: ASYNC110 - a thread's end wakes nobody
             await asyncio.sleep(INTERRUPT_INTERVAL)
 
+    def _end_unasked(self) -> None:
+        self.lease = None
+        self._tenancy.forget()
+
     def abandon(self) -> None:
         """Interrupt, and leave the closing to the worker."""
-        self.lease = None
+        self._end_unasked()
         self._stop(None)
         if self._sent != self._done:
             harry(self._thread, self._native)

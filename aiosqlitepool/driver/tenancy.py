@@ -83,7 +83,7 @@ class Tenancy:
         if mark is None or token is None:
             return
         self.mark = self._task = self._token = None
-        if self._found:
+        if self._found or marks_here() != (mark,):  # a reset would forget the leases that began later
             where_it_began = self._ends_beside_others(mark, task)
         else:  # telling contexts apart is half the price of telling tasks apart
             try:
@@ -95,6 +95,10 @@ class Tenancy:
             mark.link = 0
         elif task is not None and not ((former := self._former) and former[-1]() is task):
             former.append(weakref.ref(task))
+
+    def forget(self) -> None:
+        """The lease ends under its holder: whoever keeps the connection is not to keep the task and its context."""
+        self.mark = self._task = self._token = None
 
     def _ends_beside_others(self, mark: Mark, task: Task | None) -> bool:
         _set_marks(tuple(each for each in marks_here() if each is not mark))

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from ._forks import renew_after_fork
 from ._ledger import Account
 
 __all__ = ["PLENTY", "Backlog", "Flusher"]
@@ -35,7 +36,7 @@ class Backlog:
     `waits` and `uses` are appended to by the pool's thread; acquires that waited for nothing are in `account.at_once`.
     """
 
-    __slots__ = ("_lock", "_record_use", "_record_wait", "_zeros", "account", "ended", "uses", "waits")
+    __slots__ = ("__weakref__", "_lock", "_record_use", "_record_wait", "_zeros", "account", "ended", "uses", "waits")
 
     def __init__(
         self, account: Account, record_wait: Callable[[float], object], record_use: Callable[[float], object]
@@ -48,6 +49,11 @@ class Backlog:
         self._record_use = record_use
         # How many of `account.at_once` are recorded.
         self._zeros = 0
+        self.renew_lock()
+        renew_after_fork(self)
+
+    def renew_lock(self) -> None:
+        """Take a new lock."""
         # Held by whoever records: a collection, the flusher, or a release that finds too many.
         self._lock = threading.Lock()
 
@@ -81,9 +87,14 @@ class Flusher:
     """Records the backlogs of all pools that feed the same instruments."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.renew_lock()
         self._backlogs: tuple[Backlog, ...] = ()
         self._thread: threading.Thread | None = None
+        renew_after_fork(self)
+
+    def renew_lock(self) -> None:
+        """Take a new lock."""
+        self._lock = threading.RLock()
 
     def add(self, backlog: Backlog) -> None:
         """Record this one too, until it is finished."""

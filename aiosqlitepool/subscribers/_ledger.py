@@ -25,6 +25,7 @@ from aiosqlitepool.events import (
 )
 
 from ._detach import Detach
+from ._forks import renew_after_fork
 from ._semconv import (
     ACQUIRES,
     BUSY_RETRIES,
@@ -134,7 +135,7 @@ def open_pools(pools: Iterable[AnyPool | None]) -> Iterator[PoolStats]:
 
 
 def levels(pools: Iterable[PoolStats]) -> dict[Series, float]:
-    """The levels of these pools by name; those of one name are added up, of their ages the oldest counts."""
+    """The levels of these pools by name; those of one name are added up, of ages and WALs the greatest counts."""
     found: dict[Series, float] = {}
     for stats in pools:
         for metric, value, number in (
@@ -146,10 +147,13 @@ def levels(pools: Iterable[PoolStats]) -> dict[Series, float]:
             (PENDING_REQUESTS, "", stats.waiting),
         ):
             found[metric, stats.pool, value] = found.get((metric, stats.pool, value), 0) + number
-        for metric, age in ((OLDEST_WAITER, stats.oldest_waiter), (OLDEST_CHECKOUT, stats.oldest_checkout)):
-            found[metric, stats.pool, ""] = max(found.get((metric, stats.pool, ""), 0.0), age)
-        if stats.wal_bytes is not None:
-            found[WAL_SIZE, stats.pool, ""] = stats.wal_bytes
+        for metric, most in (
+            (OLDEST_WAITER, stats.oldest_waiter),
+            (OLDEST_CHECKOUT, stats.oldest_checkout),
+            (WAL_SIZE, stats.wal_bytes),
+        ):
+            if most is not None:
+                found[metric, stats.pool, ""] = max(found.get((metric, stats.pool, ""), 0.0), most)
     return found
 
 
@@ -158,11 +162,16 @@ class Ledger(Generic[A]):
 
     def __init__(self, new_account: Callable[[str, AnyPool | None], A]) -> None:
         self._new_account = new_account
-        # Guards the two below. Reentrant, because a pool may be garbage collected, and detach, at any allocation.
-        self._lock = threading.RLock()
+        self.renew_lock()
+        renew_after_fork(self)
         self._accounts: dict[int, A] = {}
         # By pool name, what pools did that were detached or no longer exist: counters outlive their pools.
         self._past: dict[str, A] = {}
+
+    def renew_lock(self) -> None:
+        """Take a new lock."""
+        # Guards the accounts. Reentrant, because a pool may be garbage collected, and detach, at any allocation.
+        self._lock = threading.RLock()
 
     def open(self, pool: AnyPool) -> tuple[A, list[Detach]]:
         """Begin an account and keep its counters; returns it, and what ends that."""

@@ -190,8 +190,12 @@ _global: list[_Instruments] = []
 
 
 def _instruments_of(provider: MeterProvider | None, buckets: Buckets) -> _Instruments:
-    is_global = provider is None or provider is metrics.get_meter_provider()
-    found = next(iter(_global), None) if is_global or provider is None else _shared.get(provider)
+    everybodys = metrics.get_meter_provider()
+    is_global = provider is None or provider is everybodys
+    # What was given as an argument may have become everybody's since.
+    found = _shared.get(provider or everybodys)
+    if found is None and is_global:
+        found = next(iter(_global), None)
     if found is None:
         found = _Instruments(metrics.get_meter(names.SCOPE, __version__, provider, names.SCHEMA_URL), buckets)
         if is_global or provider is None:

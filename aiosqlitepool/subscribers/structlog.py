@@ -72,22 +72,31 @@ class StructlogSubscriber:
     ) -> None:
         if logger is not None and not hasattr(logger, "bind"):
             raise TypeError(f"logger must be a structlog logger, not {logger!r}; structlog.wrap_logger() makes it one")
-        if burst < 1:
-            raise ValueError(f"burst must be at least 1, not {burst!r}")
+        if isinstance(burst, bool) or not isinstance(burst, int) or burst < 1:
+            raise ValueError(f"burst must be a whole number, at least 1, not {burst!r}")
+        if not callable(clock):
+            raise TypeError(f"clock must be callable, not {clock!r}")
         self._logger = structlog.get_logger("aiosqlitepool") if logger is None else logger
         self._slow_acquire = checked_seconds("slow_acquire", slow_acquire)
         self._limit = (burst, checked_seconds("interval", interval), clock)
 
     def attach(self, pool: SQLiteConnectionPool[Any], /) -> Detach:
         """Log what `pool` does from now on."""
-        log = _PoolLog(self._logger, pool, *self._limit)
+        logger = _synchronous(self._logger)
+        log = _PoolLog(logger, pool, *self._limit)
         detaches = [
             # Exact, for what was acquired at once was not slow.
             pool.events.subscribe(event_type, handler, exact=True)
             for event_type, level, handler in log.handlers(self._slow_acquire)
-            if _is_on(self._logger, level)
+            if _is_on(logger, level)
         ]
         return together(detaches)
+
+
+def _synchronous(logger: Any) -> Any:
+    # Nobody could await what an AsyncBoundLogger returns, and without that it logs nothing.
+    bound = logger.bind()
+    return bound.sync_bl if isinstance(bound, structlog.stdlib.AsyncBoundLogger) else logger
 
 
 def _is_on(logger: Any, level: int) -> bool:

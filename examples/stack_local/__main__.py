@@ -11,14 +11,14 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlencode
 
 from aiosqlitepool.export import export, scale
 
-from .programs import Program, ProgramEndedError, alertmanager, load, missing, prometheus, service
+from .programs import ENDING, Program, ProgramEndedError, alertmanager, load, missing, prometheus, service
 
 SUMMARY = "Run the example service under load, with Debian's Prometheus and Alertmanager, until Ctrl-C."
 P99 = 'job_pool:db_client_connection_wait_time_seconds:quantile_rate5m{quantile="0.99"}'
@@ -35,12 +35,20 @@ def main() -> int:
         print(f"Not installed: {', '.join(packages)}. On Debian and Ubuntu:", file=sys.stderr)
         print(f"  sudo apt-get install --no-install-recommends {' '.join(packages)}", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for each in ENDING:
+        if signal.getsignal(each) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(each, signal.default_int_handler)
     try:
         with tempfile.TemporaryDirectory(prefix="aiosqlitepool-stack-") as folder, ExitStack() as programs:
-            watch(start(programs, Path(folder), options.time_scale))
+            try:
+                watch(start(programs, Path(folder), options.time_scale))
+            finally:
+                # Who presses Ctrl-C again would cut short the ending of the rest.
+                for each in ENDING:
+                    signal.signal(each, signal.SIG_IGN)
     except KeyboardInterrupt:
-        print("\nAll ended.")
+        with suppress(OSError):  # the terminal may be what has ended
+            print("\nAll ended.", flush=True)
         return 0
     except ProgramEndedError as error:
         print(error, file=sys.stderr)

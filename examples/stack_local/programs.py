@@ -6,17 +6,20 @@ Knows how Prometheus and Alertmanager are started; nothing of pools or of what i
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 __all__ = [
+    "ENDING",
     "Program",
     "ProgramEndedError",
     "alertmanager",
@@ -26,12 +29,19 @@ __all__ = [
     "prometheus",
     "running",
     "service",
+    "undisturbed",
 ]
 
 # Debian's package, and the program that it brings.
 PACKAGES = {"prometheus": "prometheus", "prometheus-alertmanager": "prometheus-alertmanager"}
 
 EXAMPLES = Path(__file__).parents[1]
+
+# What is to end everything: Ctrl-C, `kill`, and the end of the terminal.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# Whatever proxy leads to the rest of the world, none leads to this machine.
+_ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 _READY_WITHIN = 60.0  # seconds; a busy machine is slow, a broken program ends at once
 _END_WITHIN = 10.0
@@ -60,7 +70,7 @@ class Program:
         deadline = time.monotonic() + _READY_WITHIN
         while time.monotonic() < deadline:
             self.check()
-            with suppress(OSError), urllib.request.urlopen(self.url + path, timeout=5):
+            with suppress(OSError), _ask(self.url + path, timeout=5):
                 return
             time.sleep(0.1)
         raise ProgramEndedError(f"{self.name} was not ready within {_READY_WITHIN:.0f} s:\n{self._last_words()}")
@@ -103,17 +113,37 @@ def running(
     cwd: Path | None = None,
 ) -> Iterator[Program]:
     """Run a command that serves HTTP on `port` of loopback, from when it answers `ready` until the block ends."""
-    with log.open("wb") as output:
-        # In a session of its own: Ctrl-C reaches this program, which ends the others in order.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd=cwd, start_new_session=True
-        )
-    program = Program(name, process, f"http://127.0.0.1:{port}", log)
-    try:
+    with ExitStack() as stack:
+        with undisturbed():
+            program = Program(name, _started(command, log, env, cwd), f"http://127.0.0.1:{port}", log)
+            stack.callback(program.end)
         program.wait_until_ready(ready)
         yield program
+
+
+def _started(
+    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        # In a session of its own: Ctrl-C reaches this program, which ends the others in order.
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd=cwd, start_new_session=True
+        )
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let Ctrl-C and its like come after the block: before its end nobody knows of a program that has just begun."""
+    came: list[int] = []
+    caught = [each for each in ENDING if threading.current_thread() is threading.main_thread()]
+    handlers = {each: signal.signal(each, lambda number, _: came.append(number)) for each in caught}
+    try:
+        yield
     finally:
-        program.end()
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+    for number in came[:1]:
+        signal.raise_signal(number)
 
 
 @contextmanager
@@ -162,10 +192,7 @@ def service(database: Path, log: Path, env: Mapping[str, str], port: int | None 
 def load(app: Program, log: Path) -> Iterator[None]:
     """Load on the service, until the block ends."""
     command = [sys.executable, str(EXAMPLES / "load.py"), app.url]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-    try:
+    with ExitStack() as stack:
+        with undisturbed():
+            stack.callback(Program("The load", _started(command, log), app.url, log).end)
         yield
-    finally:
-        process.terminate()
-        process.wait()

@@ -200,6 +200,22 @@ async def test_a_lease_that_ended_in_another_task_is_evidence_against_nobody(dat
     assert notes(database) == ["the other's", "allowed"]
 
 
+async def test_while_it_is_lent_to_a_task_that_has_ended_those_who_gave_it_back_are_not_refused(
+    database: Path,
+) -> None:
+    async def acquire_and_keep() -> None:
+        taken.append(await pool.acquire())
+
+    taken: list[aiosqlite.Connection] = []
+    async with pool_on(database) as pool:
+        (connection,) = await once(pool)
+        await asyncio.create_task(acquire_and_keep())
+        await insert(connection, "unnoticed")
+        await connection.commit()
+        await pool.release(taken[0])
+    assert notes(database) == ["unnoticed"]
+
+
 async def test_a_task_may_borrow_again_what_it_gave_back(database: Path) -> None:
     async with pool_on(database) as pool:
         for _ in range(3):
@@ -282,11 +298,66 @@ async def test_leases_that_end_in_the_order_in_which_they_began_leave_no_evidenc
     assert notes(database) == ["the other's", "shared"]
 
 
+@pytest.mark.parametrize("leases", [2, MOST_MARKS + 1])
+async def test_a_lease_that_ends_before_a_later_one_leaves_the_evidence_of_that(database: Path, leases: int) -> None:
+    ended = asyncio.Event()
+
+    async def too_late(connection: aiosqlite.Connection) -> None:
+        await ended.wait()
+        await connection.commit()
+
+    async with pool_on(database, leases) as pool:
+        first, second, *others = [await pool.acquire() for _ in range(leases)]
+        for connection in (*reversed(others), first):
+            await pool.release(connection)
+        late = asyncio.create_task(too_late(second))
+        await asyncio.sleep(0)
+        await pool.release(second)
+        async with contextlib.AsyncExitStack() as stack:
+            while await stack.enter_async_context(lent_to_another_task(pool)) is not second:
+                pass
+            ended.set()
+            with pytest.raises(PoolUsageError, match="created inside a block that has ended"):
+                await late
+
+
+class Request:
+    """What a program has in the context of a task while it serves."""
+
+
+async def test_the_worker_keeps_the_context_of_no_statement_that_it_has_run(database: Path) -> None:
+    async def serve() -> weakref.ref[Request]:
+        request = Request()
+        contextvars.ContextVar[Request]("request").set(request)
+        async with pool.connection() as connection:
+            await connection.execute_fetchall("SELECT 1")
+        return weakref.ref(request)
+
+    async with pool_on(database) as pool:
+        request = await asyncio.create_task(serve())
+        await asyncio.sleep(0)  # the loop holds the task that woke this one
+        gc.collect()
+        assert request() is None
+
+
+async def test_a_connection_that_was_closed_under_its_holder_keeps_no_context_alive(database: Path) -> None:
+    async def forget_it() -> tuple[aiosqlite.Connection, weakref.ref[Request]]:
+        request = Request()
+        contextvars.ContextVar[Request]("request").set(request)
+        return await pool.acquire(), weakref.ref(request)
+
+    pool = pool_on(database)
+    connection, request = await asyncio.create_task(forget_it())
+    with pytest.warns(ResourceWarning):
+        await pool.close(timeout=0)
+    gc.collect()
+    assert request() is None
+    with pytest.raises(ValueError, match="no active connection"):
+        await connection.commit()
+
+
 @pytest.mark.parametrize("idle_timeout", [None, 1000.0], ids=["no timer", "a timer"])
 async def test_an_idle_connection_keeps_no_context_alive(database: Path, idle_timeout: float | None) -> None:
-    class Request:
-        pass
-
     async def serve() -> weakref.ref[Request]:
         request = Request()
         contextvars.ContextVar[Request]("request").set(request)

@@ -7,10 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
+from examples.stack_local.programs import running
 
 from ..support.debian import ask, has_number, installed, queried, wait_for
 
@@ -51,6 +55,53 @@ def test_everything_runs_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     assert len(programs) == 4
     assert [pid for pid in programs if Path(f"/proc/{pid}").exists()] == []
     assert list(tmp_path.iterdir()) == []
+
+
+ENDINGS = {
+    "the terminal has closed": [signal.SIGHUP],
+    "killed": [signal.SIGTERM],
+    "Ctrl-C again and again": 5 * [signal.SIGINT],
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("signals", ENDINGS.values(), ids=ENDINGS)
+def test_however_it_is_ended_nothing_is_left_behind_also_where_there_is_a_proxy(
+    tmp_path: Path, signals: list[int]
+) -> None:
+    installed("prometheus", "prometheus-alertmanager")
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "http_proxy": "http://127.0.0.1:9"}
+    with subprocess.Popen(COMMAND, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as stack:
+        assert stack.stdout is not None
+        try:
+            started = any("Ctrl-C" in line for line in stack.stdout)
+            programs = children(stack.pid)
+        finally:
+            for each in signals:
+                stack.send_signal(each)
+                time.sleep(0.05)  # or the kernel makes one signal of them
+            stack.communicate(timeout=60)
+    assert (started, stack.returncode, len(programs)) == (True, 0, 4)
+    assert [pid for pid in programs if Path(f"/proc/{pid}").exists()] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_a_program_is_being_started_ends_that_one_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    popen, processes = subprocess.Popen, list[Any]()
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        processes.append(popen(*arguments, **options))
+        signal.raise_signal(signal.SIGINT)
+        return processes[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with pytest.raises(KeyboardInterrupt), running("it", command, tmp_path / "log", port=9, ready="/"):
+        pass
+    (process,) = processes
+    assert process.poll() is not None
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import logging
 import threading
 
 import pytest
+from opentelemetry import metrics
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, PeriodicExportingMetricReader
@@ -142,6 +143,17 @@ def test_several_subscribers_share_the_instruments_of_a_provider(telemetry: Tele
     emit_acquired(pools[0], 1.0)
     assert [telemetry.value("db.client.connection.max", pool.name) for pool in pools] == [2, 2]
     assert [telemetry.value(ACQUIRES, pool.name, **{PATH: "queued"}) for pool in pools] == [1, 0]
+
+
+def test_a_provider_that_becomes_everybodys_after_it_was_given_loses_no_pool(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = observed_pool(telemetry, "given.db")
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: telemetry.meter_provider)
+    found = SQLiteConnectionPool(StubDriver(), 2, name="found.db", subscribers=[OpenTelemetrySubscriber()])
+    emit_acquired(found, 1.0)  # type: ignore[arg-type]
+    assert [telemetry.value("db.client.connection.max", pool.name) for pool in (given, found)] == [2, 2]
+    assert telemetry.value(ACQUIRES, "found.db", **{PATH: "queued"}) == 1
 
 
 def test_two_pools_of_one_name_are_added_up(telemetry: Telemetry) -> None:

@@ -29,6 +29,7 @@ from aiosqlitepool.events import (
     LeakReturned,
     LeakSuspected,
     PoolClosed,
+    PoolOpened,
     RolledBackOnReturn,
     TransactionEnded,
 )
@@ -405,6 +406,18 @@ def test_with_the_standard_library_behind_it_its_level_counts(stdlib: None, capl
     assert ConnectionAcquired not in pool.events.handlers
 
 
+async def test_an_asynchronous_logger_is_used_synchronously_for_nobody_would_await_it(
+    stdlib: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    structlog.configure(wrapper_class=structlog.stdlib.AsyncBoundLogger)
+    with caplog.at_level(logging.WARNING, "aiosqlitepool"):
+        pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[StructlogSubscriber()])
+        slow(pool)
+    (record,) = caplog.records
+    assert json.loads(record.getMessage())["event"] == "pool.acquire.slow"
+    assert PoolOpened not in pool.events.handlers
+
+
 def test_a_logger_that_knows_no_levels_gets_everything() -> None:
     capturing = CapturingLogger()
     logger = structlog.wrap_logger(capturing, processors=[_unchanged], wrapper_class=structlog.BoundLogger)
@@ -429,9 +442,20 @@ def test_a_logger_of_another_library_is_refused() -> None:
         StructlogSubscriber(logging.getLogger("app"))
 
 
-@pytest.mark.parametrize(("argument", "value"), [("slow_acquire", -1), ("interval", "10"), ("burst", 0)])
+ARGUMENTS = [
+    ("slow_acquire", -1),
+    ("interval", "10"),
+    ("burst", 0),
+    ("burst", "5"),
+    ("burst", True),
+    ("burst", float("nan")),
+    ("clock", 3),
+]
+
+
+@pytest.mark.parametrize(("argument", "value"), ARGUMENTS)
 def test_an_argument_that_makes_no_sense_is_refused_by_name(argument: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=argument):
+    with pytest.raises((TypeError, ValueError), match=argument):
         StructlogSubscriber(**{argument: value})
 
 
