@@ -11,6 +11,7 @@ import asyncio
 import math
 import time
 from functools import partial
+from typing import Any
 
 import aiosqlite
 
@@ -18,6 +19,7 @@ from ..diagnosis import explain_full, explain_timeout
 from ..driver import ended
 from ..errors import PoolConnectionAcquireTimeoutError, PoolFullError
 from ..events import AcquireRejected, AcquireTimedOut
+from ..stats import Waiter
 from .transaction import Pool
 
 __all__ = ["Shares"]
@@ -26,13 +28,30 @@ __all__ = ["Shares"]
 _JOINABLE = 0.1
 
 
+class _Member:
+    """A function that has come to share the connection: since when, by `monotonic()`, what for, and whose it is."""
+
+    __slots__ = ("asked", "label", "task")
+
+    def __init__(self, label: str | None) -> None:
+        self.asked: float = time.monotonic()
+        self.label: str | None = label
+        self.task: asyncio.Task[Any] | None = asyncio.current_task()
+
+    def waiter(self, now: float) -> Waiter:
+        """Who waits at `now`."""
+        task = self.task
+        return Waiter("a callback" if task is None else task.get_name(), self.label, max(0.0, now - self.asked))
+
+
 class _Share:
     """The connection, or a place in the queue for it, for all of its members."""
 
     __slots__ = ("closes_at", "holder", "left", "lent", "members", "timeout_told")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.members: int = 0
+        # In the order in which they came: the first is at work, or else the one for whom the pool's queue is told.
+        self.members: dict[_Member, None] = {}
         self.closes_at: float = math.inf
         # The task that borrows the connection for all, what it has to tell them, and what they have to tell it.
         self.holder: asyncio.Task[None]
@@ -62,23 +81,23 @@ class _Share:
 class _Membership:
     """An `async with` block for one member; a class, for a generator would cost each function time."""
 
-    __slots__ = ("_deadline", "_label", "_share", "_shares")
+    __slots__ = ("_deadline", "_member", "_share", "_shares")
 
     def __init__(self, shares: Shares, deadline: float, label: str | None) -> None:
         self._shares = shares
         self._deadline = deadline
-        self._label = label
+        self._member = _Member(label)
         self._share: _Share
 
     async def __aenter__(self) -> aiosqlite.Connection:
-        self._share = share = await self._shares.join(self._deadline, self._label)
+        self._share = share = await self._shares.join(self._member, self._deadline)
         return share.lent.result()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         if kind is not None:
             # Nobody joins a connection of which nobody knows how it is; the pool will look at it.
             self._share.closes_at = 0.0
-        await self._shares.leave(self._share)
+        await self._shares.leave(self._share, self._member)
 
 
 class Shares:
@@ -89,15 +108,16 @@ class Shares:
         self._max_waiting = max_waiting
         # The last one in the queue, which can be joined.
         self._last: _Share | None = None
-        # How many functions there are, and how many shares they have.
-        self._members = self._shares = 0
+        # Those that have members.
+        self._open: dict[_Share, None] = {}
         # Who has come and will be in the pool's queue before this turn of the loop is over, in order.
         self._arriving: set[object] = set()
 
-    @property
-    def waiting_with_others(self) -> int:
-        """How many wait beyond one for each share, which the pool knows of. Safe to read from any thread."""
-        return max(0, self._members - self._shares)
+    def waiting_with_others(self, now: float) -> list[Waiter]:
+        """Who waits beyond the first of each share, which the pool knows of. Safe to call from any thread."""
+        # Copies are made in one go, whatever the loop's own thread does meanwhile.
+        behind = (member for share in self._open.copy() for member in list(share.members.copy())[1:])
+        return [member.waiter(now) for member in behind]
 
     async def end_joining(self, label: str | None) -> None:
         """Let functions that come from now on queue behind whoever asks the pool right after this."""
@@ -115,39 +135,37 @@ class Shares:
         """The connection, together with others. Raises what `acquire()` does, `deadline` being one of `monotonic`."""
         return _Membership(self, deadline, label)
 
-    async def join(self, deadline: float, label: str | None) -> _Share:
+    async def join(self, member: _Member, deadline: float) -> _Share:
         """Become a member of a share that has its connection."""
-        asked = time.monotonic()
         # The first share was asked for no later than this member came, and by the same pool: it ends in time.
         timeout = None
         while True:
-            share, ready = self._join(label), False
+            share, ready = self._join(member), False
             try:
                 ready = await self._ready(share, timeout)
             finally:
                 if not ready:
-                    await self.leave(share)
+                    await self.leave(share, member)
             if ready:
                 return share
             timeout = None if deadline == math.inf else deadline - time.monotonic()
             if timeout is not None and timeout <= 0:
-                raise self._late(share, asked, label)
+                raise self._late(share, member)
 
-    def _join(self, label: str | None) -> _Share:
+    def _join(self, member: _Member) -> _Share:
         share = self._last
         joins = share is not None and share.can_be_joined
-        self._check_room(label, certain_to_wait=joins)
+        self._check_room(member.label, certain_to_wait=joins)
         if share is None or not joins:
-            share = self._last = self._begin(label)
-        share.members += 1
-        self._members += 1
+            share = self._last = self._begin(member.label)
+        share.members[member] = None
         return share
 
     def _begin(self, label: str | None) -> _Share:
         loop = asyncio.get_running_loop()
         share = _Share(loop)
         self._arriving.add(share)
-        self._shares += 1
+        self._open[share] = None
         # A task of its own: no member is the one to borrow the connection for the others and to give it back.
         share.holder = loop.create_task(self._hold(share, label), name=f"{self._pool.name}:share")
         share.holder._log_destroy_pending = False  # type: ignore[attr-defined]  # see Tasks.spawn
@@ -187,13 +205,12 @@ class Shares:
             return error is None
         raise error
 
-    async def leave(self, share: _Share) -> None:
+    async def leave(self, share: _Share, member: _Member) -> None:
         """Be a member no longer; the last one waits until the connection is back."""
-        share.members -= 1
-        self._members -= 1
+        del share.members[member]
         if share.members:
             return
-        self._shares -= 1
+        del self._open[share]
         share.closes_at = 0.0
         share.left.set_result(None)
         if not share.lent.done():
@@ -201,15 +218,15 @@ class Shares:
         elif not share.holder.done():
             await asyncio.wait((share.holder,))
 
-    def _late(self, share: _Share, asked: float, label: str | None) -> PoolConnectionAcquireTimeoutError:
+    def _late(self, share: _Share, member: _Member) -> PoolConnectionAcquireTimeoutError:
         """The timeout of one member: the one that the pool told of, or, for each further one, one of its own."""
         lent = share.lent
         error = lent.exception() if lent.done() and not lent.cancelled() else None
         if isinstance(error, PoolConnectionAcquireTimeoutError) and not share.timeout_told:
             share.timeout_told = True
             return error
-        pool, waited = self._pool, time.monotonic() - asked
+        pool, waited = self._pool, time.monotonic() - member.asked
         stats, holders = pool.stats(), pool.holders()
-        pool.events.emit(AcquireTimedOut(pool.name, waited, stats.waiting, holders, label))
+        pool.events.emit(AcquireTimedOut(pool.name, waited, stats.waiting, holders, member.label))
         message = explain_timeout(waited, stats, holders, (), None)
         return PoolConnectionAcquireTimeoutError(message, waited=waited, stats=stats, holders=holders)

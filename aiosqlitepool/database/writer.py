@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,7 +20,7 @@ import aiosqlite
 from ..driver import call, call_anyway, call_to_the_end
 from ..errors import PoolUsageError
 from ..pool import SQLiteConnectionPool
-from ..stats import PoolStats
+from ..stats import PoolStats, Waiter
 from .file import DatabaseFile
 from .shares import Shares
 from .transaction import Transaction
@@ -43,9 +44,20 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
     def stats(self) -> PoolStats:
         """The pool at this moment. Safe to call from any thread."""
-        stats = super().stats()
-        waiting = stats.waiting + self.shares.waiting_with_others
-        return replace(stats, role="write", waiting=waiting, wal_bytes=self._file.wal_bytes())
+        stats, others = super().stats(), self.shares.waiting_with_others(time.monotonic())
+        oldest = max((stats.oldest_waiter, *(waiter.waited for waiter in others)))
+        return replace(
+            stats,
+            role="write",
+            waiting=stats.waiting + len(others),
+            oldest_waiter=oldest,
+            wal_bytes=self._file.wal_bytes(),
+        )
+
+    def waiters(self) -> tuple[Waiter, ...]:
+        """Who queues now, longest first, for its connection or for their turn with it. Safe to call from any thread."""
+        everybody = (*super().waiters(), *self.shares.waiting_with_others(time.monotonic()))
+        return tuple(sorted(everybody, key=lambda waiter: -waiter.waited))
 
 
 class Writer:

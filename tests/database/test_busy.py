@@ -73,6 +73,16 @@ async def test_functions_wait_for_another_process_and_run_once(db: SQLiteDatabas
     assert sorted(notes(database)) == [str(number) for number in range(10)]
 
 
+async def test_it_waits_for_another_process_though_nobody_listens(database: Path) -> None:
+    async with SQLiteDatabase(database) as db, other_process(database, "BEGIN IMMEDIATE") as other:
+        writing = asyncio.create_task(db.run_write(add, "mine"))
+        await first(db.writer)  # which listens for the first attempt only
+        await asyncio.sleep(0.01)
+        await other.does("ROLLBACK")
+        await writing
+    assert notes(database) == ["mine"]
+
+
 async def test_a_process_that_holds_on_for_too_long_is_an_error_of_sqlite(database: Path, recorder: Recorder) -> None:
     async with (
         SQLiteDatabase(database, acquisition_timeout=0.1, subscribers=[recorder]) as db,

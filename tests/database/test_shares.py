@@ -13,7 +13,7 @@ from aiosqlitepool.database.shares import Shares
 from aiosqlitepool.events import AcquireCancelled, AcquireTimedOut, ConnectionAcquired
 from aiosqlitepool.testing import Recorder
 
-from ..support.databases import add, held_writer, until_waiting
+from ..support.databases import Hold, add, held_writer, until_waiting
 from ..support.files import notes
 
 
@@ -34,6 +34,30 @@ async def test_functions_that_wait_together_stand_in_the_queue_once(db: SQLiteDa
         let_go()
         await asyncio.gather(*waiting)
     assert len(recorder.of(ConnectionAcquired)) == before + 1
+
+
+async def test_those_who_wait_for_their_turn_with_the_connection_are_told_with_their_age(db: SQLiteDatabase) -> None:
+    with Hold() as hold:
+        working = asyncio.create_task(db.run_write(hold))
+        await hold.reached.wait()
+        waiting = [asyncio.create_task(db.run_write(add, name, label=name), name=name) for name in ("one", "two")]
+        await until_waiting(db, 2)
+        one, two = db.writer.waiters()
+        assert [(each.task, each.label) for each in (one, two)] == [("one", "one"), ("two", "two")]
+        assert db.writer.stats().oldest_waiter >= one.waited >= two.waited >= 0
+        hold.let_go()
+        await asyncio.gather(working, *waiting)
+    assert db.writer.waiters() == ()
+    assert db.writer.stats().oldest_waiter == 0
+
+
+async def test_of_functions_that_wait_for_the_connection_each_is_told_once(db: SQLiteDatabase) -> None:
+    async with held_writer(db) as let_go:
+        waiting = await waiting_functions(db, 3)
+        assert len(db.writer.waiters()) == 3
+        assert db.writer.waiters()[0].waited <= db.writer.stats().oldest_waiter
+        let_go()
+        await asyncio.gather(*waiting)
 
 
 @pytest.mark.parametrize("doomed", [0, 1, 2])
