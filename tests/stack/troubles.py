@@ -24,7 +24,7 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import start_http_server
 
-from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool, SQLiteDatabase, subscribe_all
+from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool, SQLiteDatabase, subscribe_all
 from aiosqlitepool.events import ConnectionReleased
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
@@ -132,6 +132,17 @@ async def callers_time_out(trouble: Trouble) -> Pool:
 async def callers_wait(trouble: Trouble) -> Pool:
     pool = trouble.pool(1)
     await crowd(trouble, pool, 4, 0.1)
+    return pool
+
+
+async def callers_are_refused(trouble: Trouble) -> Pool:
+    pool = trouble.pool(1, max_waiting=0)
+    while trouble.lasts:
+        holder = asyncio.create_task(hold(pool, 0.05))
+        await asyncio.sleep(0.01)
+        for caller in (read(pool), holder):
+            with contextlib.suppress(PoolFullError):
+                await caller
     return pool
 
 
@@ -267,6 +278,7 @@ def write(connection: sqlite3.Connection, text: bytes) -> None:
 TROUBLES: dict[str, Callable[[Trouble], Awaitable[Pool | None]]] = {
     "AiosqlitepoolAcquireTimeoutsBurningBudget": callers_time_out,
     "AiosqlitepoolWaitSlow": callers_wait,
+    "AiosqlitepoolAcquiresRejected": callers_are_refused,
     "AiosqlitepoolSaturated": more_callers_than_connections,
     "AiosqlitepoolWaiterStuck": the_only_connection_is_kept,
     "AiosqlitepoolConnectionHeldTooLong": a_connection_leaks,
