@@ -39,6 +39,7 @@ SUBSCRIBERS = ("prometheus", "opentelemetry")
 # Which of a database's two pools has the trouble.
 ROLES = {
     "AiosqlitepoolWriterQueueSlow": "write",
+    "AiosqlitepoolTransactionsFailing": "write",
     "AiosqlitepoolBusyRetries": "write",
     "AiosqlitepoolWalLarge": "write",
     "AiosqlitepoolReaderPinsWal": "read",
@@ -74,9 +75,9 @@ class Trouble:
         )
 
     @contextlib.asynccontextmanager
-    async def database(self) -> AsyncIterator[SQLiteDatabase]:
+    async def database(self, **more: Any) -> AsyncIterator[SQLiteDatabase]:
         """A database of one row, for the trouble and, after that, for ever."""
-        async with SQLiteDatabase(self.file, name=self._pool_name.rpartition("/")[0]) as database:
+        async with SQLiteDatabase(self.file, name=self._pool_name.rpartition("/")[0], **more) as database:
             async with database.write() as connection:
                 await connection.execute("CREATE TABLE note (text BLOB)")
                 await connection.execute("INSERT INTO note VALUES ('')")
@@ -252,6 +253,15 @@ async def another_process_writes(trouble: Trouble) -> None:
             await writing
 
 
+async def another_process_keeps_the_lock(trouble: Trouble) -> None:
+    async with trouble.database(acquisition_timeout=0.2) as database, other_process(trouble.file) as other:
+        await other.does("BEGIN IMMEDIATE")
+        while trouble.lasts:
+            with contextlib.suppress(sqlite3.OperationalError):
+                await database.run_write(write, b"ours")
+        await other.does("ROLLBACK")
+
+
 async def a_snapshot_is_kept_while_much_is_written(trouble: Trouble) -> None:
     await pinned(trouble, 72_000_000)
 
@@ -288,6 +298,7 @@ TROUBLES: dict[str, Callable[[Trouble], Awaitable[Pool | None]]] = {
     "AiosqlitepoolRollbacksOnReturn": nobody_commits,
     "AiosqlitepoolTelemetryErrors": a_subscriber_raises,
     "AiosqlitepoolWriterQueueSlow": writers_think_in_their_transactions,
+    "AiosqlitepoolTransactionsFailing": another_process_keeps_the_lock,
     "AiosqlitepoolBusyRetries": another_process_writes,
     "AiosqlitepoolWalLarge": a_snapshot_is_kept_while_much_is_written,
     "AiosqlitepoolReaderPinsWal": a_report_reads_for_long,
