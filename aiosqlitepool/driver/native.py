@@ -30,10 +30,14 @@ def roll_back(native: sqlite3.Connection) -> None:
 
 def file_of(native: sqlite3.Connection) -> File | None:
     """The file that it has opened, if it is one."""
-    cursor = native.cursor()
+    cursor, text_factory = native.cursor(), native.text_factory
     cursor.row_factory = None
-    (name,) = cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
-    path = os.fsdecode(name or "")
+    native.text_factory = bytes  # a file's name need not be UTF-8, and the program's own may make anything of it
+    try:
+        (name,) = cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
+    finally:
+        native.text_factory = text_factory
+    path = os.fsdecode(name or b"")
     try:
         found = os.stat(path)
     except OSError:  # in memory, or a name of a virtual file system

@@ -24,7 +24,13 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import start_http_server
 
-from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool, SQLiteDatabase, subscribe_all
+from aiosqlitepool import (
+    PoolConnectionAcquireTimeoutError,
+    PoolFullError,
+    SQLiteConnectionPool,
+    SQLiteDatabase,
+    subscribe_all,
+)
 from aiosqlitepool.events import ConnectionReleased
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber

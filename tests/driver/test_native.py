@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from aiosqlitepool.driver.native import file_of, roll_back
+
+
+def test_a_file_is_known_by_its_path_and_place_on_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    with contextlib.closing(sqlite3.connect(path)) as native:
+        found = path.stat()
+        assert file_of(native) == (str(path), found.st_dev, found.st_ino)
+
+
+def test_a_file_whose_name_is_not_utf_8_is_known_too(tmp_path: Path) -> None:
+    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.db")
+    with contextlib.closing(sqlite3.connect(path)) as native:
+        known = file_of(native)
+        assert known is not None
+        assert os.fsencode(known[0]) == path
+
+
+def test_looking_for_the_file_leaves_the_program_s_own_factories_as_they_are(tmp_path: Path) -> None:
+    def shouted(text: bytes) -> str:
+        return text.decode().upper()
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "app.db")) as native:
+        native.text_factory, native.row_factory = shouted, sqlite3.Row
+        known = file_of(native)
+        assert known is not None
+        assert known[0] == str(tmp_path / "app.db")
+        assert native.execute("SELECT 'quiet' AS said").fetchone()["said"] == "QUIET"
+
+
+def test_memory_is_no_file() -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as native:
+        assert file_of(native) is None
+
+
+@pytest.mark.parametrize("isolation", ["", "IMMEDIATE", None])
+def test_an_open_transaction_is_undone(isolation: str | None) -> None:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=isolation)) as native:
+        native.execute("CREATE TABLE note (text TEXT)")
+        native.execute("BEGIN")
+        native.execute("INSERT INTO note VALUES ('lost')")
+        roll_back(native)
+        assert not native.in_transaction
+        assert native.execute("SELECT * FROM note").fetchall() == []
