@@ -27,6 +27,7 @@ async def measure(contender: Contender, waiters: int, task: Task) -> Measured:
     gc.disable()
     try:
         await _queue_and_serve(contender, waiters)
+        contender.settle()
         times = [await _queue_and_serve(contender, waiters) for _ in range(repeats)]
         queued, served = (1e6 * sum(each) / (repeats * waiters) for each in zip(*times, strict=True))
         return Measured({"waiter": queued + served, "queue": queued, "serve": served})
@@ -53,9 +54,7 @@ async def _queue_and_serve(contender: Contender, waiters: int) -> tuple[float, f
         queued = perf_counter()
     for each in tasks:
         await each
-    served = perf_counter()
-    contender.settle()
-    return queued - began, served - queued
+    return queued - began, perf_counter() - queued
 
 
 workload = Workload(
