@@ -40,7 +40,6 @@ class Returning(Generic[C]):
         self._stock = stock
         self._leases = leases
         self._name = str(settings.name)
-        self._leak_threshold = settings.leak_threshold
         self._bus = bus
         self._clock = clock
 
@@ -50,7 +49,6 @@ class Returning(Generic[C]):
         if pooled is None:
             raise PoolUsageError("this lease holds no connection")
         now = self._clock()
-        late = lease.holder(now, pooled.number) if self._leak_threshold is not None and lease.leak_told else None
         lease.pooled = None
         if pooled.lease is not lease:
             return None  # the pool closed it under its holder
@@ -58,19 +56,20 @@ class Returning(Generic[C]):
         pooled.lease = None
         if outcome is True:
             self._stock.put_back(pooled.slot, now)
-        if ConnectionReleased in self._bus.handlers:
-            self._tell_released(lease, pooled.number, now, needs_reset=outcome is not True)
-        if late is not None and LeakReturned in self._bus.handlers:
-            self._bus.emit(LeakReturned(self._name, late, now - lease.since))
+        if self._bus.handlers:
+            self._tell(lease, pooled.number, now, outcome is not True)
         if outcome is True:
             return None
         if outcome is False:
             return self._reset(pooled, lease.label)
         return self._finish(pooled, lease.label, outcome)
 
-    def _tell_released(self, lease: Lease[C], connection: int, now: float, *, needs_reset: bool) -> None:
-        use_time = now - lease.since
-        self._bus.emit(ConnectionReleased(self._name, connection, use_time, lease.label, needs_reset, lease.context))
+    def _tell(self, lease: Lease[C], connection: int, now: float, needs_reset: bool) -> None:
+        bus, use_time = self._bus, now - lease.since
+        if ConnectionReleased in bus.handlers:
+            bus.emit(ConnectionReleased(self._name, connection, use_time, lease.label, needs_reset, lease.context))
+        if lease.leak_told and LeakReturned in bus.handlers:
+            bus.emit(LeakReturned(self._name, lease.holder(now, connection), use_time))
 
     async def _reset(self, pooled: PooledConnection[C], label: str | None) -> None:
         """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection not lost."""
@@ -130,4 +129,5 @@ class Returning(Generic[C]):
 
     def _tell_abandoned(self, leased: list[tuple[PooledConnection[C], Lease[C]]], now: float) -> None:
         for pooled, lease in leased if ConnectionReleased in self._bus.handlers else ():
-            self._tell_released(lease, pooled.number, now, needs_reset=True)
+            use_time = now - lease.since
+            self._bus.emit(ConnectionReleased(self._name, pooled.number, use_time, lease.label, True, lease.context))

@@ -50,21 +50,26 @@ _set_marks, _reset_marks = _marks.set, _marks.reset
 _current_task = asyncio.current_task
 
 
+def _nobody() -> None:
+    """The task that had a connection before anybody did."""
+
+
 class Tenancy:
     """Who may use one connection now."""
 
-    __slots__ = ("_former", "_found", "_loop", "_number", "_task", "_token", "mark")
+    __slots__ = ("_former", "_found", "_left", "_loop", "_number", "_task", "_token", "mark")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._number = next(_numbers)
         self.mark: Mark | None = None
-        # The task that took the lease, and what stood in its context then.
+        # The task that took the lease, what stood in its context then, and what was put there.
         self._task: Task | None = None
         self._found: Marks = ()
+        self._left: Marks = ()
         self._token: Token[Marks] | None = None
         # Those who gave it back, newest last. A task that does so again and again is remembered once.
-        self._former: deque[weakref.ref[Task]] = deque(maxlen=MOST_FORMER)
+        self._former: deque[Callable[[], Task | None]] = deque([_nobody], maxlen=MOST_FORMER)
 
     def begin(self, task: Task | None) -> None:
         """A lease begins in the running context, taken by `task`."""
@@ -72,7 +77,8 @@ class Tenancy:
         self.mark = mark = Mark()
         mark.link = self._number
         self._found = found = marks_here()
-        self._token = _set_marks((mark, *self._of_others(found)) if found else (mark,))
+        self._left = left = (mark, *self._of_others(found)) if found else (mark,)
+        self._token = _set_marks(left)
 
     def _of_others(self, marks: Marks) -> list[Mark]:
         return [each for each in marks if each.link not in (0, self._number)][: MOST_MARKS - 1]
@@ -83,26 +89,25 @@ class Tenancy:
         if mark is None or token is None:
             return
         self.mark = self._task = self._token = None
-        if self._found or marks_here() != (mark,):  # a reset would forget the leases that began later
-            where_it_began = self._ends_beside_others(mark, task)
-        else:  # telling contexts apart is half the price of telling tasks apart
+        if marks_here() is self._left:
             try:
-                _reset_marks(token)
-                where_it_began = True
+                _reset_marks(token)  # telling contexts apart is half the price of telling tasks apart
             except ValueError:
-                where_it_began = False
-        if not where_it_began:
+                mark.link = 0
+                return
+        elif self._ended_elsewhere(mark, task):  # or after leases that began later and have not ended
             mark.link = 0
-        elif task is not None and not ((former := self._former) and former[-1]() is task):
-            former.append(weakref.ref(task))
+            return
+        if task is not None and self._former[-1]() is not task:
+            self._former.append(weakref.ref(task))
 
     def forget(self) -> None:
         """The lease ends under its holder: whoever keeps the connection is not to keep the task and its context."""
         self.mark = self._task = self._token = None
 
-    def _ends_beside_others(self, mark: Mark, task: Task | None) -> bool:
+    def _ended_elsewhere(self, mark: Mark, task: Task | None) -> bool:
         _set_marks(tuple(each for each in marks_here() if each is not mark))
-        return _current_task(self._loop) is task
+        return _current_task(self._loop) is not task
 
     def challenge(self) -> None:
         """Raise `PoolUsageError` if the running task's hold on the connection has demonstrably ended."""
