@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Container
 from functools import partial
 from typing import Any
 
@@ -113,11 +114,27 @@ class Shares:
         # Who has come and will be in the pool's queue before this turn of the loop is over, in order.
         self._arriving: set[object] = set()
 
-    def waiting_with_others(self, now: float) -> list[Waiter]:
-        """Who waits beyond the first of each share, which the pool knows of. Safe to call from any thread."""
+    @property
+    def are_none(self) -> bool:
+        """Whether nobody shares the connection, nor is about to ask for it."""
+        return not self._open and not self._arriving
+
+    @property
+    def holders(self) -> set[asyncio.Task[Any] | None]:
+        """The tasks that borrow the connection for others. Safe to read from any thread."""
+        return {share.holder for share in self._open.copy()}
+
+    def waiting(self, now: float, queued: Container[asyncio.Task[Any] | None] = ()) -> list[Waiter]:
+        """Who waits for their turn: all but the first of each share; of those whose tasks are `queued`, the first too.
+
+        Safe to call from any thread.
+        """
         # Copies are made in one go, whatever the loop's own thread does meanwhile.
-        behind = (member for share in self._open.copy() for member in list(share.members.copy())[1:])
-        return [member.waiter(now) for member in behind]
+        return [
+            member.waiter(now)
+            for share in self._open.copy()
+            for member in list(share.members.copy())[0 if share.holder in queued else 1 :]
+        ]
 
     async def end_joining(self, label: str | None) -> None:
         """Let functions that come from now on queue behind whoever asks the pool right after this."""
@@ -165,11 +182,11 @@ class Shares:
         loop = asyncio.get_running_loop()
         share = _Share(loop)
         self._arriving.add(share)
-        self._open[share] = None
         # A task of its own: no member is the one to borrow the connection for the others and to give it back.
         share.holder = loop.create_task(self._hold(share, label), name=f"{self._pool.name}:share")
         share.holder._log_destroy_pending = False  # type: ignore[attr-defined]  # see Tasks.spawn
         share.holder.add_done_callback(partial(self._held, share))
+        self._open[share] = None
         return share
 
     async def _hold(self, share: _Share, label: str | None) -> None:

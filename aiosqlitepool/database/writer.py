@@ -10,7 +10,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -42,22 +42,32 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
             file.factory("write"), pool_size=1, min_size=1, idle_timeout=None, max_waiting=max_waiting, **settings
         )
 
+    def lent_for(
+        self, transaction: Transaction, label: str | None
+    ) -> AbstractAsyncContextManager[aiosqlite.Connection]:
+        """The connection, for a function that others may follow; alone, if nobody is there: that is the shorter way."""
+        if self._stock.slots.idle and self.shares.are_none:
+            return self.connection(label=label)
+        return self.shares.one(transaction.deadline, label)
+
     def stats(self) -> PoolStats:
         """The pool at this moment. Safe to call from any thread."""
-        stats, others = super().stats(), self.shares.waiting_with_others(time.monotonic())
-        oldest = max((stats.oldest_waiter, *(waiter.waited for waiter in others)))
+        stats, waiting = super().stats(), self.waiters()
         return replace(
             stats,
             role="write",
-            waiting=stats.waiting + len(others),
-            oldest_waiter=oldest,
+            waiting=len(waiting),
+            oldest_waiter=waiting[0].waited if waiting else 0.0,
             wal_bytes=self._file.wal_bytes(),
         )
 
     def waiters(self) -> tuple[Waiter, ...]:
         """Who queues now, longest first, for its connection or for their turn with it. Safe to call from any thread."""
-        everybody = (*super().waiters(), *self.shares.waiting_with_others(time.monotonic()))
-        return tuple(sorted(everybody, key=lambda waiter: -waiter.waited))
+        now, queue = time.monotonic(), [attempt for _, attempt in self._stock.slots.queue()]
+        sharing = self.shares.waiting(now, {attempt.task for attempt in queue})
+        sharers = self.shares.holders
+        alone = [attempt.waiter(now) for attempt in queue if attempt.task not in sharers]
+        return tuple(sorted((*alone, *sharing), key=lambda waiter: -waiter.waited))
 
 
 class Writer:
@@ -142,7 +152,7 @@ class Writer:
                 return await call_to_the_end(connection, fn)
         transaction = Transaction(self.pool, _BEGIN, self._patience, label)
         try:
-            async with self.pool.shares.one(transaction.deadline, label) as connection:
+            async with self.pool.lent_for(transaction, label) as connection:
                 return await transaction.start(lambda: call_to_the_end(connection, transaction.run, fn), again=retry)
         finally:
             transaction.tell()
