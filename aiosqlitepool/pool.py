@@ -25,7 +25,7 @@ from .lease import Lease
 from .leases import Leases
 from .lending import Lending
 from .returning import Returning
-from .settings import PoolSettings, check_seconds
+from .settings import PoolSettings, check_label, check_seconds
 from .stats import Holder, PoolStats, Waiter
 from .stock import Stock
 
@@ -157,7 +157,7 @@ class SQLiteConnectionPool(Generic[C]):
         or process, or the driver's own exception when it cannot connect.
         """
         if label is not None and not isinstance(label, str):
-            raise TypeError(f"label must be a str or None, not {label!r} ({type(label).__name__})")
+            check_label(label)
         return Lease(self._lending, label)
 
     async def acquire(self, *, label: str | None = None) -> C:

@@ -6,7 +6,7 @@ import itertools
 import math
 from dataclasses import dataclass, field
 
-__all__ = ["MOST_CONNECTIONS", "PoolSettings", "check_count", "check_name", "check_seconds"]
+__all__ = ["MOST_CONNECTIONS", "PoolSettings", "check_count", "check_label", "check_name", "check_seconds"]
 
 # Each connection is a thread, and slots are made at once; a number beyond this is a mistake.
 MOST_CONNECTIONS = 10_000
@@ -101,3 +101,10 @@ def check_name(name: object) -> str:
     except UnicodeEncodeError:  # one such label makes a whole scrape fail, also of what others show
         raise ValueError(f"name must have characters of UTF-8 only, not {name!r}") from None
     return name
+
+
+def check_label(label: object) -> str | None:
+    """Return `label` if it is a string or `None`."""
+    if label is not None and not isinstance(label, str):
+        raise TypeError(f"label must be a str or None, not {label!r} ({type(label).__name__})")
+    return label

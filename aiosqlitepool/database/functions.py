@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import NoneType
 from typing import Any, TypeVar, TypeVarTuple
 
+from ..settings import check_label
+
 __all__ = ["bound", "label_of"]
 
 R = TypeVar("R")
@@ -38,6 +40,4 @@ def bound(fn: Callable[[sqlite3.Connection, *Ts], R], args: tuple[*Ts]) -> Calla
 
 def label_of(fn: Callable[..., Any], label: str | None) -> str | None:
     """What a function goes by: its label, or else its own name."""
-    if label is not None and not isinstance(label, str):
-        raise TypeError(f"label must be a str or None, not {label!r} ({type(label).__name__})")
-    return getattr(fn, "__name__", None) if label is None else label
+    return getattr(fn, "__name__", None) if check_label(label) is None else label

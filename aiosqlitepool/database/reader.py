@@ -17,6 +17,7 @@ import aiosqlite
 from ..driver import call
 from ..lease import Lease
 from ..pool import SQLiteConnectionPool
+from ..settings import check_label
 from ..stats import PoolStats
 from .transaction import Pool, Transaction
 
@@ -27,24 +28,10 @@ R = TypeVar("R")
 _BEGIN = "BEGIN"
 
 
-class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
-    """The pool of the connections that read, which says so."""
-
-    def stats(self) -> PoolStats:
-        """The pool at this moment. Safe to call from any thread."""
-        return replace(super().stats(), role="read")
-
-
-class _Reading:
+class _ReadingLease(Lease[aiosqlite.Connection]):
     """A lease whose holder is told why it could not write."""
 
-    __slots__ = ("_lease",)
-
-    def __init__(self, lease: Lease[aiosqlite.Connection]) -> None:
-        self._lease = lease
-
-    async def __aenter__(self) -> aiosqlite.Connection:
-        return await self._lease.__aenter__()
+    __slots__ = ()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -52,7 +39,19 @@ class _Reading:
         # SQLite says "readonly database", which sends people to look at the permissions of the file.
         if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
             error.add_note("a connection that reads cannot write: use write() or run_write()")
-        await self._lease.__aexit__(kind, error, trace)
+        await super().__aexit__(kind, error, trace)
+
+
+class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
+    """The pool of the connections that read, which says so."""
+
+    def connection(self, *, label: str | None = None) -> Lease[aiosqlite.Connection]:
+        """Borrow a connection that reads, as from any pool."""
+        return _ReadingLease(self._lending, check_label(label))
+
+    def stats(self) -> PoolStats:
+        """The pool at this moment. Safe to call from any thread."""
+        return replace(super().stats(), role="read")
 
 
 class Reader:
@@ -67,15 +66,12 @@ class Reader:
         """A connection that reads; with `snapshot`, all of the block sees the same moment."""
         if snapshot:
             return self._snapshot(label)
-        return self._lease(label) if self._max_age is None else self._bounded(label)
-
-    def _lease(self, label: str | None) -> _Reading:
-        return _Reading(self.pool.connection(label=label))
+        return self.pool.connection(label=label) if self._max_age is None else self._bounded(label)
 
     @asynccontextmanager
     async def _bounded(self, label: str | None) -> AsyncIterator[aiosqlite.Connection]:
         # Inside the lease, so that its end gives back what the block was interrupted at.
-        async with self._lease(label) as connection, self._not_for_ever():
+        async with self.pool.connection(label=label) as connection, self._not_for_ever():
             yield connection
 
     @asynccontextmanager
