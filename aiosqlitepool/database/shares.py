@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Container
 from functools import partial
 from typing import Any
@@ -48,11 +49,13 @@ class _Member:
 class _Share:
     """The connection, or a place in the queue for it, for all of its members."""
 
-    __slots__ = ("closes_at", "holder", "left", "lent", "members", "timeout_told")
+    __slots__ = ("asleep", "closes_at", "holder", "left", "lent", "members", "timeout_told")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         # In the order in which they came: the first is at work, or else the one for whom the pool's queue is told.
         self.members: dict[_Member, None] = {}
+        # Those that wait for the connection, or that it is here and have not woken yet, in the same order.
+        self.asleep: OrderedDict[_Member, None] = OrderedDict()
         self.closes_at: float = math.inf
         # The task that borrows the connection for all, what it has to tell them, and what they have to tell it.
         self.holder: asyncio.Task[None]
@@ -159,7 +162,7 @@ class Shares:
         while True:
             share, ready = self._join(member), False
             try:
-                ready = await self._ready(share, timeout)
+                ready = await self._ready(share, member, timeout)
             finally:
                 if not ready:
                     await self.leave(share, member)
@@ -210,11 +213,18 @@ class Shares:
             raise PoolFullError(explain_full(stats, self._max_waiting))
 
     @staticmethod
-    async def _ready(share: _Share, timeout: float | None) -> bool:
+    async def _ready(share: _Share, member: _Member, timeout: float | None) -> bool:
         """Wait for the connection of a share; false if that took too long, for the first member or for this one."""
-        lent = share.lent
-        if not lent.done():
-            await asyncio.wait((lent,), timeout=timeout)
+        lent, asleep = share.lent, share.asleep
+        if asleep or not lent.done():
+            asleep[member] = None
+            try:
+                await asyncio.wait((lent,), timeout=timeout)
+                # Those who waited wake some turns of the loop after the connection came: do not overtake them.
+                while lent.done() and next(iter(asleep)) is not member:
+                    await asyncio.sleep(0)
+            finally:
+                del asleep[member]
         if not lent.done() or lent.cancelled():
             return False
         error = lent.exception()

@@ -273,6 +273,21 @@ async def test_blocks_and_functions_are_served_in_the_order_in_which_they_came(
     assert notes(database) == expected
 
 
+async def test_a_function_that_comes_when_the_connection_does_overtakes_none_that_waited(
+    db: SQLiteDatabase, database: Path
+) -> None:
+    expected = [str(number) for number in range(10)]
+    async with held_writer(db) as let_go:
+        functions = [asyncio.create_task(db.run_write(add, text)) for text in expected[:3]]
+        await until_waiting(db, 3)
+        let_go()
+        for text in expected[3:]:  # one in each of the turns of the loop in which those who waited wake
+            functions.append(asyncio.create_task(db.run_write(add, text)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*functions)
+    assert notes(database) == expected
+
+
 async def test_whoever_borrows_the_connection_itself_has_its_turn_too(db: SQLiteDatabase) -> None:
     stop = False
 
