@@ -12,6 +12,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Container
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -208,6 +209,9 @@ class Shares:
         if self._max_waiting is None:
             return
         stats = self._pool.stats()
+        # Those who arrive in this very turn of the loop are not in the queue yet, but for whom a place is free.
+        queued_next = max(0, len(self._arriving) + stats.used - stats.max_size)
+        stats = replace(stats, waiting=stats.waiting + queued_next)
         if (certain_to_wait or stats.used) and stats.waiting >= self._max_waiting:
             self._pool.events.emit(AcquireRejected(self._pool.name, 0.0, stats.waiting, label))
             raise PoolFullError(explain_full(stats, self._max_waiting))
@@ -241,6 +245,7 @@ class Shares:
         share.closes_at = 0.0
         share.left.set_result(None)
         if not share.lent.done():
+            self._arriving.discard(share)  # now: it is not to be counted as one that will be queued
             share.holder.cancel()
         elif not share.holder.done():
             await asyncio.wait((share.holder,))

@@ -340,6 +340,21 @@ async def test_max_waiting_counts_functions_and_blocks(database: Path, recorder:
         assert await asyncio.gather(*waiting) == [1, 2]
 
 
+async def test_max_waiting_counts_those_who_come_at_once(database: Path, recorder: Recorder) -> None:
+    async def block(text: str) -> None:
+        async with db.write() as connection:
+            await insert(connection, text)
+
+    async with SQLiteDatabase(database, max_waiting=2, subscribers=[recorder]) as db, held_writer(db) as let_go:
+        jobs = [*(db.run_write(add, text) for text in "abc"), block("d"), db.run_write(add, "e")]
+        waiting = [asyncio.create_task(job) for job in jobs]
+        await until_waiting(db, 2)
+        let_go()
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(end) for end in ends] == [int, int, PoolFullError, PoolFullError, PoolFullError]
+    assert [event.pending for event in recorder.of(AcquireRejected)] == [2, 2, 2]
+
+
 async def test_with_max_waiting_0_a_function_needs_an_idle_connection(database: Path) -> None:
     async with SQLiteDatabase(database, max_waiting=0) as db:
         assert await db.run_write(add, "a") == 1
