@@ -225,7 +225,7 @@ class Shares:
             try:
                 await asyncio.wait((lent,), timeout=timeout)
                 # Those who waited wake some turns of the loop after the connection came: do not overtake them.
-                while lent.done() and next(iter(asleep)) is not member:
+                while lent.done() and next(iter(asleep)) is not member:  # noqa: ASYNC110 - two turns, of many tasks
                     await asyncio.sleep(0)
             finally:
                 del asleep[member]
