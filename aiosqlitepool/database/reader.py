@@ -27,6 +27,8 @@ R = TypeVar("R")
 
 _BEGIN = "BEGIN"
 
+_NOTE = "a connection that reads cannot write: use write() or run_write()"
+
 
 class _ReadingLease(Lease[aiosqlite.Connection]):
     """A lease whose holder is told why it could not write."""
@@ -36,9 +38,11 @@ class _ReadingLease(Lease[aiosqlite.Connection]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # SQLite says "readonly database", which sends people to look at the permissions of the file.
-        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
-            error.add_note("a connection that reads cannot write: use write() or run_write()")
+        # SQLite says "readonly database", which sends people to look at the permissions of the file; its extended codes
+        # tell of those indeed. The note is there if a block within this one has made it.
+        code = getattr(error, "sqlite_errorcode", None) if isinstance(error, sqlite3.Error) else None
+        if error is not None and code == sqlite3.SQLITE_READONLY and _NOTE not in getattr(error, "__notes__", ()):
+            error.add_note(_NOTE)
         await super().__aexit__(kind, error, trace)
 
 
