@@ -243,6 +243,8 @@ class Shares:
             return
         del self._open[share]
         share.closes_at = 0.0
+        if self._last is share:
+            self._last = None  # or the context of the first member would be kept until there is another share
         share.left.set_result(None)
         if not share.lent.done():
             self._arriving.discard(share)  # now: it is not to be counted as one that will be queued
