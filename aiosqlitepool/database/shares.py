@@ -209,10 +209,10 @@ class Shares:
         if self._max_waiting is None:
             return
         stats = self._pool.stats()
-        # Those who arrive in this very turn of the loop are not in the queue yet, but for whom a place is free.
-        queued_next = max(0, len(self._arriving) + stats.used - stats.max_size)
-        stats = replace(stats, waiting=stats.waiting + queued_next)
-        if (certain_to_wait or stats.used) and stats.waiting >= self._max_waiting:
+        # Those who arrive in this turn of the loop are in no queue yet; for one of them the connection may be free.
+        ahead = stats.used + len(self._arriving) - stats.max_size
+        stats = replace(stats, waiting=stats.waiting + max(0, ahead))
+        if (certain_to_wait or ahead >= 0) and stats.waiting >= self._max_waiting:
             self._pool.events.emit(AcquireRejected(self._pool.name, 0.0, stats.waiting, label))
             raise PoolFullError(explain_full(stats, self._max_waiting))
 

@@ -355,6 +355,20 @@ async def test_max_waiting_counts_those_who_come_at_once(database: Path, recorde
     assert [event.pending for event in recorder.of(AcquireRejected)] == [2, 2, 2]
 
 
+async def test_max_waiting_counts_those_who_come_while_there_is_no_connection_yet(database: Path) -> None:
+    async def block(text: str) -> None:
+        async with db.write() as connection:
+            await insert(connection, text)
+
+    async with SQLiteDatabase(database, max_waiting=1) as db:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            await db.run_write(lambda native: native.close())
+        db.writer._timer.stop()  # else it is being opened already, for nobody
+        assert db.writer.stats().used == db.writer.stats().idle == 0
+        ends = await asyncio.gather(db.run_write(add, "a"), db.run_write(add, "b"), block("c"), return_exceptions=True)
+    assert [type(end) for end in ends] == [int, int, PoolFullError]
+
+
 async def test_with_max_waiting_0_a_function_needs_an_idle_connection(database: Path) -> None:
     async with SQLiteDatabase(database, max_waiting=0) as db:
         assert await db.run_write(add, "a") == 1
