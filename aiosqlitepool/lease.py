@@ -15,7 +15,7 @@ from .stats import Holder
 if TYPE_CHECKING:
     from .lifecycle import PooledConnection
 
-__all__ = ["Lease"]
+__all__ = ["Errand", "Lease"]
 
 C = TypeVar("C", bound=Connection)
 
@@ -82,3 +82,16 @@ class Lease(Generic[C]):
             context=self.context,
             ended=task is not None and task.done(),
         )
+
+
+class Errand(Lease[C]):
+    """A lease for one function, run with a connection that its caller never gets."""
+
+    __slots__ = ()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.pooled is not None:
+            self.pooled.link.excuse()
+        await super().__aexit__(kind, error, trace)

@@ -15,17 +15,19 @@ from typing import TypeVar
 import aiosqlite
 
 from ..driver import call
-from ..lease import Lease
+from ..lease import Errand, Lease
 from ..pool import SQLiteConnectionPool
 from ..settings import check_label
 from ..stats import PoolStats
-from .transaction import Pool, Transaction
+from .transaction import Transaction
 
 __all__ = ["Reader", "ReaderPool"]
 
 R = TypeVar("R")
 
 _BEGIN = "BEGIN"
+
+_NOTE = "a connection that reads cannot write: use write() or run_write()"
 
 
 class _ReadingLease(Lease[aiosqlite.Connection]):
@@ -36,10 +38,18 @@ class _ReadingLease(Lease[aiosqlite.Connection]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # SQLite says "readonly database", which sends people to look at the permissions of the file.
-        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
-            error.add_note("a connection that reads cannot write: use write() or run_write()")
+        # SQLite says "readonly database", which sends people to look at the permissions of the file; its extended codes
+        # tell of those indeed. The note is there if a block within this one has made it.
+        code = getattr(error, "sqlite_errorcode", None) if isinstance(error, sqlite3.Error) else None
+        if error is not None and code == sqlite3.SQLITE_READONLY and _NOTE not in getattr(error, "__notes__", ()):
+            error.add_note(_NOTE)
         await super().__aexit__(kind, error, trace)
+
+
+class _ReadingErrand(Errand[aiosqlite.Connection], _ReadingLease):
+    """The same for one function, whose caller never gets the connection."""
+
+    __slots__ = ()
 
 
 class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
@@ -49,6 +59,10 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
         """Borrow a connection that reads, as from any pool."""
         return _ReadingLease(self._lending, check_label(label))
 
+    def lent_for(self, label: str | None) -> Lease[aiosqlite.Connection]:
+        """A connection for a function."""
+        return _ReadingErrand(self._lending, label)
+
     def stats(self) -> PoolStats:
         """The pool at this moment. Safe to call from any thread."""
         return replace(super().stats(), role="read")
@@ -57,7 +71,7 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
 class Reader:
     """Reads through the connections of its pool."""
 
-    def __init__(self, pool: Pool, patience: float | None, max_age: float | None) -> None:
+    def __init__(self, pool: ReaderPool, patience: float | None, max_age: float | None) -> None:
         self.pool = pool
         self._patience = patience
         self._max_age = max_age
@@ -66,19 +80,20 @@ class Reader:
         """A connection that reads; with `snapshot`, all of the block sees the same moment."""
         if snapshot:
             return self._snapshot(label)
-        return self.pool.connection(label=label) if self._max_age is None else self._bounded(label)
+        lease = self.pool.connection(label=label)
+        return lease if self._max_age is None else self._bounded(lease)
 
     @asynccontextmanager
-    async def _bounded(self, label: str | None) -> AsyncIterator[aiosqlite.Connection]:
+    async def _bounded(self, lease: Lease[aiosqlite.Connection]) -> AsyncIterator[aiosqlite.Connection]:
         # Inside the lease, so that its end gives back what the block was interrupted at.
-        async with self.pool.connection(label=label) as connection, self._not_for_ever():
+        async with lease as connection, self._not_for_ever():
             yield connection
 
     @asynccontextmanager
     async def _snapshot(self, label: str | None) -> AsyncIterator[aiosqlite.Connection]:
         transaction = Transaction(self.pool, _BEGIN, self._patience, label)
         try:
-            async with self._bounded(label) as connection:
+            async with self._bounded(self.pool.connection(label=label)) as connection:
                 await transaction.start(partial(call, connection, transaction.begin_reading))
                 try:
                     yield connection
@@ -94,7 +109,7 @@ class Reader:
         """A transaction around `fn(native)`, in one trip; cancelled, it is interrupted."""
         transaction = Transaction(self.pool, _BEGIN, self._patience, label)
         try:
-            async with self._bounded(label) as connection:
+            async with self._bounded(self.pool.lent_for(label)) as connection:
                 return await transaction.start(lambda: call(connection, transaction.run, fn), again=retry)
         finally:
             transaction.tell()

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Container
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -48,11 +50,13 @@ class _Member:
 class _Share:
     """The connection, or a place in the queue for it, for all of its members."""
 
-    __slots__ = ("closes_at", "holder", "left", "lent", "members", "timeout_told")
+    __slots__ = ("asleep", "closes_at", "holder", "left", "lent", "members", "timeout_told")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         # In the order in which they came: the first is at work, or else the one for whom the pool's queue is told.
         self.members: dict[_Member, None] = {}
+        # Those that wait for the connection, or that it is here and have not woken yet, in the same order.
+        self.asleep: OrderedDict[_Member, None] = OrderedDict()
         self.closes_at: float = math.inf
         # The task that borrows the connection for all, what it has to tell them, and what they have to tell it.
         self.holder: asyncio.Task[None]
@@ -159,7 +163,7 @@ class Shares:
         while True:
             share, ready = self._join(member), False
             try:
-                ready = await self._ready(share, timeout)
+                ready = await self._ready(share, member, timeout)
             finally:
                 if not ready:
                     await self.leave(share, member)
@@ -205,16 +209,26 @@ class Shares:
         if self._max_waiting is None:
             return
         stats = self._pool.stats()
-        if (certain_to_wait or stats.used) and stats.waiting >= self._max_waiting:
+        # Those who arrive in this turn of the loop are in no queue yet; for one of them the connection may be free.
+        ahead = stats.used + len(self._arriving) - stats.max_size
+        stats = replace(stats, waiting=stats.waiting + max(0, ahead))
+        if (certain_to_wait or ahead >= 0) and stats.waiting >= self._max_waiting:
             self._pool.events.emit(AcquireRejected(self._pool.name, 0.0, stats.waiting, label))
             raise PoolFullError(explain_full(stats, self._max_waiting))
 
     @staticmethod
-    async def _ready(share: _Share, timeout: float | None) -> bool:
+    async def _ready(share: _Share, member: _Member, timeout: float | None) -> bool:
         """Wait for the connection of a share; false if that took too long, for the first member or for this one."""
-        lent = share.lent
-        if not lent.done():
-            await asyncio.wait((lent,), timeout=timeout)
+        lent, asleep = share.lent, share.asleep
+        if asleep or not lent.done():
+            asleep[member] = None
+            try:
+                await asyncio.wait((lent,), timeout=timeout)
+                # Those who waited wake some turns of the loop after the connection came: do not overtake them.
+                while lent.done() and next(iter(asleep)) is not member:  # noqa: ASYNC110 - two turns, of many tasks
+                    await asyncio.sleep(0)
+            finally:
+                del asleep[member]
         if not lent.done() or lent.cancelled():
             return False
         error = lent.exception()
@@ -229,8 +243,11 @@ class Shares:
             return
         del self._open[share]
         share.closes_at = 0.0
+        if self._last is share:
+            self._last = None  # or the context of the first member would be kept until there is another share
         share.left.set_result(None)
         if not share.lent.done():
+            self._arriving.discard(share)  # now: it is not to be counted as one that will be queued
             share.holder.cancel()
         elif not share.holder.done():
             await asyncio.wait((share.holder,))

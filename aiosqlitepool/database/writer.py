@@ -19,6 +19,7 @@ import aiosqlite
 
 from ..driver import call, call_anyway, call_to_the_end
 from ..errors import PoolUsageError
+from ..lease import Errand
 from ..pool import SQLiteConnectionPool
 from ..stats import PoolStats, Waiter
 from .file import DatabaseFile
@@ -47,7 +48,7 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
     ) -> AbstractAsyncContextManager[aiosqlite.Connection]:
         """The connection, for a function that others may follow; alone, if nobody is there: that is the shorter way."""
         if self._stock.slots.idle and self.shares.are_none:
-            return self.connection(label=label)
+            return Errand(self._lending, label)
         return self.shares.one(transaction.deadline, label)
 
     def stats(self) -> PoolStats:

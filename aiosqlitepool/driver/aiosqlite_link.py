@@ -274,6 +274,10 @@ class AiosqliteLink:
         self._tenancy.begin(lease.task)
         return True
 
+    def excuse(self) -> None:
+        """The holder never got the connection: when it uses it later, it does so for somebody else."""
+        self._tenancy.excuse()
+
     def settle(self) -> Awaitable[None] | bool:
         """Let nothing more through; with nothing in flight, open or half-read, that is all."""
         self.lease = None

@@ -39,6 +39,9 @@ class PlainLink:
     def challenge(self) -> None:
         """Nothing is known: a stale release cannot be told from one on the holder's behalf."""
 
+    def excuse(self) -> None:
+        """Nobody is ever refused."""
+
     def settle(self) -> Awaitable[None] | bool:
         """Start the rollback; most drivers need no second step when there is nothing to undo."""
         try:

@@ -57,6 +57,10 @@ class Link(Protocol):
         """Raise `PoolUsageError` if there is evidence that the running task's hold on it has ended."""
         ...
 
+    def excuse(self) -> None:
+        """The holder never got the connection: when it uses it later, it does so for somebody else."""
+        ...
+
     def settle(self) -> Awaitable[None] | bool:
         """End the lease. True if nothing is left to undo; False if `reset()` must do it, in any task;
         or the rest of a rollback that began, for this very task to await."""

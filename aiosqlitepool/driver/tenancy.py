@@ -83,6 +83,10 @@ class Tenancy:
     def _of_others(self, marks: Marks) -> list[Mark]:
         return [each for each in marks if each.link not in (0, self._number)][: MOST_MARKS - 1]
 
+    def excuse(self) -> None:
+        """Who took this lease is not to be remembered: it never got the connection."""
+        self._task = None
+
     def end(self) -> None:
         """The lease ends in the running context: tasks created from now on are not created inside the block."""
         mark, task, token = self.mark, self._task, self._token

@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 
 from aiosqlitepool import PoolClosedError, PoolUsageError, SQLiteDatabase
@@ -297,3 +298,21 @@ print(db.writer.stats().state)
     )
     assert (ended.code, ended.out) == (0, "closed\n"), ended.err
     assert not ended.untidy(), ended.err
+
+
+@pytest.mark.parametrize("kind", ["read", "write"])
+async def test_a_task_that_had_a_function_run_may_work_for_the_block_of_another(db: SQLiteDatabase, kind: str) -> None:
+    run, block = (db.run_read, db.read) if kind == "read" else (db.run_write, db.write)
+    had_it_run = asyncio.Event()
+    work: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
+
+    async def worker() -> Any:
+        await run(texts)
+        had_it_run.set()
+        return await (await work.get()).execute_fetchall("SELECT 1")
+
+    working = asyncio.create_task(worker())
+    await had_it_run.wait()
+    async with block() as connection:
+        await work.put(connection)
+        assert list(await working) == [(1,)]

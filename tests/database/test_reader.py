@@ -50,6 +50,22 @@ async def test_a_reader_that_tried_to_write_is_told_what_can(
     assert not hasattr(something_else.value, "__notes__")
 
 
+async def test_a_reader_within_another_that_tried_to_write_is_told_so_once(db: SQLiteDatabase) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="readonly database") as told:
+        async with db.read(), db.read() as connection:
+            await connection.execute(WRITES[0])
+    assert len(told.value.__notes__) == 1
+
+
+async def test_a_reader_that_may_not_read_the_wal_is_not_told_that_it_tried_to_write(db: SQLiteDatabase) -> None:
+    error = sqlite3.OperationalError("attempt to write a readonly database")
+    error.sqlite_errorcode = sqlite3.SQLITE_READONLY_CANTINIT
+    with pytest.raises(sqlite3.OperationalError):
+        async with db.read():
+            raise error
+    assert not hasattr(error, "__notes__")
+
+
 async def test_a_reader_writes_only_after_somebody_has_switched_that_on_by_hand(
     db: SQLiteDatabase, database: Path
 ) -> None:

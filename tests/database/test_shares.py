@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +189,29 @@ async def test_what_failed_is_not_joined(db: SQLiteDatabase) -> None:
             raise KeyError
     async with shares.one(time.monotonic() + 60, None) as connection:
         assert not connection.in_transaction
+
+
+async def test_a_share_that_is_over_keeps_the_context_of_none_of_its_members(database: Path) -> None:
+    class Request:
+        pass
+
+    current = ContextVar[Request]("current")
+
+    async def serve(db: SQLiteDatabase) -> weakref.ref[Request]:
+        request = Request()
+        current.set(request)
+        await db.run_write(add, "a")
+        return weakref.ref(request)
+
+    async with SQLiteDatabase(database) as db:  # with no subscriber, who may keep events and their contexts
+        async with held_writer(db) as let_go:
+            serving = asyncio.create_task(serve(db))
+            await until_waiting(db, 1)
+            let_go()
+            request = await serving
+        del serving
+        await db.run_write(add, "b")  # the worker has nothing of it any more either
+        async with asyncio.timeout(10):
+            while request() is not None:
+                await asyncio.sleep(0)
+                gc.collect()

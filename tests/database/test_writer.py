@@ -273,6 +273,21 @@ async def test_blocks_and_functions_are_served_in_the_order_in_which_they_came(
     assert notes(database) == expected
 
 
+async def test_a_function_that_comes_when_the_connection_does_overtakes_none_that_waited(
+    db: SQLiteDatabase, database: Path
+) -> None:
+    expected = [str(number) for number in range(10)]
+    async with held_writer(db) as let_go:
+        functions = [asyncio.create_task(db.run_write(add, text)) for text in expected[:3]]
+        await until_waiting(db, 3)
+        let_go()
+        for text in expected[3:]:  # one in each of the turns of the loop in which those who waited wake
+            functions.append(asyncio.create_task(db.run_write(add, text)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*functions)
+    assert notes(database) == expected
+
+
 async def test_whoever_borrows_the_connection_itself_has_its_turn_too(db: SQLiteDatabase) -> None:
     stop = False
 
@@ -323,6 +338,35 @@ async def test_max_waiting_counts_functions_and_blocks(database: Path, recorder:
         assert len(recorder.of(AcquireRejected)) == 2
         let_go()
         assert await asyncio.gather(*waiting) == [1, 2]
+
+
+async def test_max_waiting_counts_those_who_come_at_once(database: Path, recorder: Recorder) -> None:
+    async def block(text: str) -> None:
+        async with db.write() as connection:
+            await insert(connection, text)
+
+    async with SQLiteDatabase(database, max_waiting=2, subscribers=[recorder]) as db, held_writer(db) as let_go:
+        jobs = [*(db.run_write(add, text) for text in "abc"), block("d"), db.run_write(add, "e")]
+        waiting = [asyncio.create_task(job) for job in jobs]
+        await until_waiting(db, 2)
+        let_go()
+        ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(end) for end in ends] == [int, int, PoolFullError, PoolFullError, PoolFullError]
+    assert [event.pending for event in recorder.of(AcquireRejected)] == [2, 2, 2]
+
+
+async def test_max_waiting_counts_those_who_come_while_there_is_no_connection_yet(database: Path) -> None:
+    async def block(text: str) -> None:
+        async with db.write() as connection:
+            await insert(connection, text)
+
+    async with SQLiteDatabase(database, max_waiting=1) as db:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            await db.run_write(lambda native: native.close())
+        db.writer._timer.stop()  # else it is being opened already, for nobody
+        assert db.writer.stats().used == db.writer.stats().idle == 0
+        ends = await asyncio.gather(db.run_write(add, "a"), db.run_write(add, "b"), block("c"), return_exceptions=True)
+    assert [type(end) for end in ends] == [int, int, PoolFullError]
 
 
 async def test_with_max_waiting_0_a_function_needs_an_idle_connection(database: Path) -> None:
