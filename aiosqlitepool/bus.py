@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .events import ErrorInfo, PoolEvent, SubscriberFailed, event_types
+from .events import ConnectionReleased, ErrorInfo, PoolEvent, SubscriberFailed, event_types
 
 __all__ = ["Detach", "EventBus", "Handler", "log"]
 
 E = TypeVar("E", bound=PoolEvent)
 Handler = Callable[[E], object]
 Detach = Callable[[], None]
+# A handler, and what it raised.
+Failure = tuple[Handler[Any], BaseException]
 
 log: logging.Logger = logging.getLogger("aiosqlitepool")
 
@@ -31,11 +33,13 @@ class EventBus:
     raised, `acquired_at_once` how many connections were lent without a wait: too many to tell each to whoever counts.
     """
 
-    __slots__ = ("_clock", "_silenced", "acquired_at_once", "errors", "handlers")
+    __slots__ = ("_clock", "_silenced", "acquired_at_once", "errors", "handlers", "use_handlers")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         # Tuples, replaced and never mutated: a handler may subscribe or unsubscribe while events are delivered.
         self.handlers: dict[type[PoolEvent], tuple[Handler[Any], ...]] = {}
+        # Called with how long each connection was out: most who watch releases want nothing else of them.
+        self.use_handlers: tuple[Callable[[float], object], ...] = ()
         self.errors: int = 0
         self.acquired_at_once: int = 0
         self._clock = clock
@@ -51,29 +55,29 @@ class EventBus:
         """
         if not (isinstance(event_type, type) and issubclass(event_type, PoolEvent)):
             raise TypeError(f"event_type must be PoolEvent or one of its subclasses, not {event_type!r}")
-        if not callable(handler):
-            raise TypeError(f"handler must be callable, not {handler!r}")
-        if inspect.iscoroutinefunction(handler):
-            raise TypeError(f"handler must be synchronous; nobody would await {handler!r}")
+        _check_handler(handler)
         wanted = _types_of(event_type, exact)
         for kind in wanted:
             self.handlers[kind] = (*self.handlers.get(kind, ()), handler)
-        subscribed = True
+        return _once(lambda: self._remove(wanted, handler))
 
-        def detach() -> None:
-            nonlocal subscribed
-            if subscribed:
-                subscribed = False
-                self._remove(wanted, handler)
+    def subscribe_uses(self, handler: Callable[[float], object]) -> Detach:
+        """Call `handler(use_time)` at every later release: a `ConnectionReleased` without the event, at half the price.
 
-        return detach
+        Otherwise as `subscribe()`.
+        """
+        _check_handler(handler)
+        self.use_handlers = (*self.use_handlers, handler)
+
+        def remove() -> None:
+            self.use_handlers = _without(handler, self.use_handlers)
+            self._silenced.pop(id(handler), None)
+
+        return _once(remove)
 
     def _remove(self, wanted: tuple[type[PoolEvent], ...], handler: Handler[Any]) -> None:
         for kind in wanted:
-            # Once only: a handler subscribed twice and detached once is still there.
-            gone = next(index for index, each in enumerate(self.handlers[kind]) if each is handler)
-            rest = self.handlers[kind][:gone] + self.handlers[kind][gone + 1 :]
-            if rest:
+            if rest := _without(handler, self.handlers[kind]):
                 self.handlers[kind] = rest
             else:
                 del self.handlers[kind]
@@ -81,15 +85,40 @@ class EventBus:
 
     def emit(self, event: PoolEvent) -> None:
         """Hand the event to everyone who wants its type. Never raises."""
-        failures: tuple[tuple[Handler[Any], BaseException], ...] = ()
+        failures: tuple[Failure, ...] = ()
         for handler in self.handlers.get(type(event), ()):
             try:
                 handler(event)
             except BaseException as error:
                 self._failed(handler, event, error)
                 failures = (*failures, (handler, error))
+        if self.use_handlers and isinstance(event, ConnectionReleased):
+            self.use_failed(self.emit_use(event.use_time), event)
+        if failures:
+            self._tell_failures(failures, event)
+
+    def emit_use(self, use_time: float) -> tuple[Failure, ...]:
+        """Tell how long a connection was out, as `emit()` of its `ConnectionReleased` does, too. Never raises.
+
+        Returns what failed, for `use_failed()`.
+        """
+        failures: tuple[Failure, ...] = ()
+        for handler in self.use_handlers:
+            try:
+                handler(use_time)
+            except BaseException as error:
+                failures = (*failures, (handler, error))
+        return failures
+
+    def use_failed(self, failures: tuple[Failure, ...], event: PoolEvent) -> None:
+        """Count, log and tell what failed at the release that this event would have told of."""
+        for handler, error in failures:
+            self._failed(handler, event, error)
+        self._tell_failures(failures, event)
+
+    def _tell_failures(self, failures: tuple[Failure, ...], event: PoolEvent) -> None:
         # A failure to hear of a failure is counted and logged, and told to nobody: that could go on for ever.
-        if failures and not isinstance(event, SubscriberFailed):
+        if not isinstance(event, SubscriberFailed):
             for failed, why in failures:
                 told = SubscriberFailed(event.pool, event.name, repr(failed), ErrorInfo.of(why))
                 self._tell_the_others(failed, told)
@@ -116,10 +145,29 @@ class EventBus:
             self._silenced[id(handler)] = (quiet_until, left_out + 1)
             return
         # It may have unsubscribed itself before it raised.
-        if any(each is handler for each in self.handlers.get(type(event), ())):
+        if any(each is handler for each in (*self.handlers.get(type(event), ()), *self.use_handlers)):
             self._silenced[id(handler)] = (now + LOG_INTERVAL, 0)
         more = f" ({left_out} more failures of this handler were not logged)" if left_out else ""
         log.error("subscriber %r failed on %r%s", handler, event.name, more, exc_info=error)
+
+
+def _check_handler(handler: object) -> None:
+    if not callable(handler):
+        raise TypeError(f"handler must be callable, not {handler!r}")
+    if inspect.iscoroutinefunction(handler):
+        raise TypeError(f"handler must be synchronous; nobody would await {handler!r}")
+
+
+def _once(detach: Detach) -> Detach:
+    """Do it at the first call only."""
+    left = [detach]
+    return lambda: left.pop()() if left else None
+
+
+def _without(handler: object, handlers: tuple[Any, ...]) -> tuple[Any, ...]:
+    # Once only: a handler subscribed twice and detached once is still there.
+    gone = next(index for index, each in enumerate(handlers) if each is handler)
+    return handlers[:gone] + handlers[gone + 1 :]
 
 
 def _types_of(event_type: type[PoolEvent], exact: bool) -> tuple[type[PoolEvent], ...]:

@@ -56,7 +56,7 @@ class Returning(Generic[C]):
         pooled.lease = None
         if outcome is True:
             self._stock.put_back(pooled.slot, now)
-        if self._bus.handlers:
+        if self._bus.handlers or self._bus.use_handlers:
             self._tell(lease, pooled.number, now, outcome is not True)
         if outcome is True:
             return None
@@ -65,11 +65,17 @@ class Returning(Generic[C]):
         return self._finish(pooled, lease.label, outcome)
 
     def _tell(self, lease: Lease[C], connection: int, now: float, needs_reset: bool) -> None:
-        bus, use_time = self._bus, now - lease.since
+        bus = self._bus
         if ConnectionReleased in bus.handlers:
-            bus.emit(ConnectionReleased(self._name, connection, use_time, lease.label, needs_reset, lease.context))
+            bus.emit(self._released(lease, connection, now, needs_reset))
+        elif failures := bus.emit_use(now - lease.since):
+            bus.use_failed(failures, self._released(lease, connection, now, needs_reset))
         if lease.leak_told and LeakReturned in bus.handlers:
-            bus.emit(LeakReturned(self._name, lease.holder(now, connection), use_time))
+            bus.emit(LeakReturned(self._name, lease.holder(now, connection), now - lease.since))
+
+    def _released(self, lease: Lease[C], connection: int, now: float, needs_reset: bool) -> ConnectionReleased:
+        use_time = now - lease.since
+        return ConnectionReleased(self._name, connection, use_time, lease.label, needs_reset, lease.context)
 
     async def _reset(self, pooled: PooledConnection[C], label: str | None) -> None:
         """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection not lost."""
@@ -128,6 +134,5 @@ class Returning(Generic[C]):
         return holders
 
     def _tell_abandoned(self, leased: list[tuple[PooledConnection[C], Lease[C]]], now: float) -> None:
-        for pooled, lease in leased if ConnectionReleased in self._bus.handlers else ():
-            use_time = now - lease.since
-            self._bus.emit(ConnectionReleased(self._name, pooled.number, use_time, lease.label, True, lease.context))
+        for pooled, lease in leased:
+            self._bus.emit(self._released(lease, pooled.number, now, True))

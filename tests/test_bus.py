@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 
@@ -10,14 +11,18 @@ from aiosqlitepool.events import (
     AcquiredAtOnce,
     ConnectionAcquired,
     ConnectionCreated,
+    ConnectionReleased,
     IdleReplaced,
     PoolClosed,
     PoolEvent,
+    SubscriberFailed,
     event_types,
 )
+from aiosqlitepool.testing import Recorder
 
 from .support.clock import Clock
-from .support.stub import settle
+from .support.pools import pool_of
+from .support.stub import StubDriver, settle
 
 CREATED = ConnectionCreated("app.db", 1, 0.25)
 CLOSED = PoolClosed("app.db", 0)
@@ -246,3 +251,79 @@ def test_an_event_nobody_wants_is_delivered_to_nobody() -> None:
     bus.subscribe(IdleReplaced, got.append)
     bus.emit(CREATED)
     assert got == []
+
+
+# -- how long connections were out
+
+
+def released(use_time: float) -> ConnectionReleased:
+    return ConnectionReleased("app.db", 1, use_time)
+
+
+async def test_who_wants_nothing_but_how_long_connections_were_out_is_told_that(driver: StubDriver) -> None:
+    uses: list[float] = []
+    pool = pool_of(driver)
+    recorder = Recorder()
+    pool.subscribe(recorder)
+    pool.events.subscribe_uses(uses.append)
+    async with pool, pool.connection():
+        pass
+    assert uses == [event.use_time for event in recorder.of(ConnectionReleased)]
+    assert len(uses) == 1
+
+
+async def test_nobody_else_needs_to_listen_for_that(driver: StubDriver) -> None:
+    uses: list[float] = []
+    pool = pool_of(driver)
+    pool.events.subscribe_uses(uses.append)
+    async with pool, pool.connection():
+        pass
+    assert len(uses) == 1
+
+
+def test_emitting_a_release_tells_how_long_it_was_out() -> None:
+    bus, uses = EventBus(), list[float]()
+    bus.subscribe_uses(uses.append)
+    bus.emit(released(0.25))
+    assert uses == [0.25]
+
+
+def test_detached_it_is_told_no_more_and_the_others_are() -> None:
+    bus, uses = EventBus(), list[float]()
+    note = uses.append
+    detach = bus.subscribe_uses(note)
+    bus.subscribe_uses(note)
+    detach()
+    detach()
+    bus.emit(released(0.25))
+    assert uses == [0.25]
+
+
+async def test_a_handler_of_uses_that_fails_is_counted_and_told(driver: StubDriver, recorder: Recorder) -> None:
+    def fail(use_time: float) -> None:
+        raise RuntimeError("no")
+
+    pool = pool_of(driver)
+    pool.events.subscribe(SubscriberFailed, recorder.append)
+    pool.events.subscribe_uses(fail)
+    async with pool, pool.connection():
+        pass
+    assert pool.stats().subscriber_errors == 1
+    (told,) = recorder.of(SubscriberFailed)
+    assert (told.event, told.error.message) == ("release", "no")
+
+
+def test_a_handler_of_uses_that_fails_at_an_emitted_release_is_counted_once() -> None:
+    def fail(use_time: float) -> None:
+        raise RuntimeError("no")
+
+    bus = EventBus()
+    bus.subscribe_uses(fail)
+    bus.emit(released(0.25))
+    assert bus.errors == 1
+
+
+@pytest.mark.parametrize("handler", [None, 1])
+def test_a_handler_of_uses_must_be_callable(handler: Any) -> None:
+    with pytest.raises(TypeError, match="must be callable"):
+        EventBus().subscribe_uses(handler)

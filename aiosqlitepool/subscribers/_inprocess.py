@@ -24,7 +24,6 @@ from aiosqlitepool.events import (
     AcquireTimedOut,
     ConnectionAcquired,
     ConnectionCreated,
-    ConnectionReleased,
     TransactionEnded,
 )
 
@@ -128,7 +127,7 @@ class InProcessBackend:
         detaches = [
             # Those at once the bus counts: both an acquire and a wait of no time, added when somebody reads them.
             subscribe(ConnectionAcquired, _acquired(account, exemplars_from), exact=True),
-            subscribe(ConnectionReleased, _released(used)),
+            pool.events.subscribe_uses(_used(used)),
             subscribe(ConnectionCreated, lambda event: created.observe(event.create_time)),
             subscribe(TransactionEnded, partial(_ended, account)),
             *_subscribe_failures(pool, account, exemplars_from),
@@ -200,16 +199,15 @@ def _acquired(account: _PoolAccount, exemplars_from: float | None) -> Callable[[
     return acquired
 
 
-def _released(used: _Histogram) -> Callable[[ConnectionReleased], None]:
-    # `used.observe`, written out: this runs for every release.
-    bounds, counts = used.bounds, used.counts
+def _used(histogram: _Histogram) -> Callable[[float], None]:
+    # `histogram.observe`, written out: this runs for every release.
+    bounds, counts = histogram.bounds, histogram.counts
 
-    def released(event: ConnectionReleased) -> None:
-        seconds = event.use_time
+    def used(seconds: float) -> None:
         counts[bisect_left(bounds, seconds)] += 1
-        used.sum += seconds
+        histogram.sum += seconds
 
-    return released
+    return used
 
 
 def _ended(account: _PoolAccount, event: TransactionEnded) -> None:

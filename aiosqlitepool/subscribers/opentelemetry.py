@@ -21,7 +21,6 @@ from aiosqlitepool.events import (
     AcquireTimedOut,
     ConnectionAcquired,
     ConnectionCreated,
-    ConnectionReleased,
     TransactionEnded,
 )
 
@@ -96,7 +95,7 @@ class OpenTelemetrySubscriber:
         metrics = spans = None
         if self._instruments is not None:
             metrics = _PoolMetrics(self._instruments, pool, self._slow_acquire)
-            detaches += [subscribe(ConnectionReleased, metrics.on_released()), *metrics.detaches]
+            detaches += [pool.events.subscribe_uses(metrics.on_used()), *metrics.detaches]
             detaches.append(subscribe(ConnectionCreated, metrics.created))
             detaches.append(subscribe(TransactionEnded, metrics.transaction_ended))
         if self._spans != "off" or self._checkout_spans:
@@ -237,17 +236,17 @@ class _PoolMetrics:
     def _end(self) -> None:
         self._backlog.ended = True
 
-    def on_released(self) -> Callable[[ConnectionReleased], None]:
-        """The handler for every release."""
+    def on_used(self) -> Callable[[float], None]:
+        """The handler for how long each connection was out."""
         uses, look = self._backlog.uses, self._instruments.flusher.watcher(self._backlog)
         note = uses.append
 
-        def released(event: ConnectionReleased) -> None:
-            note(event.use_time)
+        def used(seconds: float) -> None:
+            note(seconds)
             if len(uses) > PLENTY:
                 look()
 
-        return released
+        return used
 
     def created(self, event: ConnectionCreated) -> None:
         """Record how long it took to connect."""
