@@ -92,6 +92,6 @@ class Errand(Lease[C]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.pooled is not None:
-            self.pooled.link.excuse()
+        assert self.pooled is not None, "an errand is left by whoever entered it"
+        self.pooled.link.excuse()
         await super().__aexit__(kind, error, trace)

@@ -12,6 +12,7 @@ from aiosqlitepool.events import (
     ConnectionAcquired,
     ConnectionCreated,
     ConnectionReleased,
+    ErrorInfo,
     IdleReplaced,
     PoolClosed,
     PoolEvent,
@@ -251,6 +252,16 @@ def test_an_event_nobody_wants_is_delivered_to_nobody() -> None:
     bus.subscribe(IdleReplaced, got.append)
     bus.emit(CREATED)
     assert got == []
+
+
+def test_a_failure_to_hear_of_a_failure_is_told_to_nobody() -> None:
+    bus, told = EventBus(), list[PoolEvent]()
+    bus.subscribe(SubscriberFailed, Broken(RuntimeError()))
+    bus.subscribe(SubscriberFailed, told.append)
+    failure = SubscriberFailed("app.db", "create", "a handler", ErrorInfo("RuntimeError", ""))
+    bus.emit(failure)
+    assert told == [failure]
+    assert bus.errors == 1
 
 
 # -- how long connections were out

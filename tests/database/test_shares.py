@@ -12,7 +12,7 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteDatabase
-from aiosqlitepool.database.shares import Shares
+from aiosqlitepool.database.shares import Shares, _Member, _Share
 from aiosqlitepool.events import AcquireCancelled, AcquireTimedOut, ConnectionAcquired
 from aiosqlitepool.testing import Recorder
 
@@ -215,3 +215,17 @@ async def test_a_share_that_is_over_keeps_the_context_of_none_of_its_members(dat
             while request() is not None:
                 await asyncio.sleep(0)
                 gc.collect()
+
+
+async def test_whoever_wakes_out_of_turn_waits_for_those_who_came_before(db: SQLiteDatabase) -> None:
+    share, earlier, later = _Share(asyncio.get_running_loop()), _Member(None), _Member(None)
+    share.asleep[earlier] = None
+    async with db.read() as connection:
+        share.lent.set_result(connection)
+        ready = asyncio.create_task(Shares._ready(share, later, None))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not ready.done()
+        del share.asleep[earlier]
+        assert await ready
+    assert not share.asleep
