@@ -101,10 +101,10 @@ def test_orders_are_written_in_three_ways_of_which_two_never_fail(small_run: tup
 
 async def test_writers_that_collide_for_too_long_are_counted_and_nothing_else_is(tmp_path: Path) -> None:
     async def busy(order: int) -> None:
-        with closing(sqlite3.connect(tmp_path / "orders.db", 0, isolation_level=None)) as one:
+        with closing(sqlite3.connect(tmp_path / "orders.db", timeout=0, isolation_level=None)) as one:
             one.execute("BEGIN IMMEDIATE")
             if order:
-                with closing(sqlite3.connect(tmp_path / "orders.db", 0, isolation_level=None)) as other:
+                with closing(sqlite3.connect(tmp_path / "orders.db", timeout=0, isolation_level=None)) as other:
                     other.execute("BEGIN IMMEDIATE")
 
     writing = orders.Writing("collisions", 3)
@@ -112,7 +112,8 @@ async def test_writers_that_collide_for_too_long_are_counted_and_nothing_else_is
     assert (writing.failed, len(writing.latencies)) == (2, 3)
 
     async def wrong(order: int) -> None:
-        sqlite3.connect(":memory:").execute("SELECT * FROM missing")
+        with closing(sqlite3.connect(":memory:")) as memory:
+            memory.execute("SELECT * FROM missing")
 
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         await orders._drive(orders.Writing("wrong", 1), wrong, 1)
