@@ -18,29 +18,38 @@ from .events import (
 )
 from .stats import Holder, Waiter
 
-__all__ = ["Attempt", "failure_of"]
+__all__ = ["Attempt", "Queued", "failure_of"]
 
 
-class Attempt:
-    """One acquire of a caller that did not get a connection at once. All times are readings of the pool's clock."""
+class Queued:
+    """Somebody who waits: since when, what for, and in which task."""
 
-    __slots__ = ("began", "check_time", "create_time", "label", "path", "pending", "queue_time", "task", "waited_for")
+    __slots__ = ("began", "label", "task")
 
-    def __init__(self, began: float, label: str | None) -> None:
+    def __init__(self, began: float, label: str | None, task: asyncio.Task[Any] | None = None) -> None:
         self.began: float = began
         self.label: str | None = label
+        self.task: asyncio.Task[Any] | None = task
+
+    def waiter(self, now: float) -> Waiter:
+        """Who waits at `now`; only while it is queued."""
+        task = self.task
+        return Waiter("a callback" if task is None else task.get_name(), self.label, max(0.0, now - self.began))
+
+
+class Attempt(Queued):
+    """One acquire of a caller that did not get a connection at once. All times are readings of the pool's clock."""
+
+    __slots__ = ("check_time", "create_time", "path", "pending", "queue_time", "waited_for")
+
+    def __init__(self, began: float, label: str | None) -> None:
+        super().__init__(began, label)
         self.path: AcquirePath = "idle"
         self.queue_time: float = 0.0
         self.create_time: float = 0.0
         self.check_time: float = 0.0
         self.pending: int = 0
         self.waited_for: Sequence[Holder] = ()
-        self.task: asyncio.Task[Any] | None = None
-
-    def waiter(self, now: float) -> Waiter:
-        """Who waits at `now`; only while it is queued."""
-        task = self.task
-        return Waiter("a callback" if task is None else task.get_name(), self.label, max(0.0, now - self.began))
 
     def acquired(self, pool: str, connection: int, now: float) -> ConnectionAcquired:
         """What tells that it got that connection."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from grafana_foundation_sdk.builders import prometheus
+
 from aiosqlitepool.subscribers._semconv import (
     BUSY_RETRIES,
     CHECKPOINTS,
     TRANSACTION_TIME,
     TRANSACTION_WAIT,
     WAL_SIZE,
+    Metric,
 )
 
 from .panels import Panel, lines, over_time
@@ -22,6 +25,10 @@ _NO_WRITER = "Only the writer of a SQLiteDatabase has one"
 _GROWN, _LARGE = 16e6, 64e6
 
 
+def _percentiles(metric: Metric) -> list[prometheus.Dataquery]:
+    return [over_time(quantile(percent / 100, metric), f"P{percent}") for percent in (50, 90, 99)]
+
+
 # -- on both boards
 
 
@@ -31,7 +38,8 @@ def transactions() -> Panel:
         "Transactions",
         "Do transactions commit?",
         "Per second, by outcome. Rolled_back: the program's own code raised or was cancelled. Failed: it could not "
-        "commit, or its own code had ended it before, by a commit() of its own; its caller got the error.",
+        "begin or commit, mostly as the database was locked; its caller got the error. Alert: "
+        "AiosqlitepoolTransactionsFailing.",
         "ops",
         over_time(rate(TRANSACTION_TIME, OUTCOME), f"{{{{{OUTCOME}}}}}"),
         names=TRANSACTION_TIME.known,
@@ -86,9 +94,7 @@ def durations() -> Panel:
         "From BEGIN to its end. P99 up: a block that awaits something else while it is open, or one long job. P50 up: "
         "the disk, or blocks that run_write would make one trip of.",
         "s",
-        over_time(quantile(0.5, TRANSACTION_TIME), "P50"),
-        over_time(quantile(0.9, TRANSACTION_TIME), "P90"),
-        over_time(quantile(0.99, TRANSACTION_TIME), "P99"),
+        *_percentiles(TRANSACTION_TIME),
         warn=0.1,
         bad=1.0,
         empty=_NONE,
@@ -104,9 +110,7 @@ def waits() -> Panel:
         "more writes than one connection can do. With Busy retries: somebody else. Alert: "
         "AiosqlitepoolWriterQueueSlow.",
         "s",
-        over_time(quantile(0.5, TRANSACTION_WAIT), "P50"),
-        over_time(quantile(0.9, TRANSACTION_WAIT), "P90"),
-        over_time(quantile(0.99, TRANSACTION_WAIT), "P99"),
+        *_percentiles(TRANSACTION_WAIT),
         warn=0.1,
         bad=1.0,
         empty=_NONE,

@@ -18,6 +18,7 @@ from typing import Any
 
 import aiosqlite
 
+from ..attempt import Queued
 from ..diagnosis import explain_full, explain_timeout
 from ..driver import ended
 from ..errors import PoolConnectionAcquireTimeoutError, PoolFullError
@@ -31,22 +32,6 @@ __all__ = ["Shares"]
 _JOINABLE = 0.1
 
 
-class _Member:
-    """A function that has come to share the connection: since when, by `monotonic()`, what for, and whose it is."""
-
-    __slots__ = ("asked", "label", "task")
-
-    def __init__(self, label: str | None) -> None:
-        self.asked: float = time.monotonic()
-        self.label: str | None = label
-        self.task: asyncio.Task[Any] | None = asyncio.current_task()
-
-    def waiter(self, now: float) -> Waiter:
-        """Who waits at `now`."""
-        task = self.task
-        return Waiter("a callback" if task is None else task.get_name(), self.label, max(0.0, now - self.asked))
-
-
 class _Share:
     """The connection, or a place in the queue for it, for all of its members."""
 
@@ -54,9 +39,9 @@ class _Share:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         # In the order in which they came: the first is at work, or else the one for whom the pool's queue is told.
-        self.members: dict[_Member, None] = {}
+        self.members: dict[Queued, None] = {}
         # Those that wait for the connection, or that it is here and have not woken yet, in the same order.
-        self.asleep: OrderedDict[_Member, None] = OrderedDict()
+        self.asleep: OrderedDict[Queued, None] = OrderedDict()
         self.closes_at: float = math.inf
         # The task that borrows the connection for all, what it has to tell them, and what they have to tell it.
         self.holder: asyncio.Task[None]
@@ -91,7 +76,7 @@ class _Membership:
     def __init__(self, shares: Shares, deadline: float, label: str | None) -> None:
         self._shares = shares
         self._deadline = deadline
-        self._member = _Member(label)
+        self._member = Queued(time.monotonic(), label, asyncio.current_task())
         self._share: _Share
 
     async def __aenter__(self) -> aiosqlite.Connection:
@@ -156,7 +141,7 @@ class Shares:
         """The connection, together with others. Raises what `acquire()` does, `deadline` being one of `monotonic`."""
         return _Membership(self, deadline, label)
 
-    async def join(self, member: _Member, deadline: float) -> _Share:
+    async def join(self, member: Queued, deadline: float) -> _Share:
         """Become a member of a share that has its connection."""
         # The first share was asked for no later than this member came, and by the same pool: it ends in time.
         timeout = None
@@ -173,7 +158,7 @@ class Shares:
             if timeout is not None and timeout <= 0:
                 raise self._late(share, member)
 
-    def _join(self, member: _Member) -> _Share:
+    def _join(self, member: Queued) -> _Share:
         share = self._last
         joins = share is not None and share.can_be_joined
         self._check_room(member.label, certain_to_wait=joins)
@@ -217,7 +202,7 @@ class Shares:
             raise PoolFullError(explain_full(stats, self._max_waiting))
 
     @staticmethod
-    async def _ready(share: _Share, member: _Member, timeout: float | None) -> bool:
+    async def _ready(share: _Share, member: Queued, timeout: float | None) -> bool:
         """Wait for the connection of a share; false if that took too long, for the first member or for this one."""
         lent, asleep = share.lent, share.asleep
         if asleep or not lent.done():
@@ -236,7 +221,7 @@ class Shares:
             return error is None
         raise error
 
-    async def leave(self, share: _Share, member: _Member) -> None:
+    async def leave(self, share: _Share, member: Queued) -> None:
         """Be a member no longer; the last one waits until the connection is back."""
         del share.members[member]
         if share.members:
@@ -252,14 +237,14 @@ class Shares:
         elif not share.holder.done():
             await asyncio.wait((share.holder,))
 
-    def _late(self, share: _Share, member: _Member) -> PoolConnectionAcquireTimeoutError:
+    def _late(self, share: _Share, member: Queued) -> PoolConnectionAcquireTimeoutError:
         """The timeout of one member: the one that the pool told of, or, for each further one, one of its own."""
         lent = share.lent
         error = lent.exception() if lent.done() and not lent.cancelled() else None
         if isinstance(error, PoolConnectionAcquireTimeoutError) and not share.timeout_told:
             share.timeout_told = True
             return error
-        pool, waited = self._pool, time.monotonic() - member.asked
+        pool, waited = self._pool, time.monotonic() - member.began
         stats, holders = pool.stats(), pool.holders()
         pool.events.emit(AcquireTimedOut(pool.name, waited, stats.waiting, holders, member.label))
         message = explain_timeout(waited, stats, holders, (), None)

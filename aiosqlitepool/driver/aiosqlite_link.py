@@ -40,7 +40,7 @@ _NO_CURSOR = frozenset({list, tuple, type(None)})
 class AiosqliteLink:
     """A connection whose every operation is seen.
 
-    Who may write what: the loop writes `lease` and `_sent`; the worker writes `_done`, `_running`,
+    Who may write what: the loop writes `_sent` and the tenancy's mark; the worker writes `_done`, `_running`,
     `_in_transaction` and the cursors, which the loop touches only while `_sent == _done`: then the worker has
     nothing to do. That, and one fixed order of reading and writing, stands in for locks on the way of every query.
     """
@@ -61,7 +61,6 @@ class AiosqliteLink:
         "_tenancy",
         "_thread",
         "_thread_runs",
-        "lease",
     )
 
     def __init__(self, raw: aiosqlite.Connection) -> None:
@@ -84,7 +83,6 @@ class AiosqliteLink:
         self._cursors = LeaseCursors()
         self._file: File | None = None
         self._tenancy = Tenancy(self._loop)
-        self.lease: Lessee | None = None
 
     # -- in the worker thread
 
@@ -188,7 +186,7 @@ class AiosqliteLink:
             raise ValueError("Connection closed")  # as aiosqlite itself says it
         if not self._thread_runs():
             raise ConnectionBrokenError("the connection's worker thread is dead")
-        if self.lease is None:
+        if self._tenancy.mark is None:
             raise PoolUsageError("this connection went back to the pool; acquire one to go on")
         self._tenancy.challenge()
         return self._tenancy.mark
@@ -270,7 +268,6 @@ class AiosqliteLink:
         """Let operations through, unless nobody is there to run them."""
         if not self._raw._running or not self._thread_runs():
             return False
-        self.lease = lease
         self._tenancy.begin(lease.task)
         return True
 
@@ -280,7 +277,6 @@ class AiosqliteLink:
 
     def settle(self) -> Awaitable[None] | bool:
         """Let nothing more through; with nothing in flight, open or half-read, that is all."""
-        self.lease = None
         self._tenancy.end()
         if self._sent != self._done or self._in_transaction or not self._raw._running:
             return False
@@ -318,20 +314,16 @@ class AiosqliteLink:
             self.abandon()
             return
         done = asyncio.get_running_loop().create_future()
-        self._end_unasked()
+        self._tenancy.forget()
         self._stop(done)
         await self._interrupt_in_flight(done)
         await done
         while self._thread.is_alive():  # noqa: ASYNC110 - a thread's end wakes nobody
             await asyncio.sleep(INTERRUPT_INTERVAL)
 
-    def _end_unasked(self) -> None:
-        self.lease = None
-        self._tenancy.forget()
-
     def abandon(self) -> None:
         """Interrupt, and leave the closing to the worker."""
-        self._end_unasked()
+        self._tenancy.forget()
         self._stop(None)
         if self._sent != self._done:
             harry(self._thread, self._native)

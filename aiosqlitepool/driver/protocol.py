@@ -29,7 +29,7 @@ class Connection(Protocol):
 
 
 class Lessee(Protocol):
-    """What a link needs of a lease: its identity, and the task that took it."""
+    """What a link needs of a lease: the task that took it."""
 
     task: asyncio.Task[Any] | None
 

@@ -25,7 +25,6 @@ from aiosqlitepool.events import (
     AcquireTimedOut,
     ConnectionAcquired,
     ConnectionCreated,
-    ConnectionReleased,
     TransactionEnded,
 )
 
@@ -94,6 +93,7 @@ class MultiprocessBackend:
                 family = self._counters[metric] if metric.kind == "counter" else self._histograms[metric]
                 family.labels(*(name, value)[: len(metric.labels)])
         detaches = [pool.events.subscribe(kind, handler) for kind, handler in self._handlers(name)]
+        detaches.append(pool.events.subscribe_uses(self._histograms[USE_TIME].labels(name).observe))
         detaches.append(self._watch.begin(pool))
         return together(detaches)
 
@@ -106,7 +106,6 @@ class MultiprocessBackend:
 
         paths = {path: self._counters[ACQUIRES].labels(pool, path).inc for path in ACQUIRES.known}
         waited = self._histograms[WAIT_TIME].labels(pool, "").observe
-        used = self._histograms[USE_TIME].labels(pool).observe
         created = self._histograms[CREATE_TIME].labels(pool).observe
 
         def acquired(event: ConnectionAcquired) -> None:
@@ -118,7 +117,6 @@ class MultiprocessBackend:
             self._histograms[TRANSACTION_WAIT].labels(pool).observe(event.wait_time)
 
         yield ConnectionAcquired, acquired
-        yield ConnectionReleased, lambda event: used(event.use_time)
         yield ConnectionCreated, lambda event: created(event.create_time)
         yield AcquireTimedOut, lambda event: fail(event, "timeout")
         yield AcquireCancelled, lambda event: fail(event, "cancelled")

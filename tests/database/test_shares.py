@@ -12,7 +12,8 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteDatabase
-from aiosqlitepool.database.shares import Shares, _Member, _Share
+from aiosqlitepool.attempt import Queued
+from aiosqlitepool.database.shares import Shares, _Share
 from aiosqlitepool.events import AcquireCancelled, AcquireTimedOut, ConnectionAcquired
 from aiosqlitepool.testing import Recorder
 
@@ -218,7 +219,7 @@ async def test_a_share_that_is_over_keeps_the_context_of_none_of_its_members(dat
 
 
 async def test_whoever_wakes_out_of_turn_waits_for_those_who_came_before(db: SQLiteDatabase) -> None:
-    share, earlier, later = _Share(asyncio.get_running_loop()), _Member(None), _Member(None)
+    share, earlier, later = _Share(asyncio.get_running_loop()), Queued(0.0, None), Queued(0.0, None)
     share.asleep[earlier] = None
     async with db.read() as connection:
         share.lent.set_result(connection)

@@ -121,18 +121,23 @@ async def crowd(trouble: Trouble, pool: Pool, callers: int, seconds: float) -> N
     await asyncio.gather(*(caller() for _ in range(callers)))
 
 
+async def fail_beside_a_holder(trouble: Trouble, pool: Pool, seconds: float) -> None:
+    """One has the only connection for so long, and another asks for it."""
+    while trouble.lasts:
+        holder = asyncio.create_task(hold(pool, seconds))
+        await asyncio.sleep(seconds / 10)
+        # On a busy machine, opening the connection may take the holder too long, too.
+        for caller in (read(pool), holder):
+            with contextlib.suppress(PoolConnectionAcquireTimeoutError, PoolFullError):
+                await caller
+
+
 # -- the troubles, by the name of their alert
 
 
 async def callers_time_out(trouble: Trouble) -> Pool:
     pool = trouble.pool(1, acquisition_timeout=0.05)
-    while trouble.lasts:
-        holder = asyncio.create_task(hold(pool, 0.2))
-        await asyncio.sleep(0.02)
-        # On a busy machine, opening the connection may take the holder too long, too.
-        for caller in (read(pool), holder):
-            with contextlib.suppress(PoolConnectionAcquireTimeoutError):
-                await caller
+    await fail_beside_a_holder(trouble, pool, 0.2)
     return pool
 
 
@@ -144,12 +149,7 @@ async def callers_wait(trouble: Trouble) -> Pool:
 
 async def callers_are_refused(trouble: Trouble) -> Pool:
     pool = trouble.pool(1, max_waiting=0)
-    while trouble.lasts:
-        holder = asyncio.create_task(hold(pool, 0.05))
-        await asyncio.sleep(0.01)
-        for caller in (read(pool), holder):
-            with contextlib.suppress(PoolFullError):
-                await caller
+    await fail_beside_a_holder(trouble, pool, 0.05)
     return pool
 
 
