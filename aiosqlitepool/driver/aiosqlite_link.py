@@ -57,6 +57,7 @@ class AiosqliteLink:
         "_put",
         "_raw",
         "_running",
+        "_send",
         "_sent",
         "_tenancy",
         "_thread",
@@ -72,6 +73,7 @@ class AiosqliteLink:
         self._put = raw._tx.put_nowait
         self._loop = _running_loop()
         self._mailbox = Mailbox.of(self._loop)
+        self._send = self._mailbox.outgoing.send
         self._thread: threading.Thread = raw._thread
         self._thread_runs = liveness(raw._thread)
         # Operations handed to the worker and finished by it, ever; the worker is idle when they are equal.
@@ -164,7 +166,7 @@ class AiosqliteLink:
             mark = self._mark_unless_misused()
         future: asyncio.Future[R] = loop.create_future()
         self._sent += 1
-        self._put((None, partial(self._run, future, mark, fn, args, kwargs)))
+        self._send(self._put, (None, partial(self._run, future, mark, fn, args, kwargs)))
         try:
             return await future
         except asyncio.CancelledError:
@@ -178,7 +180,7 @@ class AiosqliteLink:
             mark = self._mark_unless_misused()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._sent += 1
-        self._put((None, partial(self._run, future, mark, fn, (self._native, *args), {})))
+        self._send(self._put, (None, partial(self._run, future, mark, fn, (self._native, *args), {})))
         return future
 
     def _mark_unless_misused(self) -> Mark | None:
@@ -208,6 +210,7 @@ class AiosqliteLink:
     def _stop_by_user(self) -> asyncio.Future[Any] | None:
         """Stands in for `aiosqlite.Connection.stop`."""
         self._refuse_former_holders()
+        self._mailbox.outgoing.release()  # as in _stop()
         return type(self._raw).stop(self._raw)
 
     def _refuse_former_holders(self) -> None:
@@ -330,6 +333,7 @@ class AiosqliteLink:
 
     def _stop(self, done: asyncio.Future[Any] | None) -> None:
         then = None if done is None else partial(self._mailbox.post, done, None)
+        self._mailbox.outgoing.release()  # behind the stop nothing would be run, and its caller wait for ever
         close_and_stop(self._raw, self._native, then)
 
     def _post(self, fn: Callable[[], R]) -> asyncio.Future[R]:
@@ -344,7 +348,7 @@ class AiosqliteLink:
                 outcome = None, error
             self._mailbox.post(future, *outcome)
 
-        self._put((None, job))
+        self._mailbox.outgoing.send_now(self._put, (None, job))
         return future
 
     async def _in_worker(self, fn: Callable[[], R]) -> R:

@@ -1,4 +1,4 @@
-"""The way back from worker threads to their event loop, with one wake-up for all results that are waiting."""
+"""The way to worker threads and back to their event loop, with one wake-up for all results that are waiting."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import weakref
 from collections import deque
 from typing import Any, ClassVar
+
+from .turnstile import Turnstile
 
 __all__ = ["Mailbox"]
 
@@ -16,7 +18,7 @@ class Mailbox:
     A wake-up costs a system call on each side, more than the whole of the pool's own work.
     """
 
-    __slots__ = ("__weakref__", "_letters", "_loop", "_on_its_way")
+    __slots__ = ("__weakref__", "_letters", "_loop", "_on_its_way", "outgoing")
 
     _all: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox]] = weakref.WeakKeyDictionary()
 
@@ -24,6 +26,7 @@ class Mailbox:
         self._loop = weakref.ref(loop)
         self._letters: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._on_its_way = False
+        self.outgoing: Turnstile = Turnstile()
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Mailbox:
@@ -50,9 +53,10 @@ class Mailbox:
     def deliver(self) -> None:
         """Hand out what has arrived (called by the loop)."""
         self._on_its_way = False
-        letters = self._letters
+        letters, count = self._letters, 0
         while letters:
             future, result, error = letters.popleft()
+            count += 1
             if future.done():
                 continue
             if error is None:
@@ -61,3 +65,4 @@ class Mailbox:
                 future.set_exception(RuntimeError(f"the operation raised {error!r}"))
             else:
                 future.set_exception(error)
+        self.outgoing.came_back(count)

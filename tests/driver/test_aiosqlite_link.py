@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import ConnectionBrokenError, PoolUsageError, SQLiteConnectionPool
-from aiosqlitepool.driver import KNOWS_AIOSQLITE, AiosqliteLink, link_to
+from aiosqlitepool.driver import KNOWS_AIOSQLITE, AiosqliteLink, link_to, turnstile
 from aiosqlitepool.driver.aiosqlite_worker import knows_aiosqlite
 from aiosqlitepool.events import ConnectionClosed, HealthCheckFailed, RolledBackOnReturn
 from aiosqlitepool.testing import Recorder
@@ -22,6 +24,7 @@ from aiosqlitepool.testing import Recorder
 from ..support.clock import Clock
 from ..support.files import make_database, notes
 from ..support.stub import settle
+from ..support.turnstile import hold_back_here
 from ..support.worker import ENDLESS, Gate, began, counted, end_worker, jobs
 
 Pool = SQLiteConnectionPool[aiosqlite.Connection]
@@ -1162,3 +1165,84 @@ async def test_a_connect_that_hangs_in_its_thread_keeps_its_place_for_a_moment_o
         await pool.close()
     await until_workers_are(0)
     late[0].close()  # aiosqlite drops the connection of a connect that was cancelled
+
+
+# -- statements that are held back so that others are through first
+
+
+@contextlib.asynccontextmanager
+async def a_connection_held_back(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Pool, aiosqlite.Connection, Gate]]:
+    """Of a pool whose other connections stand before a gate; while it is closed, nothing of this one begins."""
+    monkeypatch.setattr(turnstile, "PATIENCE", 3600.0)
+    hold_back_here()
+    with Gate() as gate:
+        async with pool_on(database, 4) as pool, pool.connection() as connection:
+            async with pool.connection() as first, pool.connection() as second:
+                for each in (first, second):
+                    await gate.install(each)
+                busy = [asyncio.create_task(each.execute_fetchall("SELECT gate()")) for each in (first, second)]
+                await asyncio.wait_for(gate.reached.wait(), PATIENCE)
+                yield pool, connection, gate
+                gate.open()
+                await asyncio.wait_for(asyncio.gather(*busy), PATIENCE)
+
+
+async def test_statements_held_back_run_in_their_order_in_the_end(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_connection_held_back(database, monkeypatch) as (_, connection, gate):
+        trips = jobs(connection)
+        running = [asyncio.create_task(insert(connection, text)) for text in ("first", "second", "third")]
+        await settle()
+        assert jobs(connection) == trips
+        gate.open()
+        await asyncio.wait_for(asyncio.gather(*running), PATIENCE)
+        assert await texts(connection) == ["first", "second", "third"]
+
+
+async def test_a_statement_cancelled_while_it_is_held_back_never_runs(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_connection_held_back(database, monkeypatch) as (_, connection, gate):
+        cancelled = asyncio.create_task(insert(connection, "cancelled"))
+        await settle()
+        cancelled.cancel()
+        await settle()
+        assert cancelled.cancelled()
+        gate.open()
+        assert await asyncio.wait_for(texts(connection), PATIENCE) == []
+
+
+async def test_a_connection_that_goes_back_with_a_statement_held_back_is_lent_clean(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_connection_held_back(database, monkeypatch) as (pool, _, gate):
+        lease = pool.connection()
+        fourth = await lease.__aenter__()
+        late = asyncio.create_task(insert(fourth, "too late"))
+        await settle()
+        await asyncio.wait_for(lease.__aexit__(None, None, None), PATIENCE)
+        with pytest.raises(PoolUsageError):
+            await late
+        gate.open()
+        async with pool.connection() as again:
+            assert again is fourth
+            assert await asyncio.wait_for(texts(again), PATIENCE) == []
+
+
+@pytest.mark.parametrize("end", ["stop", "abandon"])
+async def test_who_is_held_back_hears_of_it_when_the_connection_ends(
+    database: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    async with a_connection_held_back(database, monkeypatch) as (_, connection, _gate):
+        waiting = asyncio.create_task(insert(connection, "in time"))
+        await settle()
+        if end == "stop":
+            connection.stop()
+        else:
+            connection._execute.__self__.abandon()  # type: ignore[attr-defined]
+        await asyncio.wait({waiting}, timeout=PATIENCE)
+        assert waiting.done()
+        waiting.exception()

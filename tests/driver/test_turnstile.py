@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from typing import Any
+
+from aiosqlitepool.driver.turnstile import AT_ONCE, KEPT, PATIENCE, RUN_IN, STALL, TRIAL, Turnstile
+
+from ..support.clock import Clock
+from ..support.turnstile import that_holds_back
+from ..support.virtual import VirtualLoop, run
+
+TRIALS = 4 * (RUN_IN + TRIAL)
+A_WHILE = PATIENCE + 1e-6
+
+
+class FineLoop(VirtualLoop):
+    """Virtual time in steps of any size: what is measured here takes microseconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._clock_resolution = 1e-9
+
+    def call_at(
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        return asyncio.BaseEventLoop.call_at(self, when, callback, *args, context=context)
+
+
+def short(out: int) -> float:
+    """Seconds for a statement that shares one lock with the others that are out: more than two waste time on it."""
+    return 20e-6 * out * (1 + 0.3 * max(0, out - 2))
+
+
+def long(out: int) -> float:
+    """Seconds for a statement that has nothing to do with the others."""
+    return 300e-6
+
+
+def very_long(out: int) -> float:
+    return 10e-3
+
+
+class Workers:
+    """As many worker threads as anybody wants, whose statements take as long as `seconds(out)` says."""
+
+    def __init__(self, seconds: Callable[[int], float]) -> None:
+        self.seconds = seconds
+        self.turnstile = Turnstile(asyncio.get_running_loop().time)
+        self.out = 0
+        # How many were out, themselves included, when each statement was let out.
+        self.company: list[int] = []
+
+    async def statement(self) -> None:
+        done = asyncio.get_running_loop().create_future()
+        self.turnstile.send(self.put, done)
+        await done
+
+    def put(self, done: asyncio.Future[None]) -> None:
+        self.out += 1
+        self.company.append(self.out)
+        asyncio.get_running_loop().call_later(self.seconds(self.out), self.finish, done)
+
+    def finish(self, done: asyncio.Future[None]) -> None:
+        self.out -= 1
+        done.set_result(None)
+        self.turnstile.came_back(1)
+
+    async def serve(self, statements: int, tasks: int = 5) -> float:
+        """Let `tasks` tasks send so many statements, one after another; returns how many seconds one took."""
+        left = iter(range(statements))
+        began = asyncio.get_running_loop().time()
+
+        async def work() -> None:
+            for _ in left:
+                await self.statement()
+
+        await asyncio.gather(*(work() for _ in range(tasks)))
+        return (asyncio.get_running_loop().time() - began) / statements
+
+
+def in_virtual_time(test: Coroutine[Any, Any, None]) -> None:
+    run(test, FineLoop())
+
+
+def test_statements_that_are_in_each_others_way_are_let_out_two_at_a_time() -> None:
+    async def program() -> None:
+        workers = Workers(short)
+        await workers.serve(TRIALS)
+        workers.company.clear()
+        took = await workers.serve(KEPT // 2)
+        assert max(workers.company) == AT_ONCE
+        assert took < 0.6 * short(5) / 5
+
+    in_virtual_time(program())
+
+
+def test_statements_that_have_nothing_to_do_with_each_other_are_all_let_out_at_once() -> None:
+    async def program() -> None:
+        workers = Workers(long)
+        await workers.serve(TRIALS + RUN_IN)
+        workers.company.clear()
+        assert await workers.serve(KEPT) < 1.01 * long(5) / 5
+        assert max(workers.company) == 5
+
+    in_virtual_time(program())
+
+
+def test_whatever_the_statements_are_nearly_all_of_them_take_the_faster_way() -> None:
+    async def program(seconds: Callable[[int], float], best: float) -> None:
+        assert await Workers(seconds).serve(20 * KEPT) < 1.05 * best
+
+    in_virtual_time(program(short, short(2) / 2))
+    in_virtual_time(program(long, long(5) / 5))
+    in_virtual_time(program(very_long, very_long(5) / 5))
+
+
+def test_long_statements_after_short_ones_are_soon_let_out_at_once() -> None:
+    async def program() -> None:
+        workers = Workers(short)
+        await workers.serve(TRIALS + RUN_IN)
+        workers.seconds = very_long
+        await workers.serve(KEPT // STALL * AT_ONCE + TRIALS + RUN_IN)
+        assert await workers.serve(1000) < 1.01 * very_long(5) / 5
+
+    in_virtual_time(program())
+
+
+def test_short_statements_after_long_ones_are_held_back_in_the_end() -> None:
+    async def program() -> None:
+        workers = Workers(long)
+        await workers.serve(TRIALS + RUN_IN)
+        workers.seconds = short
+        await workers.serve(4 * KEPT)
+        assert await workers.serve(KEPT // 4) < 1.05 * short(2) / 2
+
+    in_virtual_time(program())
+
+
+def test_a_task_alone_is_never_held_back() -> None:
+    async def program() -> None:
+        workers = Workers(short)
+        assert await workers.serve(3 * KEPT, tasks=1) <= 1.0001 * short(1)
+
+    in_virtual_time(program())
+
+
+def test_a_statement_waits_for_long_ones_no_longer_than_a_millisecond() -> None:
+    async def program() -> None:
+        turnstile, out = that_holds_back(), list[str]()
+        for name in ("a report", "a backup", "a click"):
+            turnstile.send(out.append, name)
+        await asyncio.sleep(PATIENCE / 2)
+        assert out == ["a report", "a backup"]
+        await asyncio.sleep(A_WHILE)
+        assert out == ["a report", "a backup", "a click"]
+        turnstile.send(out.append, "another click")  # who is not waited for does not count
+        assert out[-1] == "another click"
+        turnstile.came_back(4)
+        turnstile.send(out.append, "1")
+        turnstile.send(out.append, "2")
+        turnstile.send(out.append, "3")
+        assert out[-1] == "2", "statements that came back late count twice"
+
+    in_virtual_time(program())
+
+
+def test_in_a_loop_that_is_busy_nobody_waits_longer_than_one_of_its_turns() -> None:
+    async def program() -> None:
+        loop, turnstile, out = asyncio.get_running_loop(), that_holds_back(), list[int]()
+        assert isinstance(loop, VirtualLoop)
+        for number in range(20):
+            turnstile.send(out.append, number)
+        loop.now += 5 * PATIENCE  # a task computes
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert out == list(range(20))
+
+    in_virtual_time(program())
+
+
+def test_in_a_loop_that_is_busy_holding_back_is_soon_given_up() -> None:
+    async def program() -> None:
+        loop, turnstile, out = asyncio.get_running_loop(), that_holds_back(), list[int]()
+        assert isinstance(loop, VirtualLoop)
+        for _ in range(KEPT // STALL + 1):
+            for number in range(5):
+                turnstile.send(out.append, number)
+            loop.now += 5 * PATIENCE
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            turnstile.came_back(5)
+        for number in range(5):
+            turnstile.send(out.append, number)
+        assert turnstile.held_back == 0
+
+    in_virtual_time(program())
+
+
+def test_statements_are_let_out_in_the_order_in_which_they_were_sent() -> None:
+    async def program() -> None:
+        turnstile, out = that_holds_back(), list[int]()
+        for number in range(4):
+            turnstile.send(out.append, number)
+        assert (len(out), turnstile.held_back) == (AT_ONCE, 4 - AT_ONCE)
+        turnstile.came_back(2)
+        turnstile.send(out.append, 4)  # although nothing is out now
+        turnstile.send_now(out.append, 5)
+        turnstile.send(out.append, 6)
+        turnstile.release()
+        assert out == list(range(7))
+
+    in_virtual_time(program())
+
+
+def test_who_waited_for_a_result_goes_on_before_the_next_statement_is_let_out() -> None:
+    async def program() -> None:
+        turnstile, order, result = that_holds_back(), list[str](), asyncio.get_running_loop().create_future()
+
+        async def waiter() -> None:
+            await result
+            order.append("the waiter goes on")
+
+        for name in ("1", "2", "3"):
+            turnstile.send(order.append, name)
+        waiting = asyncio.create_task(waiter())
+        await asyncio.sleep(0)
+        result.set_result(None)
+        turnstile.came_back(1)
+        await asyncio.sleep(0)
+        await waiting
+        assert order == ["1", "2", "the waiter goes on", "3"]
+
+    in_virtual_time(program())
+
+
+def test_a_choice_to_let_all_out_ends_the_waiting_of_those_held_back() -> None:
+    async def program() -> None:
+        turnstile, out = that_holds_back(), list[int]()
+        for number in range(KEPT + RUN_IN):  # until the next trial begins, which lets all out first
+            turnstile.send(out.append, number)
+        assert out == list(range(len(out)))
+        assert turnstile.held_back == 0
+
+    in_virtual_time(program())
+
+
+def test_waiting_keeps_nothing_alive_of_who_waited() -> None:
+    class Request:
+        """What a context variable holds."""
+
+    request = ContextVar[Request]("request")
+
+    async def hold_back(turnstile: Turnstile) -> weakref.ref[Request]:
+        mine = Request()
+        request.set(mine)
+        for number in range(3):
+            turnstile.send([].append, number)
+        return weakref.ref(mine)
+
+    async def program() -> None:
+        turnstile = that_holds_back()
+        gone = await asyncio.create_task(hold_back(turnstile))
+        await asyncio.sleep(0)  # this turn of the loop has the task in its hands
+        gc.collect()
+        assert gone() is None
+        turnstile.release()
+        await asyncio.sleep(A_WHILE)
+
+    in_virtual_time(program())
+
+
+def test_nothing_is_held_back_before_it_was_seen_to_help(clock: Clock) -> None:
+    turnstile, out = Turnstile(clock), list[int]()
+    for number in range(RUN_IN + TRIAL):
+        turnstile.send(out.append, number)
+    assert out == list(range(RUN_IN + TRIAL))
