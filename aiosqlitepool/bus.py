@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .events import ConnectionReleased, ErrorInfo, PoolEvent, SubscriberFailed, event_types
+from .events import (
+    AcquirePath,
+    ConnectionAcquired,
+    ConnectionReleased,
+    ErrorInfo,
+    PoolEvent,
+    SubscriberFailed,
+    event_types,
+)
 
 __all__ = ["Detach", "EventBus", "Handler", "log"]
 
@@ -17,7 +26,7 @@ E = TypeVar("E", bound=PoolEvent)
 Handler = Callable[[E], object]
 Detach = Callable[[], None]
 # A handler, and what it raised.
-Failure = tuple[Handler[Any], BaseException]
+Failure = tuple[Callable[..., object], BaseException]
 
 log: logging.Logger = logging.getLogger("aiosqlitepool")
 
@@ -33,33 +42,71 @@ class EventBus:
     raised, `acquired_at_once` how many connections were lent without a wait: too many to tell each to whoever counts.
     """
 
-    __slots__ = ("_clock", "_silenced", "acquired_at_once", "errors", "handlers", "use_handlers")
+    __slots__ = (
+        "_clock",
+        "_silenced",
+        "acquired_at_once",
+        "acquired_from",
+        "errors",
+        "handlers",
+        "use_handlers",
+        "wait_handlers",
+    )
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         # Tuples, replaced and never mutated: a handler may subscribe or unsubscribe while events are delivered.
         self.handlers: dict[type[PoolEvent], tuple[Handler[Any], ...]] = {}
-        # Called with how long each connection was out: most who watch releases want nothing else of them.
+        # Called with how long each connection was waited for, or was out: most who watch want nothing else of them.
+        self.wait_handlers: tuple[Callable[[AcquirePath, float], object], ...] = ()
         self.use_handlers: tuple[Callable[[float], object], ...] = ()
+        # How long an acquire takes at least, in seconds, that somebody wants to be told of in an event.
+        self.acquired_from: float = math.inf
         self.errors: int = 0
         self.acquired_at_once: int = 0
         self._clock = clock
         # By the identity of a handler that fails: when that may be logged again, and how often it was not.
         self._silenced: dict[int, tuple[float, int]] = {}
 
-    def subscribe(self, event_type: type[E], handler: Handler[E], *, exact: bool = False) -> Detach:
+    def subscribe(
+        self, event_type: type[E], handler: Handler[E], *, exact: bool = False, at_least: float = 0.0
+    ) -> Detach:
         """Call `handler(event)` for every later event of this type, and of its subclasses unless `exact`.
 
         `PoolEvent` is the parent of all. Returns a function that ends it, safe to call twice. The handler must be
-        synchronous; what it raises is logged and counted, never seen by the pool. Raises `TypeError` for anything but
-        an event type and a callable.
+        synchronous; what it raises is logged and counted, never seen by the pool. With `at_least`, in seconds, a
+        handler of `ConnectionAcquired` is told exactly of those that took as long, or for which a connection was
+        opened; if nobody wants the others, their events are never made. Raises `TypeError` for anything but an event
+        type and a callable, `ValueError` for `at_least` with another type.
         """
         if not (isinstance(event_type, type) and issubclass(event_type, PoolEvent)):
             raise TypeError(f"event_type must be PoolEvent or one of its subclasses, not {event_type!r}")
         _check_handler(handler)
+        told: Handler[Any] = handler
+        if at_least:
+            if event_type is not ConnectionAcquired:
+                raise ValueError(f"at_least={at_least!r} is for ConnectionAcquired, not {event_type.__name__}")
+            if not at_least > 0:
+                raise ValueError(f"at_least must be a number of seconds, not negative: {at_least!r}")
+            told, exact = _OfSlow(handler, at_least), True
         wanted = _types_of(event_type, exact)
         for kind in wanted:
-            self.handlers[kind] = (*self.handlers.get(kind, ()), handler)
-        return _once(lambda: self._remove(wanted, handler))
+            self.handlers[kind] = (*self.handlers.get(kind, ()), told)
+        self._note_threshold()
+        return _once(lambda: self._remove(wanted, told))
+
+    def subscribe_waits(self, handler: Callable[[AcquirePath, float], object]) -> Detach:
+        """Call `handler(path, wait_time)` at every later acquire that did not get a connection at once.
+
+        That is a `ConnectionAcquired` without the event, and otherwise as `subscribe()`.
+        """
+        _check_handler(handler)
+        self.wait_handlers = (*self.wait_handlers, handler)
+
+        def remove() -> None:
+            self.wait_handlers = _without(handler, self.wait_handlers)
+            self._silenced.pop(id(handler), None)
+
+        return _once(remove)
 
     def subscribe_uses(self, handler: Callable[[float], object]) -> Detach:
         """Call `handler(use_time)` at every later release: a `ConnectionReleased` without the event, at half the price.
@@ -81,7 +128,13 @@ class EventBus:
                 self.handlers[kind] = rest
             else:
                 del self.handlers[kind]
+        self._note_threshold()
         self._silenced.pop(id(handler), None)
+
+    def _note_threshold(self) -> None:
+        told = self.handlers.get(ConnectionAcquired, ())
+        thresholds = (each.at_least if isinstance(each, _OfSlow) else 0.0 for each in told)
+        self.acquired_from = min(thresholds, default=math.inf)
 
     def emit(self, event: PoolEvent) -> None:
         """Hand the event to everyone who wants its type. Never raises."""
@@ -93,14 +146,29 @@ class EventBus:
                 self._failed(handler, event, error)
                 failures = (*failures, (handler, error))
         if self.use_handlers and isinstance(event, ConnectionReleased):
-            self.use_failed(self.emit_use(event.use_time), event)
+            self.told_failed(self.emit_use(event.use_time), event)
+        elif self.wait_handlers and type(event) is ConnectionAcquired:
+            self.told_failed(self.emit_wait(event.path, event.wait_time), event)
         if failures:
             self._tell_failures(failures, event)
+
+    def emit_wait(self, path: AcquirePath, wait_time: float) -> tuple[Failure, ...]:
+        """Tell how long a connection was waited for, as `emit()` of its `ConnectionAcquired` does, too. Never raises.
+
+        Returns what failed, for `told_failed()`.
+        """
+        failures: tuple[Failure, ...] = ()
+        for handler in self.wait_handlers:
+            try:
+                handler(path, wait_time)
+            except BaseException as error:
+                failures = (*failures, (handler, error))
+        return failures
 
     def emit_use(self, use_time: float) -> tuple[Failure, ...]:
         """Tell how long a connection was out, as `emit()` of its `ConnectionReleased` does, too. Never raises.
 
-        Returns what failed, for `use_failed()`.
+        Returns what failed, for `told_failed()`.
         """
         failures: tuple[Failure, ...] = ()
         for handler in self.use_handlers:
@@ -110,8 +178,8 @@ class EventBus:
                 failures = (*failures, (handler, error))
         return failures
 
-    def use_failed(self, failures: tuple[Failure, ...], event: PoolEvent) -> None:
-        """Count, log and tell what failed at the release that this event would have told of."""
+    def told_failed(self, failures: tuple[Failure, ...], event: PoolEvent) -> None:
+        """Count, log and tell what failed at the acquire or release that this event would have told of."""
         for handler, error in failures:
             self._failed(handler, event, error)
         self._tell_failures(failures, event)
@@ -145,10 +213,28 @@ class EventBus:
             self._silenced[id(handler)] = (quiet_until, left_out + 1)
             return
         # It may have unsubscribed itself before it raised.
-        if any(each is handler for each in (*self.handlers.get(type(event), ()), *self.use_handlers)):
+        told = (*self.handlers.get(type(event), ()), *self.wait_handlers, *self.use_handlers)
+        if any(each is handler for each in told):
             self._silenced[id(handler)] = (now + LOG_INTERVAL, 0)
         more = f" ({left_out} more failures of this handler were not logged)" if left_out else ""
         log.error("subscriber %r failed on %r%s", handler, event.name, more, exc_info=error)
+
+
+class _OfSlow:
+    """A handler of `ConnectionAcquired` that is not told of those that took less time and opened no connection."""
+
+    __slots__ = ("_handler", "at_least")
+
+    def __init__(self, handler: Handler[Any], at_least: float) -> None:
+        self._handler = handler
+        self.at_least = at_least
+
+    def __call__(self, event: Any) -> None:
+        if event.wait_time >= self.at_least or event.create_time:
+            self._handler(event)
+
+    def __repr__(self) -> str:
+        return repr(self._handler)
 
 
 def _check_handler(handler: object) -> None:

@@ -63,9 +63,10 @@ class Leases(Generic[C]):
         """Who holds a connection, longest first."""
         return _as_they_were(self.now(), self._clock(), None)
 
-    def holders_at(self, moment: float) -> Holders:
-        """The eight who have held a connection longest, as they were then however late somebody looks."""
-        return Holders(partial(_as_they_were, self.now(), moment))
+    @staticmethod
+    def holders_then(leased: Leased[C], moment: float) -> Holders:
+        """The eight of these who had held a connection longest at that moment, however late somebody looks."""
+        return Holders(partial(_as_they_were, leased, moment))
 
     def situation(self, stats: PoolStats) -> Situation:
         """What a caller that gives up is told."""

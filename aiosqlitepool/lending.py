@@ -148,10 +148,22 @@ class Lending(Generic[C]):
         except BaseException as error:
             self._tell_failure(attempt, error)
             raise
-        if ConnectionAcquired in self._bus.handlers:
-            lease.context = contextvars.copy_context()
-            self._bus.emit(attempt.acquired(self._name, pooled.number, lease.since))
+        if self._bus.handlers or self._bus.wait_handlers:
+            self._tell_acquired(lease, attempt, pooled.number)
         return pooled.raw
+
+    def _tell_acquired(self, lease: Lease[C], attempt: Attempt, connection: int) -> None:
+        bus, waited = self._bus, lease.since - attempt.began
+        if ConnectionAcquired in bus.handlers:
+            lease.context = contextvars.copy_context()
+        if waited >= bus.acquired_from or (attempt.create_time and ConnectionAcquired in bus.handlers):
+            bus.emit(self._acquired(lease, attempt, connection))
+        elif failures := bus.emit_wait(attempt.path, waited):
+            bus.told_failed(failures, self._acquired(lease, attempt, connection))
+
+    def _acquired(self, lease: Lease[C], attempt: Attempt, connection: int) -> ConnectionAcquired:
+        holders = self._leases.holders_then(attempt.found, attempt.began) if attempt.found else ()
+        return attempt.acquired(self._name, connection, lease.since, holders)
 
     def _tell_failure(self, attempt: Attempt, error: BaseException) -> None:
         kind, more = failure_of(error)
@@ -168,7 +180,7 @@ class Lending(Generic[C]):
         if settings.max_waiting is not None and attempt.pending >= settings.max_waiting:
             raise PoolFullError(explain_full(self._stats(), settings.max_waiting))
         if ConnectionAcquired in self._bus.handlers:
-            attempt.waited_for = self._leases.holders_at(attempt.began)
+            attempt.found = self._leases.now()
         waiter: asyncio.Future[PooledSlot[C] | None] = asyncio.get_running_loop().create_future()
         attempt.task = _current_task()
         self._slots.enqueue(waiter, attempt.began, attempt)

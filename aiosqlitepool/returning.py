@@ -69,7 +69,7 @@ class Returning(Generic[C]):
         if ConnectionReleased in bus.handlers:
             bus.emit(self._released(lease, connection, now, needs_reset))
         elif failures := bus.emit_use(now - lease.since):
-            bus.use_failed(failures, self._released(lease, connection, now, needs_reset))
+            bus.told_failed(failures, self._released(lease, connection, now, needs_reset))
         if lease.leak_told and LeakReturned in bus.handlers:
             bus.emit(LeakReturned(self._name, lease.holder(now, connection), now - lease.since))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from aiosqlitepool.attempt import Attempt
 from aiosqlitepool.bus import LOG_INTERVAL, EventBus
 from aiosqlitepool.events import (
     AcquiredAtOnce,
@@ -22,7 +23,7 @@ from aiosqlitepool.events import (
 from aiosqlitepool.testing import Recorder
 
 from .support.clock import Clock
-from .support.pools import pool_of
+from .support.pools import StubPool, pool_of
 from .support.stub import StubDriver, settle
 
 CREATED = ConnectionCreated("app.db", 1, 0.25)
@@ -338,3 +339,123 @@ def test_a_handler_of_uses_that_fails_at_an_emitted_release_is_counted_once() ->
 def test_a_handler_of_uses_must_be_callable(handler: Any) -> None:
     with pytest.raises(TypeError, match="must be callable"):
         EventBus().subscribe_uses(handler)
+
+
+async def queue_once(pool: StubPool, driver: StubDriver) -> None:
+    """One acquire that opens a connection, and one that waits for it."""
+    async with pool.connection():
+        waiting = asyncio.create_task(pool.acquire(), name="waiter")
+        await settle()
+    await pool.release(await waiting)
+
+
+async def test_who_wants_nothing_but_how_long_callers_waited_is_told_that(driver: StubDriver) -> None:
+    waits: list[tuple[str, float]] = []
+    pool, recorder = pool_of(driver, 1), Recorder()
+    pool.subscribe(recorder)
+    pool.events.subscribe_waits(lambda path, seconds: waits.append((path, seconds)))
+    async with pool:
+        await queue_once(pool, driver)
+    told = [event for event in recorder.of(ConnectionAcquired) if type(event) is ConnectionAcquired]
+    assert waits == [(event.path, event.wait_time) for event in told]
+    assert [path for path, _ in waits] == ["new", "queued"]
+
+
+async def test_an_acquire_that_nobody_wants_an_event_of_makes_none(
+    driver: StubDriver, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, slow = list[float](), list[ConnectionAcquired]()
+    pool = pool_of(driver, 1, clock=clock)
+    pool.events.subscribe_waits(lambda path, seconds: waits.append(seconds))
+    pool.events.subscribe(ConnectionAcquired, slow.append, at_least=0.5)
+    made = list[float]()
+    acquired = Attempt.acquired
+
+    def made_of(attempt: Attempt, *args: Any) -> ConnectionAcquired:
+        event = acquired(attempt, *args)
+        made.append(event.wait_time)
+        return event
+
+    monkeypatch.setattr(Attempt, "acquired", made_of)
+    async with pool:
+        for seconds in (0.25, 0.5):
+            async with pool.connection():
+                waiting = asyncio.create_task(pool.acquire())
+                await settle()
+                clock.advance(seconds)
+            await pool.release(await waiting)
+    assert waits == [0.0, 0.25, 0.5]
+    assert made == [event.wait_time for event in slow] == [0.5]
+    assert [holder.held for holder in slow[0].waited_for] == [0.0]
+
+
+def acquired(wait_time: float, create_time: float = 0.0) -> ConnectionAcquired:
+    return ConnectionAcquired("app.db", 1, "queued", wait_time, create_time=create_time)
+
+
+def test_a_handler_of_slow_acquires_is_told_of_no_others() -> None:
+    bus, slow, every = EventBus(), list[PoolEvent](), list[PoolEvent]()
+    bus.subscribe(ConnectionAcquired, slow.append, at_least=0.5)
+    detach = bus.subscribe(ConnectionAcquired, every.append)
+    events = [acquired(0.25), acquired(0.5), acquired(0.25, create_time=0.2)]
+    for event in events:
+        bus.emit(event)
+    bus.emit(AcquiredAtOnce("app.db", 1, "idle", 0.0))
+    assert slow == events[1:]
+    assert every[:3] == events
+    assert bus.acquired_from == 0.0
+    detach()
+    assert bus.acquired_from == 0.5
+
+
+def test_a_handler_of_slow_acquires_that_fails_is_named_as_itself(caplog: pytest.LogCaptureFixture) -> None:
+    bus = EventBus()
+    bus.subscribe(ConnectionAcquired, Broken(RuntimeError("no")), at_least=0.5)
+    bus.emit(acquired(1.0))
+    assert "tests.test_bus.Broken" in caplog.text
+
+
+@pytest.mark.parametrize(("event_type", "at_least"), [(ConnectionCreated, 0.5), (PoolEvent, 0.5)])
+def test_only_acquires_can_be_slow(event_type: Any, at_least: float) -> None:
+    with pytest.raises(ValueError, match=r"at_least=0\.5 is for ConnectionAcquired"):
+        EventBus().subscribe(event_type, print, at_least=at_least)
+
+
+@pytest.mark.parametrize("at_least", [-1, float("nan")])
+def test_a_negative_threshold_is_refused(at_least: float) -> None:
+    with pytest.raises(ValueError, match="at_least must be"):
+        EventBus().subscribe(ConnectionAcquired, print, at_least=at_least)
+
+
+def test_detached_a_handler_of_waits_is_told_no_more_and_the_others_are() -> None:
+    bus, waits = EventBus(), list[float]()
+
+    def note(path: str, seconds: float) -> None:
+        waits.append(seconds)
+
+    detach = bus.subscribe_waits(note)
+    bus.subscribe_waits(note)
+    detach()
+    detach()
+    bus.emit(acquired(0.25))
+    assert waits == [0.25]
+
+
+async def test_a_handler_of_waits_that_fails_is_counted_and_told(driver: StubDriver, recorder: Recorder) -> None:
+    def fail(path: str, seconds: float) -> None:
+        raise RuntimeError("no")
+
+    pool = pool_of(driver)
+    pool.events.subscribe(SubscriberFailed, recorder.append)
+    pool.events.subscribe_waits(fail)
+    async with pool, pool.connection():
+        pass
+    assert pool.stats().subscriber_errors == 1
+    (told,) = recorder.of(SubscriberFailed)
+    assert (told.event, told.error.message) == ("acquire_wait", "no")
+
+
+@pytest.mark.parametrize("handler", [None, 1])
+def test_a_handler_of_waits_must_be_callable(handler: Any) -> None:
+    with pytest.raises(TypeError, match="must be callable"):
+        EventBus().subscribe_waits(handler)

@@ -20,9 +20,9 @@ from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.events import (
     AcquireCancelled,
     AcquireFailed,
+    AcquirePath,
     AcquireRejected,
     AcquireTimedOut,
-    ConnectionAcquired,
     ConnectionCreated,
     TransactionEnded,
 )
@@ -126,7 +126,7 @@ class InProcessBackend:
         created, used = account.histogram(CREATE_TIME, ""), account.histogram(USE_TIME, "")
         detaches = [
             # Those at once the bus counts: both an acquire and a wait of no time, added when somebody reads them.
-            subscribe(ConnectionAcquired, _acquired(account, exemplars_from), exact=True),
+            pool.events.subscribe_waits(_waited(account, exemplars_from)),
             pool.events.subscribe_uses(_used(used)),
             subscribe(ConnectionCreated, lambda event: created.observe(event.create_time)),
             subscribe(TransactionEnded, partial(_ended, account)),
@@ -184,19 +184,19 @@ def _add_histogram(family: Family, labels: dict[str, str], histogram: _Histogram
 # -- handlers
 
 
-def _acquired(account: _PoolAccount, exemplars_from: float | None) -> Callable[[ConnectionAcquired], None]:
-    waited, glances = account.histogram(WAIT_TIME, ""), Glances()
+def _waited(account: _PoolAccount, exemplars_from: float | None) -> Callable[[AcquirePath, float], None]:
+    histogram, glances = account.histogram(WAIT_TIME, ""), Glances()
     counts, series = account.counts, {path: (ACQUIRES, path) for path in ACQUIRES.known}
     slow = math.inf if exemplars_from is None else exemplars_from
 
-    def acquired(event: ConnectionAcquired) -> None:
-        counts[series[event.path]] += 1
+    def waited(path: AcquirePath, seconds: float) -> None:
+        counts[series[path]] += 1
         trace = None
-        if event.wait_time >= slow or (event.path == "queued" and slow < math.inf and glances.due()):
+        if seconds >= slow or (path == "queued" and slow < math.inf and glances.due()):
             trace = current_trace(sampled_only=True)
-        waited.observe(event.wait_time, trace)
+        histogram.observe(seconds, trace)
 
-    return acquired
+    return waited
 
 
 def _used(histogram: _Histogram) -> Callable[[float], None]:

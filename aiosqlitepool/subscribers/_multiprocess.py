@@ -20,10 +20,11 @@ from prometheus_client.core import Metric as Family
 from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.events import (
     AcquireCancelled,
+    AcquiredAtOnce,
     AcquireFailed,
+    AcquirePath,
     AcquireRejected,
     AcquireTimedOut,
-    ConnectionAcquired,
     ConnectionCreated,
     TransactionEnded,
 )
@@ -93,6 +94,7 @@ class MultiprocessBackend:
                 family = self._counters[metric] if metric.kind == "counter" else self._histograms[metric]
                 family.labels(*(name, value)[: len(metric.labels)])
         detaches = [pool.events.subscribe(kind, handler) for kind, handler in self._handlers(name)]
+        detaches.append(pool.events.subscribe_waits(self._waited(name)))
         detaches.append(pool.events.subscribe_uses(self._histograms[USE_TIME].labels(name).observe))
         detaches.append(self._watch.begin(pool))
         return together(detaches)
@@ -104,19 +106,14 @@ class MultiprocessBackend:
         def fail(event: Any, kind: str) -> None:
             self._histograms[WAIT_TIME].labels(pool, kind).observe(event.wait_time)
 
-        paths = {path: self._counters[ACQUIRES].labels(pool, path).inc for path in ACQUIRES.known}
-        waited = self._histograms[WAIT_TIME].labels(pool, "").observe
+        waited = self._waited(pool)
         created = self._histograms[CREATE_TIME].labels(pool).observe
-
-        def acquired(event: ConnectionAcquired) -> None:
-            paths[event.path]()
-            waited(event.wait_time)
 
         def ended(event: TransactionEnded) -> None:
             self._histograms[TRANSACTION_TIME].labels(pool, event.outcome).observe(event.duration)
             self._histograms[TRANSACTION_WAIT].labels(pool).observe(event.wait_time)
 
-        yield ConnectionAcquired, acquired
+        yield AcquiredAtOnce, lambda event: waited(event.path, event.wait_time)
         yield ConnectionCreated, lambda event: created(event.create_time)
         yield AcquireTimedOut, lambda event: fail(event, "timeout")
         yield AcquireCancelled, lambda event: fail(event, "cancelled")
@@ -124,6 +121,16 @@ class MultiprocessBackend:
         yield AcquireFailed, lambda event: fail(event, error_type(event.error))
         yield TransactionEnded, ended
         yield from counting(count)
+
+    def _waited(self, pool: str) -> Callable[[AcquirePath, float], None]:
+        paths = {path: self._counters[ACQUIRES].labels(pool, path).inc for path in ACQUIRES.known}
+        observe = self._histograms[WAIT_TIME].labels(pool, "").observe
+
+        def waited(path: AcquirePath, seconds: float) -> None:
+            paths[path]()
+            observe(seconds)
+
+        return waited
 
     def _set_levels(self, series: dict[Series, float]) -> None:
         for (metric, pool, value), number in series.items():

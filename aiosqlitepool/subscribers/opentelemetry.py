@@ -17,6 +17,7 @@ from aiosqlitepool.events import (
     AcquireCancelled,
     AcquiredAtOnce,
     AcquireFailed,
+    AcquirePath,
     AcquireRejected,
     AcquireTimedOut,
     ConnectionAcquired,
@@ -111,11 +112,13 @@ def _subscribe_acquires(pool: AnyPool, metrics: _PoolMetrics | None, spans: Pool
     told_from = math.inf if spans is None else spans.told_from
 
     def acquired(event: ConnectionAcquired) -> None:
-        span = None
-        if spans is not None and (event.wait_time >= told_from or event.create_time):
-            span = spans.acquired(event)
-        if metrics is not None:
-            metrics.acquired(event, span)
+        span = None if spans is None else spans.acquired(event)
+        if metrics is not None and event.wait_time >= told_from:
+            metrics.waited(event.path, event.wait_time, span)
+
+    def waited(path: AcquirePath, seconds: float) -> None:
+        if metrics is not None and seconds < told_from:
+            metrics.waited(path, seconds)
 
     def failed(event: Any, kind: str) -> None:
         span = None if spans is None else spans.failed(event, kind)
@@ -124,7 +127,10 @@ def _subscribe_acquires(pool: AnyPool, metrics: _PoolMetrics | None, spans: Pool
 
     subscribe = pool.events.subscribe
     # Those at once the bus counts: both an acquire and a wait of no time, recorded when somebody collects.
-    yield subscribe(ConnectionAcquired, acquired, exact=True)
+    if metrics is not None:
+        yield pool.events.subscribe_waits(waited)
+    if spans is not None:
+        yield subscribe(ConnectionAcquired, acquired, exact=True, at_least=told_from)
     if spans is not None and spans.mode == "all":
         yield subscribe(AcquiredAtOnce, spans.acquired)
     yield subscribe(AcquireTimedOut, lambda event: failed(event, "timeout"))
@@ -258,15 +264,15 @@ class _PoolMetrics:
         self._instruments.transaction_time.record(event.duration, outcome)
         self._instruments.transaction_wait.record(event.wait_time, self._labels)
 
-    def acquired(self, event: ConnectionAcquired, span: Span | None) -> None:
+    def waited(self, path: AcquirePath, seconds: float, span: Span | None = None) -> None:
         """Count an acquire that had to wait, and record its wait: in its trace, if that is worth looking at."""
-        self._counts[_PATHS[event.path]] += 1
-        if event.wait_time >= self._slow_acquire or (event.path == "queued" and self._glances.due()):
+        self._counts[_PATHS[path]] += 1
+        if seconds >= self._slow_acquire or (path == "queued" and self._glances.due()):
             told = trace.get_current_span() if span is None else span
             if told.get_span_context().trace_flags.sampled:
-                self._record(event.wait_time, self._labels, told)
+                self._record(seconds, self._labels, told)
                 return
-        self._backlog.waits.append(event.wait_time)
+        self._backlog.waits.append(seconds)
 
     def failed(self, wait_time: float, kind: str, span: Span | None) -> None:
         """Record how long a failed acquire took to fail."""

@@ -84,9 +84,9 @@ class StructlogSubscriber:
         """Log what `pool` does from now on."""
         logger = _synchronous(self._logger)
         log = _PoolLog(logger, pool, *self._limit)
+        slow: dict[type[PoolEvent], float] = {ConnectionAcquired: self._slow_acquire}
         detaches = [
-            # Exact, for what was acquired at once was not slow.
-            pool.events.subscribe(event_type, handler, exact=True)
+            pool.events.subscribe(event_type, handler, exact=True, at_least=slow.get(event_type, 0.0))
             for event_type, level, handler in log.handlers(self._slow_acquire)
             if _is_on(logger, level)
         ]
