@@ -8,6 +8,7 @@ open, and whether the thread is alive.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import threading
@@ -165,8 +166,8 @@ class AiosqliteLink:
                 raise PoolUsageError("this connection was lent in another event loop; acquire one in this loop")
             mark = self._mark_unless_misused()
         future: asyncio.Future[R] = loop.create_future()
-        self._sent += 1
-        self._send(self._put, (None, partial(self._run, future, mark, fn, args, kwargs)))
+        self._send(self._put, (None, partial(self._run, future, mark, fn, args, kwargs)), future)
+        self._sent += 1  # only then: had that failed, it would never be done
         try:
             return await future
         except asyncio.CancelledError:
@@ -179,8 +180,8 @@ class AiosqliteLink:
         if mark is None or not self._thread_runs() or self._raw._connection is None:
             mark = self._mark_unless_misused()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._send(self._put, (None, partial(self._run, future, mark, fn, (self._native, *args), {})), future)
         self._sent += 1
-        self._send(self._put, (None, partial(self._run, future, mark, fn, (self._native, *args), {})))
         return future
 
     def _mark_unless_misused(self) -> Mark | None:
@@ -205,12 +206,13 @@ class AiosqliteLink:
     async def _interrupt_by_user(self) -> None:
         """Stands in for `aiosqlite.Connection.interrupt`."""
         self._refuse_former_holders()
+        self._withdraw(sqlite3.OperationalError("interrupted"))
         await type(self._raw).interrupt(self._raw)
 
     def _stop_by_user(self) -> asyncio.Future[Any] | None:
         """Stands in for `aiosqlite.Connection.stop`."""
         self._refuse_former_holders()
-        self._mailbox.outgoing.release()  # as in _stop()
+        self._withdraw(ValueError("Connection closed"))
         return type(self._raw).stop(self._raw)
 
     def _refuse_former_holders(self) -> None:
@@ -333,8 +335,30 @@ class AiosqliteLink:
 
     def _stop(self, done: asyncio.Future[Any] | None) -> None:
         then = None if done is None else partial(self._mailbox.post, done, None)
-        self._mailbox.outgoing.release()  # behind the stop nothing would be run, and its caller wait for ever
         close_and_stop(self._raw, self._native, then)
+        self._withdraw(ConnectionBrokenError("the connection was closed before this operation began"))
+
+    def _withdraw(self, error: BaseException) -> None:
+        """Raise the error in those who are held back: behind the end of the worker they would wait for ever."""
+        if not self._mailbox.outgoing.held_back:
+            return
+        try:
+            here = _running_loop() is self._loop
+        except RuntimeError:
+            here = False
+        if here:
+            self._withdraw_here(error)
+            return
+        with contextlib.suppress(RuntimeError):  # a closed loop waits for nothing
+            # The garbage collector may close a connection in any thread.
+            self._loop.call_soon_threadsafe(self._withdraw_here, error)
+
+    def _withdraw_here(self, error: BaseException) -> None:
+        for _, operation in self._mailbox.outgoing.withdraw(self._put):
+            self._sent -= 1
+            future = operation.args[0]
+            if not future.done():
+                future.set_exception(error)
 
     def _post(self, fn: Callable[[], R]) -> asyncio.Future[R]:
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()

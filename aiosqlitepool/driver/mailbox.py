@@ -53,9 +53,10 @@ class Mailbox:
     def deliver(self) -> None:
         """Hand out what has arrived (called by the loop)."""
         self._on_its_way = False
-        letters, count = self._letters, 0
+        letters, is_back, count = self._letters, self.outgoing.is_back, 0
         while letters:
             future, result, error = letters.popleft()
+            is_back(future)
             count += 1
             if future.done():
                 continue
@@ -65,4 +66,4 @@ class Mailbox:
                 future.set_exception(RuntimeError(f"the operation raised {error!r}"))
             else:
                 future.set_exception(error)
-        self.outgoing.came_back(count)
+        self.outgoing.went_on(count)

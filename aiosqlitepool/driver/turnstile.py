@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import Context
 from time import perf_counter
 from typing import Any, Final
@@ -22,18 +22,22 @@ __all__ = ["Turnstile"]
 
 # How many are let out at a time: one for the moments in which the other does without the interpreter lock.
 AT_ONCE: Final = 2
-# A statement that is not back after this many seconds is not waited for: it is no short one.
+# When nothing is back after this many seconds, what is out is not waited for: those are no short statements.
 PATIENCE: Final = 0.001
+# And nobody is held back for longer, or at most until the next look, whatever the others do. Seconds.
+HELD_AT_MOST: Final = 0.005
 
-# A trial, in statements: how many a way runs in before it is measured, and over how many; and by which factor holding
-# back must be faster, that chance does not choose it.
+# A trial, in statements that came back: how many a way runs in before it is measured, and over how many; and by which
+# factor holding back must be faster, that chance does not choose it.
 RUN_IN: Final = 16
 TRIAL: Final = 64
 MARGIN: Final = 0.95
-# For how many statements a choice is kept; each time that letting all out at once wins, for twice as many as before.
+# Each way is tried twice, letting all out first: run in, measured, run in, measured. After that the choice is kept.
+_CHOSEN: Final = 8
+# For how many statements it is kept; each time that letting all out at once wins, for twice as many as before.
 KEPT: Final = 8192
 KEPT_AT_MOST: Final = 65536
-# What brings the next trial nearer, in statements: time that passes, and a statement not waited for.
+# What brings the next trial nearer, in statements: time that passes, and a look that finds everything stuck.
 TICK: Final = 16
 STALL: Final = 128
 
@@ -41,59 +45,71 @@ Put = Callable[[Any], None]
 
 
 class Turnstile:
-    """Lets the statements of one loop out to their workers, in the order in which they came."""
+    """Lets the statements of one loop out to their workers, in the order in which they came. Not for other threads."""
 
     __slots__ = (
+        "_busy",
+        "_busy_since",
         "_clock",
+        "_kept",
         "_left",
         "_limits",
         "_line",
+        "_looks_at",
+        "_measures",
         "_moved",
-        "_on_trial",
         "_out",
         "_passing_on",
-        "_ticks_at",
-        "_trials",
+        "_stage",
+        "_took",
+        "is_back",
     )
 
     def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self._clock = clock
-        # Who is held back, each with the way to its worker.
-        self._line: deque[tuple[Put, Any]] = deque()
-        # How many were let out and are not back; those that are not waited for do not count.
-        self._out = 0
-        self._limits = False
-        # How many statements may still come before the trials go on.
-        self._left = 0
-        self._on_trial = True
-        self._trials = self._run_trials()
+        # Who is held back, each with the way to its worker and since when.
+        self._line: deque[tuple[Put, Any, object, float]] = deque()
+        # Who was let out, is not back, and is waited for.
+        self._out: set[object] = set()
+        # Says that one of them is back; after any number of these, `went_on()`.
+        self.is_back: Callable[[object], None] = self._out.discard
         self._passing_on = False
-        # Whether anything came back since the last look, and when the next one is due.
+        # Whether anything came back since the last look at the line, and when the next one is due.
         self._moved = False
-        self._ticks_at: float | None = None
+        self._looks_at: float | None = None
+        # Whether to hold back; of which stage, for how many more statements, and for how many a choice was kept last.
+        self._limits = False
+        self._stage = 0
+        self._left = RUN_IN
+        self._kept = KEPT
+        # How long the statements of each way took together. Only what passes while somebody is out or held back counts:
+        # the rest depends on those who send.
+        self._took = {False: 0.0, True: 0.0}
+        self._measures = False
+        self._busy = 0.0
+        self._busy_since: float | None = None
 
     @property
     def held_back(self) -> int:
-        """How many wait."""
+        """How many wait. Safe to read from any thread."""
         return len(self._line)
 
-    def send(self, put: Put, job: Any) -> None:
-        """Let a statement out, with `put(job)`, at once or in its turn."""
-        self._left -= 1
-        if self._left < 0:
-            next(self._trials)
-        if self._limits and (self._line or self._out >= AT_ONCE):
-            self._line.append((put, job))
-            if self._ticks_at is None:
-                self._tick_later()
+    def send(self, put: Put, job: Any, key: object) -> None:
+        """Let a statement out, with `put(job)`, at once or in its turn; `key` is what will come back."""
+        if self._measures and self._busy_since is None:
+            self._busy_since = self._clock()
+        if self._limits and (self._line or len(self._out) >= AT_ONCE):
+            if self._looks_at is None:
+                self._look_later()
+            # Last, for whoever is told of an error must not be in the line.
+            self._line.append((put, job, key, self._clock()))
         else:
-            self._out += 1
+            self._out.add(key)
             put(job)
 
     def send_now(self, put: Put, job: Any) -> None:
-        """Let something out that must not wait, behind all that came before."""
+        """Let something out that must not wait, and is not waited for, behind all that came before."""
         self.release()
-        self._out += 1
         put(job)
 
     def release(self) -> None:
@@ -101,74 +117,107 @@ class Turnstile:
         while self._line:
             self._let_out()
 
+    def withdraw(self, put: Put) -> list[Any]:
+        """Take those out of the line who were to go this way; returns them."""
+        withdrawn = [job for way, job, _, _ in self._line if way is put]
+        self._line = deque(each for each in self._line if each[0] is not put)
+        return withdrawn
+
     def _let_out(self) -> None:
-        put, job = self._line.popleft()
-        self._out += 1
+        # In this order: better that one is lost than that it is run twice, should Ctrl-C fall between the two.
+        put, job, key, _ = self._line.popleft()
+        self._out.add(key)
         put(job)
 
-    def came_back(self, count: int) -> None:
-        """So many are back from their workers."""
-        self._out = self._out - count if self._out > count else 0
-        self._moved = True
-        if self._line and self._out < AT_ONCE and not self._passing_on:
-            # Behind those who have been waiting for what came back: a worker that was woken before they are through
-            # would ask for the lock while they have it.
-            self._passing_on = True
-            asyncio.get_running_loop().call_soon(self._pass_on)
+    def went_on(self, count: int) -> None:
+        """So many came back from their workers, each of which `is_back()` has told."""
+        self._left -= count
+        if self._left <= 0:
+            self._next_stage()
+        if self._line:
+            self._moved = True
+            if len(self._out) < AT_ONCE and not self._passing_on:
+                # Behind those who have been waiting for what came back: a worker that was woken before they are through
+                # would ask for the lock while they have it.
+                self._passing_on = True
+                asyncio.get_running_loop().call_soon(self._pass_on)
+        elif self._busy_since is not None and not self._out:
+            self._stop_watch()
 
     def _pass_on(self) -> None:
         self._passing_on = False
-        while self._line and self._out < AT_ONCE:
+        while self._line and len(self._out) < AT_ONCE:
             self._let_out()
 
     # -- who is not waited for
 
-    def _tick_later(self) -> None:
-        self._moved, self._ticks_at = False, self._clock() + PATIENCE
+    def _look_later(self, seconds: float = PATIENCE) -> None:
+        self._moved, self._looks_at = False, self._clock() + seconds
         # In a context of its own: that of whoever happens to be held back would live on with it.
-        asyncio.get_running_loop().call_later(PATIENCE, self._tick, context=Context())
+        asyncio.get_running_loop().call_later(seconds, self._look, context=Context())
 
-    def _tick(self) -> None:
-        due, self._ticks_at = self._ticks_at, None
-        if not self._line:
-            return
-        self._bring_nearer(TICK)
-        if due is not None and self._clock() > due + PATIENCE:  # the loop is busy, and would pass on far too rarely
+    def _look(self) -> None:
+        now, due, self._looks_at = self._clock(), self._looks_at or 0.0, None
+        if self._line and now < due:  # some loops are early, by as much as their clock is coarse
+            moved = self._moved
+            self._look_later(due - now)
+            self._moved = moved
+        elif self._line and now > due + PATIENCE:  # the loop is busy, and would pass on far too rarely
             self._bring_nearer(STALL)
             self.release()
-            return
+        elif self._line:
+            self._bring_nearer(TICK if self._moved else STALL)
+            self._let_out_late(now)
+            if self._measures and self._limits and self._has_lost(now):
+                self._stage = _CHOSEN - 1
+                self._next_stage()
+            if self._line:
+                self._look_later()
+
+    def _let_out_late(self, now: float) -> None:
         if not self._moved:
-            self._bring_nearer(STALL)
-            self._out = 0
+            self._out.clear()
             self._pass_on()
-        if self._line:
-            self._tick_later()
+        while self._line and now - self._line[0][3] >= HELD_AT_MOST:
+            self._let_out()
 
     # -- whether to hold back at all
 
-    def _run_trials(self) -> Iterator[None]:
-        """Goes on whenever the statements have come that it asked for."""
-        kept = KEPT
-        while True:
-            self._on_trial, took = True, {False: 0.0, True: 0.0}
-            for limits in (False, True, False, True):
-                self._choose(limits)
-                self._left += RUN_IN
-                yield
-                began, self._left = self._clock(), TRIAL
-                yield
-                took[limits] += self._clock() - began
-            self._on_trial = False
-            self._choose(took[True] < MARGIN * took[False])
-            kept = KEPT if self._limits else min(2 * kept, KEPT_AT_MOST)
-            self._left = kept
-            yield
+    def _next_stage(self) -> None:
+        if self._measures:
+            self._stop_watch()
+            self._took[self._limits] += self._busy
+        self._stage = stage = (self._stage + 1) % (_CHOSEN + 1)
+        self._measures = stage != _CHOSEN and stage % 2 == 1
+        if stage == _CHOSEN:
+            self._choose(self._took[True] < MARGIN * self._took[False])
+            self._took = {False: 0.0, True: 0.0}
+            self._left = self._kept = KEPT if self._limits else min(2 * self._kept, KEPT_AT_MOST)
+        elif self._measures:
+            self._left, self._busy = TRIAL, 0.0
+            self._busy_since = self._clock() if self._out or self._line else None
+        else:
+            before = len(self._out)
+            self._choose(stage % 4 == 2)
+            self._left = max(RUN_IN, before)  # what the other way let out comes back first
+
+    def _has_lost(self, now: float) -> bool:
+        """Whether holding back took longer already than letting all out, however soon the rest comes back."""
+        since = now if self._busy_since is None else self._busy_since
+        return self._took[True] + self._busy + now - since > self._took[False]
+
+    def _stop_watch(self) -> None:
+        if self._busy_since is not None:
+            self._busy += self._clock() - self._busy_since
+            self._busy_since = None
 
     def _bring_nearer(self, statements: int) -> None:
-        if not self._on_trial:
+        if self._stage == _CHOSEN:
             self._left -= statements
 
     def _choose(self, limits: bool) -> None:
+        if limits and not self._limits:
+            self._out.clear()
         self._limits = limits
         if not limits:
             self.release()

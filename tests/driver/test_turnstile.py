@@ -5,12 +5,15 @@ import gc
 import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from random import Random
 from typing import Any
 
-from aiosqlitepool.driver.turnstile import AT_ONCE, KEPT, PATIENCE, RUN_IN, STALL, TRIAL, Turnstile
+import pytest
+
+from aiosqlitepool.driver.turnstile import AT_ONCE, HELD_AT_MOST, KEPT, PATIENCE, RUN_IN, STALL, TRIAL, Turnstile
 
 from ..support.clock import Clock
-from ..support.turnstile import that_holds_back
+from ..support.turnstile import come_back, that_holds_back
 from ..support.virtual import VirtualLoop, run
 
 TRIALS = 4 * (RUN_IN + TRIAL)
@@ -56,7 +59,7 @@ class Workers:
 
     async def statement(self) -> None:
         done = asyncio.get_running_loop().create_future()
-        self.turnstile.send(self.put, done)
+        self.turnstile.send(self.put, done, done)
         await done
 
     def put(self, done: asyncio.Future[None]) -> None:
@@ -67,7 +70,7 @@ class Workers:
     def finish(self, done: asyncio.Future[None]) -> None:
         self.out -= 1
         done.set_result(None)
-        self.turnstile.came_back(1)
+        come_back(self.turnstile, [done])
 
     async def serve(self, statements: int, tasks: int = 5) -> float:
         """Let `tasks` tasks send so many statements, one after another; returns how many seconds one took."""
@@ -152,18 +155,16 @@ def test_a_statement_waits_for_long_ones_no_longer_than_a_millisecond() -> None:
     async def program() -> None:
         turnstile, out = that_holds_back(), list[str]()
         for name in ("a report", "a backup", "a click"):
-            turnstile.send(out.append, name)
+            turnstile.send(out.append, name, name)
         await asyncio.sleep(PATIENCE / 2)
         assert out == ["a report", "a backup"]
         await asyncio.sleep(A_WHILE)
         assert out == ["a report", "a backup", "a click"]
-        turnstile.send(out.append, "another click")  # who is not waited for does not count
+        turnstile.send(out.append, "another click", "another click")  # who is not waited for does not count
         assert out[-1] == "another click"
-        turnstile.came_back(4)
-        turnstile.send(out.append, "1")
-        turnstile.send(out.append, "2")
-        turnstile.send(out.append, "3")
-        assert out[-1] == "2", "statements that came back late count twice"
+        come_back(turnstile, ["a report", "a backup"])
+        turnstile.send(out.append, "a third click", "a third click")
+        assert out[-1] == "another click", "what is not waited for does not make room when it is back"
 
     in_virtual_time(program())
 
@@ -173,7 +174,7 @@ def test_in_a_loop_that_is_busy_nobody_waits_longer_than_one_of_its_turns() -> N
         loop, turnstile, out = asyncio.get_running_loop(), that_holds_back(), list[int]()
         assert isinstance(loop, VirtualLoop)
         for number in range(20):
-            turnstile.send(out.append, number)
+            turnstile.send(out.append, number, number)
         loop.now += 5 * PATIENCE  # a task computes
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -188,13 +189,13 @@ def test_in_a_loop_that_is_busy_holding_back_is_soon_given_up() -> None:
         assert isinstance(loop, VirtualLoop)
         for _ in range(KEPT // STALL + 1):
             for number in range(5):
-                turnstile.send(out.append, number)
+                turnstile.send(out.append, number, number)
             loop.now += 5 * PATIENCE
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            turnstile.came_back(5)
+            come_back(turnstile, range(5))
         for number in range(5):
-            turnstile.send(out.append, number)
+            turnstile.send(out.append, number, number)
         assert turnstile.held_back == 0
 
     in_virtual_time(program())
@@ -204,12 +205,12 @@ def test_statements_are_let_out_in_the_order_in_which_they_were_sent() -> None:
     async def program() -> None:
         turnstile, out = that_holds_back(), list[int]()
         for number in range(4):
-            turnstile.send(out.append, number)
+            turnstile.send(out.append, number, number)
         assert (len(out), turnstile.held_back) == (AT_ONCE, 4 - AT_ONCE)
-        turnstile.came_back(2)
-        turnstile.send(out.append, 4)  # although nothing is out now
+        come_back(turnstile, [0, 1])
+        turnstile.send(out.append, 4, 4)  # although nothing is out now
         turnstile.send_now(out.append, 5)
-        turnstile.send(out.append, 6)
+        turnstile.send(out.append, 6, 6)
         turnstile.release()
         assert out == list(range(7))
 
@@ -225,11 +226,11 @@ def test_who_waited_for_a_result_goes_on_before_the_next_statement_is_let_out() 
             order.append("the waiter goes on")
 
         for name in ("1", "2", "3"):
-            turnstile.send(order.append, name)
+            turnstile.send(order.append, name, name)
         waiting = asyncio.create_task(waiter())
         await asyncio.sleep(0)
         result.set_result(None)
-        turnstile.came_back(1)
+        come_back(turnstile, ["1"])
         await asyncio.sleep(0)
         await waiting
         assert order == ["1", "2", "the waiter goes on", "3"]
@@ -240,12 +241,96 @@ def test_who_waited_for_a_result_goes_on_before_the_next_statement_is_let_out() 
 def test_a_choice_to_let_all_out_ends_the_waiting_of_those_held_back() -> None:
     async def program() -> None:
         turnstile, out = that_holds_back(), list[int]()
-        for number in range(KEPT + RUN_IN):  # until the next trial begins, which lets all out first
-            turnstile.send(out.append, number)
-        assert out == list(range(len(out)))
-        assert turnstile.held_back == 0
+        for number in range(5):
+            turnstile.send(out.append, number, number)
+        come_back(turnstile, range(KEPT))  # the next trial begins, which lets all out first
+        assert out == list(range(5))
 
     in_virtual_time(program())
+
+
+def test_whoever_is_withdrawn_is_never_let_out_and_the_others_keep_their_order() -> None:
+    async def program() -> None:
+        turnstile, out = that_holds_back(), list[int]()
+        here, there = out.append, out.append
+        for number in range(6):
+            turnstile.send(here if number % 2 else there, number, number)
+        assert turnstile.withdraw(here) == [3, 5]
+        turnstile.release()
+        assert out == [0, 1, 2, 4]
+
+    in_virtual_time(program())
+
+
+def test_behind_any_number_of_long_statements_nobody_waits_longer_than_six_milliseconds() -> None:
+    async def program() -> None:
+        workers = Workers(lambda out: 1.7e-3)
+        workers.turnstile = that_holds_back()
+        loop = asyncio.get_running_loop()
+        began, waits = loop.time(), list[float]()
+
+        def put(done: asyncio.Future[None]) -> None:
+            waits.append(loop.time() - began)
+            workers.put(done)
+
+        for _ in range(60):
+            done = loop.create_future()
+            workers.turnstile.send(put, done, done)
+        await asyncio.sleep(1)
+        assert len(waits) == 60
+        assert max(waits) <= HELD_AT_MOST + PATIENCE + 1e-6
+
+    in_virtual_time(program())
+
+
+@pytest.mark.parametrize("tasks", [50, 200, 500])
+def test_many_tasks_are_not_slowed_down_by_what_is_tried_on_them(tasks: int) -> None:
+    async def program() -> None:
+        workers = Workers(long)
+        await workers.serve(20 * tasks, tasks)
+        assert await workers.serve(20 * tasks + 2 * KEPT, tasks) < 1.1 * long(tasks) / tasks
+
+    in_virtual_time(program())
+
+
+@pytest.mark.parametrize("burst", [1, 30, 50])
+def test_statements_that_come_when_they_like_are_not_held_back_by_chance(burst: int) -> None:
+    async def program() -> None:
+        workers, random, loop = Workers(lambda out: 0.9e-3), Random(burst), asyncio.get_running_loop()
+        sent = held = 0
+        while sent < 4 * KEPT:
+            for _ in range(burst):
+                before = workers.turnstile.held_back
+                done = loop.create_future()
+                workers.turnstile.send(workers.put, done, done)
+                held += workers.turnstile.held_back - before
+            sent += burst
+            await asyncio.sleep(random.expovariate(2500 / burst))
+        await asyncio.sleep(1)
+        assert held < 0.05 * sent
+
+    in_virtual_time(program())
+
+
+def test_a_timer_that_is_early_is_no_sign_that_everything_is_stuck() -> None:
+    class EarlyLoop(FineLoop):
+        """Its timers fire in half the time, as coarse clocks let them."""
+
+        def call_later(
+            self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None
+        ) -> asyncio.TimerHandle:
+            return super().call_later(delay / 2, callback, *args, context=context)
+
+    async def program() -> None:
+        turnstile, out = that_holds_back(), list[int]()
+        for number in range(3):
+            turnstile.send(out.append, number, number)
+        await asyncio.sleep(1.9 * PATIENCE)  # half as long
+        assert len(out) == AT_ONCE
+        await asyncio.sleep(0.4 * PATIENCE)
+        assert len(out) == 3
+
+    run(program(), EarlyLoop())
 
 
 def test_waiting_keeps_nothing_alive_of_who_waited() -> None:
@@ -258,7 +343,7 @@ def test_waiting_keeps_nothing_alive_of_who_waited() -> None:
         mine = Request()
         request.set(mine)
         for number in range(3):
-            turnstile.send([].append, number)
+            turnstile.send([].append, number, number)
         return weakref.ref(mine)
 
     async def program() -> None:
@@ -276,5 +361,5 @@ def test_waiting_keeps_nothing_alive_of_who_waited() -> None:
 def test_nothing_is_held_back_before_it_was_seen_to_help(clock: Clock) -> None:
     turnstile, out = Turnstile(clock), list[int]()
     for number in range(RUN_IN + TRIAL):
-        turnstile.send(out.append, number)
+        turnstile.send(out.append, number, number)
     assert out == list(range(RUN_IN + TRIAL))

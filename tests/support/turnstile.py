@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 from aiosqlitepool.driver.mailbox import Mailbox
 from aiosqlitepool.driver.turnstile import AT_ONCE, RUN_IN, TRIAL, Turnstile
 
 from .clock import Clock
 
-__all__ = ["hold_back_here", "that_holds_back"]
+__all__ = ["come_back", "hold_back_here", "that_holds_back"]
 
 
 class _Clock(Clock):
@@ -19,18 +20,23 @@ class _Clock(Clock):
         return asyncio.get_running_loop().time() + self.now
 
 
+def come_back(turnstile: Turnstile, keys: Collection[object]) -> None:
+    """As a mailbox tells it."""
+    for key in keys:
+        turnstile.is_back(key)
+    turnstile.went_on(len(keys))
+
+
 def that_holds_back() -> Turnstile:
     """Where statements took a thousand times longer when all were let out at once."""
     clock, out = _Clock(), list[None]()
     turnstile = Turnstile(clock)
     for limits in (False, True, False, True):
         for _ in range((RUN_IN + TRIAL) // AT_ONCE):
-            for _ in range(AT_ONCE):
-                turnstile.send(out.append, None)
+            for key in range(AT_ONCE):
+                turnstile.send(out.append, None, key)
             clock.advance(1 if limits else 1000)
-            turnstile.came_back(AT_ONCE)
-    turnstile.send(out.append, None)  # with which the last trial ends
-    turnstile.came_back(1)
+            come_back(turnstile, range(AT_ONCE))
     return turnstile
 
 
