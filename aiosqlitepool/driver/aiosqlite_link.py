@@ -171,7 +171,10 @@ class AiosqliteLink:
         try:
             return await future
         except asyncio.CancelledError:
-            self._interrupt_if_harmless(future, fn)
+            if self._mailbox.outgoing.withdraw_one(future):
+                self._sent -= 1
+            else:
+                self._interrupt_if_harmless(future, fn)
             raise
 
     def submit(self, fn: Callable[..., R], *args: Any) -> asyncio.Future[R]:
@@ -354,9 +357,8 @@ class AiosqliteLink:
             self._loop.call_soon_threadsafe(self._withdraw_here, error)
 
     def _withdraw_here(self, error: BaseException) -> None:
-        for _, operation in self._mailbox.outgoing.withdraw(self._put):
+        for future in self._mailbox.outgoing.withdraw(self._put):
             self._sent -= 1
-            future = operation.args[0]
             if not future.done():
                 future.set_exception(error)
 

@@ -25,18 +25,20 @@ AT_ONCE: Final = 2
 # When nothing is back after this many seconds, what is out is not waited for: those are no short statements.
 PATIENCE: Final = 0.001
 # And nobody is held back for longer, or at most until the next look, whatever the others do. Seconds.
-HELD_AT_MOST: Final = 0.005
+HELD_AT_MOST: Final = 0.01
 
 # A trial, in statements that came back: how many a way runs in before it is measured, and over how many; and by which
 # factor holding back must be faster, that chance does not choose it.
 RUN_IN: Final = 16
+# Before it lets out two at a time, a trial waits until all but two are back: a hundred threads that fight for the lock
+# would decide it. So many seconds at most.
+DRAIN_AT_MOST: Final = 0.05
 TRIAL: Final = 64
 MARGIN: Final = 0.95
 # Each way is tried twice, letting all out first: run in, measured, run in, measured. After that the choice is kept.
 _CHOSEN: Final = 8
-# For how many statements it is kept; each time that letting all out at once wins, for twice as many as before.
-KEPT: Final = 8192
-KEPT_AT_MOST: Final = 65536
+# For how many statements it is kept: what comes may change at any time, and a trial costs no more than some per cent.
+KEPT: Final = 4096
 # What brings the next trial nearer, in statements: time that passes, and a look that finds everything stuck.
 TICK: Final = 16
 STALL: Final = 128
@@ -51,7 +53,7 @@ class Turnstile:
         "_busy",
         "_busy_since",
         "_clock",
-        "_kept",
+        "_drains_until",
         "_left",
         "_limits",
         "_line",
@@ -77,11 +79,12 @@ class Turnstile:
         # Whether anything came back since the last look at the line, and when the next one is due.
         self._moved = False
         self._looks_at: float | None = None
-        # Whether to hold back; of which stage, for how many more statements, and for how many a choice was kept last.
+        # Until when those held back wait for all that was let out before they came.
+        self._drains_until = 0.0
+        # Whether to hold back; in which stage, and for how many more statements.
         self._limits = False
         self._stage = 0
         self._left = RUN_IN
-        self._kept = KEPT
         # How long the statements of each way took together. Only what passes while somebody is out or held back counts:
         # the rest depends on those who send.
         self._took = {False: 0.0, True: 0.0}
@@ -118,10 +121,17 @@ class Turnstile:
             self._let_out()
 
     def withdraw(self, put: Put) -> list[Any]:
-        """Take those out of the line who were to go this way; returns them."""
-        withdrawn = [job for way, job, _, _ in self._line if way is put]
-        self._line = deque(each for each in self._line if each[0] is not put)
-        return withdrawn
+        """Take those out of the line who were to go this way; returns their keys."""
+        return self._take_out(lambda way, key: way is put)
+
+    def withdraw_one(self, key: object) -> bool:
+        """Take this one out of the line, if it is still there."""
+        return bool(self._line and self._take_out(lambda _, held_back: held_back is key))
+
+    def _take_out(self, wanted: Callable[[Put, object], bool]) -> list[Any]:
+        keys = [key for put, _, key, _ in self._line if wanted(put, key)]
+        self._line = deque(each for each in self._line if not wanted(each[0], each[2]))
+        return keys
 
     def _let_out(self) -> None:
         # In this order: better that one is lost than that it is run twice, should Ctrl-C fall between the two.
@@ -158,27 +168,26 @@ class Turnstile:
 
     def _look(self) -> None:
         now, due, self._looks_at = self._clock(), self._looks_at or 0.0, None
-        if self._line and now < due:  # some loops are early, by as much as their clock is coarse
+        if not self._line:
+            return
+        if now < due:  # some loops are early, by as much as their clock is coarse
             moved = self._moved
             self._look_later(due - now)
             self._moved = moved
-        elif self._line and now > due + PATIENCE:  # the loop is busy, and would pass on far too rarely
-            self._bring_nearer(STALL)
-            self.release()
-        elif self._line:
-            self._bring_nearer(TICK if self._moved else STALL)
+            return
+        if now >= self._drains_until:
+            # Where the loop itself is late, it is busy, and passes on far too rarely.
+            self._bring_nearer(TICK if self._moved and now <= due + PATIENCE else STALL)
             self._let_out_late(now)
-            if self._measures and self._limits and self._has_lost(now):
-                self._stage = _CHOSEN - 1
-                self._next_stage()
-            if self._line:
-                self._look_later()
+            self._give_up_measuring(now)
+        if self._line:
+            self._look_later()
 
     def _let_out_late(self, now: float) -> None:
         if not self._moved:
             self._out.clear()
             self._pass_on()
-        while self._line and now - self._line[0][3] >= HELD_AT_MOST:
+        while self._line and now - max(self._line[0][3], self._drains_until) >= HELD_AT_MOST:
             self._let_out()
 
     # -- whether to hold back at all
@@ -192,7 +201,7 @@ class Turnstile:
         if stage == _CHOSEN:
             self._choose(self._took[True] < MARGIN * self._took[False])
             self._took = {False: 0.0, True: 0.0}
-            self._left = self._kept = KEPT if self._limits else min(2 * self._kept, KEPT_AT_MOST)
+            self._left = KEPT
         elif self._measures:
             self._left, self._busy = TRIAL, 0.0
             self._busy_since = self._clock() if self._out or self._line else None
@@ -200,11 +209,17 @@ class Turnstile:
             before = len(self._out)
             self._choose(stage % 4 == 2)
             self._left = max(RUN_IN, before)  # what the other way let out comes back first
+            if self._limits:
+                drain = 2 * self._took[False] * max(1.0, before / TRIAL)
+                self._drains_until = self._clock() + min(DRAIN_AT_MOST, drain)
 
-    def _has_lost(self, now: float) -> bool:
-        """Whether holding back took longer already than letting all out, however soon the rest comes back."""
-        since = now if self._busy_since is None else self._busy_since
-        return self._took[True] + self._busy + now - since > self._took[False]
+    def _give_up_measuring(self, now: float) -> None:
+        """End a trial in which holding back took longer already than letting all out, however soon the rest is back."""
+        if self._measures and self._limits:
+            since = now if self._busy_since is None else self._busy_since
+            if self._took[True] + self._busy + now - since > self._took[False]:
+                self._stage = _CHOSEN - 1
+                self._next_stage()
 
     def _stop_watch(self) -> None:
         if self._busy_since is not None:
@@ -216,8 +231,6 @@ class Turnstile:
             self._left -= statements
 
     def _choose(self, limits: bool) -> None:
-        if limits and not self._limits:
-            self._out.clear()
         self._limits = limits
         if not limits:
             self.release()

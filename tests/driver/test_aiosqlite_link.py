@@ -1215,6 +1215,19 @@ async def test_a_statement_cancelled_while_it_is_held_back_never_runs(
         assert await asyncio.wait_for(texts(connection), PATIENCE) == []
 
 
+async def test_a_statement_cancelled_while_it_is_held_back_leaves_nothing_to_clean_up(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_connection_held_back(database, monkeypatch) as (pool, _, _gate):
+        async with pool.connection() as connection:
+            trips = jobs(connection)
+            cancelled = asyncio.create_task(insert(connection, "cancelled"))
+            await settle()
+            cancelled.cancel()
+            await settle()
+        assert jobs(connection) == trips
+
+
 async def test_a_connection_that_goes_back_with_a_statement_held_back_is_lent_clean(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
