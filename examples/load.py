@@ -100,7 +100,11 @@ class Load:
 
 
 async def run(url: str, workers: int) -> None:
-    """Load the service at `url` until cancelled."""
+    """Load the service at `url` until cancelled, or told to stop: as by Ctrl-C, in between two turns of the loop."""
+    this = asyncio.current_task()
+    assert this is not None
+    with contextlib.suppress(NotImplementedError):  # on Windows, where nobody sends it
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     # Straight there: a proxy of the environment seldom leads to a service that is tried out.
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits, trust_env=False) as client:
@@ -119,11 +123,9 @@ def main() -> int:
     parser.add_argument("url", help="where the service is, such as http://127.0.0.1:8000")
     parser.add_argument("--workers", type=int, default=8, help="users who take turns (default: %(default)s)")
     options = parser.parse_args()
-    # A container, or whoever started this, stops it with SIGTERM: the same as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         asyncio.run(run(options.url, options.workers))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return 0
     except TimeoutError:
         print(f"load.py: {options.url} did not answer within {READY_WITHIN:.0f} s", file=sys.stderr)
