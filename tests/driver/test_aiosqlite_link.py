@@ -1259,3 +1259,28 @@ async def test_who_is_held_back_hears_of_it_when_the_connection_ends(
         await asyncio.wait({waiting}, timeout=PATIENCE)
         assert waiting.done()
         waiting.exception()
+
+
+async def test_who_is_held_back_hears_of_an_end_that_came_from_another_thread(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_connection_held_back(database, monkeypatch) as (_, connection, _gate):
+        waiting = asyncio.create_task(insert(connection, "too late"))
+        await settle()
+        collector = threading.Thread(target=connection._execute.__self__.abandon)  # type: ignore[attr-defined]
+        collector.start()
+        collector.join(PATIENCE)
+        await asyncio.wait({waiting}, timeout=PATIENCE)
+        assert isinstance(waiting.exception(), ConnectionBrokenError)
+
+
+async def test_who_gave_up_while_held_back_is_told_nothing_when_the_connection_ends(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_connection_held_back(database, monkeypatch) as (_, connection, _gate):
+        waiting = asyncio.create_task(insert(connection, "too late"))
+        await settle()
+        waiting.cancel()
+        connection.stop()
+        await settle()
+        assert waiting.cancelled()
