@@ -377,3 +377,12 @@ def test_nothing_is_held_back_before_it_was_seen_to_help(clock: Clock) -> None:
     for number in range(RUN_IN + TRIAL):
         turnstile.send(out.append, number, number)
     assert out == list(range(RUN_IN + TRIAL))
+
+
+async def test_a_trial_in_which_nobody_was_out_ends_as_well(clock: Clock) -> None:
+    turnstile, out = Turnstile(clock), list[int]()
+    turnstile.went_on(RUN_IN)
+    turnstile.went_on(TRIAL)  # as letters that no statement sent
+    for number in range(AT_ONCE + 1):
+        turnstile.send(out.append, number, number)
+    assert turnstile.held_back == 1, "the other way is not tried next"
