@@ -82,7 +82,9 @@ def _machine(results: Results) -> str:
         how.append(f"{about['effort']:g} of the full number of requests")
     where = f"{about['processor']}, {about['cores']} cores, load {about['load']:g} before it began, {about['system']}"
     when = f"{about['date']} at commit `{about['commit']}`"
-    return f"Measured on {when}: {where}; {', '.join(how)}. {_stands_on(results)}"
+    measured = f"Measured on {when}: {where}; {', '.join(how)}. {_stands_on(results)}"
+    # By hand, as where a result was put together from two.
+    return "\n\n".join([measured, *about.get("notes", [])])
 
 
 def _stands_on(results: Results) -> str:

@@ -49,6 +49,11 @@ def test_a_contender_that_cannot_take_part_says_why(results: Results) -> None:
     assert "| n/a: is elsewhere |" in row_of(report(results), "plain sqlite3, one thread (the limit)")
 
 
+def test_a_note_stands_beside_what_was_measured(results: Results) -> None:
+    results.about = {**ABOUT, "notes": ["Writers are of last year."]}
+    assert "\n\nWriters are of last year.\n\n" in report(results)
+
+
 def test_what_must_be_reached_is_judged(results: Results) -> None:
     row = row_of(report(results), "SELECTs, requests/s: this pool / floor")
     assert row.endswith("| ≥ 0.95 | 0.90 (0.80–1.00) | **no** |")  # noqa: RUF001
