@@ -99,25 +99,21 @@ class EventBus:
 
         That is a `ConnectionAcquired` without the event, and otherwise as `subscribe()`.
         """
-        _check_handler(handler)
-        self.wait_handlers = (*self.wait_handlers, handler)
-
-        def remove() -> None:
-            self.wait_handlers = _without(handler, self.wait_handlers)
-            self._silenced.pop(id(handler), None)
-
-        return _once(remove)
+        return self._subscribe_times("wait_handlers", handler)
 
     def subscribe_uses(self, handler: Callable[[float], object]) -> Detach:
         """Call `handler(use_time)` at every later release: a `ConnectionReleased` without the event, at half the price.
 
         Otherwise as `subscribe()`.
         """
+        return self._subscribe_times("use_handlers", handler)
+
+    def _subscribe_times(self, handlers: str, handler: Callable[..., object]) -> Detach:
         _check_handler(handler)
-        self.use_handlers = (*self.use_handlers, handler)
+        setattr(self, handlers, (*getattr(self, handlers), handler))
 
         def remove() -> None:
-            self.use_handlers = _without(handler, self.use_handlers)
+            setattr(self, handlers, _without(handler, getattr(self, handlers)))
             self._silenced.pop(id(handler), None)
 
         return _once(remove)
@@ -146,34 +142,22 @@ class EventBus:
                 self._failed(handler, event, error)
                 failures = (*failures, (handler, error))
         if self.use_handlers and isinstance(event, ConnectionReleased):
-            self.told_failed(self.emit_use(event.use_time), event)
+            self.told_failed(self.emit_times(self.use_handlers, event.use_time), event)
         elif self.wait_handlers and type(event) is ConnectionAcquired:
-            self.told_failed(self.emit_wait(event.path, event.wait_time), event)
+            self.told_failed(self.emit_times(self.wait_handlers, event.path, event.wait_time), event)
         if failures:
             self._tell_failures(failures, event)
 
-    def emit_wait(self, path: AcquirePath, wait_time: float) -> tuple[Failure, ...]:
-        """Tell how long a connection was waited for, as `emit()` of its `ConnectionAcquired` does, too. Never raises.
+    @staticmethod
+    def emit_times(handlers: tuple[Callable[..., object], ...], *times: Any) -> tuple[Failure, ...]:
+        """Tell the `wait_handlers` or the `use_handlers`, as `emit()` of the event does, too. Never raises.
 
         Returns what failed, for `told_failed()`.
         """
         failures: tuple[Failure, ...] = ()
-        for handler in self.wait_handlers:
+        for handler in handlers:
             try:
-                handler(path, wait_time)
-            except BaseException as error:
-                failures = (*failures, (handler, error))
-        return failures
-
-    def emit_use(self, use_time: float) -> tuple[Failure, ...]:
-        """Tell how long a connection was out, as `emit()` of its `ConnectionReleased` does, too. Never raises.
-
-        Returns what failed, for `told_failed()`.
-        """
-        failures: tuple[Failure, ...] = ()
-        for handler in self.use_handlers:
-            try:
-                handler(use_time)
+                handler(*times)
             except BaseException as error:
                 failures = (*failures, (handler, error))
         return failures

@@ -156,9 +156,10 @@ class Lending(Generic[C]):
         bus, waited = self._bus, lease.since - attempt.began
         if ConnectionAcquired in bus.handlers:
             lease.context = contextvars.copy_context()
-        if waited >= bus.acquired_from or (attempt.create_time and ConnectionAcquired in bus.handlers):
-            bus.emit(self._acquired(lease, attempt, connection))
-        elif failures := bus.emit_wait(attempt.path, waited):
+            if waited >= bus.acquired_from or attempt.create_time:
+                bus.emit(self._acquired(lease, attempt, connection))
+                return
+        if failures := bus.emit_times(bus.wait_handlers, attempt.path, waited):
             bus.told_failed(failures, self._acquired(lease, attempt, connection))
 
     def _acquired(self, lease: Lease[C], attempt: Attempt, connection: int) -> ConnectionAcquired:

@@ -68,7 +68,7 @@ class Returning(Generic[C]):
         bus = self._bus
         if ConnectionReleased in bus.handlers:
             bus.emit(self._released(lease, connection, now, needs_reset))
-        elif failures := bus.emit_use(now - lease.since):
+        elif failures := bus.emit_times(bus.use_handlers, now - lease.since):
             bus.told_failed(failures, self._released(lease, connection, now, needs_reset))
         if lease.leak_told and LeakReturned in bus.handlers:
             bus.emit(LeakReturned(self._name, lease.holder(now, connection), now - lease.since))

@@ -23,7 +23,7 @@ from aiosqlitepool.events import (
 from aiosqlitepool.testing import Recorder
 
 from .support.clock import Clock
-from .support.pools import StubPool, pool_of
+from .support.pools import pool_of
 from .support.stub import StubDriver, settle
 
 CREATED = ConnectionCreated("app.db", 1, 0.25)
@@ -341,21 +341,16 @@ def test_a_handler_of_uses_must_be_callable(handler: Any) -> None:
         EventBus().subscribe_uses(handler)
 
 
-async def queue_once(pool: StubPool, driver: StubDriver) -> None:
-    """One acquire that opens a connection, and one that waits for it."""
-    async with pool.connection():
-        waiting = asyncio.create_task(pool.acquire(), name="waiter")
-        await settle()
-    await pool.release(await waiting)
-
-
 async def test_who_wants_nothing_but_how_long_callers_waited_is_told_that(driver: StubDriver) -> None:
     waits: list[tuple[str, float]] = []
     pool, recorder = pool_of(driver, 1), Recorder()
     pool.subscribe(recorder)
     pool.events.subscribe_waits(lambda path, seconds: waits.append((path, seconds)))
     async with pool:
-        await queue_once(pool, driver)
+        async with pool.connection():
+            waiting = asyncio.create_task(pool.acquire())
+            await settle()
+        await pool.release(await waiting)
     told = [event for event in recorder.of(ConnectionAcquired) if type(event) is ConnectionAcquired]
     assert waits == [(event.path, event.wait_time) for event in told]
     assert [path for path, _ in waits] == ["new", "queued"]

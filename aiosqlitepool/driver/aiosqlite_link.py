@@ -55,10 +55,10 @@ class AiosqliteLink:
         "_loop",
         "_mailbox",
         "_native",
+        "_outgoing",
         "_put",
         "_raw",
         "_running",
-        "_send",
         "_sent",
         "_tenancy",
         "_thread",
@@ -74,7 +74,7 @@ class AiosqliteLink:
         self._put = raw._tx.put_nowait
         self._loop = _running_loop()
         self._mailbox = Mailbox.of(self._loop)
-        self._send = self._mailbox.outgoing.send
+        self._outgoing = self._mailbox.outgoing
         self._thread: threading.Thread = raw._thread
         self._thread_runs = liveness(raw._thread)
         # Operations handed to the worker and finished by it, ever; the worker is idle when they are equal.
@@ -166,12 +166,12 @@ class AiosqliteLink:
                 raise PoolUsageError("this connection was lent in another event loop; acquire one in this loop")
             mark = self._mark_unless_misused()
         future: asyncio.Future[R] = loop.create_future()
-        self._send(self._put, (None, partial(self._run, future, mark, fn, args, kwargs)), future)
+        self._outgoing.send(self._put, (None, partial(self._run, future, mark, fn, args, kwargs)), future)
         self._sent += 1  # only then: had that failed, it would never be done
         try:
             return await future
         except asyncio.CancelledError:
-            if self._mailbox.outgoing.withdraw_one(future):
+            if self._outgoing.withdraw_one(future):
                 self._sent -= 1
             else:
                 self._interrupt_if_harmless(future, fn)
@@ -183,7 +183,7 @@ class AiosqliteLink:
         if mark is None or not self._thread_runs() or self._raw._connection is None:
             mark = self._mark_unless_misused()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._send(self._put, (None, partial(self._run, future, mark, fn, (self._native, *args), {})), future)
+        self._outgoing.send(self._put, (None, partial(self._run, future, mark, fn, (self._native, *args), {})), future)
         self._sent += 1
         return future
 
@@ -343,7 +343,7 @@ class AiosqliteLink:
 
     def _withdraw(self, error: BaseException) -> None:
         """Raise the error in those who are held back: behind the end of the worker they would wait for ever."""
-        if not self._mailbox.outgoing.held_back:
+        if not self._outgoing.held_back:
             return
         try:
             here = _running_loop() is self._loop
@@ -357,7 +357,7 @@ class AiosqliteLink:
             self._loop.call_soon_threadsafe(self._withdraw_here, error)
 
     def _withdraw_here(self, error: BaseException) -> None:
-        for future in self._mailbox.outgoing.withdraw(self._put):
+        for future in self._outgoing.withdraw(self._put):
             self._sent -= 1
             if not future.done():
                 future.set_exception(error)
@@ -374,7 +374,7 @@ class AiosqliteLink:
                 outcome = None, error
             self._mailbox.post(future, *outcome)
 
-        self._mailbox.outgoing.send_now(self._put, (None, job))
+        self._outgoing.send_now(self._put, (None, job))
         return future
 
     async def _in_worker(self, fn: Callable[[], R]) -> R:

@@ -24,17 +24,18 @@ __all__ = ["Turnstile"]
 AT_ONCE: Final = 2
 # When nothing is back after this many seconds, what is out is not waited for: those are no short statements.
 PATIENCE: Final = 0.001
-# And nobody is held back for longer, or at most until the next look, whatever the others do. Seconds.
+# And nobody is held back for longer, or at most until the next look, whatever the others do: not counting what a trial
+# waits for, see DRAIN_AT_MOST. Seconds.
 HELD_AT_MOST: Final = 0.01
 
 # A trial, in statements that came back: how many a way runs in before it is measured, and over how many; and by which
 # factor holding back must be faster, that chance does not choose it.
 RUN_IN: Final = 16
+TRIAL: Final = 64
+MARGIN: Final = 0.95
 # Before it lets out two at a time, a trial waits until all but two are back: a hundred threads that fight for the lock
 # would decide it. So many seconds at most.
 DRAIN_AT_MOST: Final = 0.05
-TRIAL: Final = 64
-MARGIN: Final = 0.95
 # Each way is tried twice, letting all out first: run in, measured, run in, measured. After that the choice is kept.
 _CHOSEN: Final = 8
 # For how many statements it is kept: what comes may change at any time, and a trial costs no more than some per cent.
@@ -50,14 +51,13 @@ class Turnstile:
     """Lets the statements of one loop out to their workers, in the order in which they came. Not for other threads."""
 
     __slots__ = (
-        "_busy",
         "_busy_since",
         "_clock",
         "_drains_until",
         "_left",
         "_limits",
         "_line",
-        "_looks_at",
+        "_looks",
         "_measures",
         "_moved",
         "_out",
@@ -76,9 +76,9 @@ class Turnstile:
         # Says that one of them is back; after any number of these, `went_on()`.
         self.is_back: Callable[[object], None] = self._out.discard
         self._passing_on = False
-        # Whether anything came back since the last look at the line, and when the next one is due.
+        # Whether anything came back since the last look at the line, and whether there will be another one.
         self._moved = False
-        self._looks_at: float | None = None
+        self._looks = False
         # Until when those held back wait for all that was let out before they came.
         self._drains_until = 0.0
         # Whether to hold back; in which stage, and for how many more statements.
@@ -89,7 +89,6 @@ class Turnstile:
         # the rest depends on those who send.
         self._took = {False: 0.0, True: 0.0}
         self._measures = False
-        self._busy = 0.0
         self._busy_since: float | None = None
 
     @property
@@ -102,13 +101,17 @@ class Turnstile:
         if self._measures and self._busy_since is None:
             self._busy_since = self._clock()
         if self._limits and (self._line or len(self._out) >= AT_ONCE):
-            if self._looks_at is None:
-                self._look_later()
-            # Last, for whoever is told of an error must not be in the line.
-            self._line.append((put, job, key, self._clock()))
+            self._hold_back(put, job, key)
         else:
             self._out.add(key)
             put(job)
+
+    def _hold_back(self, put: Put, job: Any, key: object) -> None:
+        now = self._clock()
+        if not self._looks:
+            self._look_next(now)
+        # Last, for whoever is told of an error must not be in the line.
+        self._line.append((put, job, key, now))
 
     def send_now(self, put: Put, job: Any) -> None:
         """Let something out that must not wait, and is not waited for, behind all that came before."""
@@ -161,19 +164,21 @@ class Turnstile:
 
     # -- who is not waited for
 
-    def _look_later(self, seconds: float = PATIENCE) -> None:
-        self._moved, self._looks_at = False, self._clock() + seconds
-        # In a context of its own: that of whoever happens to be held back would live on with it.
-        asyncio.get_running_loop().call_later(seconds, self._look, context=Context())
+    def _look_next(self, now: float) -> None:
+        self._moved = False
+        self._look_at(now + PATIENCE, now)
 
-    def _look(self) -> None:
-        now, due, self._looks_at = self._clock(), self._looks_at or 0.0, None
+    def _look_at(self, due: float, now: float) -> None:
+        self._looks = True
+        # In a context of its own: that of whoever happens to be held back would live on with it.
+        asyncio.get_running_loop().call_later(due - now, self._look, due, context=Context())
+
+    def _look(self, due: float) -> None:
+        now, self._looks = self._clock(), False
         if not self._line:
             return
         if now < due:  # some loops are early, by as much as their clock is coarse
-            moved = self._moved
-            self._look_later(due - now)
-            self._moved = moved
+            self._look_at(due, now)
             return
         if now >= self._drains_until:
             # Where the loop itself is late, it is busy, and passes on far too rarely.
@@ -181,7 +186,7 @@ class Turnstile:
             self._let_out_late(now)
             self._give_up_measuring(now)
         if self._line:
-            self._look_later()
+            self._look_next(now)
 
     def _let_out_late(self, now: float) -> None:
         if not self._moved:
@@ -193,17 +198,15 @@ class Turnstile:
     # -- whether to hold back at all
 
     def _next_stage(self) -> None:
-        if self._measures:
-            self._stop_watch()
-            self._took[self._limits] += self._busy
+        self._stop_watch()
         self._stage = stage = (self._stage + 1) % (_CHOSEN + 1)
-        self._measures = stage != _CHOSEN and stage % 2 == 1
+        self._measures = stage % 2 == 1
         if stage == _CHOSEN:
             self._choose(self._took[True] < MARGIN * self._took[False])
             self._took = {False: 0.0, True: 0.0}
             self._left = KEPT
         elif self._measures:
-            self._left, self._busy = TRIAL, 0.0
+            self._left = TRIAL
             self._busy_since = self._clock() if self._out or self._line else None
         else:
             before = len(self._out)
@@ -217,13 +220,13 @@ class Turnstile:
         """End a trial in which holding back took longer already than letting all out, however soon the rest is back."""
         if self._measures and self._limits:
             since = now if self._busy_since is None else self._busy_since
-            if self._took[True] + self._busy + now - since > self._took[False]:
+            if self._took[True] + now - since > self._took[False]:
                 self._stage = _CHOSEN - 1
                 self._next_stage()
 
     def _stop_watch(self) -> None:
         if self._busy_since is not None:
-            self._busy += self._clock() - self._busy_since
+            self._took[self._limits] += self._clock() - self._busy_since
             self._busy_since = None
 
     def _bring_nearer(self, statements: int) -> None:

@@ -93,8 +93,10 @@ class MultiprocessBackend:
             for value in metric.known or ("",):
                 family = self._counters[metric] if metric.kind == "counter" else self._histograms[metric]
                 family.labels(*(name, value)[: len(metric.labels)])
+        waited = self._waited(name)
         detaches = [pool.events.subscribe(kind, handler) for kind, handler in self._handlers(name)]
-        detaches.append(pool.events.subscribe_waits(self._waited(name)))
+        detaches.append(pool.events.subscribe(AcquiredAtOnce, lambda event: waited(event.path, event.wait_time)))
+        detaches.append(pool.events.subscribe_waits(waited))
         detaches.append(pool.events.subscribe_uses(self._histograms[USE_TIME].labels(name).observe))
         detaches.append(self._watch.begin(pool))
         return together(detaches)
@@ -106,14 +108,12 @@ class MultiprocessBackend:
         def fail(event: Any, kind: str) -> None:
             self._histograms[WAIT_TIME].labels(pool, kind).observe(event.wait_time)
 
-        waited = self._waited(pool)
         created = self._histograms[CREATE_TIME].labels(pool).observe
 
         def ended(event: TransactionEnded) -> None:
             self._histograms[TRANSACTION_TIME].labels(pool, event.outcome).observe(event.duration)
             self._histograms[TRANSACTION_WAIT].labels(pool).observe(event.wait_time)
 
-        yield AcquiredAtOnce, lambda event: waited(event.path, event.wait_time)
         yield ConnectionCreated, lambda event: created(event.create_time)
         yield AcquireTimedOut, lambda event: fail(event, "timeout")
         yield AcquireCancelled, lambda event: fail(event, "cancelled")

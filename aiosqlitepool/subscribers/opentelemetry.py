@@ -111,15 +111,6 @@ def _subscribe_acquires(pool: AnyPool, metrics: _PoolMetrics | None, spans: Pool
     # A wait as long as this, or for a connection that was opened, is the business of the spans.
     told_from = math.inf if spans is None else spans.told_from
 
-    def acquired(event: ConnectionAcquired) -> None:
-        span = None if spans is None else spans.acquired(event)
-        if metrics is not None and event.wait_time >= told_from:
-            metrics.waited(event.path, event.wait_time, span)
-
-    def waited(path: AcquirePath, seconds: float) -> None:
-        if metrics is not None and seconds < told_from:
-            metrics.waited(path, seconds)
-
     def failed(event: Any, kind: str) -> None:
         span = None if spans is None else spans.failed(event, kind)
         if metrics is not None:
@@ -128,11 +119,22 @@ def _subscribe_acquires(pool: AnyPool, metrics: _PoolMetrics | None, spans: Pool
     subscribe = pool.events.subscribe
     # Those at once the bus counts: both an acquire and a wait of no time, recorded when somebody collects.
     if metrics is not None:
+
+        def waited(path: AcquirePath, seconds: float) -> None:
+            if seconds < told_from:
+                metrics.waited(path, seconds)
+
         yield pool.events.subscribe_waits(waited)
     if spans is not None:
+
+        def acquired(event: ConnectionAcquired) -> None:
+            span = spans.acquired(event)
+            if metrics is not None and event.wait_time >= told_from:
+                metrics.waited(event.path, event.wait_time, span)
+
         yield subscribe(ConnectionAcquired, acquired, exact=True, at_least=told_from)
-    if spans is not None and spans.mode == "all":
-        yield subscribe(AcquiredAtOnce, spans.acquired)
+        if spans.mode == "all":
+            yield subscribe(AcquiredAtOnce, spans.acquired)
     yield subscribe(AcquireTimedOut, lambda event: failed(event, "timeout"))
     yield subscribe(AcquireCancelled, lambda event: failed(event, "cancelled"))
     yield subscribe(AcquireRejected, lambda event: failed(event, "rejected"))

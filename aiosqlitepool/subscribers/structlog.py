@@ -83,11 +83,12 @@ class StructlogSubscriber:
     def attach(self, pool: SQLiteConnectionPool[Any], /) -> Detach:
         """Log what `pool` does from now on."""
         logger = _synchronous(self._logger)
-        log = _PoolLog(logger, pool, *self._limit)
-        slow: dict[type[PoolEvent], float] = {ConnectionAcquired: self._slow_acquire}
+        log, subscribe = _PoolLog(logger, pool, *self._limit), pool.events.subscribe
+        slow = self._slow_acquire
         detaches = [
-            pool.events.subscribe(event_type, handler, exact=True, at_least=slow.get(event_type, 0.0))
-            for event_type, level, handler in log.handlers(self._slow_acquire)
+            # Exact, for what was acquired at once was not slow.
+            subscribe(event_type, handler, exact=True, at_least=slow if event_type is ConnectionAcquired else 0.0)
+            for event_type, level, handler in log.handlers(slow)
             if _is_on(logger, level)
         ]
         return together(detaches)

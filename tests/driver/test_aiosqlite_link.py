@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -1245,20 +1245,23 @@ async def test_a_connection_that_goes_back_with_a_statement_held_back_is_lent_cl
             assert await asyncio.wait_for(texts(again), PATIENCE) == []
 
 
-@pytest.mark.parametrize("end", ["stop", "abandon"])
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [
+        (lambda connection: connection.stop(), ValueError),
+        (lambda connection: connection._execute.__self__.abandon(), ConnectionBrokenError),
+    ],
+    ids=["stop", "abandon"],
+)
 async def test_who_is_held_back_hears_of_it_when_the_connection_ends(
-    database: Path, monkeypatch: pytest.MonkeyPatch, end: str
+    database: Path, monkeypatch: pytest.MonkeyPatch, end: Callable[[aiosqlite.Connection], object], error: type
 ) -> None:
     async with a_connection_held_back(database, monkeypatch) as (_, connection, _gate):
-        waiting = asyncio.create_task(insert(connection, "in time"))
+        waiting = asyncio.create_task(insert(connection, "too late"))
         await settle()
-        if end == "stop":
-            connection.stop()
-        else:
-            connection._execute.__self__.abandon()  # type: ignore[attr-defined]
+        end(connection)
         await asyncio.wait({waiting}, timeout=PATIENCE)
-        assert waiting.done()
-        waiting.exception()
+        assert isinstance(waiting.exception(), error)
 
 
 async def test_who_is_held_back_hears_of_an_end_that_came_from_another_thread(

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from random import Random
-from typing import Any
+from typing import Any, ParamSpec
 
 import pytest
 
@@ -15,6 +16,8 @@ from aiosqlitepool.driver.turnstile import AT_ONCE, HELD_AT_MOST, KEPT, PATIENCE
 from ..support.clock import Clock
 from ..support.turnstile import come_back, that_holds_back
 from ..support.virtual import VirtualLoop, run
+
+P = ParamSpec("P")
 
 TRIALS = 4 * (RUN_IN + TRIAL)
 A_WHILE = PATIENCE + 1e-6
@@ -85,245 +88,220 @@ class Workers:
         return (asyncio.get_running_loop().time() - began) / statements
 
 
-def in_virtual_time(test: Coroutine[Any, Any, None]) -> None:
-    run(test, FineLoop())
+def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run it in a loop of its own, in which no time passes but what is waited for."""
+
+    @functools.wraps(test)
+    def in_a_loop(*args: P.args, **kwargs: P.kwargs) -> None:
+        run(test(*args, **kwargs), FineLoop())
+
+    return in_a_loop
 
 
-def test_statements_that_are_in_each_others_way_are_let_out_two_at_a_time() -> None:
-    async def program() -> None:
-        workers = Workers(short)
-        await workers.serve(TRIALS)
-        workers.company.clear()
-        took = await workers.serve(KEPT // 2)
-        assert max(workers.company) == AT_ONCE
-        assert took < 0.6 * short(5) / 5
-
-    in_virtual_time(program())
+@in_virtual_time
+async def test_statements_that_are_in_each_others_way_are_let_out_two_at_a_time() -> None:
+    workers = Workers(short)
+    await workers.serve(TRIALS)
+    workers.company.clear()
+    took = await workers.serve(KEPT // 2)
+    assert max(workers.company) == AT_ONCE
+    assert took < 0.6 * short(5) / 5
 
 
-def test_statements_that_have_nothing_to_do_with_each_other_are_all_let_out_at_once() -> None:
-    async def program() -> None:
-        workers = Workers(long)
-        await workers.serve(TRIALS + RUN_IN)
-        workers.company.clear()
-        assert await workers.serve(KEPT // 2) < 1.01 * long(5) / 5
-        assert max(workers.company) == 5
-
-    in_virtual_time(program())
+@in_virtual_time
+async def test_statements_that_have_nothing_to_do_with_each_other_are_all_let_out_at_once() -> None:
+    workers = Workers(long)
+    await workers.serve(TRIALS + RUN_IN)
+    workers.company.clear()
+    assert await workers.serve(KEPT // 2) < 1.01 * long(5) / 5
+    assert max(workers.company) == 5
 
 
-def test_whatever_the_statements_are_nearly_all_of_them_take_the_faster_way() -> None:
-    async def program(seconds: Callable[[int], float], best: float) -> None:
-        assert await Workers(seconds).serve(20 * KEPT) < 1.05 * best
-
-    in_virtual_time(program(short, short(2) / 2))
-    in_virtual_time(program(long, long(5) / 5))
-    in_virtual_time(program(very_long, very_long(5) / 5))
-
-
-def test_long_statements_after_short_ones_are_soon_let_out_at_once() -> None:
-    async def program() -> None:
-        workers = Workers(short)
-        await workers.serve(TRIALS + RUN_IN)
-        workers.seconds = very_long
-        await workers.serve(KEPT // STALL * AT_ONCE + TRIALS + RUN_IN)
-        assert await workers.serve(1000) < 1.01 * very_long(5) / 5
-
-    in_virtual_time(program())
+@pytest.mark.parametrize(
+    ("seconds", "best"), [(short, short(2) / 2), (long, long(5) / 5), (very_long, very_long(5) / 5)]
+)
+@in_virtual_time
+async def test_whatever_the_statements_are_nearly_all_of_them_take_the_faster_way(
+    seconds: Callable[[int], float], best: float
+) -> None:
+    assert await Workers(seconds).serve(20 * KEPT) < 1.05 * best
 
 
-def test_short_statements_after_long_ones_are_held_back_in_the_end() -> None:
-    async def program() -> None:
-        workers = Workers(long)
-        await workers.serve(TRIALS + RUN_IN)
-        workers.seconds = short
-        await workers.serve(4 * KEPT)
-        assert await workers.serve(KEPT // 4) < 1.05 * short(2) / 2
-
-    in_virtual_time(program())
+@in_virtual_time
+async def test_long_statements_after_short_ones_are_soon_let_out_at_once() -> None:
+    workers = Workers(short)
+    await workers.serve(TRIALS + RUN_IN)
+    workers.seconds = very_long
+    await workers.serve(KEPT // STALL * AT_ONCE + TRIALS + RUN_IN)
+    assert await workers.serve(1000) < 1.01 * very_long(5) / 5
 
 
-def test_a_task_alone_is_never_held_back() -> None:
-    async def program() -> None:
-        workers = Workers(short)
-        assert await workers.serve(3 * KEPT, tasks=1) <= 1.0001 * short(1)
-
-    in_virtual_time(program())
-
-
-def test_a_statement_waits_for_long_ones_no_longer_than_a_millisecond() -> None:
-    async def program() -> None:
-        turnstile, out = that_holds_back(), list[str]()
-        for name in ("a report", "a backup", "a click"):
-            turnstile.send(out.append, name, name)
-        await asyncio.sleep(PATIENCE / 2)
-        assert out == ["a report", "a backup"]
-        await asyncio.sleep(A_WHILE)
-        assert out == ["a report", "a backup", "a click"]
-        turnstile.send(out.append, "another click", "another click")  # who is not waited for does not count
-        assert out[-1] == "another click"
-        come_back(turnstile, ["a report", "a backup"])
-        turnstile.send(out.append, "a third click", "a third click")
-        assert out[-1] == "another click", "what is not waited for does not make room when it is back"
-
-    in_virtual_time(program())
+@in_virtual_time
+async def test_short_statements_after_long_ones_are_held_back_in_the_end() -> None:
+    workers = Workers(long)
+    await workers.serve(TRIALS + RUN_IN)
+    workers.seconds = short
+    await workers.serve(4 * KEPT)
+    assert await workers.serve(KEPT // 4) < 1.05 * short(2) / 2
 
 
-def test_in_a_loop_that_is_busy_nobody_waits_longer_either() -> None:
-    async def program() -> None:
-        loop, turnstile, out = asyncio.get_running_loop(), that_holds_back(), list[int]()
-        assert isinstance(loop, VirtualLoop)
-        for number in range(20):
-            turnstile.send(out.append, number, number)
-        loop.now += 1.1 * HELD_AT_MOST  # a task computes
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert out == list(range(20))
-
-    in_virtual_time(program())
+@in_virtual_time
+async def test_a_task_alone_is_never_held_back() -> None:
+    workers = Workers(short)
+    assert await workers.serve(3 * KEPT, tasks=1) <= 1.0001 * short(1)
 
 
-def test_in_a_loop_that_is_busy_holding_back_is_soon_given_up() -> None:
-    async def program() -> None:
-        loop, turnstile, out = asyncio.get_running_loop(), that_holds_back(), list[int]()
-        assert isinstance(loop, VirtualLoop)
-        for _ in range(KEPT // STALL + 1):
-            for number in range(5):
-                turnstile.send(out.append, number, number)
-            loop.now += 5 * PATIENCE
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            come_back(turnstile, range(5))
+@in_virtual_time
+async def test_a_statement_waits_for_long_ones_no_longer_than_a_millisecond() -> None:
+    turnstile, out = that_holds_back(), list[str]()
+    for name in ("a report", "a backup", "a click"):
+        turnstile.send(out.append, name, name)
+    await asyncio.sleep(PATIENCE / 2)
+    assert out == ["a report", "a backup"]
+    await asyncio.sleep(A_WHILE)
+    assert out == ["a report", "a backup", "a click"]
+    turnstile.send(out.append, "another click", "another click")  # who is not waited for does not count
+    assert out[-1] == "another click"
+    come_back(turnstile, ["a report", "a backup"])
+    turnstile.send(out.append, "a third click", "a third click")
+    assert out[-1] == "another click", "what is not waited for does not make room when it is back"
+
+
+@in_virtual_time
+async def test_in_a_loop_that_is_busy_nobody_waits_longer_either() -> None:
+    loop, turnstile, out = asyncio.get_running_loop(), that_holds_back(), list[int]()
+    assert isinstance(loop, VirtualLoop)
+    for number in range(20):
+        turnstile.send(out.append, number, number)
+    loop.now += 1.1 * HELD_AT_MOST  # a task computes
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert out == list(range(20))
+
+
+@in_virtual_time
+async def test_in_a_loop_that_is_busy_holding_back_is_soon_given_up() -> None:
+    loop, turnstile, out = asyncio.get_running_loop(), that_holds_back(), list[int]()
+    assert isinstance(loop, VirtualLoop)
+    for _ in range(KEPT // STALL + 1):
         for number in range(5):
             turnstile.send(out.append, number, number)
-        assert turnstile.held_back == 0
-
-    in_virtual_time(program())
-
-
-def test_statements_are_let_out_in_the_order_in_which_they_were_sent() -> None:
-    async def program() -> None:
-        turnstile, out = that_holds_back(), list[int]()
-        for number in range(4):
-            turnstile.send(out.append, number, number)
-        assert (len(out), turnstile.held_back) == (AT_ONCE, 4 - AT_ONCE)
-        come_back(turnstile, [0, 1])
-        turnstile.send(out.append, 4, 4)  # although nothing is out now
-        turnstile.send_now(out.append, 5)
-        turnstile.send(out.append, 6, 6)
-        turnstile.release()
-        assert out == list(range(7))
-
-    in_virtual_time(program())
-
-
-def test_who_waited_for_a_result_goes_on_before_the_next_statement_is_let_out() -> None:
-    async def program() -> None:
-        turnstile, order, result = that_holds_back(), list[str](), asyncio.get_running_loop().create_future()
-
-        async def waiter() -> None:
-            await result
-            order.append("the waiter goes on")
-
-        for name in ("1", "2", "3"):
-            turnstile.send(order.append, name, name)
-        waiting = asyncio.create_task(waiter())
+        loop.now += 5 * PATIENCE
         await asyncio.sleep(0)
-        result.set_result(None)
-        come_back(turnstile, ["1"])
         await asyncio.sleep(0)
-        await waiting
-        assert order == ["1", "2", "the waiter goes on", "3"]
-
-    in_virtual_time(program())
-
-
-def test_a_choice_to_let_all_out_ends_the_waiting_of_those_held_back() -> None:
-    async def program() -> None:
-        turnstile, out = that_holds_back(), list[int]()
-        for number in range(5):
-            turnstile.send(out.append, number, number)
-        come_back(turnstile, range(KEPT))  # the next trial begins, which lets all out first
-        assert out == list(range(5))
-
-    in_virtual_time(program())
+        come_back(turnstile, range(5))
+    for number in range(5):
+        turnstile.send(out.append, number, number)
+    assert turnstile.held_back == 0
 
 
-def test_whoever_is_withdrawn_is_never_let_out_and_the_others_keep_their_order() -> None:
-    async def program() -> None:
-        turnstile, out = that_holds_back(), list[int]()
-        here, there = out.append, out.append
-        for number in range(6):
-            turnstile.send(here if number % 2 else there, number, number)
-        assert turnstile.withdraw(here) == [3, 5]
-        turnstile.release()
-        assert out == [0, 1, 2, 4]
-        assert not turnstile.withdraw_one(4)
-
-    in_virtual_time(program())
-
-
-def test_one_is_withdrawn_by_its_key() -> None:
-    async def program() -> None:
-        turnstile, out = that_holds_back(), list[int]()
-        for number in range(5):
-            turnstile.send(out.append, number, number)
-        assert turnstile.withdraw_one(3)
-        assert not turnstile.withdraw_one(0), "it is out"
-        turnstile.release()
-        assert out == [0, 1, 2, 4]
-
-    in_virtual_time(program())
+@in_virtual_time
+async def test_statements_are_let_out_in_the_order_in_which_they_were_sent() -> None:
+    turnstile, out = that_holds_back(), list[int]()
+    for number in range(4):
+        turnstile.send(out.append, number, number)
+    assert (len(out), turnstile.held_back) == (AT_ONCE, 4 - AT_ONCE)
+    come_back(turnstile, [0, 1])
+    turnstile.send(out.append, 4, 4)  # although nothing is out now
+    turnstile.send_now(out.append, 5)
+    turnstile.send(out.append, 6, 6)
+    turnstile.release()
+    assert out == list(range(7))
 
 
-def test_behind_any_number_of_long_statements_nobody_waits_longer_than_ten_milliseconds() -> None:
-    async def program() -> None:
-        workers = Workers(lambda out: 1.7e-3)
-        workers.turnstile = that_holds_back()
-        loop = asyncio.get_running_loop()
-        began, waits = loop.time(), list[float]()
+@in_virtual_time
+async def test_who_waited_for_a_result_goes_on_before_the_next_statement_is_let_out() -> None:
+    turnstile, order, result = that_holds_back(), list[str](), asyncio.get_running_loop().create_future()
 
-        def put(done: asyncio.Future[None]) -> None:
-            waits.append(loop.time() - began)
-            workers.put(done)
+    async def waiter() -> None:
+        await result
+        order.append("the waiter goes on")
 
-        for _ in range(60):
-            done = loop.create_future()
-            workers.turnstile.send(put, done, done)
-        await asyncio.sleep(1)
-        assert len(waits) == 60
-        assert max(waits) <= HELD_AT_MOST + PATIENCE + 1e-6
+    for name in ("1", "2", "3"):
+        turnstile.send(order.append, name, name)
+    waiting = asyncio.create_task(waiter())
+    await asyncio.sleep(0)
+    result.set_result(None)
+    come_back(turnstile, ["1"])
+    await asyncio.sleep(0)
+    await waiting
+    assert order == ["1", "2", "the waiter goes on", "3"]
 
-    in_virtual_time(program())
+
+@in_virtual_time
+async def test_a_choice_to_let_all_out_ends_the_waiting_of_those_held_back() -> None:
+    turnstile, out = that_holds_back(), list[int]()
+    for number in range(5):
+        turnstile.send(out.append, number, number)
+    come_back(turnstile, range(KEPT))  # the next trial begins, which lets all out first
+    assert out == list(range(5))
+
+
+@in_virtual_time
+async def test_whoever_is_withdrawn_is_never_let_out_and_the_others_keep_their_order() -> None:
+    turnstile, out = that_holds_back(), list[int]()
+    here, there = out.append, out.append
+    for number in range(6):
+        turnstile.send(here if number % 2 else there, number, number)
+    assert turnstile.withdraw(here) == [3, 5]
+    turnstile.release()
+    assert out == [0, 1, 2, 4]
+    assert not turnstile.withdraw_one(4)
+
+
+@in_virtual_time
+async def test_one_is_withdrawn_by_its_key() -> None:
+    turnstile, out = that_holds_back(), list[int]()
+    for number in range(5):
+        turnstile.send(out.append, number, number)
+    assert turnstile.withdraw_one(3)
+    assert not turnstile.withdraw_one(0), "it is out"
+    turnstile.release()
+    assert out == [0, 1, 2, 4]
+
+
+@in_virtual_time
+async def test_behind_any_number_of_long_statements_nobody_waits_longer_than_ten_milliseconds() -> None:
+    workers = Workers(lambda out: 1.7e-3)
+    workers.turnstile = that_holds_back()
+    loop = asyncio.get_running_loop()
+    began, waits = loop.time(), list[float]()
+
+    def put(done: asyncio.Future[None]) -> None:
+        waits.append(loop.time() - began)
+        workers.put(done)
+
+    for _ in range(60):
+        done = loop.create_future()
+        workers.turnstile.send(put, done, done)
+    await asyncio.sleep(1)
+    assert len(waits) == 60
+    assert max(waits) <= HELD_AT_MOST + PATIENCE + 1e-6
 
 
 @pytest.mark.parametrize("tasks", [20, 50, 200])
-def test_many_tasks_are_not_slowed_down_by_what_is_tried_on_them(tasks: int) -> None:
-    async def program() -> None:
-        workers = Workers(very_long)
-        await workers.serve(20 * tasks, tasks)
-        assert await workers.serve(20 * tasks + 2 * KEPT, tasks) < 1.15 * very_long(tasks) / tasks
-
-    in_virtual_time(program())
+@in_virtual_time
+async def test_many_tasks_are_not_slowed_down_by_what_is_tried_on_them(tasks: int) -> None:
+    workers = Workers(very_long)
+    await workers.serve(20 * tasks, tasks)
+    assert await workers.serve(20 * tasks + 2 * KEPT, tasks) < 1.15 * very_long(tasks) / tasks
 
 
 @pytest.mark.parametrize("burst", [1, 30, 50])
-def test_statements_that_come_when_they_like_are_not_held_back_by_chance(burst: int) -> None:
-    async def program() -> None:
-        workers, random, loop = Workers(lambda out: 0.9e-3), Random(burst), asyncio.get_running_loop()
-        sent = held = 0
-        while sent < 4 * KEPT:
-            for _ in range(burst):
-                before = workers.turnstile.held_back
-                done = loop.create_future()
-                workers.turnstile.send(workers.put, done, done)
-                held += workers.turnstile.held_back - before
-            sent += burst
-            await asyncio.sleep(random.expovariate(2500 / burst))
-        await asyncio.sleep(1)
-        assert held < 0.05 * sent
-
-    in_virtual_time(program())
+@in_virtual_time
+async def test_statements_that_come_when_they_like_are_not_held_back_by_chance(burst: int) -> None:
+    workers, random, loop = Workers(lambda out: 0.9e-3), Random(burst), asyncio.get_running_loop()
+    sent = held = 0
+    while sent < 4 * KEPT:
+        for _ in range(burst):
+            before = workers.turnstile.held_back
+            done = loop.create_future()
+            workers.turnstile.send(workers.put, done, done)
+            held += workers.turnstile.held_back - before
+        sent += burst
+        await asyncio.sleep(random.expovariate(2500 / burst))
+    await asyncio.sleep(1)
+    assert held < 0.05 * sent
 
 
 def test_a_timer_that_is_early_is_no_sign_that_everything_is_stuck() -> None:
@@ -347,10 +325,12 @@ def test_a_timer_that_is_early_is_no_sign_that_everything_is_stuck() -> None:
     run(program(), EarlyLoop())
 
 
-def test_waiting_keeps_nothing_alive_of_who_waited() -> None:
-    class Request:
-        """What a context variable holds."""
+class Request:
+    """What a context variable holds."""
 
+
+@in_virtual_time
+async def test_waiting_keeps_nothing_alive_of_who_waited() -> None:
     request = ContextVar[Request]("request")
 
     async def hold_back(turnstile: Turnstile) -> weakref.ref[Request]:
@@ -360,16 +340,13 @@ def test_waiting_keeps_nothing_alive_of_who_waited() -> None:
             turnstile.send([].append, number, number)
         return weakref.ref(mine)
 
-    async def program() -> None:
-        turnstile = that_holds_back()
-        gone = await asyncio.create_task(hold_back(turnstile))
-        await asyncio.sleep(0)  # this turn of the loop has the task in its hands
-        gc.collect()
-        assert gone() is None
-        turnstile.release()
-        await asyncio.sleep(A_WHILE)
-
-    in_virtual_time(program())
+    turnstile = that_holds_back()
+    gone = await asyncio.create_task(hold_back(turnstile))
+    await asyncio.sleep(0)  # this turn of the loop has the task in its hands
+    gc.collect()
+    assert gone() is None
+    turnstile.release()
+    await asyncio.sleep(A_WHILE)
 
 
 def test_nothing_is_held_back_before_it_was_seen_to_help(clock: Clock) -> None:
