@@ -25,8 +25,9 @@ AT_ONCE: Final = 2
 # When nothing is back after this many seconds, what is out is not waited for: those are no short statements.
 PATIENCE: Final = 0.001
 # And nobody is held back for longer, or at most until the next look, whatever the others do: not counting what a trial
-# waits for, see DRAIN_AT_MOST. Seconds.
+# waits for, see DRAIN_AT_MOST. A line that is long may take as long as it would if it had to be waited out. Seconds.
 HELD_AT_MOST: Final = 0.01
+HELD_FOR_EACH: Final = PATIENCE / AT_ONCE
 
 # A trial, in statements that came back: how many a way runs in before it is measured, and over how many; and by which
 # factor holding back must be faster, that chance does not choose it.
@@ -38,11 +39,11 @@ MARGIN: Final = 0.95
 DRAIN_AT_MOST: Final = 0.05
 # Each way is tried twice, letting all out first: run in, measured, run in, measured. After that the choice is kept.
 _CHOSEN: Final = 8
-# For how many statements it is kept: what comes may change at any time, and a trial costs no more than some per cent.
-KEPT: Final = 4096
-# What brings the next trial nearer, in statements: time that passes, and a look that finds everything stuck.
-TICK: Final = 16
-STALL: Final = 128
+# So many times as long as the trial took, for trials should cost no more than some per cent; but not longer than that,
+# for what comes may change at any time. A look that finds everything stuck brings the next trial nearer. Seconds.
+KEPT: Final = 16
+KEPT_AT_MOST: Final = 5.0
+STALL: Final = 0.02
 
 Put = Callable[[Any], None]
 
@@ -54,6 +55,7 @@ class Turnstile:
         "_busy_since",
         "_clock",
         "_drains_until",
+        "_kept_until",
         "_left",
         "_limits",
         "_line",
@@ -64,6 +66,7 @@ class Turnstile:
         "_passing_on",
         "_stage",
         "_took",
+        "_tries_since",
         "is_back",
     )
 
@@ -81,10 +84,12 @@ class Turnstile:
         self._looks = False
         # Until when those held back wait for all that was let out before they came.
         self._drains_until = 0.0
-        # Whether to hold back; in which stage, and for how many more statements.
+        # Whether to hold back; in which stage, and for how many more statements, after which a choice is kept on if its
+        # time is not over.
         self._limits = False
-        self._stage = 0
+        self._stage = _CHOSEN
         self._left = RUN_IN
+        self._kept_until = self._tries_since = clock()
         # How long the statements of each way took together. Only what passes while somebody is out or held back counts:
         # the rest depends on those who send.
         self._took = {False: 0.0, True: 0.0}
@@ -145,7 +150,7 @@ class Turnstile:
     def went_on(self, count: int) -> None:
         """So many came back from their workers, each of which `is_back()` has told."""
         self._left -= count
-        if self._left <= 0:
+        if self._left <= 0 and (self._stage != _CHOSEN or self._is_time()):
             self._next_stage()
         if self._line:
             self._moved = True
@@ -181,8 +186,8 @@ class Turnstile:
             self._look_at(due, now)
             return
         if now >= self._drains_until:
-            # Where the loop itself is late, it is busy, and passes on far too rarely.
-            self._bring_nearer(TICK if self._moved and now <= due + PATIENCE else STALL)
+            if not self._moved or now > due + PATIENCE:  # a loop that is late is busy, and passes on far too rarely
+                self._kept_until -= STALL
             self._let_out_late(now)
             self._give_up_measuring(now)
         if self._line:
@@ -192,10 +197,21 @@ class Turnstile:
         if not self._moved:
             self._out.clear()
             self._pass_on()
-        while self._line and now - max(self._line[0][3], self._drains_until) >= HELD_AT_MOST:
+        while self._line and now - max(self._line[0][3], self._drains_until) >= self._patience_of_all():
             self._let_out()
 
+    def _patience_of_all(self) -> float:
+        return max(HELD_AT_MOST, HELD_FOR_EACH * len(self._line))
+
     # -- whether to hold back at all
+
+    def _is_time(self) -> bool:
+        """Whether to try both ways again. Where nobody would be held back, there is nothing to choose."""
+        self._left = RUN_IN
+        if len(self._out) + len(self._line) <= AT_ONCE:
+            return False
+        self._tries_since = self._clock()
+        return self._tries_since >= self._kept_until
 
     def _next_stage(self) -> None:
         self._stop_watch()
@@ -204,7 +220,8 @@ class Turnstile:
         if stage == _CHOSEN:
             self._choose(self._took[True] < MARGIN * self._took[False])
             self._took = {False: 0.0, True: 0.0}
-            self._left = KEPT
+            self._left, now = RUN_IN, self._clock()
+            self._kept_until = now + min(KEPT_AT_MOST, KEPT * (now - self._tries_since))
         elif self._measures:
             self._left = TRIAL
             self._busy_since = self._clock() if self._out or self._line else None
@@ -228,10 +245,6 @@ class Turnstile:
         if self._busy_since is not None:
             self._took[self._limits] += self._clock() - self._busy_since
             self._busy_since = None
-
-    def _bring_nearer(self, statements: int) -> None:
-        if self._stage == _CHOSEN:
-            self._left -= statements
 
     def _choose(self, limits: bool) -> None:
         self._limits = limits

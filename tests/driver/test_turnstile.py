@@ -11,7 +11,17 @@ from typing import Any, ParamSpec
 
 import pytest
 
-from aiosqlitepool.driver.turnstile import AT_ONCE, HELD_AT_MOST, KEPT, PATIENCE, RUN_IN, STALL, TRIAL, Turnstile
+from aiosqlitepool.driver.turnstile import (
+    AT_ONCE,
+    HELD_AT_MOST,
+    HELD_FOR_EACH,
+    KEPT,
+    KEPT_AT_MOST,
+    PATIENCE,
+    RUN_IN,
+    TRIAL,
+    Turnstile,
+)
 
 from ..support.clock import Clock
 from ..support.turnstile import come_back, that_holds_back
@@ -19,7 +29,8 @@ from ..support.virtual import VirtualLoop, run
 
 P = ParamSpec("P")
 
-TRIALS = 4 * (RUN_IN + TRIAL)
+TRIALS = RUN_IN + 4 * (RUN_IN + TRIAL)
+MANY = 4096
 A_WHILE = PATIENCE + 1e-6
 
 
@@ -103,7 +114,7 @@ async def test_statements_that_are_in_each_others_way_are_let_out_two_at_a_time(
     workers = Workers(short)
     await workers.serve(TRIALS)
     workers.company.clear()
-    took = await workers.serve(KEPT // 2)
+    took = await workers.serve(MANY // 2)
     assert max(workers.company) == AT_ONCE
     assert took < 0.6 * short(5) / 5
 
@@ -113,7 +124,7 @@ async def test_statements_that_have_nothing_to_do_with_each_other_are_all_let_ou
     workers = Workers(long)
     await workers.serve(TRIALS + RUN_IN)
     workers.company.clear()
-    assert await workers.serve(KEPT // 2) < 1.01 * long(5) / 5
+    assert await workers.serve(MANY // 2) < 1.01 * long(5) / 5
     assert max(workers.company) == 5
 
 
@@ -124,7 +135,7 @@ async def test_statements_that_have_nothing_to_do_with_each_other_are_all_let_ou
 async def test_whatever_the_statements_are_nearly_all_of_them_take_the_faster_way(
     seconds: Callable[[int], float], best: float
 ) -> None:
-    assert await Workers(seconds).serve(20 * KEPT) < 1.05 * best
+    assert await Workers(seconds).serve(20 * MANY) < 1.05 * best
 
 
 @in_virtual_time
@@ -132,7 +143,7 @@ async def test_long_statements_after_short_ones_are_soon_let_out_at_once() -> No
     workers = Workers(short)
     await workers.serve(TRIALS + RUN_IN)
     workers.seconds = very_long
-    await workers.serve(KEPT // STALL * AT_ONCE + TRIALS + RUN_IN)
+    await workers.serve(1000)
     assert await workers.serve(1000) < 1.01 * very_long(5) / 5
 
 
@@ -141,14 +152,37 @@ async def test_short_statements_after_long_ones_are_held_back_in_the_end() -> No
     workers = Workers(long)
     await workers.serve(TRIALS + RUN_IN)
     workers.seconds = short
-    await workers.serve(4 * KEPT)
-    assert await workers.serve(KEPT // 4) < 1.05 * short(2) / 2
+    await workers.serve(4 * MANY)
+    assert await workers.serve(MANY // 4) < 1.05 * short(2) / 2
+
+
+@in_virtual_time
+async def test_in_a_line_of_a_hundred_short_statements_nobody_is_let_out_before_its_turn() -> None:
+    workers = Workers(lambda out: 150e-6 * out * (1 if out <= AT_ONCE else 3))
+    await workers.serve(MANY, tasks=100)
+    workers.company.clear()
+    await workers.serve(MANY, tasks=100)
+    assert sum(company <= AT_ONCE for company in workers.company) > 0.9 * MANY
+
+
+@in_virtual_time
+async def test_a_choice_is_kept_many_times_as_long_as_it_took_to_make() -> None:
+    workers, loop = Workers(short), asyncio.get_running_loop()
+    began = loop.time()
+    await workers.serve(TRIALS)
+    trial = loop.time() - began
+    workers.company.clear()
+    while loop.time() < began + KEPT * trial:
+        await workers.serve(RUN_IN)
+    assert max(workers.company) == AT_ONCE
+    await workers.serve(TRIALS)
+    assert max(workers.company) == 5
 
 
 @in_virtual_time
 async def test_a_task_alone_is_never_held_back() -> None:
     workers = Workers(short)
-    assert await workers.serve(3 * KEPT, tasks=1) <= 1.0001 * short(1)
+    assert await workers.serve(3 * MANY, tasks=1) <= 1.0001 * short(1)
 
 
 @in_virtual_time
@@ -183,16 +217,16 @@ async def test_in_a_loop_that_is_busy_nobody_waits_longer_either() -> None:
 async def test_in_a_loop_that_is_busy_holding_back_is_soon_given_up() -> None:
     loop, turnstile, out = asyncio.get_running_loop(), that_holds_back(), list[int]()
     assert isinstance(loop, VirtualLoop)
-    for _ in range(KEPT // STALL + 1):
+    began, held_back = loop.now, True
+    while held_back:
         for number in range(5):
             turnstile.send(out.append, number, number)
+        held_back = turnstile.held_back > 0
         loop.now += 5 * PATIENCE
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         come_back(turnstile, range(5))
-    for number in range(5):
-        turnstile.send(out.append, number, number)
-    assert turnstile.held_back == 0
+        assert loop.now - began < KEPT_AT_MOST / 2
 
 
 @in_virtual_time
@@ -233,7 +267,10 @@ async def test_a_choice_to_let_all_out_ends_the_waiting_of_those_held_back() -> 
     turnstile, out = that_holds_back(), list[int]()
     for number in range(5):
         turnstile.send(out.append, number, number)
-    come_back(turnstile, range(KEPT))  # the next trial begins, which lets all out first
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.now += KEPT_AT_MOST
+    come_back(turnstile, range(RUN_IN))  # the next trial begins, which lets all out first
     assert out == list(range(5))
 
 
@@ -260,8 +297,11 @@ async def test_one_is_withdrawn_by_its_key() -> None:
     assert out == [0, 1, 2, 4]
 
 
+@pytest.mark.parametrize("line", [20, 60])
 @in_virtual_time
-async def test_behind_any_number_of_long_statements_nobody_waits_longer_than_ten_milliseconds() -> None:
+async def test_behind_long_statements_nobody_waits_longer_than_ten_milliseconds_or_half_a_one_for_each(
+    line: int,
+) -> None:
     workers = Workers(lambda out: 1.7e-3)
     workers.turnstile = that_holds_back()
     loop = asyncio.get_running_loop()
@@ -271,12 +311,12 @@ async def test_behind_any_number_of_long_statements_nobody_waits_longer_than_ten
         waits.append(loop.time() - began)
         workers.put(done)
 
-    for _ in range(60):
+    for _ in range(line):
         done = loop.create_future()
         workers.turnstile.send(put, done, done)
     await asyncio.sleep(1)
-    assert len(waits) == 60
-    assert max(waits) <= HELD_AT_MOST + PATIENCE + 1e-6
+    assert len(waits) == line
+    assert max(waits) <= max(HELD_AT_MOST, HELD_FOR_EACH * line) + PATIENCE + 1e-6
 
 
 @pytest.mark.parametrize("tasks", [20, 50, 200])
@@ -284,7 +324,7 @@ async def test_behind_any_number_of_long_statements_nobody_waits_longer_than_ten
 async def test_many_tasks_are_not_slowed_down_by_what_is_tried_on_them(tasks: int) -> None:
     workers = Workers(very_long)
     await workers.serve(20 * tasks, tasks)
-    assert await workers.serve(20 * tasks + 2 * KEPT, tasks) < 1.15 * very_long(tasks) / tasks
+    assert await workers.serve(20 * tasks + 2 * MANY, tasks) < 1.15 * very_long(tasks) / tasks
 
 
 @pytest.mark.parametrize("burst", [1, 30, 50])
@@ -292,7 +332,7 @@ async def test_many_tasks_are_not_slowed_down_by_what_is_tried_on_them(tasks: in
 async def test_statements_that_come_when_they_like_are_not_held_back_by_chance(burst: int) -> None:
     workers, random, loop = Workers(lambda out: 0.9e-3), Random(burst), asyncio.get_running_loop()
     sent = held = 0
-    while sent < 4 * KEPT:
+    while sent < 4 * MANY:
         for _ in range(burst):
             before = workers.turnstile.held_back
             done = loop.create_future()
@@ -356,8 +396,23 @@ def test_nothing_is_held_back_before_it_was_seen_to_help(clock: Clock) -> None:
     assert out == list(range(RUN_IN + TRIAL))
 
 
+def test_while_nobody_would_be_held_back_nothing_is_tried(clock: Clock) -> None:
+    turnstile, out = Turnstile(clock), list[int]()
+    for number in range(AT_ONCE):
+        turnstile.send(out.append, number, number)
+    for _ in range(RUN_IN + RUN_IN + TRIAL + 1):  # in a trial, the other way would be next
+        turnstile.went_on(1)
+    for number in range(AT_ONCE, 100):
+        turnstile.send(out.append, number, number)
+    assert out == list(range(100))
+
+
 async def test_a_trial_in_which_nobody_was_out_ends_as_well(clock: Clock) -> None:
     turnstile, out = Turnstile(clock), list[int]()
+    for number in range(AT_ONCE + 1):
+        turnstile.send(out.append, number, number)
+    turnstile.went_on(RUN_IN)
+    come_back(turnstile, range(AT_ONCE + 1))
     turnstile.went_on(RUN_IN)
     turnstile.went_on(TRIAL)  # as letters that no statement sent
     for number in range(AT_ONCE + 1):

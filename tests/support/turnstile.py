@@ -31,6 +31,11 @@ def that_holds_back() -> Turnstile:
     """Where statements took a thousand times longer when all were let out at once."""
     clock, out = _Clock(), list[None]()
     turnstile = Turnstile(clock)
+    for key in range(AT_ONCE + 1):
+        turnstile.send(out.append, None, key)
+    turnstile.went_on(RUN_IN)  # a crowd, so it begins to try
+    for key in range(AT_ONCE + 1):
+        turnstile.is_back(key)
     for limits in (False, True, False, True):
         for _ in range((RUN_IN + TRIAL) // AT_ONCE):
             for key in range(AT_ONCE):
