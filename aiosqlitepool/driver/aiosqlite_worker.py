@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
@@ -172,9 +173,18 @@ class OverriddenLink(PlainLink):
 
 
 def prepare_to_await(made: object) -> None:
-    """Let a worker thread not outlive its program; possible only before the connection is awaited."""
+    """Let a worker thread not outlive its program, nor complain of outliving its loop; only before it is awaited."""
     if KNOWS_AIOSQLITE and isinstance(made, aiosqlite.Connection) and not made._thread.is_alive():
-        made._thread.daemon = True
+        thread: Any = made._thread
+        thread.daemon = True
+        thread.run = partial(_run_to_the_end, thread)
+
+
+def _run_to_the_end(thread: threading.Thread) -> None:
+    vars(thread).pop("run")  # or the two would keep each other alive
+    # All that it raises is that a loop was closed: the pool gave up on a file that took too long to open, and ended.
+    with contextlib.suppress(RuntimeError):
+        thread.run()
 
 
 def running_threads() -> frozenset[threading.Thread]:

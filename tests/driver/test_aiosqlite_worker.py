@@ -249,6 +249,35 @@ async def test_stopping_does_not_wait_for_ever_for_a_worker_that_goes_on(databas
     await until_workers_are(0)
 
 
+def test_a_worker_that_opens_its_file_after_its_loop_was_closed_complains_of_nothing(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: a tenth of a second after the pool gave up on it, the thread ended with a traceback on stderr."""
+    complaints, enough = list[threading.ExceptHookArgs](), threading.Event()
+    monkeypatch.setattr(threading, "excepthook", complaints.append)
+    connections: list[aiosqlite.Connection] = []
+
+    def open_late() -> sqlite3.Connection:
+        enough.wait(60)
+        return sqlite3.connect(database)
+
+    def connect() -> aiosqlite.Connection:
+        connections.append(aiosqlite.Connection(open_late, 64))
+        return connections[-1]
+
+    async def give_up() -> None:
+        async with SQLiteConnectionPool(connect, 1, acquisition_timeout=0.05, operation_timeout=0.05) as pool:
+            with pytest.raises(TimeoutError):
+                await pool.acquire()
+
+    asyncio.run(give_up())
+    assert connections[0]._thread.is_alive()
+    enough.set()
+    connections[0]._thread.join(60)
+    assert not connections[0]._thread.is_alive()
+    assert complaints == []
+
+
 async def test_an_overriding_connection_that_is_abandoned_in_its_loop_closes_its_own_way(database: Path) -> None:
     connection = await own(database)
     OverriddenLink(connection).abandon()
