@@ -6,9 +6,11 @@ import asyncio
 import inspect
 import logging
 import math
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 from .events import (
     AcquirePath,
@@ -17,21 +19,26 @@ from .events import (
     ErrorInfo,
     PoolEvent,
     SubscriberFailed,
+    TimesNoted,
     event_types,
 )
 
-__all__ = ["Detach", "EventBus", "Handler", "log"]
+__all__ = ["PLENTY", "Detach", "EventBus", "Handler", "log"]
 
 E = TypeVar("E", bound=PoolEvent)
 Handler = Callable[[E], object]
 Detach = Callable[[], None]
 # A handler, and what it raised.
-Failure = tuple[Callable[..., object], BaseException]
+Failure = tuple[Handler[Any], BaseException]
 
 log: logging.Logger = logging.getLogger("aiosqlitepool")
 
 # One broken handler on a busy pool would otherwise write thousands of tracebacks a second.
-LOG_INTERVAL = 10.0
+LOG_INTERVAL: Final = 10.0
+# How many times are noted before they are told: fewer would cost more for each, more would hold up the loop for longer.
+PLENTY: Final = 64
+# Seconds between two acquires that are told as samples. An export, every ten seconds or more, shows a few of them.
+SAMPLE_INTERVAL: Final = 0.01
 
 
 class EventBus:
@@ -44,39 +51,64 @@ class EventBus:
 
     __slots__ = (
         "_clock",
+        "_pool",
         "_silenced",
+        "_telling",
+        "_told_at_once",
         "acquired_at_once",
         "acquired_from",
         "errors",
         "handlers",
-        "use_handlers",
-        "wait_handlers",
+        "sample_at",
+        "uses",
+        "waits",
+        "wants_holders",
+        "wants_times",
     )
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, pool: str = "") -> None:
         # Tuples, replaced and never mutated: a handler may subscribe or unsubscribe while events are delivered.
         self.handlers: dict[type[PoolEvent], tuple[Handler[Any], ...]] = {}
-        # Called with how long each connection was waited for, or was out: most who watch want nothing else of them.
-        self.wait_handlers: tuple[Callable[[AcquirePath, float], object], ...] = ()
-        self.use_handlers: tuple[Callable[[float], object], ...] = ()
-        # How long an acquire takes at least, in seconds, that somebody wants to be told of in an event.
+        # How long an acquire takes at least, in seconds, that somebody wants to be told of in an event; from when on a
+        # shorter one is told, as a sample; and whether anybody wants to know whom it waited for.
         self.acquired_from: float = math.inf
+        self.sample_at: float = math.inf
+        self.wants_holders: bool = False
         self.errors: int = 0
         self.acquired_at_once: int = 0
+        self._pool = pool
         self._clock = clock
+        # What `TimesNoted` will tell, if somebody wants it. Appended to by the pool, emptied by whoever tells.
+        self.wants_times: bool = False
+        self.waits: dict[AcquirePath, deque[float]] = {path: deque() for path in get_args(AcquirePath)}
+        self.uses: deque[float] = deque()
+        self._told_at_once = 0
+        self.renew_lock()
         # By the identity of a handler that fails: when that may be logged again, and how often it was not.
         self._silenced: dict[int, tuple[float, int]] = {}
 
+    def renew_lock(self) -> None:
+        """Take a new lock: after a fork nobody releases the old one."""
+        # One at a time tells times, so that whoever is told needs no lock. Reentrant, for a handler may use the pool.
+        self._telling = threading.RLock()
+
     def subscribe(
-        self, event_type: type[E], handler: Handler[E], *, exact: bool = False, at_least: float = 0.0
+        self,
+        event_type: type[E],
+        handler: Handler[E],
+        *,
+        exact: bool = False,
+        at_least: float = 0.0,
+        samples: bool = False,
     ) -> Detach:
         """Call `handler(event)` for every later event of this type, and of its subclasses unless `exact`.
 
         `PoolEvent` is the parent of all. Returns a function that ends it, safe to call twice. The handler must be
         synchronous; what it raises is logged and counted, never seen by the pool. With `at_least`, in seconds, a
         handler of `ConnectionAcquired` is told exactly of those that took as long, or for which a connection was
-        opened; if nobody wants the others, their events are never made. Raises `TypeError` for anything but an event
-        type and a callable, `ValueError` for `at_least` with another type.
+        opened; if nobody wants the rest, their events are never made. With `samples` it is told of a few of the rest, a
+        hundred a second at most, and need not be told whom they waited for, which costs most to know. Raises
+        `TypeError` for anything but an event type and a callable, `ValueError` for `at_least` with another type.
         """
         if not (isinstance(event_type, type) and issubclass(event_type, PoolEvent)):
             raise TypeError(f"event_type must be PoolEvent or one of its subclasses, not {event_type!r}")
@@ -87,50 +119,34 @@ class EventBus:
                 raise ValueError(f"at_least={at_least!r} is for ConnectionAcquired, not {event_type.__name__}")
             if not at_least > 0:
                 raise ValueError(f"at_least must be a number of seconds, not negative: {at_least!r}")
-            told, exact = _OfSlow(handler, at_least), True
+            told, exact = _OfSlow(handler, at_least, samples), True
         wanted = _types_of(event_type, exact)
+        if TimesNoted in wanted:
+            self.tell_times()  # those of before, to those who came before
         for kind in wanted:
             self.handlers[kind] = (*self.handlers.get(kind, ()), told)
-        self._note_threshold()
+        self._note_wants()
         return _once(lambda: self._remove(wanted, told))
 
-    def subscribe_waits(self, handler: Callable[[AcquirePath, float], object]) -> Detach:
-        """Call `handler(path, wait_time)` at every later acquire that did not get a connection at once.
-
-        That is a `ConnectionAcquired` without the event, and otherwise as `subscribe()`.
-        """
-        return self._subscribe_times("wait_handlers", handler)
-
-    def subscribe_uses(self, handler: Callable[[float], object]) -> Detach:
-        """Call `handler(use_time)` at every later release: a `ConnectionReleased` without the event, at half the price.
-
-        Otherwise as `subscribe()`.
-        """
-        return self._subscribe_times("use_handlers", handler)
-
-    def _subscribe_times(self, handlers: str, handler: Callable[..., object]) -> Detach:
-        _check_handler(handler)
-        setattr(self, handlers, (*getattr(self, handlers), handler))
-
-        def remove() -> None:
-            setattr(self, handlers, _without(handler, getattr(self, handlers)))
-            self._silenced.pop(id(handler), None)
-
-        return _once(remove)
-
     def _remove(self, wanted: tuple[type[PoolEvent], ...], handler: Handler[Any]) -> None:
+        if TimesNoted in wanted:
+            self.tell_times()
         for kind in wanted:
             if rest := _without(handler, self.handlers[kind]):
                 self.handlers[kind] = rest
             else:
                 del self.handlers[kind]
-        self._note_threshold()
+        self._note_wants()
         self._silenced.pop(id(handler), None)
 
-    def _note_threshold(self) -> None:
+    def _note_wants(self) -> None:
         told = self.handlers.get(ConnectionAcquired, ())
-        thresholds = (each.at_least if isinstance(each, _OfSlow) else 0.0 for each in told)
-        self.acquired_from = min(thresholds, default=math.inf)
+        slow = [each for each in told if isinstance(each, _OfSlow)]
+        sampled = [each for each in slow if each.samples]
+        self.acquired_from = min((each.at_least for each in slow), default=math.inf) if len(slow) == len(told) else 0.0
+        self.sample_at = min(self.sample_at, self._clock()) if sampled else math.inf
+        self.wants_holders = len(sampled) < len(told)
+        self.wants_times = TimesNoted in self.handlers
 
     def emit(self, event: PoolEvent) -> None:
         """Hand the event to everyone who wants its type. Never raises."""
@@ -141,32 +157,34 @@ class EventBus:
             except BaseException as error:
                 self._failed(handler, event, error)
                 failures = (*failures, (handler, error))
-        if self.use_handlers and isinstance(event, ConnectionReleased):
-            self.told_failed(self.emit_times(self.use_handlers, event.use_time), event)
-        elif self.wait_handlers and type(event) is ConnectionAcquired:
-            self.told_failed(self.emit_times(self.wait_handlers, event.path, event.wait_time), event)
         if failures:
             self._tell_failures(failures, event)
+        if type(event) is ConnectionAcquired:
+            if self.wants_times:
+                self.waits[event.path].append(event.wait_time)
+            if self.sample_at < math.inf:
+                self.sample_at = self._clock() + SAMPLE_INTERVAL
+        elif self.wants_times and isinstance(event, ConnectionReleased):
+            self.uses.append(event.use_time)
+            if len(self.uses) >= PLENTY:
+                self.tell_times()
 
-    @staticmethod
-    def emit_times(handlers: tuple[Callable[..., object], ...], *times: Any) -> tuple[Failure, ...]:
-        """Tell the `wait_handlers` or the `use_handlers`, as `emit()` of the event does, too. Never raises.
+    # -- times
 
-        Returns what failed, for `told_failed()`.
+    def tell_times(self) -> None:
+        """Emit, now and in this thread, what was noted since the last `TimesNoted`, if anything was. Never raises.
+
+        For whoever is about to show what it was told of times. Safe in any thread.
         """
-        failures: tuple[Failure, ...] = ()
-        for handler in handlers:
-            try:
-                handler(*times)
-            except BaseException as error:
-                failures = (*failures, (handler, error))
-        return failures
+        if not (self.uses or any(self.waits.values()) or self.acquired_at_once != self._told_at_once):
+            return
+        with self._telling:
+            at_once = self.acquired_at_once - self._told_at_once
+            self._told_at_once += at_once
+            waits = {path: _emptied(noted) for path, noted in self.waits.items() if noted}
+            self.emit(TimesNoted(self._pool, at_once, waits, _emptied(self.uses)))
 
-    def told_failed(self, failures: tuple[Failure, ...], event: PoolEvent) -> None:
-        """Count, log and tell what failed at the acquire or release that this event would have told of."""
-        for handler, error in failures:
-            self._failed(handler, event, error)
-        self._tell_failures(failures, event)
+    # -- failures
 
     def _tell_failures(self, failures: tuple[Failure, ...], event: PoolEvent) -> None:
         # A failure to hear of a failure is counted and logged, and told to nobody: that could go on for ever.
@@ -197,28 +215,36 @@ class EventBus:
             self._silenced[id(handler)] = (quiet_until, left_out + 1)
             return
         # It may have unsubscribed itself before it raised.
-        told = (*self.handlers.get(type(event), ()), *self.wait_handlers, *self.use_handlers)
-        if any(each is handler for each in told):
+        if any(each is handler for each in self.handlers.get(type(event), ())):
             self._silenced[id(handler)] = (now + LOG_INTERVAL, 0)
         more = f" ({left_out} more failures of this handler were not logged)" if left_out else ""
         log.error("subscriber %r failed on %r%s", handler, event.name, more, exc_info=error)
 
 
 class _OfSlow:
-    """A handler of `ConnectionAcquired` that is not told of those that took less time and opened no connection."""
+    """A handler of `ConnectionAcquired` that is not told of those that took less time and opened no connection.
 
-    __slots__ = ("_handler", "at_least")
+    Unless it wants samples: then it is told of whatever is told at all.
+    """
 
-    def __init__(self, handler: Handler[Any], at_least: float) -> None:
+    __slots__ = ("_handler", "at_least", "samples")
+
+    def __init__(self, handler: Handler[Any], at_least: float, samples: bool) -> None:
         self._handler = handler
         self.at_least = at_least
+        self.samples = samples
 
     def __call__(self, event: Any) -> None:
-        if event.wait_time >= self.at_least or event.create_time:
+        if self.samples or event.wait_time >= self.at_least or event.create_time:
             self._handler(event)
 
     def __repr__(self) -> str:
         return repr(self._handler)
+
+
+def _emptied(noted: deque[float]) -> tuple[float, ...]:
+    # Not all of it: the pool's thread may append meanwhile.
+    return tuple([noted.popleft() for _ in range(len(noted))])
 
 
 def _check_handler(handler: object) -> None:

@@ -8,7 +8,7 @@ state has changed, so `pool.stats()` inside a handler shows the world the event 
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeVar, cast, dataclass_transform
 
@@ -42,6 +42,7 @@ __all__ = [
     "RollbackCause",
     "RolledBackOnReturn",
     "SubscriberFailed",
+    "TimesNoted",
     "TransactionEnded",
     "TransactionOutcome",
     "event_types",
@@ -367,3 +368,19 @@ class SubscriberFailed(PoolEvent):
 def event_types() -> tuple[type[PoolEvent], ...]:
     """Every concrete event, in the order of their definition."""
     return tuple(_facts[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class TimesNoted(PoolEvent):
+    """How long connections were waited for and out since the last of these: no fact of its own, but the sum of many.
+
+    `at_once` idle connections were lent without a wait; `waits` has, by path, how long it took to obtain the others,
+    and `uses` how long those were out that came back. Told after every 64 returns, and whenever `tell_times()` is
+    called, in the thread that does. Only who subscribes to it by name is told: noting a time costs next to nothing,
+    and telling of each more than lending a connection.
+    """
+
+    name: ClassVar[str] = "times"
+    at_once: int
+    waits: Mapping[AcquirePath, Sequence[float]]
+    uses: Sequence[float]

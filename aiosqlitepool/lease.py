@@ -43,11 +43,12 @@ class Lease(Generic[C]):
     raised when it could not connect. Leaving rolls back what was not committed. Each lease serves one block.
     """
 
-    __slots__ = ("_entered", "_lender", "context", "label", "leak_told", "pooled", "since", "task")
+    __slots__ = ("_entered", "_lender", "connection", "context", "label", "leak_told", "pooled", "since", "task")
 
     # Set when the lease begins.
     since: float
     task: asyncio.Task[Any] | None
+    connection: int
 
     def __init__(self, lender: Lender[C], label: str | None) -> None:
         self._lender = lender
@@ -71,11 +72,11 @@ class Lease(Generic[C]):
         if rest is not None:
             await rest
 
-    def holder(self, now: float, connection: int) -> Holder:
-        """Who held this lease of that connection at `now`."""
+    def holder(self, now: float) -> Holder:
+        """Who held this lease at `now`."""
         task = self.task
         return Holder(
-            connection=connection,
+            connection=self.connection,
             task=task.get_name() if task is not None else "a callback",
             label=self.label,
             held=max(0.0, now - self.since),

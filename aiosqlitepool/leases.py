@@ -24,7 +24,6 @@ from .stats import Holder, Holders, PoolStats
 __all__ = ["Leases", "Situation"]
 
 C = TypeVar("C", bound=Connection)
-Leased = list[tuple[PooledConnection[C], Lease[C]]]
 
 # A waiter's span links to this many holders at most.
 _LINKED_HOLDERS = 8
@@ -51,40 +50,41 @@ class Leases(Generic[C]):
         self._bus = bus
         self._clock = clock
 
-    def now(self) -> Leased[C]:
-        """Every connection that is out, with its lease."""
-        return [
-            (pooled, lease)
-            for slot in self._slots.all
-            if (pooled := slot.connection) is not None and (lease := pooled.lease) is not None
-        ]
+    def now(self) -> list[Lease[C]]:
+        """The lease of every connection that is out."""
+        leases: list[Lease[C]] = []
+        for slot in self._slots.all:
+            pooled = slot.connection
+            if pooled is not None and pooled.lease is not None:
+                leases.append(pooled.lease)
+        return leases
 
     def holders(self) -> tuple[Holder, ...]:
         """Who holds a connection, longest first."""
         return _as_they_were(self.now(), self._clock(), None)
 
     @staticmethod
-    def holders_then(leased: Leased[C], moment: float) -> Holders:
+    def holders_then(leases: list[Lease[C]], moment: float) -> Holders:
         """The eight of these who had held a connection longest at that moment, however late somebody looks."""
-        return Holders(partial(_as_they_were, leased, moment))
+        return Holders(partial(_as_they_were, leases, moment))
 
     def situation(self, stats: PoolStats) -> Situation:
         """What a caller that gives up is told."""
         held_by: defaultdict[asyncio.Task[Any], list[int]] = defaultdict(list)
-        for pooled, lease in self.now():
+        for lease in self.now():
             if lease.task is not None:
-                held_by[lease.task].append(pooled.number)
+                held_by[lease.task].append(lease.connection)
         return Situation(stats, self.holders(), held_by)
 
     def oldest(self, now: float) -> float:
         """How long the longest lease has lasted."""
         # Never negative: a lease may have begun after a reader in another thread asked what time it is.
-        return max(0.0, max((now - lease.since for _, lease in self.now()), default=0.0))
+        return max(0.0, max((now - lease.since for lease in self.now()), default=0.0))
 
     def suspect_leaks(self, now: float) -> float:
         """Tell of leases that last too long, once of each; returns when the next one will."""
         due = float("inf")
-        for pooled, lease in self.now() if self._threshold is not None else ():
+        for lease in self.now() if self._threshold is not None else ():
             suspect_at = lease.since + (self._threshold or 0.0)
             if lease.leak_told:
                 continue
@@ -93,11 +93,10 @@ class Leases(Generic[C]):
                 continue
             lease.leak_told = True
             if LeakSuspected in self._bus.handlers:
-                self._bus.emit(LeakSuspected(self._name, lease.holder(now, pooled.number), now - lease.since))
+                self._bus.emit(LeakSuspected(self._name, lease.holder(now), now - lease.since))
         return due
 
 
-def _as_they_were(leased: Leased[C], now: float, most: int | None = _LINKED_HOLDERS) -> tuple[Holder, ...]:
-    """The holders of these connections at `now`, longest first; also when they have given them back since."""
-    oldest_first = sorted(leased, key=lambda each: each[1].since)[:most]
-    return tuple(lease.holder(now, pooled.number) for pooled, lease in oldest_first)
+def _as_they_were(leases: list[Lease[C]], now: float, most: int | None = _LINKED_HOLDERS) -> tuple[Holder, ...]:
+    """The holders of these leases at `now`, longest first; also when they have given their connections back since."""
+    return tuple(lease.holder(now) for lease in sorted(leases, key=lambda each: each.since)[:most])

@@ -113,7 +113,7 @@ class Lending(Generic[C]):
             raise
 
     def _tell_at_once(self, lease: Lease[C], pooled: PooledConnection[C]) -> None:
-        if ConnectionAcquired in self._bus.handlers:
+        if self._bus.wants_holders:
             lease.context = contextvars.copy_context()
         if AcquiredAtOnce in self._bus.handlers:
             self._bus.emit(AcquiredAtOnce(self._name, pooled.number, "idle", 0.0, label=lease.label))
@@ -124,6 +124,7 @@ class Lending(Generic[C]):
         lease.task = task
         if not pooled.link.lend(lease):
             return False
+        lease.connection = pooled.number
         lease.pooled = pooled
         pooled.lease = lease
         if self._leak_threshold is not None:
@@ -148,23 +149,23 @@ class Lending(Generic[C]):
         except BaseException as error:
             self._tell_failure(attempt, error)
             raise
-        if self._bus.handlers or self._bus.wait_handlers:
-            self._tell_acquired(lease, attempt, pooled.number)
+        if self._bus.handlers:
+            self._tell_acquired(lease, attempt)
         return pooled.raw
 
-    def _tell_acquired(self, lease: Lease[C], attempt: Attempt, connection: int) -> None:
+    def _tell_acquired(self, lease: Lease[C], attempt: Attempt) -> None:
         bus, waited = self._bus, lease.since - attempt.began
-        if ConnectionAcquired in bus.handlers:
+        if bus.wants_holders:
             lease.context = contextvars.copy_context()
-            if waited >= bus.acquired_from or attempt.create_time:
-                bus.emit(self._acquired(lease, attempt, connection))
-                return
-        if failures := bus.emit_times(bus.wait_handlers, attempt.path, waited):
-            bus.told_failed(failures, self._acquired(lease, attempt, connection))
+        created = attempt.create_time and ConnectionAcquired in bus.handlers
+        if waited >= bus.acquired_from or lease.since >= bus.sample_at or created:
+            bus.emit(self._acquired(lease, attempt))
+        elif bus.wants_times:
+            bus.waits[attempt.path].append(waited)
 
-    def _acquired(self, lease: Lease[C], attempt: Attempt, connection: int) -> ConnectionAcquired:
+    def _acquired(self, lease: Lease[C], attempt: Attempt) -> ConnectionAcquired:
         holders = self._leases.holders_then(attempt.found, attempt.began) if attempt.found else ()
-        return attempt.acquired(self._name, connection, lease.since, holders)
+        return attempt.acquired(self._name, lease.connection, lease.since, holders)
 
     def _tell_failure(self, attempt: Attempt, error: BaseException) -> None:
         kind, more = failure_of(error)
@@ -180,7 +181,7 @@ class Lending(Generic[C]):
             raise self._timed_out(attempt)
         if settings.max_waiting is not None and attempt.pending >= settings.max_waiting:
             raise PoolFullError(explain_full(self._stats(), settings.max_waiting))
-        if ConnectionAcquired in self._bus.handlers:
+        if self._bus.wants_holders:
             attempt.found = self._leases.now()
         waiter: asyncio.Future[PooledSlot[C] | None] = asyncio.get_running_loop().create_future()
         attempt.task = _current_task()

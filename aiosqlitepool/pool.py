@@ -124,7 +124,7 @@ class SQLiteConnectionPool(Generic[C]):
         )
         self._settings = settings
         self._clock = clock
-        self._bus = EventBus(clock)
+        self._bus = EventBus(clock, str(settings.name))
         self._timer = Timer(self, clock)
         self._stock: Stock[C] = Stock(connection_factory, settings, self._bus, clock, self._timer)
         self._leases: Leases[C] = Leases(self._stock.slots, settings, self._bus, clock)
@@ -288,6 +288,7 @@ class SQLiteConnectionPool(Generic[C]):
         self._state = PoolState.CLOSED
         self._lending.stop()
         exits.forget(self)
+        self._bus.tell_times()
         if PoolClosed in self._bus.handlers:
             self._bus.emit(PoolClosed(self.name, abandoned))
 
@@ -312,6 +313,7 @@ class SQLiteConnectionPool(Generic[C]):
         """Become useless (called in a forked child)."""
         self._state = PoolState.FORKED
         self._lending.stop()
+        self._bus.renew_lock()
 
     def __del__(self) -> None:
         self.abandon_at_exit()

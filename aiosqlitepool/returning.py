@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Generic, TypeVar
 
-from .bus import EventBus
+from .bus import PLENTY, EventBus
 from .driver import Connection
 from .errors import PoolUsageError
 from .events import CloseReason, ConnectionReleased, LeakReturned
@@ -56,26 +56,28 @@ class Returning(Generic[C]):
         pooled.lease = None
         if outcome is True:
             self._stock.put_back(pooled.slot, now)
-        if self._bus.handlers or self._bus.use_handlers:
-            self._tell(lease, pooled.number, now, outcome is not True)
+        if self._bus.handlers:
+            self._tell(lease, now, outcome is not True)
         if outcome is True:
             return None
         if outcome is False:
             return self._reset(pooled, lease.label)
         return self._finish(pooled, lease.label, outcome)
 
-    def _tell(self, lease: Lease[C], connection: int, now: float, needs_reset: bool) -> None:
+    def _tell(self, lease: Lease[C], now: float, needs_reset: bool) -> None:
         bus = self._bus
         if ConnectionReleased in bus.handlers:
-            bus.emit(self._released(lease, connection, now, needs_reset))
-        elif failures := bus.emit_times(bus.use_handlers, now - lease.since):
-            bus.told_failed(failures, self._released(lease, connection, now, needs_reset))
+            bus.emit(self._released(lease, now, needs_reset))
+        elif bus.wants_times:
+            bus.uses.append(now - lease.since)
+            if len(bus.uses) >= PLENTY:
+                bus.tell_times()
         if lease.leak_told and LeakReturned in bus.handlers:
-            bus.emit(LeakReturned(self._name, lease.holder(now, connection), now - lease.since))
+            bus.emit(LeakReturned(self._name, lease.holder(now), now - lease.since))
 
-    def _released(self, lease: Lease[C], connection: int, now: float, needs_reset: bool) -> ConnectionReleased:
+    def _released(self, lease: Lease[C], now: float, needs_reset: bool) -> ConnectionReleased:
         use_time = now - lease.since
-        return ConnectionReleased(self._name, connection, use_time, lease.label, needs_reset, lease.context)
+        return ConnectionReleased(self._name, lease.connection, use_time, lease.label, needs_reset, lease.context)
 
     async def _reset(self, pooled: PooledConnection[C], label: str | None) -> None:
         """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection not lost."""
@@ -118,21 +120,21 @@ class Returning(Generic[C]):
 
     def abandon(self) -> tuple[Holder, ...]:
         """Close every connection that is still out, under its holder; returns who they were."""
-        holders, leased, now = self._leases.holders(), self._leases.now(), self._clock()
-        for pooled, _ in leased:
+        holders, leases, now = self._leases.holders(), self._leases.now(), self._clock()
+        for pooled in [lease.pooled for lease in leases if lease.pooled is not None]:
             pooled.lease = None
             self._stock.drop(pooled.slot, "pool_closed")
             self._stock.put_back(pooled.slot, now)
-        self._tell_abandoned(leased, now)
+        self._tell_abandoned(leases, now)
         return holders
 
     def abandon_all(self) -> tuple[Holder, ...]:
         """Let every connection close by itself, without a running loop; returns who held one."""
-        holders, leased, now = self._leases.holders(), self._leases.now(), self._clock()
+        holders, leases, now = self._leases.holders(), self._leases.now(), self._clock()
         self._stock.abandon()
-        self._tell_abandoned(leased, now)
+        self._tell_abandoned(leases, now)
         return holders
 
-    def _tell_abandoned(self, leased: list[tuple[PooledConnection[C], Lease[C]]], now: float) -> None:
-        for pooled, lease in leased:
-            self._bus.emit(self._released(lease, pooled.number, now, True))
+    def _tell_abandoned(self, leases: list[Lease[C]], now: float) -> None:
+        for lease in leases:
+            self._bus.emit(self._released(lease, now, True))

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from typing import Any
 
 import pytest
 
 from aiosqlitepool.attempt import Attempt
-from aiosqlitepool.bus import LOG_INTERVAL, EventBus
+from aiosqlitepool.bus import LOG_INTERVAL, PLENTY, SAMPLE_INTERVAL, EventBus
 from aiosqlitepool.events import (
     AcquiredAtOnce,
     ConnectionAcquired,
@@ -18,12 +19,13 @@ from aiosqlitepool.events import (
     PoolClosed,
     PoolEvent,
     SubscriberFailed,
+    TimesNoted,
     event_types,
 )
 from aiosqlitepool.testing import Recorder
 
 from .support.clock import Clock
-from .support.pools import pool_of
+from .support.pools import StubPool, pool_of
 from .support.stub import StubDriver, settle
 
 CREATED = ConnectionCreated("app.db", 1, 0.25)
@@ -265,103 +267,162 @@ def test_a_failure_to_hear_of_a_failure_is_told_to_nobody() -> None:
     assert bus.errors == 1
 
 
-# -- how long connections were out
+# -- times
 
 
 def released(use_time: float) -> ConnectionReleased:
     return ConnectionReleased("app.db", 1, use_time)
 
 
-async def test_who_wants_nothing_but_how_long_connections_were_out_is_told_that(driver: StubDriver) -> None:
-    uses: list[float] = []
-    pool = pool_of(driver)
-    recorder = Recorder()
-    pool.subscribe(recorder)
-    pool.events.subscribe_uses(uses.append)
-    async with pool, pool.connection():
-        pass
-    assert uses == [event.use_time for event in recorder.of(ConnectionReleased)]
-    assert len(uses) == 1
+def acquired(wait_time: float, create_time: float = 0.0) -> ConnectionAcquired:
+    return ConnectionAcquired("app.db", 1, "queued", wait_time, create_time=create_time)
 
 
-async def test_nobody_else_needs_to_listen_for_that(driver: StubDriver) -> None:
-    uses: list[float] = []
-    pool = pool_of(driver)
-    pool.events.subscribe_uses(uses.append)
-    async with pool, pool.connection():
-        pass
-    assert len(uses) == 1
-
-
-def test_emitting_a_release_tells_how_long_it_was_out() -> None:
-    bus, uses = EventBus(), list[float]()
-    bus.subscribe_uses(uses.append)
-    bus.emit(released(0.25))
-    assert uses == [0.25]
-
-
-def test_detached_it_is_told_no_more_and_the_others_are() -> None:
-    bus, uses = EventBus(), list[float]()
-    note = uses.append
-    detach = bus.subscribe_uses(note)
-    bus.subscribe_uses(note)
-    detach()
-    detach()
-    bus.emit(released(0.25))
-    assert uses == [0.25]
-
-
-async def test_a_handler_of_uses_that_fails_is_counted_and_told(driver: StubDriver, recorder: Recorder) -> None:
-    def fail(use_time: float) -> None:
-        raise RuntimeError("no")
-
-    pool = pool_of(driver)
-    pool.events.subscribe(SubscriberFailed, recorder.append)
-    pool.events.subscribe_uses(fail)
-    async with pool, pool.connection():
-        pass
-    assert pool.stats().subscriber_errors == 1
-    (told,) = recorder.of(SubscriberFailed)
-    assert (told.event, told.error.message) == ("release", "no")
-
-
-def test_a_handler_of_uses_that_fails_at_an_emitted_release_is_counted_once() -> None:
-    def fail(use_time: float) -> None:
-        raise RuntimeError("no")
-
-    bus = EventBus()
-    bus.subscribe_uses(fail)
-    bus.emit(released(0.25))
-    assert bus.errors == 1
-
-
-@pytest.mark.parametrize("handler", [None, 1])
-def test_a_handler_of_uses_must_be_callable(handler: Any) -> None:
-    with pytest.raises(TypeError, match="must be callable"):
-        EventBus().subscribe_uses(handler)
-
-
-async def test_who_wants_nothing_but_how_long_callers_waited_is_told_that(driver: StubDriver) -> None:
-    waits: list[tuple[str, float]] = []
-    pool, recorder = pool_of(driver, 1), Recorder()
-    pool.subscribe(recorder)
-    pool.events.subscribe_waits(lambda path, seconds: waits.append((path, seconds)))
+async def wait_and_use(pool: StubPool) -> None:
+    """One opens the only connection, one waits for it, and one gets it at once."""
     async with pool:
         async with pool.connection():
             waiting = asyncio.create_task(pool.acquire())
             await settle()
         await pool.release(await waiting)
-    told = [event for event in recorder.of(ConnectionAcquired) if type(event) is ConnectionAcquired]
-    assert waits == [(event.path, event.wait_time) for event in told]
-    assert [path for path, _ in waits] == ["new", "queued"]
+        async with pool.connection():
+            pass
+
+
+async def test_who_wants_nothing_but_times_is_told_of_many_at_a_time(driver: StubDriver) -> None:
+    told = list[TimesNoted]()
+    pool, recorder = pool_of(driver, 1), Recorder()
+    pool.subscribe(recorder)
+    pool.events.subscribe(TimesNoted, told.append)
+    await wait_and_use(pool)
+    waits = [event for event in recorder.of(ConnectionAcquired) if type(event) is ConnectionAcquired]
+    (times,) = told
+    assert (times.pool, times.at_once) == (pool.name, 1)
+    assert times.waits == {event.path: (event.wait_time,) for event in waits}
+    assert set(times.waits) == {"new", "queued"}
+    assert times.uses == tuple(event.use_time for event in recorder.of(ConnectionReleased))
+    assert len(times.uses) == 3
+
+
+async def test_nobody_else_needs_to_listen_for_times(driver: StubDriver) -> None:
+    told, pool = list[TimesNoted](), pool_of(driver, 1)
+    pool.events.subscribe(TimesNoted, told.append)
+    await wait_and_use(pool)
+    (times,) = told
+    assert (times.at_once, len(times.uses)) == (1, 3)
+    assert {path: len(waits) for path, waits in times.waits.items()} == {"new": 1, "queued": 1}
+
+
+@pytest.mark.parametrize("events", [(), (ConnectionAcquired, ConnectionReleased)])
+async def test_times_are_told_when_there_are_plenty(driver: StubDriver, events: tuple[type[PoolEvent], ...]) -> None:
+    told, pool = list[TimesNoted](), pool_of(driver, 1)
+    for event_type in events:
+        pool.events.subscribe(event_type, lambda event: None)
+    pool.events.subscribe(TimesNoted, told.append)
+    async with pool:
+        for _ in range(PLENTY):
+            assert told == []
+            async with pool.connection():
+                pass
+        (times,) = told
+    assert (times.at_once, len(times.uses)) == (PLENTY - 1, PLENTY)
+    assert len(told) == 1, "there are none left to tell of at the end"
+
+
+def test_times_are_told_when_somebody_asks() -> None:
+    bus, told = EventBus(pool="app.db"), list[TimesNoted]()
+    bus.subscribe(TimesNoted, told.append)
+    bus.emit(acquired(0.5))
+    bus.emit(released(0.25))
+    assert told == []
+    bus.tell_times()
+    bus.tell_times()
+    assert told == [TimesNoted("app.db", 0, {"queued": (0.5,)}, (0.25,))]
+
+
+def test_who_subscribes_to_every_event_is_not_told_of_times() -> None:
+    bus, told = EventBus(), list[PoolEvent]()
+    bus.subscribe(PoolEvent, told.append)
+    bus.emit(released(0.25))
+    bus.tell_times()
+    assert told == [released(0.25)]
+
+
+def test_who_comes_later_is_not_told_the_times_of_before() -> None:
+    bus, early, late = EventBus(), list[TimesNoted](), list[TimesNoted]()
+    bus.acquired_at_once += 1
+    bus.subscribe(TimesNoted, early.append)
+    bus.emit(released(0.25))
+    bus.subscribe(TimesNoted, late.append)
+    bus.emit(released(0.5))
+    bus.tell_times()
+    assert [(times.at_once, times.uses) for times in early] == [(0, (0.25,)), (0, (0.5,))]
+    assert [times.uses for times in late] == [(0.5,)]
+
+
+def test_who_goes_is_told_the_times_of_before() -> None:
+    bus, told = EventBus(), list[TimesNoted]()
+    detach = bus.subscribe(TimesNoted, told.append)
+    bus.emit(released(0.25))
+    detach()
+    bus.emit(released(0.5))
+    bus.tell_times()
+    assert [times.uses for times in told] == [(0.25,)]
+
+
+async def test_a_handler_of_times_that_fails_is_counted_and_told(driver: StubDriver, recorder: Recorder) -> None:
+    pool = pool_of(driver)
+    pool.events.subscribe(SubscriberFailed, recorder.append)
+    pool.events.subscribe(TimesNoted, Broken(RuntimeError("no")))
+    async with pool, pool.connection():
+        pass
+    assert pool.stats().subscriber_errors == 1
+    (told,) = recorder.of(SubscriberFailed)
+    assert (told.event, told.error.message) == ("times", "no")
+
+
+def test_each_time_is_told_once_whoever_asks_meanwhile() -> None:
+    bus, told, done = EventBus(), list[float](), threading.Event()
+    bus.subscribe(TimesNoted, lambda times: told.extend(times.uses))
+
+    def ask() -> None:
+        while not done.is_set():
+            bus.tell_times()
+
+    askers = [threading.Thread(target=ask) for _ in range(2)]
+    for asker in askers:
+        asker.start()
+    for number in range(5000):
+        bus.emit(released(float(number)))
+    done.set()
+    for asker in askers:
+        asker.join()
+    bus.tell_times()
+    assert told == [float(number) for number in range(5000)]
+
+
+def test_a_handler_of_times_may_ask_for_times() -> None:
+    bus, told = EventBus(), list[TimesNoted]()
+
+    def ask(times: TimesNoted) -> None:
+        told.append(times)
+        bus.tell_times()
+
+    bus.subscribe(TimesNoted, ask)
+    bus.emit(released(0.25))
+    bus.tell_times()
+    assert len(told) == 1
+
+
+# -- slow acquires, and samples of the others
 
 
 async def test_an_acquire_that_nobody_wants_an_event_of_makes_none(
     driver: StubDriver, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    waits, slow = list[float](), list[ConnectionAcquired]()
+    times, slow = list[TimesNoted](), list[ConnectionAcquired]()
     pool = pool_of(driver, 1, clock=clock)
-    pool.events.subscribe_waits(lambda path, seconds: waits.append(seconds))
+    pool.events.subscribe(TimesNoted, times.append)
     pool.events.subscribe(ConnectionAcquired, slow.append, at_least=0.5)
     made = list[float]()
     acquired = Attempt.acquired
@@ -379,13 +440,9 @@ async def test_an_acquire_that_nobody_wants_an_event_of_makes_none(
                 await settle()
                 clock.advance(seconds)
             await pool.release(await waiting)
-    assert waits == [0.0, 0.25, 0.5]
+    assert [told.waits for told in times] == [{"new": (0.0,), "queued": (0.25, 0.5)}]
     assert made == [event.wait_time for event in slow] == [0.5]
     assert [holder.held for holder in slow[0].waited_for] == [0.0]
-
-
-def acquired(wait_time: float, create_time: float = 0.0) -> ConnectionAcquired:
-    return ConnectionAcquired("app.db", 1, "queued", wait_time, create_time=create_time)
 
 
 def test_a_handler_of_slow_acquires_is_told_of_no_others() -> None:
@@ -422,35 +479,34 @@ def test_a_negative_threshold_is_refused(at_least: float) -> None:
         EventBus().subscribe(ConnectionAcquired, print, at_least=at_least)
 
 
-def test_detached_a_handler_of_waits_is_told_no_more_and_the_others_are() -> None:
-    bus, waits = EventBus(), list[float]()
+async def test_samples_are_told_now_and_then(driver: StubDriver, clock: Clock) -> None:
+    told, slow, pool = list[float](), list[float](), pool_of(driver, 1, clock=clock)
+    pool.events.subscribe(ConnectionAcquired, lambda event: told.append(event.wait_time), at_least=9.0, samples=True)
+    pool.events.subscribe(ConnectionAcquired, lambda event: slow.append(event.wait_time), at_least=9.0)
+    async with pool:
+        for seconds in (0.25, 0.0, 0.0, 0.0):
+            clock.advance(SAMPLE_INTERVAL / 2)
+            async with pool.connection():
+                waiting = asyncio.create_task(pool.acquire())
+                await settle()
+                clock.advance(seconds)
+            await pool.release(await waiting)
+    assert told == [0.0, 0.25, 0.0], "no two of them soon after each other"
+    assert slow == [], "for whoever wants no samples"
 
-    def note(path: str, seconds: float) -> None:
-        waits.append(seconds)
 
-    detach = bus.subscribe_waits(note)
-    bus.subscribe_waits(note)
+async def test_for_samples_alone_nobody_looks_whom_an_acquire_waits_for(driver: StubDriver, clock: Clock) -> None:
+    told, pool = list[ConnectionAcquired](), pool_of(driver, 1, clock=clock)
+    pool.events.subscribe(ConnectionAcquired, told.append, at_least=0.5, samples=True)
+    detach = None
+    async with pool:
+        for _ in range(2):
+            async with pool.connection():
+                waiting = asyncio.create_task(pool.acquire())
+                await settle()
+                clock.advance(1.0)
+            await pool.release(await waiting)
+            detach = detach or pool.events.subscribe(ConnectionAcquired, lambda event: None, at_least=0.5)
+    assert [len(event.waited_for) for event in told if event.path == "queued"] == [0, 1]
     detach()
-    detach()
-    bus.emit(acquired(0.25))
-    assert waits == [0.25]
-
-
-async def test_a_handler_of_waits_that_fails_is_counted_and_told(driver: StubDriver, recorder: Recorder) -> None:
-    def fail(path: str, seconds: float) -> None:
-        raise RuntimeError("no")
-
-    pool = pool_of(driver)
-    pool.events.subscribe(SubscriberFailed, recorder.append)
-    pool.events.subscribe_waits(fail)
-    async with pool, pool.connection():
-        pass
-    assert pool.stats().subscriber_errors == 1
-    (told,) = recorder.of(SubscriberFailed)
-    assert (told.event, told.error.message) == ("acquire_wait", "no")
-
-
-@pytest.mark.parametrize("handler", [None, 1])
-def test_a_handler_of_waits_must_be_callable(handler: Any) -> None:
-    with pytest.raises(TypeError, match="must be callable"):
-        EventBus().subscribe_waits(handler)
+    assert not pool.events.wants_holders

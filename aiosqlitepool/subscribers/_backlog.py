@@ -10,19 +10,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ._forks import renew_after_fork
 from ._ledger import Account
 
-__all__ = ["PLENTY", "Backlog", "Flusher"]
+__all__ = ["Backlog", "Flusher"]
 
-# Noted durations of one pool from which a thread begins to record them. Two megabytes; a thousand acquires a second
-# make them in a minute, which is how often metrics are collected by default.
-PLENTY = 65_536
-# From here on each release records a few itself: the thread cannot keep up, and memory has an end.
-_TOO_MANY = 2 * PLENTY
-_A_FEW = 4
+# Noted durations of one pool from which a thread begins to record them. Four megabytes; a thousand acquires a second,
+# with two each, make them in a minute, which is how often metrics are collected by default.
+_PLENTY = 131_072
+# From here on, whoever notes more records as many of each kind: the thread cannot keep up, and memory has an end.
+_TOO_MANY = 2 * _PLENTY
 # Recorded without a pause, about half a millisecond: without pauses the interpreter would make the loop wait for ten
 # times as long, time and again. The pauses are in seconds; the long one, of the thread, leaves the loop nine tenths.
 _SLICE = 64
@@ -31,24 +30,33 @@ _LONG_PAUSE = 0.005
 
 
 class Backlog:
-    """What one pool's account has noted and nobody recorded yet.
+    """What was noted of one pool and nobody recorded yet: how long connections were waited for, and out."""
 
-    `waits` and `uses` are appended to by the pool's thread; acquires that waited for nothing are in `account.at_once`.
-    """
-
-    __slots__ = ("__weakref__", "_lock", "_record_use", "_record_wait", "_zeros", "account", "ended", "uses", "waits")
+    __slots__ = (
+        "__weakref__",
+        "_at_once",
+        "_lock",
+        "_record_use",
+        "_record_wait",
+        "_recorded_at_once",
+        "_uses",
+        "_waits",
+        "account",
+        "ended",
+    )
 
     def __init__(
         self, account: Account, record_wait: Callable[[float], object], record_use: Callable[[float], object]
     ) -> None:
         self.account = account
-        self.waits: deque[float] = deque()
-        self.uses: deque[float] = deque()
         self.ended = False
+        # Of acquires that waited for nothing, only the number.
+        self._at_once = 0
+        self._recorded_at_once = 0
+        self._waits: deque[float] = deque()
+        self._uses: deque[float] = deque()
         self._record_wait = record_wait
         self._record_use = record_use
-        # How many of `account.at_once` are recorded.
-        self._zeros = 0
         self.renew_lock()
         renew_after_fork(self)
 
@@ -58,8 +66,13 @@ class Backlog:
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        self.account.look()
-        return self.account.at_once - self._zeros + len(self.waits) + len(self.uses)
+        return self._at_once - self._recorded_at_once + len(self._waits) + len(self._uses)
+
+    def note(self, at_once: int, waits: Iterable[float], uses: Iterable[float]) -> None:
+        """Keep these for later. One at a time may do this, in any thread."""
+        self._at_once += at_once
+        self._waits.extend(waits)
+        self._uses.extend(uses)
 
     @property
     def finished(self) -> bool:
@@ -71,12 +84,10 @@ class Backlog:
         if not self._lock.acquire(blocking=wait):
             return
         try:
-            self.account.look()
-            zeros = min(at_most, self.account.at_once - self._zeros)
-            for _ in range(zeros):
-                self._zeros += 1
+            for _ in range(min(at_most, self._at_once - self._recorded_at_once)):
+                self._recorded_at_once += 1
                 self._record_wait(0.0)
-            for noted, record in ((self.waits, self._record_wait), (self.uses, self._record_use)):
+            for noted, record in ((self._waits, self._record_wait), (self._uses, self._record_use)):
                 for _ in range(min(at_most, len(noted))):
                     record(noted.popleft())
         finally:
@@ -105,6 +116,7 @@ class Flusher:
         """Record everything, as far as that can be done in so many seconds; the rest is for next time."""
         deadline = time.monotonic() + seconds
         for backlog in self._backlogs:
+            backlog.account.ask()
             # What comes in meanwhile is for next time, too.
             for _ in range(len(backlog) // _SLICE):
                 if time.monotonic() > deadline:
@@ -113,16 +125,13 @@ class Flusher:
                 time.sleep(_PAUSE)
             backlog.record(_SLICE)
 
-    def watcher(self, backlog: Backlog) -> Callable[[], None]:
-        """What is to be called when many durations have been noted."""
-
-        def look() -> None:
+    def look(self, backlog: Backlog, more: int) -> None:
+        """See to it that this one, which has so many more, does not grow for ever."""
+        if len(backlog) > _PLENTY:
             if self._thread is None or not self._thread.is_alive():
                 self._start()
-            if len(backlog.uses) > _TOO_MANY:
-                backlog.record(_A_FEW, wait=False)
-
-        return look
+            if len(backlog) > _TOO_MANY:
+                backlog.record(more, wait=False)
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="aiosqlitepool-metrics", daemon=True)
@@ -133,5 +142,4 @@ class Flusher:
         while left := [backlog for backlog in self._backlogs if len(backlog) > _SLICE]:
             for backlog in left:
                 backlog.record(_SLICE)
-            # An acquire and a release each note one, so that there are two of each.
-            time.sleep(_LONG_PAUSE if max(map(len, left)) < 3 * PLENTY else _PAUSE)
+            time.sleep(_LONG_PAUSE if max(map(len, left)) < (_PLENTY + _TOO_MANY) // 2 else _PAUSE)

@@ -6,11 +6,11 @@ what each pool has counted.
 
 from __future__ import annotations
 
-import math
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from prometheus_client.core import Metric as Family
@@ -20,17 +20,17 @@ from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.events import (
     AcquireCancelled,
     AcquireFailed,
-    AcquirePath,
     AcquireRejected,
     AcquireTimedOut,
+    ConnectionAcquired,
     ConnectionCreated,
+    TimesNoted,
     TransactionEnded,
 )
 
 from ._detach import Detach, together
 from ._ledger import Account, Ledger, Series
 from ._semconv import (
-    ACQUIRES,
     COUNTERS,
     CREATE_TIME,
     LEVELS,
@@ -43,7 +43,7 @@ from ._semconv import (
     Metric,
     error_type,
 )
-from ._trace import Glances, current_trace
+from ._trace import current_trace
 
 __all__ = ["InProcessBackend"]
 
@@ -51,7 +51,7 @@ AnyPool = SQLiteConnectionPool[Any]
 
 
 class _Histogram:
-    """Observations counted by bucket. One thread observes, any thread may read."""
+    """Observations counted by bucket. One thread at a time observes, any thread may read."""
 
     __slots__ = ("bounds", "counts", "exemplars", "sum")
 
@@ -63,16 +63,31 @@ class _Histogram:
 
     def observe(self, seconds: float, trace: dict[str, str] | None = None) -> None:
         """Count one observation, as the exemplar of its bucket if it has a trace."""
-        bucket = bisect_left(self.bounds, seconds)
-        self.counts[bucket] += 1
-        self.sum += seconds
+        self.observe_all((seconds,))
         if trace is not None:
-            self.exemplars[bucket] = Exemplar(trace, seconds, time.time())
+            self.show(seconds, trace)
 
-    def absorb(self, other: _Histogram, more_at_zero: int = 0) -> None:
-        """Add another's observations, and so many of no time at all."""
+    def observe_all(self, many: Iterable[float], of_no_time: int = 0) -> None:
+        """Count these observations, and so many of no time at all."""
+        # Sorted first: a bucket is found once for all, in half the time.
+        ordered, below = sorted(many), 0
+        for bucket, bound in enumerate(self.bounds):
+            if below == len(ordered):
+                break
+            up_to = bisect_right(ordered, bound, below)
+            self.counts[bucket] += up_to - below
+            below = up_to
+        self.counts[-1] += len(ordered) - below
+        self.counts[0] += of_no_time
+        self.sum = sum(ordered, self.sum)
+
+    def show(self, seconds: float, trace: dict[str, str]) -> None:
+        """Let one that is or will be counted be the exemplar of its bucket."""
+        self.exemplars[bisect_left(self.bounds, seconds)] = Exemplar(trace, seconds, time.time())
+
+    def absorb(self, other: _Histogram) -> None:
+        """Add another's observations."""
         counts, self.sum = other.counts.copy(), self.sum + other.sum
-        counts[0] += more_at_zero
         self.counts = [mine + more for mine, more in zip(self.counts, counts, strict=True)]
         self.exemplars.update(other.exemplars.copy())
 
@@ -105,8 +120,7 @@ class _PoolAccount(Account):
         super().absorb(other)
         assert isinstance(other, _PoolAccount)
         for (metric, value), histogram in other.histograms.copy().items():
-            at_once = other.at_once if metric is WAIT_TIME and not value else 0
-            self.histogram(metric, value).absorb(histogram, at_once)
+            self.histogram(metric, value).absorb(histogram)
 
 
 class InProcessBackend:
@@ -123,14 +137,13 @@ class InProcessBackend:
         """Count what this pool does."""
         account, detaches = self._ledger.open(pool)
         subscribe = pool.events.subscribe
-        created, used = account.histogram(CREATE_TIME, ""), account.histogram(USE_TIME, "")
+        created = account.histogram(CREATE_TIME, "")
         detaches = [
-            # Those at once the bus counts: both an acquire and a wait of no time, added when somebody reads them.
-            pool.events.subscribe_waits(_waited(account, exemplars_from)),
-            pool.events.subscribe_uses(_used(used)),
+            subscribe(TimesNoted, partial(_noted, account)),
             subscribe(ConnectionCreated, lambda event: created.observe(event.create_time)),
             subscribe(TransactionEnded, partial(_ended, account)),
             *_subscribe_failures(pool, account, exemplars_from),
+            *_subscribe_exemplars(pool, account, exemplars_from),
             *detaches,
         ]
         return together(detaches)
@@ -184,30 +197,24 @@ def _add_histogram(family: Family, labels: dict[str, str], histogram: _Histogram
 # -- handlers
 
 
-def _waited(account: _PoolAccount, exemplars_from: float | None) -> Callable[[AcquirePath, float], None]:
-    histogram, glances = account.histogram(WAIT_TIME, ""), Glances()
-    counts, series = account.counts, {path: (ACQUIRES, path) for path in ACQUIRES.known}
-    slow = math.inf if exemplars_from is None else exemplars_from
-
-    def waited(path: AcquirePath, seconds: float) -> None:
-        counts[series[path]] += 1
-        trace = None
-        if seconds >= slow or (path == "queued" and slow < math.inf and glances.due()):
-            trace = current_trace(sampled_only=True)
-        histogram.observe(seconds, trace)
-
-    return waited
+def _noted(account: _PoolAccount, times: TimesNoted) -> None:
+    account.note(times)
+    waits, uses = account.histogram(WAIT_TIME, ""), account.histogram(USE_TIME, "")
+    waits.observe_all(chain.from_iterable(times.waits.values()), of_no_time=times.at_once)
+    uses.observe_all(times.uses)
 
 
-def _used(histogram: _Histogram) -> Callable[[float], None]:
-    # `histogram.observe`, written out: this runs for every release.
-    bounds, counts = histogram.bounds, histogram.counts
+def _subscribe_exemplars(pool: AnyPool, account: _PoolAccount, exemplars_from: float | None) -> Iterator[Detach]:
+    if exemplars_from is None:
+        return
+    waits = account.histogram(WAIT_TIME, "")
 
-    def used(seconds: float) -> None:
-        counts[bisect_left(bounds, seconds)] += 1
-        histogram.sum += seconds
+    def acquired(event: ConnectionAcquired) -> None:
+        trace = current_trace(sampled_only=True)
+        if trace is not None and (event.path == "queued" or event.wait_time >= exemplars_from):
+            waits.show(event.wait_time, trace)
 
-    return used
+    yield pool.events.subscribe(ConnectionAcquired, acquired, exact=True, at_least=exemplars_from, samples=True)
 
 
 def _ended(account: _PoolAccount, event: TransactionEnded) -> None:

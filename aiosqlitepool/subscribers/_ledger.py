@@ -10,10 +10,11 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 from aiosqlitepool import PoolStats, SQLiteConnectionPool
 from aiosqlitepool.events import (
+    AcquirePath,
     AcquireTimedOut,
     BusyRetried,
     Checkpointed,
@@ -22,6 +23,7 @@ from aiosqlitepool.events import (
     HealthCheckFailed,
     PoolEvent,
     RolledBackOnReturn,
+    TimesNoted,
 )
 
 from ._detach import Detach
@@ -57,18 +59,20 @@ A = TypeVar("A", bound="Account")
 
 
 class Account:
-    """The counts of one attached pool. Written by the pool's thread only."""
+    """The counts of one attached pool. Written by the pool's thread, and by one at a time that asks for its times."""
 
-    __slots__ = ("_before", "_bus", "_pool", "at_once", "counts", "errors", "name")
+    __slots__ = ("_bus", "_errors_before", "_pool", "acquires", "counts", "errors", "name")
 
     def __init__(self, name: str, pool: AnyPool | None = None) -> None:
         self.name = name
         # Weakly, so that a pool that was forgotten still ends, with its own warning. Its bus counts to the end.
         self._pool = None if pool is None else weakref.ref(pool)
         self._bus = None if pool is None else pool.events
-        self._before = (0, 0) if self._bus is None else (self._bus.errors, self._bus.acquired_at_once)
-        # What the bus has counted since: handlers that failed, and acquires that waited for nothing.
-        self.errors = self.at_once = 0
+        # Handlers that failed before, and those that the bus has counted since.
+        self._errors_before = 0 if self._bus is None else self._bus.errors
+        self.errors = 0
+        # By path. Apart from the others, for these are told of by times, which another thread may ask for.
+        self.acquires: dict[AcquirePath, int] = dict.fromkeys(get_args(AcquirePath), 0)
         # Every known value is there from the start, so that a counter's first increase is seen as one.
         role = None if pool is None else pool.stats().role
         self.counts: dict[tuple[Metric, str], int] = {
@@ -87,11 +91,21 @@ class Account:
         """Add one."""
         self.counts[metric, value] = self.counts.get((metric, value), 0) + 1
 
+    def note(self, times: TimesNoted) -> None:
+        """Count the acquires that it tells of."""
+        self.acquires["idle"] += times.at_once
+        for path, waits in times.waits.items():
+            self.acquires[path] += len(waits)
+
+    def ask(self) -> None:
+        """Have the times told that nobody has heard of yet. Safe in any thread that holds no lock."""
+        if (bus := self._bus) is not None:
+            bus.tell_times()
+
     def look(self) -> None:
         """Note what the bus has counted since the pool was attached. Safe in any thread."""
         if (bus := self._bus) is not None:
-            errors, at_once = self._before
-            self.errors, self.at_once = bus.errors - errors, bus.acquired_at_once - at_once
+            self.errors = bus.errors - self._errors_before
 
     def end(self) -> None:
         """Look for the last time."""
@@ -101,7 +115,8 @@ class Account:
     def totals(self) -> dict[tuple[Metric, str], int]:
         """All counts at this moment. Safe in any thread."""
         totals = self.counts.copy()
-        totals[ACQUIRES, "idle"] += self.at_once
+        for path, acquires in self.acquires.items():
+            totals[ACQUIRES, path] += acquires
         totals[SUBSCRIBER_ERRORS, ""] += self.errors
         return totals
 
@@ -195,6 +210,11 @@ class Ledger(Generic[A]):
     @contextmanager
     def reading(self) -> Iterator[tuple[A, ...]]:
         """Every account, past ones among them; none of them ends while they are read. Safe in any thread."""
+        with self._lock:
+            accounts = tuple(self._accounts.values())
+        # Whoever is told may do anything, also look here.
+        for account in accounts:
+            account.ask()
         with self._lock:
             for account in tuple(self._accounts.values()):
                 account.look()

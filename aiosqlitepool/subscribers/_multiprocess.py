@@ -1,7 +1,7 @@
 """The Prometheus metrics where several processes share one: prometheus_client's own counters, histograms and gauges.
 
 prometheus_client's multiprocess mode knows no collectors: a scrape, in whichever process, reads files that all of them
-write. So durations and counts are written as they happen, and levels, which no event tells of, once a second.
+write. So what events tell is written as it is told, and the rest once a second: levels, and times that were noted.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from itertools import chain, repeat
 from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -20,12 +21,11 @@ from prometheus_client.core import Metric as Family
 from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.events import (
     AcquireCancelled,
-    AcquiredAtOnce,
     AcquireFailed,
-    AcquirePath,
     AcquireRejected,
     AcquireTimedOut,
     ConnectionCreated,
+    TimesNoted,
     TransactionEnded,
 )
 
@@ -82,7 +82,7 @@ class MultiprocessBackend:
         return (*self._counters.values(), *self._gauges.values(), *self._histograms.values())
 
     def refresh(self) -> None:
-        """Bring the levels of this process up to date."""
+        """Bring the levels and times of this process up to date."""
         self._watch.look()
 
     def attach(self, pool: AnyPool, exemplars_from: float | None) -> Detach:
@@ -93,11 +93,8 @@ class MultiprocessBackend:
             for value in metric.known or ("",):
                 family = self._counters[metric] if metric.kind == "counter" else self._histograms[metric]
                 family.labels(*(name, value)[: len(metric.labels)])
-        waited = self._waited(name)
         detaches = [pool.events.subscribe(kind, handler) for kind, handler in self._handlers(name)]
-        detaches.append(pool.events.subscribe(AcquiredAtOnce, lambda event: waited(event.path, event.wait_time)))
-        detaches.append(pool.events.subscribe_waits(waited))
-        detaches.append(pool.events.subscribe_uses(self._histograms[USE_TIME].labels(name).observe))
+        detaches.append(pool.events.subscribe(TimesNoted, self._noted(name)))
         detaches.append(self._watch.begin(pool))
         return together(detaches)
 
@@ -122,15 +119,21 @@ class MultiprocessBackend:
         yield TransactionEnded, ended
         yield from counting(count)
 
-    def _waited(self, pool: str) -> Callable[[AcquirePath, float], None]:
-        paths = {path: self._counters[ACQUIRES].labels(pool, path).inc for path in ACQUIRES.known}
-        observe = self._histograms[WAIT_TIME].labels(pool, "").observe
+    def _noted(self, pool: str) -> Callable[[TimesNoted], None]:
+        acquired = {path: self._counters[ACQUIRES].labels(pool, path).inc for path in ACQUIRES.known}
+        waited = self._histograms[WAIT_TIME].labels(pool, "").observe
+        used = self._histograms[USE_TIME].labels(pool).observe
 
-        def waited(path: AcquirePath, seconds: float) -> None:
-            paths[path]()
-            observe(seconds)
+        def noted(times: TimesNoted) -> None:
+            acquired["idle"](times.at_once)
+            for path, waits in times.waits.items():
+                acquired[path](len(waits))
+            for seconds in chain(repeat(0.0, times.at_once), *times.waits.values()):
+                waited(seconds)
+            for seconds in times.uses:
+                used(seconds)
 
-        return waited
+        return noted
 
     def _set_levels(self, series: dict[Series, float]) -> None:
         for (metric, pool, value), number in series.items():
@@ -147,7 +150,7 @@ def _gauge(metric: Metric) -> Gauge:
 
 
 class _Watch:
-    """Looks at the levels of all attached pools once a second, from a thread that runs while there are any."""
+    """Looks at the levels and times of all attached pools once a second, in a thread that runs while there are any."""
 
     def __init__(
         self, set_levels: Callable[[dict[Series, float]], None], count_errors: Callable[[str, int], None]
@@ -180,9 +183,12 @@ class _Watch:
         return end
 
     def look(self) -> None:
-        """Write the levels as they are now; what is no longer there is 0."""
+        """Write the levels and times as they are now; a level that is no longer there is 0."""
         with self._lock:
             pools = {key: (ref(), counted) for key, (ref, counted) in self._pools.items()}
+            for pool, _ in pools.values():
+                if pool is not None:
+                    pool.events.tell_times()
             found = levels(open_pools(pool for pool, _ in pools.values()))
             self._set_levels({**dict.fromkeys(self._last, 0.0), **found})
             self._last = found

@@ -6,29 +6,8 @@ If the program never imported OpenTelemetry, nothing can have made a span curren
 from __future__ import annotations
 
 import sys
-import time
 
-__all__ = ["Glances", "current_trace"]
-
-# Seconds. A scrape or an export, every ten seconds or more, shows one exemplar of each bucket.
-_BETWEEN_GLANCES = 0.01
-
-
-class Glances:
-    """Limits how often waits that are frequent and short look for their trace, which costs more than counting them."""
-
-    __slots__ = ("_next",)
-
-    def __init__(self) -> None:
-        self._next = 0.0
-
-    def due(self) -> bool:
-        """Whether to look, this time."""
-        now = time.monotonic()
-        if now < self._next:
-            return False
-        self._next = now + _BETWEEN_GLANCES
-        return True
+__all__ = ["current_trace"]
 
 
 def current_trace(*, sampled_only: bool = False) -> dict[str, str] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, get_args
 
 from aiosqlitepool import SQLiteConnectionPool, __version__
@@ -17,20 +18,19 @@ from aiosqlitepool.events import (
     AcquireCancelled,
     AcquiredAtOnce,
     AcquireFailed,
-    AcquirePath,
     AcquireRejected,
     AcquireTimedOut,
     ConnectionAcquired,
     ConnectionCreated,
+    TimesNoted,
     TransactionEnded,
 )
 
 from . import _semconv as names
-from ._backlog import PLENTY, Backlog, Flusher
+from ._backlog import Backlog, Flusher
 from ._detach import Detach, together
 from ._ledger import Account, Ledger
 from ._semconv import Buckets, Metric, checked_seconds, error_type
-from ._trace import Glances
 
 try:
     from opentelemetry import metrics, trace
@@ -96,7 +96,7 @@ class OpenTelemetrySubscriber:
         metrics = spans = None
         if self._instruments is not None:
             metrics = _PoolMetrics(self._instruments, pool, self._slow_acquire)
-            detaches += [pool.events.subscribe_uses(metrics.on_used()), *metrics.detaches]
+            detaches += [subscribe(TimesNoted, metrics.noted), *metrics.detaches]
             detaches.append(subscribe(ConnectionCreated, metrics.created))
             detaches.append(subscribe(TransactionEnded, metrics.transaction_ended))
         if self._spans != "off" or self._checkout_spans:
@@ -108,7 +108,6 @@ class OpenTelemetrySubscriber:
 
 def _subscribe_acquires(pool: AnyPool, metrics: _PoolMetrics | None, spans: PoolSpans | None) -> Iterator[Detach]:
     # One handler for both, because a wait's exemplar is best the span that tells of it.
-    # A wait as long as this, or for a connection that was opened, is the business of the spans.
     told_from = math.inf if spans is None else spans.told_from
 
     def failed(event: Any, kind: str) -> None:
@@ -117,20 +116,19 @@ def _subscribe_acquires(pool: AnyPool, metrics: _PoolMetrics | None, spans: Pool
             metrics.failed(event.wait_time, kind, span)
 
     subscribe = pool.events.subscribe
-    # Those at once the bus counts: both an acquire and a wait of no time, recorded when somebody collects.
     if metrics is not None:
 
-        def waited(path: AcquirePath, seconds: float) -> None:
-            if seconds < told_from:
-                metrics.waited(path, seconds)
+        def sampled(event: ConnectionAcquired) -> None:
+            if spans is None or (event.wait_time < told_from and not event.create_time):
+                metrics.show(event, trace.get_current_span())
 
-        yield pool.events.subscribe_waits(waited)
+        yield subscribe(ConnectionAcquired, sampled, exact=True, at_least=metrics.slow_acquire, samples=True)
     if spans is not None:
 
         def acquired(event: ConnectionAcquired) -> None:
             span = spans.acquired(event)
-            if metrics is not None and event.wait_time >= told_from:
-                metrics.waited(event.path, event.wait_time, span)
+            if metrics is not None:
+                metrics.show(event, trace.get_current_span() if span is None else span)
 
         yield subscribe(ConnectionAcquired, acquired, exact=True, at_least=told_from)
         if spans.mode == "all":
@@ -217,7 +215,6 @@ def _instruments_of(provider: MeterProvider | None, buckets: Buckets) -> _Instru
     return found
 
 
-_PATHS = {path: (names.ACQUIRES, path) for path in names.ACQUIRES.known}
 # The context of a duration that belongs to no trace. Not empty: then it would be the one of whoever collects.
 _NO_TRACE = trace.set_span_in_context(trace.INVALID_SPAN, Context())
 
@@ -226,11 +223,11 @@ class _PoolMetrics:
     """What one pool contributes to the instruments."""
 
     def __init__(self, instruments: _Instruments, pool: AnyPool, slow_acquire: float) -> None:
+        self.slow_acquire = slow_acquire
         self.account, self.detaches = instruments.ledger.open(pool)
         self._instruments = instruments
-        self._counts = self.account.counts
-        self._slow_acquire = slow_acquire
-        self._glances = Glances()
+        # Waits that were recorded as they happened, in their trace, and will be told of as times.
+        self._shown: list[float] = []
         self._labels = labels = {names.POOL: pool.name}
         wait, use = instruments.wait_time, instruments.use_time
         self._backlog = Backlog(
@@ -244,17 +241,16 @@ class _PoolMetrics:
     def _end(self) -> None:
         self._backlog.ended = True
 
-    def on_used(self) -> Callable[[float], None]:
-        """The handler for how long each connection was out."""
-        uses, look = self._backlog.uses, self._instruments.flusher.watcher(self._backlog)
-        note = uses.append
-
-        def used(seconds: float) -> None:
-            note(seconds)
-            if len(uses) > PLENTY:
-                look()
-
-        return used
+    def noted(self, times: TimesNoted) -> None:
+        """Count the acquires, and keep all durations but those recorded already."""
+        self.account.note(times)
+        waits = list(chain.from_iterable(times.waits.values()))
+        for shown in self._shown.copy():
+            if shown in waits:  # else it is told of next time
+                waits.remove(shown)
+                self._shown.remove(shown)
+        self._backlog.note(times.at_once, waits, times.uses)
+        self._instruments.flusher.look(self._backlog, len(waits) + len(times.uses))
 
     def created(self, event: ConnectionCreated) -> None:
         """Record how long it took to connect."""
@@ -266,15 +262,12 @@ class _PoolMetrics:
         self._instruments.transaction_time.record(event.duration, outcome)
         self._instruments.transaction_wait.record(event.wait_time, self._labels)
 
-    def waited(self, path: AcquirePath, seconds: float, span: Span | None = None) -> None:
-        """Count an acquire that had to wait, and record its wait: in its trace, if that is worth looking at."""
-        self._counts[_PATHS[path]] += 1
-        if seconds >= self._slow_acquire or (path == "queued" and self._glances.due()):
-            told = trace.get_current_span() if span is None else span
-            if told.get_span_context().trace_flags.sampled:
-                self._record(seconds, self._labels, told)
-                return
-        self._backlog.waits.append(seconds)
+    def show(self, event: ConnectionAcquired, span: Span) -> None:
+        """Record a wait now, in the trace of the span, if that is sampled and the wait worth looking at."""
+        worth_it = event.path == "queued" or event.wait_time >= self.slow_acquire
+        if worth_it and span.get_span_context().trace_flags.sampled:
+            self._shown.append(event.wait_time)
+            self._record(event.wait_time, self._labels, span)
 
     def failed(self, wait_time: float, kind: str, span: Span | None) -> None:
         """Record how long a failed acquire took to fail."""

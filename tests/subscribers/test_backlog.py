@@ -16,7 +16,7 @@ def test_a_release_that_finds_somebody_recording_does_not_wait_for_it_and_nothin
         recorded.append(seconds)
 
     backlog = Backlog(Account("app.db"), recorded.append, record)
-    backlog.uses.extend([1.0, 2.0, 3.0])
+    backlog.note(0, [], [1.0, 2.0, 3.0])
     collection = threading.Thread(target=backlog.record, args=(10,))
     collection.start()
     assert recording.wait(60)

@@ -25,7 +25,7 @@ def stay(*_):
 
 ledger, flusher = Ledger(Account), Flusher()
 backlog = Backlog(Account("app.db"), recorded.append, lambda seconds: recorded.append(seconds) or stay())
-backlog.uses.extend([1.0, 2.0])
+backlog.note(0, [], [1.0, 2.0])
 
 def scrape():
     with ledger.reading():

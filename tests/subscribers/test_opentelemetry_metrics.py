@@ -299,7 +299,7 @@ def flushers() -> list[threading.Thread]:
 def test_when_many_durations_are_noted_a_thread_records_them_all_and_ends(
     telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiosqlitepool.subscribers.opentelemetry.PLENTY", 100)
+    monkeypatch.setattr(_backlog, "_PLENTY", 100)
     monkeypatch.setattr(_backlog, "_LONG_PAUSE", 0)
     pool = observed_pool(telemetry)
     release_many(pool, 1000)
@@ -315,7 +315,7 @@ def test_when_many_durations_are_noted_a_thread_records_them_all_and_ends(
 def test_when_the_thread_cannot_keep_up_releases_record_some_and_none_is_lost(
     telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiosqlitepool.subscribers.opentelemetry.PLENTY", 100)
+    monkeypatch.setattr(_backlog, "_PLENTY", 100)
     monkeypatch.setattr(_backlog, "_TOO_MANY", 200)
     monkeypatch.setattr(_backlog.Flusher, "_start", lambda self: None)
     pool = observed_pool(telemetry)
