@@ -185,7 +185,7 @@ class Lending(Generic[C]):
             attempt.found = self._leases.now()
         waiter: asyncio.Future[PooledSlot[C] | None] = asyncio.get_running_loop().create_future()
         attempt.task = _current_task()
-        self._slots.enqueue(waiter, attempt.began, attempt)
+        self._slots.enqueue(waiter, attempt)
         if settings.acquisition_timeout is not None:
             self._timer.wake(attempt.began + settings.acquisition_timeout)
         return waiter
@@ -252,15 +252,15 @@ class Lending(Generic[C]):
     def waiters(self) -> tuple[Waiter, ...]:
         """Who queues now, longest first. Safe to call from any thread."""
         now = self._clock()
-        return tuple(attempt.waiter(now) for _, attempt in self._slots.queue())
+        return tuple(attempt.waiter(now) for attempt in self._slots.queue())
 
     def expire_waiters(self, now: float) -> float:
         """Tell late waiters that they are late; returns when the next one will be."""
         limit, due, late = self._settings.acquisition_timeout, float("inf"), False
         while limit is not None and (oldest := self._slots.next_waiter()) is not None:
-            waiter, since = oldest
-            if since + limit > now:
-                due = since + limit
+            waiter, attempt = oldest
+            if attempt.began + limit > now:
+                due = attempt.began + limit
                 break
             self._slots.leave(waiter)
             _give_up(waiter)

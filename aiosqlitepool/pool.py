@@ -341,7 +341,7 @@ class SQLiteConnectionPool(Generic[C]):
     def stats(self) -> PoolStats:
         """The pool at this moment. Safe to call from any thread."""
         slots, now = self._stock.slots, self._clock()
-        waiting_since = slots.oldest_waiter
+        oldest = slots.oldest_caller
         idle = slots.idle
         return PoolStats(
             pool=self.name,
@@ -351,7 +351,7 @@ class SQLiteConnectionPool(Generic[C]):
             used=min(slots.used, self._settings.pool_size - idle),
             idle=idle,
             waiting=slots.waiting,
-            oldest_waiter=0.0 if waiting_since is None else max(0.0, now - waiting_since),
+            oldest_waiter=0.0 if oldest is None else max(0.0, now - oldest.began),
             oldest_checkout=self._leases.oldest(now),
             subscriber_errors=self._bus.errors,
         )

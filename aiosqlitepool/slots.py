@@ -69,10 +69,10 @@ class Slots(Generic[T]):
         # Oldest first; taken from the end, so that a quiet pool keeps few connections busy and can shrink.
         self._idle: list[Slot[T]] = []
         self._vacant: list[Slot[T]] = list(reversed(self.all))
-        # Insertion order is the queue; the value is when the waiter came, and for whom. A mapping rather than a deque
+        # Insertion order is the queue; the value is for whom the waiter came. A mapping rather than a deque
         # because a waiter that gives up leaves at once from the middle: the queue holds no corpses and its length is
         # the truth.
-        self._waiters: OrderedDict[Waiter[Slot[T]], tuple[float, Any]] = OrderedDict()
+        self._waiters: OrderedDict[Waiter[Slot[T]], Any] = OrderedDict()
 
     @property
     def idle(self) -> int:
@@ -90,12 +90,12 @@ class Slots(Generic[T]):
         return len(self._waiters)
 
     @property
-    def oldest_waiter(self) -> float | None:
-        """When the longest waiting caller came, or `None`. Safe to read from any thread."""
-        return _retried(lambda: next(iter(self._waiters.values()), (None, None))[0])
+    def oldest_caller(self) -> Any:
+        """Who has waited longest, or `None`. Safe to read from any thread."""
+        return _retried(lambda: next(iter(self._waiters.values()), None))
 
-    def queue(self) -> tuple[tuple[float, Any], ...]:
-        """When each waiting caller came and what it was queued as, oldest first. Safe to call from any thread."""
+    def queue(self) -> tuple[Any, ...]:
+        """Who waits, oldest first. Safe to call from any thread."""
         return _retried(lambda: tuple(self._waiters.values()))
 
     def idle_slots(self) -> tuple[Slot[T], ...]:
@@ -129,19 +129,17 @@ class Slots(Generic[T]):
                 return
         (self._vacant if slot.connection is None else self._idle).append(slot)
 
-    def enqueue(self, waiter: Waiter[Slot[T]], since: float, caller: Any = None) -> None:
+    def enqueue(self, waiter: Waiter[Slot[T]], caller: Any) -> None:
         """Queue behind everyone; only right after nothing could be taken. `queue()` shows the `caller`."""
-        self._waiters[waiter] = since, caller
+        self._waiters[waiter] = caller
 
     def leave(self, waiter: Waiter[Slot[T]]) -> None:
         """Take a waiter out of the queue, if it is still there."""
         self._waiters.pop(waiter, None)
 
-    def next_waiter(self) -> tuple[Waiter[Slot[T]], float] | None:
-        """The oldest waiter and when it came, or nothing."""
-        for waiter, (since, _) in self._waiters.items():
-            return waiter, since
-        return None
+    def next_waiter(self) -> tuple[Waiter[Slot[T]], Any] | None:
+        """The oldest waiter and its caller, or nothing."""
+        return next(iter(self._waiters.items()), None)
 
     def dismiss(self) -> list[Waiter[Slot[T]]]:
         """Empty the queue and return who stood in it, oldest first."""

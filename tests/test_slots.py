@@ -48,13 +48,13 @@ def all_taken(size: int = 1) -> tuple[Slots[str], list[Slot[str]]]:
 
 def head(slots: Slots[str]) -> Any:
     """The head of the queue, seen both ways."""
-    return slots.oldest_waiter, slots.next_waiter()
+    return slots.oldest_caller, slots.next_waiter()
 
 
 def waiting(slots: Slots[str], count: int) -> list[Waiter]:
     waiters = [Waiter() for _ in range(count)]
     for number, waiter in enumerate(waiters):
-        slots.enqueue(waiter, float(number))
+        slots.enqueue(waiter, number)
     return waiters
 
 
@@ -181,13 +181,13 @@ def test_the_oldest_waiter_can_be_asked_for_while_another_thread_changes_the_que
             iterator = iter(super().values())
             if self.changes:
                 self.changes -= 1
-                self[Waiter()] = (9.0, None)
+                self[Waiter()] = "a newcomer"
             return iterator
 
     slots, _ = all_taken()
     slots._waiters = queue = Busy()
-    slots.enqueue(Waiter(), 5.0)
-    assert slots.oldest_waiter == 5.0
+    slots.enqueue(Waiter(), "the first")
+    assert slots.oldest_caller == "the first"
     assert len(queue) == 4
 
 
@@ -195,18 +195,18 @@ def test_the_oldest_waiter_is_the_one_at_the_head_of_the_queue() -> None:
     slots, _ = all_taken()
     assert head(slots) == (None, None)
     first, second = waiting(slots, 2)
-    assert head(slots) == (0.0, (first, 0.0))
+    assert head(slots) == (0, (first, 0))
     slots.leave(first)
-    assert head(slots) == (1.0, (second, 1.0))
+    assert head(slots) == (1, (second, 1))
 
 
-def test_the_queue_tells_who_came_when() -> None:
+def test_the_queue_tells_who_waits() -> None:
     slots, _ = all_taken()
-    slots.enqueue(first := Waiter(), 1.0, "first")
-    slots.enqueue(Waiter(), 2.0, "second")
-    assert slots.queue() == ((1.0, "first"), (2.0, "second"))
+    slots.enqueue(first := Waiter(), "first")
+    slots.enqueue(Waiter(), "second")
+    assert slots.queue() == ("first", "second")
     slots.leave(first)
-    assert slots.queue() == ((2.0, "second"),)
+    assert slots.queue() == ("second",)
 
 
 def test_dismissing_empties_the_queue_oldest_first() -> None:

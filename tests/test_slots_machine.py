@@ -147,7 +147,7 @@ class SlotsMachine(RuleBasedStateMachine):
         assert queued == list(self.waiting)
         first = self.slots.next_waiter()
         assert first is None if not self.slots.waiting else first is not None and first[0] in self.slots._waiters
-        assert self.slots.oldest_waiter == (None if first is None else first[1])
+        assert self.slots.oldest_caller == (None if first is None else first[1])
 
 
 def play(*, shrink: bool = True) -> None:

@@ -64,7 +64,7 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
     def waiters(self) -> tuple[Waiter, ...]:
         """Who queues now, longest first, for its connection or for their turn with it. Safe to call from any thread."""
-        now, queue = time.monotonic(), [attempt for _, attempt in self._stock.slots.queue()]
+        now, queue = time.monotonic(), self._stock.slots.queue()
         sharing = self.shares.waiting(now, {attempt.task for attempt in queue})
         sharers = self.shares.holders
         alone = [attempt.waiter(now) for attempt in queue if attempt.task not in sharers]
