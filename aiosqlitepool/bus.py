@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import math
@@ -57,6 +58,7 @@ class EventBus:
         "_told_at_once",
         "acquired_at_once",
         "acquired_from",
+        "ended",
         "errors",
         "handlers",
         "sample_at",
@@ -74,6 +76,8 @@ class EventBus:
         self.acquired_from: float = math.inf
         self.sample_at: float = math.inf
         self.wants_holders: bool = False
+        # Whether nothing more will be told: the pool no longer exists.
+        self.ended: bool = False
         self.errors: int = 0
         self.acquired_at_once: int = 0
         self._pool = pool
@@ -83,14 +87,17 @@ class EventBus:
         self.waits: dict[AcquirePath, deque[float]] = {path: deque() for path in get_args(AcquirePath)}
         self.uses: deque[float] = deque()
         self._told_at_once = 0
-        self.renew_lock()
+        # One at a time tells times, so that whoever is told needs no lock. Reentrant, for a handler may use the pool.
+        self._telling = threading.RLock()
         # By the identity of a handler that fails: when that may be logged again, and how often it was not.
         self._silenced: dict[int, tuple[float, int]] = {}
 
-    def renew_lock(self) -> None:
-        """Take a new lock: after a fork nobody releases the old one."""
-        # One at a time tells times, so that whoever is told needs no lock. Reentrant, for a handler may use the pool.
+    def forked(self) -> None:
+        """Forget the times that the parent process will tell, and the lock, which nobody here releases."""
         self._telling = threading.RLock()
+        for noted in (self.uses, *self.waits.values()):
+            noted.clear()
+        self._told_at_once = self.acquired_at_once
 
     def subscribe(
         self,
@@ -157,8 +164,6 @@ class EventBus:
             except BaseException as error:
                 self._failed(handler, event, error)
                 failures = (*failures, (handler, error))
-        if failures:
-            self._tell_failures(failures, event)
         if type(event) is ConnectionAcquired:
             if self.wants_times:
                 self.waits[event.path].append(event.wait_time)
@@ -167,22 +172,29 @@ class EventBus:
         elif self.wants_times and isinstance(event, ConnectionReleased):
             self.uses.append(event.use_time)
             if len(self.uses) >= PLENTY:
-                self.tell_times()
+                self.tell_times(wait=False)
+        if failures:
+            self._tell_failures(failures, event)
 
     # -- times
 
-    def tell_times(self) -> None:
+    def tell_times(self, *, wait: bool = True) -> None:
         """Emit, now and in this thread, what was noted since the last `TimesNoted`, if anything was. Never raises.
 
-        For whoever is about to show what it was told of times. Safe in any thread.
+        For whoever is about to show what it was told of times. Safe in any thread: if another one tells just now, this
+        waits until everybody was told, or does nothing if `wait` is false.
         """
-        if not (self.uses or any(self.waits.values()) or self.acquired_at_once != self._told_at_once):
+        if not self._telling.acquire(blocking=wait):
             return
-        with self._telling:
+        try:
             at_once = self.acquired_at_once - self._told_at_once
             self._told_at_once += at_once
             waits = {path: _emptied(noted) for path, noted in self.waits.items() if noted}
-            self.emit(TimesNoted(self._pool, at_once, waits, _emptied(self.uses)))
+            uses = _emptied(self.uses)
+            if at_once or waits or uses:
+                self.emit(TimesNoted(self._pool, at_once, waits, uses))
+        finally:
+            self._telling.release()
 
     # -- failures
 
@@ -191,22 +203,26 @@ class EventBus:
         if not isinstance(event, SubscriberFailed):
             for failed, why in failures:
                 told = SubscriberFailed(event.pool, event.name, repr(failed), ErrorInfo.of(why))
-                self._tell_the_others(failed, told)
+                failures = (*failures, *self._tell_the_others(failed, told))
+        for _, error in failures:
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                _raise_in_loop(error)
 
-    def _tell_the_others(self, failed: Handler[Any], failure: SubscriberFailed) -> None:
+    def _tell_the_others(self, failed: Handler[Any], failure: SubscriberFailed) -> tuple[Failure, ...]:
         # Not the one that failed: whoever raises at everything would be counted twice for each.
+        failures: tuple[Failure, ...] = ()
         for handler in self.handlers.get(SubscriberFailed, ()):
             if handler is not failed:
                 try:
                     handler(failure)
                 except BaseException as error:
                     self._failed(handler, failure, error)
+                    failures = (*failures, (handler, error))
+        return failures
 
     def _failed(self, handler: Handler[Any], event: PoolEvent, error: BaseException) -> None:
         self.errors += 1
         self._log(handler, event, error)
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            _raise_in_loop(error)
 
     def _log(self, handler: Handler[Any], event: PoolEvent, error: BaseException) -> None:
         now = self._clock()
@@ -243,8 +259,12 @@ class _OfSlow:
 
 
 def _emptied(noted: deque[float]) -> tuple[float, ...]:
-    # Not all of it: the pool's thread may append meanwhile.
-    return tuple([noted.popleft() for _ in range(len(noted))])
+    found: list[float] = []
+    # Fewer than there were, if a signal or the garbage collector interrupts this and tells the rest.
+    with contextlib.suppress(IndexError):
+        for _ in range(len(noted)):  # and no more: the pool's thread may append meanwhile
+            found.append(noted.popleft())
+    return tuple(found)
 
 
 def _check_handler(handler: object) -> None:

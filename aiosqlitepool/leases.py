@@ -55,8 +55,8 @@ class Leases(Generic[C]):
         leases: list[Lease[C]] = []
         for slot in self._slots.all:
             pooled = slot.connection
-            if pooled is not None and pooled.lease is not None:
-                leases.append(pooled.lease)
+            if pooled is not None and (lease := pooled.lease) is not None:
+                leases.append(lease)
         return leases
 
     def holders(self) -> tuple[Holder, ...]:

@@ -287,8 +287,8 @@ class SQLiteConnectionPool(Generic[C]):
     def _end(self, abandoned: int) -> None:
         self._state = PoolState.CLOSED
         self._lending.stop()
-        exits.forget(self)
         self._bus.tell_times()
+        exits.forget(self)
         if PoolClosed in self._bus.handlers:
             self._bus.emit(PoolClosed(self.name, abandoned))
 
@@ -313,10 +313,14 @@ class SQLiteConnectionPool(Generic[C]):
         """Become useless (called in a forked child)."""
         self._state = PoolState.FORKED
         self._lending.stop()
-        self._bus.renew_lock()
+        self._bus.forked()
 
     def __del__(self) -> None:
-        self.abandon_at_exit()
+        try:
+            self.abandon_at_exit()
+        finally:
+            if "_bus" in vars(self):
+                self._bus.ended = True
 
     # -- looking at it
 

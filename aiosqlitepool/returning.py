@@ -71,7 +71,7 @@ class Returning(Generic[C]):
         elif bus.wants_times:
             bus.uses.append(now - lease.since)
             if len(bus.uses) >= PLENTY:
-                bus.tell_times()
+                bus.tell_times(wait=False)
         if lease.leak_told and LeakReturned in bus.handlers:
             bus.emit(LeakReturned(self._name, lease.holder(now), now - lease.since))
 

@@ -16,9 +16,10 @@ PoolRole = Literal["read", "write"]
 class Holder:
     """Who holds a connection, and for how long. Ages are seconds, floats.
 
-    `context` is the holder's `contextvars.Context` at the moment of lending, captured only while someone
-    subscribes to `ConnectionAcquired`; it is how a waiter's trace finds the spans it waited for. `ended` tells of a
-    task that was made for nothing but the acquiring, as by `wait_for(pool.acquire(), 1)`, or forgot to give it back.
+    `context` is the holder's `contextvars.Context` at the moment of lending, captured only while someone subscribes to
+    `ConnectionAcquired` for more than samples; it is how a waiter's trace finds the spans it waited for. `ended` tells
+    of a task that was made for nothing but the acquiring, as by `wait_for(pool.acquire(), 1)`, or that forgot to give
+    it back.
     """
 
     connection: int

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from typing import Any
 
 import pytest
@@ -412,6 +413,70 @@ def test_a_handler_of_times_may_ask_for_times() -> None:
     bus.emit(released(0.25))
     bus.tell_times()
     assert len(told) == 1
+
+
+def test_times_are_told_once_though_whoever_tells_them_is_interrupted_by_another() -> None:
+    """Bug: a signal handler that asked for times made a release raise `IndexError`, and lost what was taken so far."""
+    bus, told = EventBus(), list[float]()
+
+    class Interrupted(deque[float]):
+        def popleft(self) -> float:
+            first = super().popleft()
+            if len(self) == 2:
+                bus.tell_times()
+            return first
+
+    bus.uses = Interrupted()
+    bus.subscribe(TimesNoted, lambda times: told.extend(times.uses))
+    for number in range(3):
+        bus.emit(released(float(number)))
+    bus.tell_times()
+    assert sorted(told) == [0.0, 1.0, 2.0]
+
+
+def test_who_asks_for_times_while_another_thread_tells_them_waits_until_everybody_was_told() -> None:
+    """Bug: a scrape in between showed neither what was being told nor anything else of it."""
+    bus, told, telling, go_on = EventBus(), list[float](), threading.Event(), threading.Event()
+
+    def tell_slowly(times: TimesNoted) -> None:
+        telling.set()
+        go_on.wait(60)
+        told.extend(times.uses)
+
+    bus.subscribe(TimesNoted, tell_slowly)
+    bus.emit(released(0.25))
+    one = threading.Thread(target=bus.tell_times)
+    one.start()
+    assert telling.wait(60)
+    bus.tell_times(wait=False)  # as a release does, which must not be held up
+    assert told == []
+    threading.Timer(0.01, go_on.set).start()
+    bus.tell_times()
+    assert told == [0.25]
+    one.join()
+
+
+def test_in_a_forked_process_the_times_of_its_parent_are_not_told_again() -> None:
+    """Bug: with Prometheus's files, every child wrote what its parent had noted and was to write itself."""
+    bus, told = EventBus(), list[TimesNoted]()
+    bus.subscribe(TimesNoted, told.append)
+    bus.acquired_at_once += 1
+    bus.emit(acquired(0.5))
+    bus.emit(released(0.25))
+    bus.forked()
+    bus.tell_times()
+    assert told == []
+
+
+def test_an_end_of_the_program_in_one_handler_of_times_is_no_reason_not_to_tell_the_others() -> None:
+    bus, told = EventBus(), list[TimesNoted]()
+    bus.subscribe(TimesNoted, Broken(SystemExit(3)))
+    bus.subscribe(TimesNoted, told.append)
+    bus.subscribe(SubscriberFailed, Broken(KeyboardInterrupt()))
+    bus.emit(released(0.25))
+    with pytest.raises(SystemExit):  # there is no loop that could be ended with it
+        bus.tell_times()
+    assert [times.uses for times in told] == [(0.25,)]
 
 
 # -- slow acquires, and samples of the others

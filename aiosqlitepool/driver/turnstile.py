@@ -150,7 +150,7 @@ class Turnstile:
     def went_on(self, count: int) -> None:
         """So many came back from their workers, each of which `is_back()` has told."""
         self._left -= count
-        if self._left <= 0 and (self._stage != _CHOSEN or self._is_time()):
+        if self._left <= 0 and (self._stage != _CHOSEN or self._is_time(count)):
             self._next_stage()
         if self._line:
             self._moved = True
@@ -205,10 +205,11 @@ class Turnstile:
 
     # -- whether to hold back at all
 
-    def _is_time(self) -> bool:
+    def _is_time(self, back: int) -> bool:
         """Whether to try both ways again. Where nobody would be held back, there is nothing to choose."""
         self._left = RUN_IN
-        if len(self._out) + len(self._line) <= AT_ONCE:
+        # Where statements are held back, three senders have no more than two here when one has just come back.
+        if len(self._out) + len(self._line) + self._limits * back <= AT_ONCE:
             return False
         self._tries_since = self._clock()
         return self._tries_since >= self._kept_until

@@ -77,7 +77,7 @@ class Backlog:
     @property
     def finished(self) -> bool:
         """Whether nothing is left, and nothing will come."""
-        return (self.ended or self.account.pool is None) and not len(self)
+        return (self.ended or self.account.over) and not len(self)
 
     def record(self, at_most: int, *, wait: bool = True) -> None:
         """Record so many, unless somebody else does just now and `wait` is false."""

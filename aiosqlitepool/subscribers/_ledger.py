@@ -87,6 +87,11 @@ class Account:
         """The pool, as long as it exists."""
         return None if self._pool is None else self._pool()
 
+    @property
+    def over(self) -> bool:
+        """Whether the pool no longer exists, and nothing more will be told of it."""
+        return self.pool is None and (self._bus is None or self._bus.ended)
+
     def count(self, metric: Metric, value: str = "") -> None:
         """Add one."""
         self.counts[metric, value] = self.counts.get((metric, value), 0) + 1
@@ -218,7 +223,7 @@ class Ledger(Generic[A]):
         with self._lock:
             for account in tuple(self._accounts.values()):
                 account.look()
-                if account.pool is None:
+                if account.over:
                     self._close(account)
             yield (*self._past.values(), *self._accounts.values())
 

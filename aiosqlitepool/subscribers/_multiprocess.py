@@ -185,10 +185,13 @@ class _Watch:
     def look(self) -> None:
         """Write the levels and times as they are now; a level that is no longer there is 0."""
         with self._lock:
+            attached = [ref() for ref, _ in self._pools.values()]
+        # Whoever is told may do anything, also look here.
+        for each in attached:
+            if each is not None:
+                each.events.tell_times()
+        with self._lock:
             pools = {key: (ref(), counted) for key, (ref, counted) in self._pools.items()}
-            for pool, _ in pools.values():
-                if pool is not None:
-                    pool.events.tell_times()
             found = levels(open_pools(pool for pool, _ in pools.values()))
             self._set_levels({**dict.fromkeys(self._last, 0.0), **found})
             self._last = found
@@ -206,8 +209,8 @@ class _Watch:
     def _run(self) -> None:
         while True:
             time.sleep(_INTERVAL)
+            self.look()
             with self._lock:
-                self.look()
                 if not self._pools:
                     self._thread = None
                     return

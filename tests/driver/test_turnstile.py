@@ -166,6 +166,15 @@ async def test_in_a_line_of_a_hundred_short_statements_nobody_is_let_out_before_
 
 
 @in_virtual_time
+async def test_three_senders_that_are_held_back_in_vain_soon_are_no_more() -> None:
+    """Bug: whenever one came back, there were two, which is nobody to hold back, so that nothing was tried again."""
+    workers = Workers(lambda out: 3e-3)
+    workers.turnstile = that_holds_back()
+    await workers.serve(4 * MANY, tasks=3)
+    assert await workers.serve(1000, tasks=3) < 1.05 * 3e-3 / 3
+
+
+@in_virtual_time
 async def test_a_choice_is_kept_many_times_as_long_as_it_took_to_make() -> None:
     workers, loop = Workers(short), asyncio.get_running_loop()
     began = loop.time()
