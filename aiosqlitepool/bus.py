@@ -189,6 +189,7 @@ class EventBus:
         try:
             at_once = self.acquired_at_once - self._told_at_once
             self._told_at_once += at_once
+            waits: dict[AcquirePath, tuple[float, ...]]
             waits = {path: _emptied(noted) for path, noted in self.waits.items() if noted}
             uses = _emptied(self.uses)
             if at_once or waits or uses:
