@@ -131,6 +131,17 @@ def test_the_exemplar_of_a_slow_acquire_is_its_own_span(telemetry: Telemetry) ->
     assert exemplar.span_id == telemetry.span("aiosqlitepool.acquire").context.span_id
 
 
+def test_a_wait_that_is_an_exemplar_is_recorded_once_whoever_asks_for_times_in_the_middle(telemetry: Telemetry) -> None:
+    pool = observed_pool(telemetry)
+    pool.events.subscribe(ConnectionAcquired, lambda event: pool.events.tell_times())
+    pool.events.emit(ConnectionReleased(pool.name, 1, 0.25))
+    with telemetry.tracer.start_as_current_span("request"):
+        emit_acquired(pool, 0.2)
+    emit_acquired(pool, 0.3)
+    point = telemetry.point(WAIT)
+    assert (point.count, point.sum) == (2, pytest.approx(0.5))  # type: ignore[union-attr]
+
+
 def test_a_wait_for_nothing_is_no_exemplar_of_whoever_collects(telemetry: Telemetry) -> None:
     pool = observed_pool(telemetry)
     emit_acquired(pool, 0.0, "idle")

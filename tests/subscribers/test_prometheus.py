@@ -15,7 +15,7 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from aiosqlitepool import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool
-from aiosqlitepool.events import ConnectionAcquired, ConnectionReleased
+from aiosqlitepool.events import AcquireCancelled, ConnectionAcquired, ConnectionReleased
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
 from ..support.pools import StubPool, pool_of, queued
@@ -326,6 +326,11 @@ def test_a_wait_that_was_neither_queued_nor_slow_is_none(pool: StubPool, scrape:
 
 def test_a_slow_wait_is_an_exemplar(pool: StubPool, scrape: Scrape, traced: bool) -> None:
     emit_acquired(pool, 0.06, "new")
+    assert bool(exemplars(scrape)) is traced
+
+
+def test_a_failed_wait_is_an_exemplar_of_its_own_series(pool: StubPool, scrape: Scrape, traced: bool) -> None:
+    pool.events.emit(AcquireCancelled(pool.name, 0.001, 0))
     assert bool(exemplars(scrape)) is traced
 
 
