@@ -37,15 +37,17 @@ def test_a_pool_that_is_about_to_be_collected_is_counted_to_its_last_words() -> 
     assert counted == [1]
 
 
-async def test_an_account_that_has_ended_is_asked_for_nothing(driver: StubDriver) -> None:
+async def test_an_account_that_has_ended_hears_of_nothing_more(driver: StubDriver) -> None:
     ledger, pool = Ledger(Account), pool_of(driver)
     account, detaches = ledger.open(pool)
     pool.events.subscribe(TimesNoted, account.note)
     for detach in detaches:
         detach()
     pool.events.acquired_at_once += 1
+    pool.events.errors += 1
     account.ask()
-    assert account.acquires["idle"] == 0
+    account.look()
+    assert (account.acquires["idle"], account.errors) == (0, 0)
 
 
 async def test_the_levels_can_be_looked_at_while_another_thread_is_told_of_times(driver: StubDriver) -> None:
