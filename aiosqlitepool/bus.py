@@ -148,11 +148,11 @@ class EventBus:
 
     def _note_wants(self) -> None:
         told = self.handlers.get(ConnectionAcquired, ())
-        slow = [each for each in told if isinstance(each, _OfSlow)]
-        sampled = [each for each in slow if each.samples]
-        self.acquired_from = min((each.at_least for each in slow), default=math.inf) if len(slow) == len(told) else 0.0
-        self.sample_at = min(self.sample_at, self._clock()) if sampled else math.inf
-        self.wants_holders = len(sampled) < len(told)
+        thresholds = (each.at_least if isinstance(each, _OfSlow) else 0.0 for each in told)
+        self.acquired_from = min(thresholds, default=math.inf)
+        samples = [isinstance(each, _OfSlow) and each.samples for each in told]
+        self.sample_at = min(self.sample_at, self._clock()) if any(samples) else math.inf
+        self.wants_holders = not all(samples)
         self.wants_times = TimesNoted in self.handlers
 
     def emit(self, event: PoolEvent) -> None:

@@ -376,8 +376,8 @@ class TimesNoted(PoolEvent):
 
     `at_once` idle connections were lent without a wait; `waits` has, by path, how long it took to obtain the others,
     and `uses` how long those were out that came back. Told after every 64 returns, and whenever `tell_times()` is
-    called, in the thread that does. Only who subscribes to it by name is told: noting a time costs next to nothing,
-    and telling of each more than lending a connection.
+    called, in the thread that does. Only who subscribes to it by name is told: who hears of every event has heard
+    of all this.
     """
 
     name: ClassVar[str] = "times"

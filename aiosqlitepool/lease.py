@@ -45,7 +45,7 @@ class Lease(Generic[C]):
 
     __slots__ = ("_entered", "_lender", "connection", "context", "label", "leak_told", "pooled", "since", "task")
 
-    # Set when the lease begins.
+    # Set when the lease begins, and kept when it has ended: who waited for it may look later.
     since: float
     task: asyncio.Task[Any] | None
     connection: int

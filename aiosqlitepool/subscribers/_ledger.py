@@ -1,7 +1,7 @@
 """What the pools of one process did, as plain numbers: counters kept by events, levels read when asked.
 
-Shared by the subscribers that show metrics; knows no metrics library. Counts are kept per attached pool, where the
-pool's own thread is the only writer, and added up by pool name when read, which any thread may do.
+Shared by the subscribers that show metrics; knows no metrics library. Counts are kept per attached pool, where each
+has one writer at a time, and added up by pool name when read, which any thread may do.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, TypeVar
 
 from aiosqlitepool import PoolStats, SQLiteConnectionPool
 from aiosqlitepool.events import (
-    AcquirePath,
     AcquireTimedOut,
     BusyRetried,
     Checkpointed,
@@ -61,7 +60,7 @@ A = TypeVar("A", bound="Account")
 class Account:
     """The counts of one attached pool. Written by the pool's thread, and by one at a time that asks for its times."""
 
-    __slots__ = ("_bus", "_errors_before", "_pool", "acquires", "counts", "errors", "name")
+    __slots__ = ("_bus", "_errors_before", "_pool", "counts", "errors", "name")
 
     def __init__(self, name: str, pool: AnyPool | None = None) -> None:
         self.name = name
@@ -71,8 +70,6 @@ class Account:
         # Handlers that failed before, and those that the bus has counted since.
         self._errors_before = 0 if self._bus is None else self._bus.errors
         self.errors = 0
-        # By path. Apart from the others, for these are told of by times, which another thread may ask for.
-        self.acquires: dict[AcquirePath, int] = dict.fromkeys(get_args(AcquirePath), 0)
         # Every known value is there from the start, so that a counter's first increase is seen as one.
         role = None if pool is None else pool.stats().role
         self.counts: dict[tuple[Metric, str], int] = {
@@ -98,9 +95,9 @@ class Account:
 
     def note(self, times: TimesNoted) -> None:
         """Count the acquires that it tells of."""
-        self.acquires["idle"] += times.at_once
+        self.counts[ACQUIRES, "idle"] += times.at_once
         for path, waits in times.waits.items():
-            self.acquires[path] += len(waits)
+            self.counts[ACQUIRES, path] += len(waits)
 
     def ask(self) -> None:
         """Have the times told that nobody has heard of yet. Safe in any thread that holds no lock."""
@@ -120,8 +117,6 @@ class Account:
     def totals(self) -> dict[tuple[Metric, str], int]:
         """All counts at this moment. Safe in any thread."""
         totals = self.counts.copy()
-        for path, acquires in self.acquires.items():
-            totals[ACQUIRES, path] += acquires
         totals[SUBSCRIBER_ERRORS, ""] += self.errors
         return totals
 

@@ -107,7 +107,6 @@ class OpenTelemetrySubscriber:
 
 
 def _subscribe_acquires(pool: AnyPool, metrics: _PoolMetrics | None, spans: PoolSpans | None) -> Iterator[Detach]:
-    # One handler for both, because a wait's exemplar is best the span that tells of it.
     told_from = math.inf if spans is None else spans.told_from
 
     def failed(event: Any, kind: str) -> None:
@@ -119,6 +118,7 @@ def _subscribe_acquires(pool: AnyPool, metrics: _PoolMetrics | None, spans: Pool
     if metrics is not None:
 
         def sampled(event: ConnectionAcquired) -> None:
+            # Of what is told as a span, that span is the best exemplar: see `acquired`.
             if spans is None or (event.wait_time < told_from and not event.create_time):
                 metrics.show(event, trace.get_current_span())
 

@@ -61,8 +61,9 @@ class Backend(Protocol):
 class PrometheusSubscriber:
     """Shows what pools do to Prometheus. One subscriber serves any number of pools, and so does one registry.
 
-    In several processes, with `PROMETHEUS_MULTIPROC_DIR` set, waits have no exemplars, levels are up to a second old,
-    and a process that ends must be told of with `prometheus_client.multiprocess.mark_process_dead`, as always.
+    In several processes, with `PROMETHEUS_MULTIPROC_DIR` set, waits have no exemplars, and levels and times are up to a
+    second old: a process that is killed never writes its last ones. One that ends must be told of with
+    `prometheus_client.multiprocess.mark_process_dead`, as always.
 
     Args:
         registry: where the metrics are registered; prometheus_client's own if not given.

@@ -47,7 +47,7 @@ async def test_an_account_that_has_ended_hears_of_nothing_more(driver: StubDrive
     pool.events.errors += 1
     account.ask()
     account.look()
-    assert (account.acquires["idle"], account.errors) == (0, 0)
+    assert (account.counts[ACQUIRES, "idle"], account.errors) == (0, 0)
 
 
 async def test_the_levels_can_be_looked_at_while_another_thread_is_told_of_times(driver: StubDriver) -> None:
