@@ -40,7 +40,7 @@ class Queued:
 class Attempt(Queued):
     """One acquire of a caller that did not get a connection at once. All times are readings of the pool's clock."""
 
-    __slots__ = ("check_time", "create_time", "found", "path", "pending", "queue_time")
+    __slots__ = ("check_time", "create_time", "found", "path", "pending", "queue_time", "turn")
 
     def __init__(self, began: float, label: str | None) -> None:
         super().__init__(began, label)
@@ -49,8 +49,10 @@ class Attempt(Queued):
         self.create_time: float = 0.0
         self.check_time: float = 0.0
         self.pending: int = 0
+        # What tells it of its slot while it queues.
+        self.turn: asyncio.Future[Any] | None = None
         # Who had the connections when it came, if it queued and somebody may want to know.
-        self.found: list[Any] = []
+        self.found: Sequence[Any] = ()
 
     def acquired(self, pool: str, connection: int, now: float, waited_for: Sequence[Holder]) -> ConnectionAcquired:
         """What tells that it got that connection."""

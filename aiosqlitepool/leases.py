@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -64,7 +64,7 @@ class Leases(Generic[C]):
         return _as_they_were(self.now(), self._clock(), None)
 
     @staticmethod
-    def holders_then(leases: list[Lease[C]], moment: float) -> Holders:
+    def holders_then(leases: Sequence[Lease[C]], moment: float) -> Holders:
         """The eight of these who had held a connection longest at that moment, however late somebody looks."""
         return Holders(partial(_as_they_were, leases, moment))
 
@@ -97,6 +97,6 @@ class Leases(Generic[C]):
         return due
 
 
-def _as_they_were(leases: list[Lease[C]], now: float, most: int | None = _LINKED_HOLDERS) -> tuple[Holder, ...]:
+def _as_they_were(leases: Sequence[Lease[C]], now: float, most: int | None = _LINKED_HOLDERS) -> tuple[Holder, ...]:
     """The holders of these leases at `now`, longest first; also when they have given their connections back since."""
     return tuple(lease.holder(now) for lease in sorted(leases, key=lambda each: each.since)[:most])

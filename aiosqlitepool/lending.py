@@ -138,7 +138,12 @@ class Lending(Generic[C]):
         try:
             slot = self._stock.take()
             if slot is None:
-                slot = await self._granted(self._enqueue(attempt))
+                waiter = self._enqueue(attempt)
+                try:
+                    slot = await waiter
+                except (asyncio.CancelledError, GeneratorExit):
+                    self._pass_on(waiter, attempt)
+                    raise
                 if slot is None:
                     raise self._timed_out(attempt)
                 attempt.queue_time = self._clock() - attempt.began
@@ -176,16 +181,18 @@ class Lending(Generic[C]):
     def _enqueue(self, attempt: Attempt) -> asyncio.Future[PooledSlot[C] | None]:
         """Stand behind everyone else, if that is allowed."""
         settings = self._settings
-        attempt.path, attempt.pending = "queued", self._slots.waiting
+        attempt.path, waiting = "queued", self._slots.waiting
         if settings.acquisition_timeout == 0:
             raise self._timed_out(attempt)
-        if settings.max_waiting is not None and attempt.pending >= settings.max_waiting:
+        if settings.max_waiting is not None and waiting >= settings.max_waiting:
             raise PoolFullError(explain_full(self._stats(), settings.max_waiting))
+        if self._bus.handlers:  # a number of its own for each who waits, if they are many
+            attempt.pending = waiting
         if self._bus.wants_holders:
             attempt.found = self._leases.now()
         waiter: asyncio.Future[PooledSlot[C] | None] = asyncio.get_running_loop().create_future()
         attempt.task = _current_task()
-        self._slots.enqueue(waiter, attempt)
+        self._slots.enqueue(attempt, waiter)
         if settings.acquisition_timeout is not None:
             self._timer.wake(attempt.began + settings.acquisition_timeout)
         return waiter
@@ -205,8 +212,11 @@ class Lending(Generic[C]):
         loop = asyncio.get_running_loop()
         deadline = None if remaining is None else loop.call_later(remaining, _give_up, claim)
         try:
-            if await self._granted(claim) is None:
+            if await claim is None:
                 raise self._timed_out(attempt)
+        except (asyncio.CancelledError, GeneratorExit):
+            self._pass_on(claim, attempt)
+            raise
         finally:
             if deadline is not None:
                 deadline.cancel()
@@ -223,12 +233,12 @@ class Lending(Generic[C]):
         else:
             attempt.check_time = pooled.check_time
 
-    async def _granted(self, future: asyncio.Future[PooledSlot[C] | None]) -> PooledSlot[C] | None:
-        """Await a slot, or `None` for "too late".
+    def _pass_on(self, future: asyncio.Future[PooledSlot[C] | None], attempt: Attempt) -> None:
+        """Let go of what this task was cancelled while it awaited: its place in the queue, or a slot.
 
         The one subtle place in the pool. A slot is handed over in two steps: the giver sets the future's result, and
         some turns of the loop later the waiter runs and finds it. A cancellation can fall in between. Then the slot
-        is already this task's own, although this line raises: nobody else knows of it, and nobody else will ever give
+        is already this task's own, although its await raises: nobody else knows of it, and nobody else will ever give
         it back. So the question is not whether this task was cancelled, but on which side of the hand-over.
 
         Before it, the future itself is cancelled (or was answered with an error or with "too late"), and leaving the
@@ -236,16 +246,12 @@ class Lending(Generic[C]):
         After it, the future has a slot, which must go on to the next waiter at once, or that waiter sleeps for ever
         beside a connection that nobody uses. Either way the cancellation itself goes on its way untouched.
         """
-        try:
-            return await future
-        except (asyncio.CancelledError, GeneratorExit):
-            # GeneratorExit: the coroutine itself was closed, and the future knows nothing of it yet.
-            with contextlib.suppress(RuntimeError):  # the loop has closed, and nobody is left to be told
-                if future.cancel() or future.cancelled():
-                    self._slots.leave(future)
-                elif future.exception() is None and (slot := future.result()) is not None:
-                    self._stock.put_back(slot, self._clock())
-            raise
+        # Not cancelled yet is the future of a coroutine that was closed, with GeneratorExit: it knows nothing of that.
+        with contextlib.suppress(RuntimeError):  # the loop has closed, and nobody is left to be told
+            if future.cancel() or future.cancelled():
+                self._slots.leave(attempt)
+            elif future.exception() is None and (slot := future.result()) is not None:
+                self._stock.put_back(slot, self._clock())
 
     # -- giving up
 
@@ -257,12 +263,12 @@ class Lending(Generic[C]):
     def expire_waiters(self, now: float) -> float:
         """Tell late waiters that they are late; returns when the next one will be."""
         limit, due, late = self._settings.acquisition_timeout, float("inf"), False
-        while limit is not None and (oldest := self._slots.next_waiter()) is not None:
-            waiter, attempt = oldest
+        while limit is not None and (attempt := self._slots.oldest_caller) is not None:
             if attempt.began + limit > now:
                 due = attempt.began + limit
                 break
-            self._slots.leave(waiter)
+            waiter = attempt.turn
+            self._slots.leave(attempt)
             _give_up(waiter)
             late = True
         if late:

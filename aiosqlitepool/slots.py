@@ -13,7 +13,7 @@ and nothing anybody has to clean up but the taker.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -53,26 +53,35 @@ class Waiter(Protocol[T_contra]):
         ...
 
 
+class Caller(Protocol):
+    """Who queues."""
+
+    # What tells it that a slot is its own, of type `Waiter`; `None` unless it stands in the queue.
+    turn: Any
+
+
 class Slots(Generic[T]):
     """The slots of one pool and the queue for them, first come, first served.
 
     Invariants, true whenever no method is running (`check()` asserts them):
       - every slot is in one place only: in `_idle`, in `_vacant`, or taken, which is neither;
       - an idle slot has a connection, a vacant one has none;
-      - while anyone waits (and is not done waiting), nothing is idle and nothing is vacant.
+      - while anyone waits (and is not done waiting), nothing is idle and nothing is vacant;
+      - the first in the queue has not left it, and fewer have than have not.
     """
 
-    __slots__ = ("_idle", "_vacant", "_waiters", "all")
+    __slots__ = ("_idle", "_left", "_queue", "_vacant", "all")
 
     def __init__(self, size: int) -> None:
         self.all: tuple[Slot[T], ...] = tuple(Slot(number) for number in range(1, size + 1))
         # Oldest first; taken from the end, so that a quiet pool keeps few connections busy and can shrink.
         self._idle: list[Slot[T]] = []
         self._vacant: list[Slot[T]] = list(reversed(self.all))
-        # Insertion order is the queue; the value is for whom the waiter came. A mapping rather than a deque
-        # because a waiter that gives up leaves at once from the middle: the queue holds no corpses and its length is
-        # the truth.
-        self._waiters: OrderedDict[Waiter[Slot[T]], Any] = OrderedDict()
+        # The first of them waits. Who leaves from the middle keeps its place until those before it are gone, or too
+        # many have left: a mapping could forget it at once, but costs each who waits more the longer the queue is.
+        self._queue: deque[Any] = deque()
+        # How many have left and keep their place.
+        self._left = 0
 
     @property
     def idle(self) -> int:
@@ -86,17 +95,20 @@ class Slots(Generic[T]):
 
     @property
     def waiting(self) -> int:
-        """How many callers are queued."""
-        return len(self._waiters)
+        """How many callers are queued. Safe to read from any thread, never negative."""
+        return max(0, len(self._queue) - self._left)
 
     @property
     def oldest_caller(self) -> Any:
         """Who has waited longest, or `None`. Safe to read from any thread."""
-        return _retried(lambda: next(iter(self._waiters.values()), None))
+        try:
+            return self._queue[0]
+        except IndexError:
+            return None
 
     def queue(self) -> tuple[Any, ...]:
         """Who waits, oldest first. Safe to call from any thread."""
-        return _retried(lambda: tuple(self._waiters.values()))
+        return _retried(lambda: tuple(caller for caller in self._queue if caller.turn is not None))
 
     def idle_slots(self) -> tuple[Slot[T], ...]:
         """The idle slots, longest idle first."""
@@ -120,8 +132,11 @@ class Slots(Generic[T]):
 
     def give_back(self, slot: Slot[T]) -> None:
         """Hand a taken slot to the oldest waiter, or put it where its content says it belongs."""
-        while self._waiters:
-            waiter, _ = self._waiters.popitem(last=False)
+        while self._queue:
+            caller = self._queue.popleft()
+            if self._left:
+                self._close_ranks()
+            waiter, caller.turn = caller.turn, None
             # A waiter cancelled a moment ago is done but has not run yet to leave the queue. Handing it the slot
             # would raise here and lose the slot for ever.
             if not waiter.done():
@@ -129,23 +144,36 @@ class Slots(Generic[T]):
                 return
         (self._vacant if slot.connection is None else self._idle).append(slot)
 
-    def enqueue(self, waiter: Waiter[Slot[T]], caller: Any) -> None:
-        """Queue behind everyone; only right after nothing could be taken. `queue()` shows the `caller`."""
-        self._waiters[waiter] = caller
+    def enqueue(self, caller: Caller, waiter: Waiter[Slot[T]]) -> None:
+        """Queue behind everyone; only right after nothing could be taken."""
+        caller.turn = waiter
+        self._queue.append(caller)
 
-    def leave(self, waiter: Waiter[Slot[T]]) -> None:
-        """Take a waiter out of the queue, if it is still there."""
-        self._waiters.pop(waiter, None)
+    def leave(self, caller: Caller) -> None:
+        """Take a caller out of the queue, if it is still there."""
+        if caller.turn is not None:
+            # In this order: should Ctrl-C fall between the two, the next to leave puts the count right.
+            self._left += 1
+            caller.turn = None
+            self._close_ranks()
 
-    def next_waiter(self) -> tuple[Waiter[Slot[T]], Any] | None:
-        """The oldest waiter and its caller, or nothing."""
-        return next(iter(self._waiters.items()), None)
+    def _close_ranks(self) -> None:
+        """Let the queue begin with somebody who waits, and hold fewer who left than who wait."""
+        queue = self._queue
+        while queue and queue[0].turn is None:
+            queue.popleft()
+            self._left -= 1
+        if 2 * self._left > len(queue):
+            self._queue = deque(caller for caller in queue if caller.turn is not None)
+            self._left = 0
 
     def dismiss(self) -> list[Waiter[Slot[T]]]:
         """Empty the queue and return who stood in it, oldest first."""
-        waiters = list(self._waiters)
-        self._waiters.clear()
-        return waiters
+        dismissed = []
+        while (caller := self.oldest_caller) is not None:
+            dismissed.append(caller.turn)
+            self.leave(caller)
+        return dismissed
 
     def check(self) -> None:
         """Assert the invariants."""
@@ -156,7 +184,9 @@ class Slots(Generic[T]):
         assert idle | vacant <= set(self.all), "a slot of another pool"
         assert all(slot.connection is not None for slot in idle), "an idle slot without a connection"
         assert all(slot.connection is None for slot in vacant), "a vacant slot with a connection"
-        queued = [waiter for waiter in self._waiters if not waiter.done()]
+        assert not self._queue or self._queue[0].turn is not None, "the first in the queue has left"
+        assert self.waiting == len(self.queue()) >= self._left, "more have left the queue than wait in it"
+        queued = [caller for caller in self.queue() if not caller.turn.done()]
         assert not (queued and (idle or vacant)), "someone waits although a slot is free"
 
 

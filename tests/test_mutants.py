@@ -47,10 +47,10 @@ def lost_hand_back(monkeypatch: pytest.MonkeyPatch) -> None:
     mutant = mutate(
         lending,
         "elif future.exception() is None and (slot := future.result()) is not None:\n"
-        "                    self._stock.put_back(slot, self._clock())",
-        "elif future.exception() is None and future.result() is not None:\n                    pass",
+        "                self._stock.put_back(slot, self._clock())",
+        "elif future.exception() is None and future.result() is not None:\n                pass",
     )
-    monkeypatch.setattr(lending.Lending, "_granted", mutant.Lending._granted)
+    monkeypatch.setattr(lending.Lending, "_pass_on", mutant.Lending._pass_on)
 
 
 @pytest.fixture

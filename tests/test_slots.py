@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from typing import Any
 
 import pytest
@@ -34,6 +34,13 @@ class Waiter:
         self.error = exception
 
 
+class Caller:
+    """Who waits, by that future."""
+
+    def __init__(self) -> None:
+        self.turn: Any = None
+
+
 def all_taken(size: int = 1) -> tuple[Slots[str], list[Slot[str]]]:
     """Slots of which every one is taken and has a connection."""
     slots: Slots[str] = Slots(size)
@@ -46,16 +53,14 @@ def all_taken(size: int = 1) -> tuple[Slots[str], list[Slot[str]]]:
     return slots, taken
 
 
-def head(slots: Slots[str]) -> Any:
-    """The head of the queue, seen both ways."""
-    return slots.oldest_caller, slots.next_waiter()
-
-
 def waiting(slots: Slots[str], count: int) -> list[Waiter]:
-    waiters = [Waiter() for _ in range(count)]
-    for number, waiter in enumerate(waiters):
-        slots.enqueue(waiter, number)
-    return waiters
+    return [queued(slots).turn for _ in range(count)]
+
+
+def queued(slots: Slots[str]) -> Caller:
+    """Somebody new at the end of the queue."""
+    slots.enqueue(caller := Caller(), Waiter())
+    return caller
 
 
 def test_at_first_every_slot_is_vacant() -> None:
@@ -162,51 +167,83 @@ def test_with_only_done_waiters_the_slot_becomes_idle() -> None:
 
 def test_a_waiter_leaves_from_the_middle_of_the_queue() -> None:
     slots, (slot,) = all_taken()
-    first, second, third = waiting(slots, 3)
-    slots.leave(second)
-    slots.leave(second)  # harmless
+    callers = [queued(slots) for _ in range(3)]
+    first, second, third = (caller.turn for caller in callers)
+    slots.leave(callers[1])
+    slots.leave(callers[1])  # harmless
+    slots.check()
     assert slots.waiting == 2
     slots.give_back(slot)
     slots.give_back(slot)
+    slots.check()
     assert (first.slot, second.slot, third.slot) == (slot, None, slot)
+    assert slots.waiting == 0
 
 
-def test_the_oldest_waiter_can_be_asked_for_while_another_thread_changes_the_queue() -> None:
-    class Busy(OrderedDict[Any, Any]):
+def test_a_caller_that_was_served_cannot_leave_any_more() -> None:
+    slots, (slot,) = all_taken()
+    served, patient = queued(slots), queued(slots)
+    slots.give_back(slot)
+    slots.leave(served)
+    slots.check()
+    assert slots.queue() == (patient,)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_queue_that_everybody_leaves_is_empty_whatever_their_order(order: int) -> None:
+    slots, (slot,) = all_taken()
+    for caller in [queued(slots) for _ in range(9)][::order]:
+        slots.leave(caller)
+        slots.check()
+    slots.give_back(slot)
+    assert (slots.waiting, slots.idle) == (0, 1)
+
+
+def test_those_who_left_the_middle_of_a_queue_take_up_less_of_it_than_those_who_wait() -> None:
+    slots, _ = all_taken()
+    first, *middle, last = (queued(slots) for _ in range(1_000))
+    for caller in middle:
+        slots.leave(caller)
+        slots.check()
+    assert slots.queue() == (first, last)
+
+
+def test_the_queue_can_be_looked_at_while_another_thread_changes_it() -> None:
+    class Busy(deque[Any]):
         """Somebody queues just when somebody else begins to look, three times over."""
 
         changes = 3
 
-        def values(self) -> Any:
-            iterator = iter(super().values())
+        def __iter__(self) -> Any:
+            iterator = super().__iter__()
             if self.changes:
                 self.changes -= 1
-                self[Waiter()] = "a newcomer"
+                queued(slots)
             return iterator
 
     slots, _ = all_taken()
-    slots._waiters = queue = Busy()
-    slots.enqueue(Waiter(), "the first")
-    assert slots.oldest_caller == "the first"
-    assert len(queue) == 4
+    slots._queue = Busy()
+    first = queued(slots)
+    callers = slots.queue()
+    assert callers[0] is first
+    assert len(callers) == 4
 
 
 def test_the_oldest_waiter_is_the_one_at_the_head_of_the_queue() -> None:
     slots, _ = all_taken()
-    assert head(slots) == (None, None)
-    first, second = waiting(slots, 2)
-    assert head(slots) == (0, (first, 0))
+    assert slots.oldest_caller is None
+    first, second = queued(slots), queued(slots)
+    assert slots.oldest_caller is first
     slots.leave(first)
-    assert head(slots) == (1, (second, 1))
+    assert slots.oldest_caller is second
 
 
 def test_the_queue_tells_who_waits() -> None:
     slots, _ = all_taken()
-    slots.enqueue(first := Waiter(), "first")
-    slots.enqueue(Waiter(), "second")
-    assert slots.queue() == ("first", "second")
-    slots.leave(first)
-    assert slots.queue() == ("second",)
+    first, second, third = (queued(slots) for _ in range(3))
+    assert slots.queue() == (first, second, third)
+    slots.leave(second)
+    assert slots.queue() == (first, third)
 
 
 def test_dismissing_empties_the_queue_oldest_first() -> None:
@@ -236,6 +273,11 @@ def broken() -> list[tuple[str, Slots[str]]]:
     filled.all[0].connection = "connection"
     needless: Slots[str] = Slots(1)
     waiting(needless, 1)
+    headless, _ = all_taken()
+    queued(headless).turn = None
+    deserted, _ = all_taken()
+    _, second, third = (queued(deserted) for _ in range(3))
+    second.turn = third.turn = None
     return [
         ("idle twice", twice_idle),
         ("vacant twice", twice_vacant),
@@ -244,6 +286,8 @@ def broken() -> list[tuple[str, Slots[str]]]:
         ("idle slot without", emptied),
         ("vacant slot with", filled),
         ("someone waits", needless),
+        ("the first in the queue", headless),
+        ("more have left", deserted),
     ]
 
 
@@ -266,13 +310,15 @@ class AnyOrder(RuleBasedStateMachine):
         self.slots: Slots[str] = Slots(3)
         self.taken: list[Slot[str]] = []
         self.queue: deque[Waiter] = deque()
+        self.callers: dict[Waiter, Caller] = {}
 
     @rule()
     def acquire(self) -> None:
         slot = self.slots.take_idle() or self.slots.take_vacant()
         if slot is None:
-            self.queue.append(Waiter())
-            self.slots.enqueue(self.queue[-1], 0.0)
+            caller = queued(self.slots)
+            self.queue.append(caller.turn)
+            self.callers[caller.turn] = caller
         else:
             slot.connection = slot.connection or "connection"
             self.taken.append(slot)
@@ -299,7 +345,7 @@ class AnyOrder(RuleBasedStateMachine):
         waiter.cancelled = True
         if leaves_at_once:
             self.queue.remove(waiter)
-            self.slots.leave(waiter)
+            self.slots.leave(self.callers[waiter])
 
     @rule()
     def trim(self) -> None:

@@ -28,11 +28,17 @@ EXAMPLES = settings(
 )
 
 
+class FakeCaller:
+    """Who waits, by that future."""
+
+    turn: Any = None
+
+
 class FakeWaiter:
     """As strict as a future: answered twice, it raises."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self) -> None:
+        self.caller = FakeCaller()
         self.answer: Slot[Any] | BaseException | None = None
         self.cancelled = False
 
@@ -58,11 +64,6 @@ class SlotsMachine(RuleBasedStateMachine):
         self.idle: list[Slot[str]] = []
         self.waiting: deque[FakeWaiter] = deque()
         self.corpses: list[FakeWaiter] = []  # cancelled, but still in the queue: their task has not run yet
-        self.clock = 0
-
-    def _came(self) -> float:
-        self.clock += 1
-        return float(self.clock)
 
     @rule()
     def acquire(self) -> None:
@@ -75,8 +76,8 @@ class SlotsMachine(RuleBasedStateMachine):
             vacant = self.slots.take_vacant()
         slot = idle or vacant
         if slot is None:
-            waiter = FakeWaiter(self.clock)
-            self.slots.enqueue(waiter, self._came())
+            waiter = FakeWaiter()
+            self.slots.enqueue(waiter.caller, waiter)
             self.waiting.append(waiter)
         else:
             assert slot not in self.taken, "a slot was taken twice"
@@ -89,7 +90,7 @@ class SlotsMachine(RuleBasedStateMachine):
         if content != "keep":
             slot.connection = "a connection" if content == "open" else None
         self.slots.give_back(slot)
-        self.corpses = [corpse for corpse in self.corpses if corpse in self.slots._waiters]
+        self.corpses = [corpse for corpse in self.corpses if corpse.caller.turn is corpse]
         if self.waiting:
             first = self.waiting.popleft()
             assert first.answer is slot, "the slot belongs to the oldest waiter"
@@ -113,7 +114,7 @@ class SlotsMachine(RuleBasedStateMachine):
         self.waiting.remove(waiter)
         waiter.cancelled = True
         if leaves:
-            self.slots.leave(waiter)
+            self.slots.leave(waiter.caller)
         else:
             self.corpses.append(waiter)
 
@@ -121,8 +122,8 @@ class SlotsMachine(RuleBasedStateMachine):
     @rule()
     def run_a_cancelled_task(self) -> None:
         corpse = self.corpses.pop()
-        self.slots.leave(corpse)
-        self.slots.leave(corpse)  # harmless
+        self.slots.leave(corpse.caller)
+        self.slots.leave(corpse.caller)  # harmless
 
     @rule()
     def dismiss(self) -> None:
@@ -143,11 +144,9 @@ class SlotsMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_queue_is_in_order_of_arrival(self) -> None:
-        queued = [waiter for waiter in self.slots._waiters if not waiter.done()]
-        assert queued == list(self.waiting)
-        first = self.slots.next_waiter()
-        assert first is None if not self.slots.waiting else first is not None and first[0] in self.slots._waiters
-        assert self.slots.oldest_caller == (None if first is None else first[1])
+        queue = self.slots.queue()
+        assert [caller.turn for caller in queue if not caller.turn.done()] == list(self.waiting)
+        assert self.slots.oldest_caller is (queue[0] if queue else None)
 
 
 def play(*, shrink: bool = True) -> None:

@@ -264,7 +264,7 @@ class World:
     def _check(self) -> None:
         slots = self.slots
         slots.check()
-        queue = list(slots._waiters)
+        queue = [caller.turn for caller in slots.queue()]
         if queue or self.queue:
             self._check_order(set(queue))
             self.queue = queue
