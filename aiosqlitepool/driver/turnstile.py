@@ -39,9 +39,11 @@ MARGIN: Final = 0.95
 DRAIN_AT_MOST: Final = 0.05
 # Each way is tried twice, letting all out first: run in, measured, run in, measured. After that the choice is kept.
 _CHOSEN: Final = 8
-# So many times as long as the trial took, for trials should cost no more than some per cent; but not longer than that,
-# for what comes may change at any time. A look that finds everything stuck brings the next trial nearer. Seconds.
+# So many times as long as the trial took, for trials should cost no more than some per cent; but less where the trial
+# before it chose otherwise, for one of the two was misled. And not longer than that, for what comes may change at any
+# time. A look that finds everything stuck brings the next trial nearer. Seconds.
 KEPT: Final = 16
+KEPT_AT_FIRST: Final = 4
 KEPT_AT_MOST: Final = 5.0
 STALL: Final = 0.02
 
@@ -53,6 +55,7 @@ class Turnstile:
 
     __slots__ = (
         "_busy_since",
+        "_chosen",
         "_clock",
         "_drains_until",
         "_kept_until",
@@ -90,6 +93,8 @@ class Turnstile:
         self._stage = _CHOSEN
         self._left = RUN_IN
         self._kept_until = self._tries_since = clock()
+        # What the last trial chose, if there was one.
+        self._chosen: bool | None = None
         # How long the statements of each way took together. Only what passes while somebody is out or held back counts:
         # the rest depends on those who send.
         self._took = {False: 0.0, True: 0.0}
@@ -219,10 +224,7 @@ class Turnstile:
         self._stage = stage = (self._stage + 1) % (_CHOSEN + 1)
         self._measures = stage % 2 == 1
         if stage == _CHOSEN:
-            self._choose(self._took[True] < MARGIN * self._took[False])
-            self._took = {False: 0.0, True: 0.0}
-            self._left, now = RUN_IN, self._clock()
-            self._kept_until = now + min(KEPT_AT_MOST, KEPT * (now - self._tries_since))
+            self._end_trial(self._took[True] < MARGIN * self._took[False])
         elif self._measures:
             self._left = TRIAL
             self._busy_since = self._clock() if self._out or self._line else None
@@ -233,6 +235,13 @@ class Turnstile:
             if self._limits:
                 drain = 2 * self._took[False] * max(1.0, before / TRIAL)
                 self._drains_until = self._clock() + min(DRAIN_AT_MOST, drain)
+
+    def _end_trial(self, limits: bool) -> None:
+        self._choose(limits)
+        kept = KEPT if limits is self._chosen else KEPT_AT_FIRST
+        self._chosen, self._took = limits, {False: 0.0, True: 0.0}
+        self._left, now = RUN_IN, self._clock()
+        self._kept_until = now + min(KEPT_AT_MOST, kept * (now - self._tries_since))
 
     def _give_up_measuring(self, now: float) -> None:
         """End a trial in which holding back took longer already than letting all out, however soon the rest is back."""

@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from itertools import groupby
 from random import Random
 from typing import Any, ParamSpec
 
@@ -16,6 +17,7 @@ from aiosqlitepool.driver.turnstile import (
     HELD_AT_MOST,
     HELD_FOR_EACH,
     KEPT,
+    KEPT_AT_FIRST,
     KEPT_AT_MOST,
     PATIENCE,
     RUN_IN,
@@ -114,7 +116,7 @@ async def test_statements_that_are_in_each_others_way_are_let_out_two_at_a_time(
     workers = Workers(short)
     await workers.serve(TRIALS)
     workers.company.clear()
-    took = await workers.serve(MANY // 2)
+    took = await workers.serve(MANY // 4)
     assert max(workers.company) == AT_ONCE
     assert took < 0.6 * short(5) / 5
 
@@ -124,7 +126,7 @@ async def test_statements_that_have_nothing_to_do_with_each_other_are_all_let_ou
     workers = Workers(long)
     await workers.serve(TRIALS + RUN_IN)
     workers.company.clear()
-    assert await workers.serve(MANY // 2) < 1.01 * long(5) / 5
+    assert await workers.serve(MANY // 8) < 1.01 * long(5) / 5
     assert max(workers.company) == 5
 
 
@@ -144,7 +146,7 @@ async def test_long_statements_after_short_ones_are_soon_let_out_at_once() -> No
     await workers.serve(TRIALS + RUN_IN)
     workers.seconds = very_long
     await workers.serve(1000)
-    assert await workers.serve(1000) < 1.01 * very_long(5) / 5
+    assert await workers.serve(1000) < 1.02 * very_long(5) / 5
 
 
 @in_virtual_time
@@ -175,17 +177,30 @@ async def test_three_senders_that_are_held_back_in_vain_soon_are_no_more() -> No
 
 
 @in_virtual_time
-async def test_a_choice_is_kept_many_times_as_long_as_it_took_to_make() -> None:
-    workers, loop = Workers(short), asyncio.get_running_loop()
-    began = loop.time()
-    await workers.serve(TRIALS)
-    trial = loop.time() - began
+async def test_a_choice_is_kept_many_times_as_long_as_it_took_to_make_once_it_was_made_twice() -> None:
+    workers = Workers(short)
+    await workers.serve(6 * MANY)
+    first, second, third, *_ = held_back_in_a_row(workers)
+    assert second / first == pytest.approx(KEPT / KEPT_AT_FIRST, rel=0.1)
+    assert third == pytest.approx(second, rel=0.1)
+
+
+@in_virtual_time
+async def test_a_choice_that_was_wrong_once_is_soon_made_again() -> None:
+    workers = Workers(short)
+    await workers.serve(3 * MANY)
+    workers.seconds = long  # until a trial, and only for that
+    await workers.serve(2 * MANY)
+    workers.seconds = short
     workers.company.clear()
-    while loop.time() < began + KEPT * trial:
-        await workers.serve(RUN_IN)
-    assert max(workers.company) == AT_ONCE
-    await workers.serve(TRIALS)
-    assert max(workers.company) == 5
+    await workers.serve(MANY // 2)
+    assert held_back_in_a_row(workers)
+
+
+def held_back_in_a_row(workers: Workers) -> list[int]:
+    """How many statements each time, from one trial to the next."""
+    runs = [sum(1 for _ in run) for few, run in groupby(workers.company, lambda out: out <= AT_ONCE) if few]
+    return [run for run in runs if run > 2 * (RUN_IN + TRIAL)]
 
 
 @in_virtual_time
