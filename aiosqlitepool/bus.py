@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
-import logging
 import math
 import threading
 import time
@@ -23,8 +21,9 @@ from .events import (
     TimesNoted,
     event_types,
 )
+from .failures import FailureLog, raise_in_loop
 
-__all__ = ["PLENTY", "Detach", "EventBus", "Handler", "log"]
+__all__ = ["PLENTY", "Detach", "EventBus", "Handler"]
 
 E = TypeVar("E", bound=PoolEvent)
 Handler = Callable[[E], object]
@@ -32,10 +31,6 @@ Detach = Callable[[], None]
 # A handler, and what it raised.
 Failure = tuple[Handler[Any], BaseException]
 
-log: logging.Logger = logging.getLogger("aiosqlitepool")
-
-# One broken handler on a busy pool would otherwise write thousands of tracebacks a second.
-LOG_INTERVAL: Final = 10.0
 # How many times are noted before they are told: fewer would cost more for each, more would hold up the loop for longer.
 PLENTY: Final = 64
 # Seconds between two acquires that are told as samples. An export, every ten seconds or more, shows a few of them.
@@ -46,20 +41,19 @@ class EventBus:
     """Delivers each event, synchronously, to the handlers of its type, in the order they subscribed.
 
     `handlers` maps an event type to its handlers and holds no empty entry, so `SomeEvent in bus.handlers` is
-    the whole guard before an event is built: an event nobody wants is never made. `errors` counts how often a handler
-    raised, `acquired_at_once` how many connections were lent without a wait: too many to tell each to whoever counts.
+    the whole guard before an event is built: an event nobody wants is never made. `acquired_at_once` counts how many
+    connections were lent without a wait: too many to tell each to whoever counts.
     """
 
     __slots__ = (
         "_clock",
+        "_failures",
         "_pool",
-        "_silenced",
         "_telling",
         "_told_at_once",
         "acquired_at_once",
         "acquired_from",
         "ended",
-        "errors",
         "handlers",
         "sample_at",
         "uses",
@@ -78,7 +72,6 @@ class EventBus:
         self.wants_holders: bool = False
         # Whether nothing more will be told: the pool no longer exists.
         self.ended: bool = False
-        self.errors: int = 0
         self.acquired_at_once: int = 0
         self._pool = pool
         self._clock = clock
@@ -89,8 +82,12 @@ class EventBus:
         self._told_at_once = 0
         # One at a time tells times, so that whoever is told needs no lock. Reentrant, for a handler may use the pool.
         self._telling = threading.RLock()
-        # By the identity of a handler that fails: when that may be logged again, and how often it was not.
-        self._silenced: dict[int, tuple[float, int]] = {}
+        self._failures = FailureLog(clock)
+
+    @property
+    def errors(self) -> int:
+        """How often a handler raised."""
+        return self._failures.count
 
     def forked(self) -> None:
         """Forget the times that the parent process will tell, and the lock, which nobody here releases."""
@@ -144,7 +141,7 @@ class EventBus:
             else:
                 del self.handlers[kind]
         self._note_wants()
-        self._silenced.pop(id(handler), None)
+        self._failures.forget(handler)
 
     def _note_wants(self) -> None:
         told = self.handlers.get(ConnectionAcquired, ())
@@ -207,7 +204,7 @@ class EventBus:
                 failures = (*failures, *self._tell_the_others(failed, told))
         for _, error in failures:
             if isinstance(error, KeyboardInterrupt | SystemExit):
-                _raise_in_loop(error)
+                raise_in_loop(error)
 
     def _tell_the_others(self, failed: Handler[Any], failure: SubscriberFailed) -> tuple[Failure, ...]:
         # Not the one that failed: whoever raises at everything would be counted twice for each.
@@ -222,20 +219,9 @@ class EventBus:
         return failures
 
     def _failed(self, handler: Handler[Any], event: PoolEvent, error: BaseException) -> None:
-        self.errors += 1
-        self._log(handler, event, error)
-
-    def _log(self, handler: Handler[Any], event: PoolEvent, error: BaseException) -> None:
-        now = self._clock()
-        quiet_until, left_out = self._silenced.get(id(handler), (now, 0))
-        if now < quiet_until:
-            self._silenced[id(handler)] = (quiet_until, left_out + 1)
-            return
         # It may have unsubscribed itself before it raised.
-        if any(each is handler for each in self.handlers.get(type(event), ())):
-            self._silenced[id(handler)] = (now + LOG_INTERVAL, 0)
-        more = f" ({left_out} more failures of this handler were not logged)" if left_out else ""
-        log.error("subscriber %r failed on %r%s", handler, event.name, more, exc_info=error)
+        stays = any(each is handler for each in self.handlers.get(type(event), ()))
+        self._failures.add(handler, event.name, error, stays=stays)
 
 
 class _OfSlow:
@@ -291,16 +277,3 @@ def _types_of(event_type: type[PoolEvent], exact: bool) -> tuple[type[PoolEvent]
     children = () if exact else tuple(kind for kind in event_types() if issubclass(kind, event_type))
     itself = () if event_type is PoolEvent or event_type in children else (event_type,)
     return (*children, *itself)
-
-
-def _raise_in_loop(error: BaseException) -> None:
-    """Let Ctrl-C or sys.exit() inside a handler end the program, but from the loop, not from inside the pool."""
-
-    def reraise() -> None:
-        raise error
-
-    try:
-        asyncio.get_running_loop().call_soon(reraise)
-    except RuntimeError:
-        # No loop runs, so no pool is in the middle of anything.
-        reraise()

@@ -13,7 +13,7 @@ from .errors import PoolUsageError
 from .stats import Holder
 
 if TYPE_CHECKING:
-    from .lifecycle import PooledConnection
+    from .pooled import PooledConnection
 
 __all__ = ["Errand", "Lease"]
 

@@ -16,7 +16,7 @@ from .bus import EventBus
 from .driver import Connection
 from .events import LeakSuspected
 from .lease import Lease
-from .lifecycle import PooledConnection
+from .pooled import PooledConnection
 from .settings import PoolSettings
 from .slots import Slots
 from .stats import Holder, Holders, PoolStats

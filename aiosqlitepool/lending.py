@@ -21,7 +21,7 @@ from .events import AcquiredAtOnce, ConnectionAcquired
 from .housekeeping import Timer
 from .lease import Lease
 from .leases import Leases, Situation
-from .lifecycle import PooledConnection
+from .pooled import PooledConnection
 from .preparation import PooledSlot
 from .returning import Returning
 from .settings import PoolSettings

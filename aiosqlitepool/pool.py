@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from . import exits, registry
-from .bus import Detach, EventBus, log
+from .bus import Detach, EventBus
 from .diagnosis import counts
 from .driver import Connection
 from .errors import PoolClosedError, PoolUsageError
@@ -24,6 +24,7 @@ from .housekeeping import Timer
 from .lease import Lease
 from .leases import Leases
 from .lending import Lending
+from .log import log
 from .returning import Returning
 from .settings import PoolSettings, check_label, check_seconds
 from .stats import Holder, PoolStats, Waiter

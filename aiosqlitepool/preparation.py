@@ -13,7 +13,8 @@ from typing import Any, Generic, Protocol, TypeVar
 from .driver import Connection
 from .errors import PoolError
 from .events import CloseReason
-from .lifecycle import Lifecycle, OpenFailed, PooledConnection
+from .lifecycle import Lifecycle, OpenFailed
+from .pooled import PooledConnection
 from .slots import Slot
 from .tasks import Tasks
 

@@ -16,7 +16,7 @@ from .errors import PoolUsageError
 from .events import CloseReason, ConnectionReleased, LeakReturned
 from .lease import Lease
 from .leases import Leases
-from .lifecycle import PooledConnection
+from .pooled import PooledConnection
 from .settings import PoolSettings
 from .stats import Holder
 from .stock import Stock

@@ -19,7 +19,8 @@ from .diagnosis import closed_while_waiting
 from .driver import Connection
 from .events import CloseReason, IdleReplaced
 from .housekeeping import Timer
-from .lifecycle import Lifecycle, OpenFailed, PooledConnection
+from .lifecycle import Lifecycle, OpenFailed
+from .pooled import PooledConnection
 from .preparation import PooledSlot, Preparation
 from .settings import PoolSettings
 from .slots import Slots

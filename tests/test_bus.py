@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aiosqlitepool.attempt import Attempt
-from aiosqlitepool.bus import LOG_INTERVAL, PLENTY, SAMPLE_INTERVAL, EventBus
+from aiosqlitepool.bus import PLENTY, SAMPLE_INTERVAL, EventBus
 from aiosqlitepool.events import (
     AcquiredAtOnce,
     ConnectionAcquired,
@@ -148,30 +148,6 @@ def test_a_handler_that_raises_is_counted_and_logged_and_the_others_still_run(
     assert "'create'" in record.getMessage()
     assert record.exc_info is not None
     assert record.exc_info[1] is error
-
-
-def test_a_handler_that_goes_on_raising_is_logged_once_per_interval(
-    clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    bus = EventBus(clock)
-    bus.subscribe(ConnectionCreated, Broken(ValueError("broken")))
-    for _ in range(5):
-        bus.emit(CREATED)
-    assert len(caplog.records) == 1
-    clock.advance(LOG_INTERVAL)
-    bus.emit(CREATED)
-    assert len(caplog.records) == 2
-    assert "4 more failures" in caplog.records[1].getMessage()
-    assert bus.errors == 6
-
-
-def test_each_broken_handler_has_a_log_interval_of_its_own(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    bus = EventBus(clock)
-    bus.subscribe(ConnectionCreated, Broken(ValueError("first")))
-    bus.subscribe(ConnectionCreated, Broken(ValueError("second")))
-    bus.emit(CREATED)
-    bus.emit(CREATED)
-    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["first", "second"]
 
 
 def test_nothing_is_remembered_of_a_broken_handler_that_is_gone(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:

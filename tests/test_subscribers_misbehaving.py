@@ -272,7 +272,7 @@ async def test_a_handler_that_unsubscribes_itself_and_then_raises_is_forgotten(d
     async with pool, pool.connection():
         pass
     assert pool.stats().subscriber_errors == 1
-    assert not pool.events._silenced, "the bus remembers a handler that is gone"
+    assert not pool.events._failures._silenced, "the bus remembers a handler that is gone"
 
 
 @pytest.mark.parametrize("event_type", event_types(), ids=lambda event_type: event_type.name)

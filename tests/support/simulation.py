@@ -17,7 +17,6 @@ from typing import Any
 from unittest import mock
 
 from aiosqlitepool import PoolClosedError, PoolError, SQLiteConnectionPool, lifecycle
-from aiosqlitepool.bus import log
 from aiosqlitepool.driver import PlainLink
 from aiosqlitepool.events import (
     AcquireCancelled,
@@ -29,6 +28,7 @@ from aiosqlitepool.events import (
     ConnectionCreated,
     PoolEvent,
 )
+from aiosqlitepool.log import log
 
 from .stub import StubConnection, StubDriver
 from .virtual import DeadlockError, VirtualLoop, run
