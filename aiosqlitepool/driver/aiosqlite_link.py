@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import threading
 import weakref
@@ -257,15 +256,8 @@ class AiosqliteLink:
         """Raise if the worker is dead or the file on disk is no longer the one that was opened."""
         if not self.alive() or self._raw._connection is None:
             raise ConnectionBrokenError("the connection is closed or its worker thread is dead")
-        if self._file is None:
-            return
-        path, device, inode = self._file
-        try:
-            found = os.stat(path)
-        except OSError as error:
-            raise ConnectionBrokenError(f"the database file is gone: {error}") from error
-        if (found.st_dev, found.st_ino) != (device, inode):
-            raise ConnectionBrokenError(f"the database file {path!r} was replaced by another")
+        if self._file is not None:
+            self._file.verify()
 
     async def check(self) -> None:
         """Verify, then ask the worker."""

@@ -1,15 +1,34 @@
-"""What the pool asks of a `sqlite3.Connection`, in the thread that may use it. Knows sqlite3, nothing of aiosqlite."""
+"""What the pool asks of a `sqlite3.Connection`, in the thread that may use it, and of the file that this has opened.
+
+Knows sqlite3, nothing of aiosqlite.
+"""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from typing import Any
+from typing import Any, NamedTuple
+
+from ..errors import ConnectionBrokenError
 
 __all__ = ["File", "autocommit", "file_of", "roll_back"]
 
-# A database file: its path, and the device and inode that it has there.
-File = tuple[str, int, int]
+
+class File(NamedTuple):
+    """A database file: its path, and the device and inode that it had there when it was opened."""
+
+    path: str
+    device: int
+    inode: int
+
+    def verify(self) -> None:
+        """Raise if another is there now, or none."""
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            raise ConnectionBrokenError(f"the database file is gone: {error}") from error
+        if (found.st_dev, found.st_ino) != (self.device, self.inode):
+            raise ConnectionBrokenError(f"the database file {self.path!r} was replaced by another")
 
 
 def autocommit(native: sqlite3.Connection) -> Any:
@@ -42,4 +61,4 @@ def file_of(native: sqlite3.Connection) -> File | None:
         found = os.stat(path)
     except OSError:  # in memory, or a name of a virtual file system
         return None
-    return (path, found.st_dev, found.st_ino)
+    return File(path, found.st_dev, found.st_ino)
