@@ -172,7 +172,7 @@ class ConnectionAcquired(PoolEvent):
 
     `wait_time` is 0.0 if an idle connection was lent at once. `pending` callers stood before it in the queue, and
     `waited_for` are the holders (oldest first, at most 8) it found there; a connection on its way from one task to the
-    next has no holder. Both are empty unless `path` is "queued".
+    next has no holder. Both are empty unless `path` is "queued" and somebody listened to events when it came.
     """
 
     name: ClassVar[str] = "acquire_wait"

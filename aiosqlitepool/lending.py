@@ -186,7 +186,7 @@ class Lending(Generic[C]):
             raise self._timed_out(attempt)
         if settings.max_waiting is not None and waiting >= settings.max_waiting:
             raise PoolFullError(explain_full(self._stats(), settings.max_waiting))
-        if self._bus.handlers:  # a number of its own for each who waits, if they are many
+        if self._bus.handlers:  # else nobody is told, and each who waits would keep a number for nothing
             attempt.pending = waiting
         if self._bus.wants_holders:
             attempt.found = self._leases.now()
@@ -234,7 +234,7 @@ class Lending(Generic[C]):
             attempt.check_time = pooled.check_time
 
     def _pass_on(self, future: asyncio.Future[PooledSlot[C] | None], attempt: Attempt) -> None:
-        """Let go of what this task was cancelled while it awaited: its place in the queue, or a slot.
+        """Let go of the slot that this task awaited when it was cancelled, or of its place in the queue for it.
 
         The one subtle place in the pool. A slot is handed over in two steps: the giver sets the future's result, and
         some turns of the loop later the waiter runs and finds it. A cancellation can fall in between. Then the slot
@@ -250,6 +250,8 @@ class Lending(Generic[C]):
         with contextlib.suppress(RuntimeError):  # the loop has closed, and nobody is left to be told
             if future.cancel() or future.cancelled():
                 self._slots.leave(attempt)
+                # It may keep its place in the queue for a while, but should keep nothing else alive.
+                attempt.task, attempt.found = None, ()
             elif future.exception() is None and (slot := future.result()) is not None:
                 self._stock.put_back(slot, self._clock())
 

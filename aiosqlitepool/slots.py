@@ -67,7 +67,9 @@ class Slots(Generic[T]):
       - every slot is in one place only: in `_idle`, in `_vacant`, or taken, which is neither;
       - an idle slot has a connection, a vacant one has none;
       - while anyone waits (and is not done waiting), nothing is idle and nothing is vacant;
-      - the first in the queue has not left it, and fewer have than have not.
+      - the first in the queue has not left it, and no more have than have not.
+
+    Ctrl-C may come between any two steps of a method, and nothing is lost by it for longer than until the next one.
     """
 
     __slots__ = ("_idle", "_left", "_queue", "_vacant", "all")
@@ -80,8 +82,8 @@ class Slots(Generic[T]):
         # The first of them waits. Who leaves from the middle keeps its place until those before it are gone, or too
         # many have left: a mapping could forget it at once, but costs each who waits more the longer the queue is.
         self._queue: deque[Any] = deque()
-        # How many have left and keep their place.
-        self._left = 0
+        # Who has left and keeps its place. A set, not a number, which would stay wrong once it was.
+        self._left: set[Any] = set()
 
     @property
     def idle(self) -> int:
@@ -96,19 +98,16 @@ class Slots(Generic[T]):
     @property
     def waiting(self) -> int:
         """How many callers are queued. Safe to read from any thread, never negative."""
-        return max(0, len(self._queue) - self._left)
+        return max(0, len(self._queue) - len(self._left))
 
     @property
     def oldest_caller(self) -> Any:
         """Who has waited longest, or `None`. Safe to read from any thread."""
-        try:
-            return self._queue[0]
-        except IndexError:
-            return None
+        return _retried(lambda: next((caller for caller in self._queue if caller.turn is not None), None))
 
     def queue(self) -> tuple[Any, ...]:
         """Who waits, oldest first. Safe to call from any thread."""
-        return _retried(lambda: tuple(caller for caller in self._queue if caller.turn is not None))
+        return tuple(caller for caller in _retried(lambda: tuple(self._queue)) if caller.turn is not None)
 
     def idle_slots(self) -> tuple[Slot[T], ...]:
         """The idle slots, longest idle first."""
@@ -139,7 +138,7 @@ class Slots(Generic[T]):
             waiter, caller.turn = caller.turn, None
             # A waiter cancelled a moment ago is done but has not run yet to leave the queue. Handing it the slot
             # would raise here and lose the slot for ever.
-            if not waiter.done():
+            if waiter is not None and not waiter.done():
                 waiter.set_result(slot)
                 return
         (self._vacant if slot.connection is None else self._idle).append(slot)
@@ -152,25 +151,25 @@ class Slots(Generic[T]):
     def leave(self, caller: Caller) -> None:
         """Take a caller out of the queue, if it is still there."""
         if caller.turn is not None:
-            # In this order: should Ctrl-C fall between the two, the next to leave puts the count right.
-            self._left += 1
             caller.turn = None
+            self._left.add(caller)
             self._close_ranks()
 
     def _close_ranks(self) -> None:
-        """Let the queue begin with somebody who waits, and hold fewer who left than who wait."""
-        queue = self._queue
+        """Let the queue begin with somebody who waits, and hold no more who left than who wait."""
+        queue, left = self._queue, self._left
+        # Counted as waiting before it goes, not as having left after: that is put right when it does go.
         while queue and queue[0].turn is None:
+            left.discard(queue[0])
             queue.popleft()
-            self._left -= 1
-        if 2 * self._left > len(queue):
+        if 2 * len(left) > len(queue):
+            left.clear()
             self._queue = deque(caller for caller in queue if caller.turn is not None)
-            self._left = 0
 
     def dismiss(self) -> list[Waiter[Slot[T]]]:
         """Empty the queue and return who stood in it, oldest first."""
         dismissed = []
-        while (caller := self.oldest_caller) is not None:
+        for caller in self.queue():
             dismissed.append(caller.turn)
             self.leave(caller)
         return dismissed
@@ -185,7 +184,7 @@ class Slots(Generic[T]):
         assert all(slot.connection is not None for slot in idle), "an idle slot without a connection"
         assert all(slot.connection is None for slot in vacant), "a vacant slot with a connection"
         assert not self._queue or self._queue[0].turn is not None, "the first in the queue has left"
-        assert self.waiting == len(self.queue()) >= self._left, "more have left the queue than wait in it"
+        assert self.waiting == len(self.queue()) >= len(self._left), "more have left the queue than wait in it"
         queued = [caller for caller in self.queue() if not caller.turn.done()]
         assert not (queued and (idle or vacant)), "someone waits although a slot is free"
 

@@ -12,6 +12,7 @@ import gc
 import logging
 import threading
 import warnings
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,23 @@ async def test_a_caller_cancelled_in_the_queue_leaves_it_at_once() -> None:
     assert [event.pending for event in events.of(AcquireCancelled)] == [0]
     await pool.release(held)
     await assert_whole(pool)
+    await pool.close()
+
+
+async def test_of_a_caller_cancelled_in_the_middle_of_the_queue_nothing_is_kept_alive() -> None:
+    pool, _ = pool_of(StubDriver())
+    held = await pool.acquire()
+    callers = [asyncio.create_task(pool.acquire()) for _ in range(3)]
+    await settle()
+    callers[1].cancel()
+    middle = weakref.ref(callers.pop(1))
+    await settle()
+    gc.collect()
+    assert middle() is None
+
+    for caller in callers:
+        await give_up(caller)
+    await pool.release(held)
     await pool.close()
 
 

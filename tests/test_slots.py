@@ -199,13 +199,65 @@ def test_a_queue_that_everybody_leaves_is_empty_whatever_their_order(order: int)
     assert (slots.waiting, slots.idle) == (0, 1)
 
 
-def test_those_who_left_the_middle_of_a_queue_take_up_less_of_it_than_those_who_wait() -> None:
+def test_those_who_left_the_middle_of_a_queue_take_up_no_more_of_it_than_those_who_wait() -> None:
     slots, _ = all_taken()
     first, *middle, last = (queued(slots) for _ in range(1_000))
     for caller in middle:
         slots.leave(caller)
         slots.check()
     assert slots.queue() == (first, last)
+
+
+def test_a_thousand_who_leave_the_middle_of_a_queue_have_it_made_anew_ten_times() -> None:
+    slots, _ = all_taken()
+    _, *middle, _ = (queued(slots) for _ in range(1_000))
+    queues = [slots._queue]
+    for caller in middle:
+        slots.leave(caller)
+        if slots._queue is not queues[-1]:
+            queues.append(slots._queue)
+    assert len(queues) <= 11
+
+
+def interrupted_while_the_first_left() -> tuple[Slots[str], Slot[str], Caller]:
+    """Ctrl-C fell into the middle of `leave()`: the slots, the one that is taken, and the second in the queue."""
+    slots, (slot,) = all_taken()
+    first, second = queued(slots), queued(slots)
+    first.turn = None
+    return slots, slot, second
+
+
+def test_a_slot_goes_to_the_next_though_ctrl_c_fell_into_the_leaving_of_the_first() -> None:
+    slots, slot, second = interrupted_while_the_first_left()
+    waiter = second.turn
+    assert slots.oldest_caller is second
+    slots.give_back(slot)
+    assert waiter.slot is slot
+    assert slots.waiting == 0
+    slots.check()
+
+
+def test_a_pool_closes_though_ctrl_c_fell_into_the_leaving_of_the_first() -> None:
+    slots, _, second = interrupted_while_the_first_left()
+    waiter = second.turn
+    assert slots.dismiss() == [waiter]
+    assert slots.waiting == 0
+    slots.check()
+
+
+def test_the_next_to_leave_puts_the_count_right_though_ctrl_c_fell_into_the_leaving_of_the_first() -> None:
+    slots, _, second = interrupted_while_the_first_left()
+    third = queued(slots)
+    slots.leave(second)
+    slots.check()
+    assert slots.queue() == (third,)
+    assert slots.waiting == 1
+
+
+def test_no_less_than_nobody_waits_though_another_thread_changes_the_queue_in_the_middle_of_the_count() -> None:
+    slots, _ = all_taken()
+    slots._left.add("somebody who came and left since the length of the queue was read")
+    assert slots.waiting == 0
 
 
 def test_the_queue_can_be_looked_at_while_another_thread_changes_it() -> None:
@@ -273,11 +325,12 @@ def broken() -> list[tuple[str, Slots[str]]]:
     filled.all[0].connection = "connection"
     needless: Slots[str] = Slots(1)
     waiting(needless, 1)
-    headless, _ = all_taken()
-    queued(headless).turn = None
+    headless, _, _ = interrupted_while_the_first_left()
     deserted, _ = all_taken()
-    _, second, third = (queued(deserted) for _ in range(3))
-    second.turn = third.turn = None
+    _, *others = (queued(deserted) for _ in range(3))
+    for caller in others:
+        caller.turn = None
+        deserted._left.add(caller)
     return [
         ("idle twice", twice_idle),
         ("vacant twice", twice_vacant),

@@ -39,9 +39,9 @@ MARGIN: Final = 0.95
 DRAIN_AT_MOST: Final = 0.05
 # Each way is tried twice, letting all out first: run in, measured, run in, measured. After that the choice is kept.
 _CHOSEN: Final = 8
-# So many times as long as the trial took, for trials should cost no more than some per cent; but less where the trial
-# before it chose otherwise, for one of the two was misled. And not longer than that, for what comes may change at any
-# time. A look that finds everything stuck brings the next trial nearer. Seconds.
+# So many times as long as the trial took, for trials should cost no more than some per cent; but a choice that the
+# trial before did not make may be a mistake. And not longer than that, for what comes may change at any time. A look
+# that finds everything stuck brings the next trial nearer. Seconds.
 KEPT: Final = 16
 KEPT_AT_FIRST: Final = 4
 KEPT_AT_MOST: Final = 5.0
