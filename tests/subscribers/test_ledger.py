@@ -44,7 +44,9 @@ async def test_an_account_that_has_ended_hears_of_nothing_more(driver: StubDrive
     for detach in detaches:
         detach()
     pool.events.acquired_at_once += 1
-    pool.events.errors += 1
+    pool.events.subscribe(ConnectionReleased, lambda event: 1 / 0)
+    pool.events.emit(ConnectionReleased(pool.name, 1, 0.25))
+    assert pool.events.errors == 1
     account.ask()
     account.look()
     assert (account.counts[ACQUIRES, "idle"], account.errors) == (0, 0)
@@ -76,6 +78,11 @@ async def test_the_levels_can_be_looked_at_while_another_thread_is_told_of_times
     watch.look()
     assert free == [True]
     detach()
+
+
+async def test_a_watch_that_has_ended_keeps_no_pool_alive(driver: StubDriver) -> None:
+    pool = pool_of(driver)
+    _Watch(lambda levels: None, lambda pool, errors: None).begin(pool)()
     await pool.close()
     alive = weakref.ref(pool)
     del pool
