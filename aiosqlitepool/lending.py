@@ -250,7 +250,7 @@ class Lending(Generic[C]):
         with contextlib.suppress(RuntimeError):  # the loop has closed, and nobody is left to be told
             if future.cancel() or future.cancelled():
                 self._slots.leave(attempt)
-                # It may keep its place in the queue for a while, but should keep nothing else alive.
+                # It may keep its place in the queue for a while, but should keep no task alive.
                 attempt.task, attempt.found = None, ()
             elif future.exception() is None and (slot := future.result()) is not None:
                 self._stock.put_back(slot, self._clock())
@@ -269,9 +269,8 @@ class Lending(Generic[C]):
             if attempt.began + limit > now:
                 due = attempt.began + limit
                 break
-            waiter = attempt.turn
+            _give_up(attempt.turn)
             self._slots.leave(attempt)
-            _give_up(waiter)
             late = True
         if late:
             self._situation = self._look()

@@ -67,9 +67,7 @@ class Slots(Generic[T]):
       - every slot is in one place only: in `_idle`, in `_vacant`, or taken, which is neither;
       - an idle slot has a connection, a vacant one has none;
       - while anyone waits (and is not done waiting), nothing is idle and nothing is vacant;
-      - the first in the queue has not left it, and no more have than have not.
-
-    Ctrl-C may come between any two steps of a method, and nothing is lost by it for longer than until the next one.
+      - the first in the queue has not left it, and no more places are kept there for those who left than others wait.
     """
 
     __slots__ = ("_idle", "_left", "_queue", "_vacant", "all")
@@ -82,7 +80,7 @@ class Slots(Generic[T]):
         # The first of them waits. Who leaves from the middle keeps its place until those before it are gone, or too
         # many have left: a mapping could forget it at once, but costs each who waits more the longer the queue is.
         self._queue: deque[Any] = deque()
-        # Who has left and keeps its place. A set, not a number, which would stay wrong once it was.
+        # Who has left and keeps its place. A set, for whom Ctrl-C interrupts as they leave may be taken out twice.
         self._left: set[Any] = set()
 
     @property
@@ -132,15 +130,14 @@ class Slots(Generic[T]):
     def give_back(self, slot: Slot[T]) -> None:
         """Hand a taken slot to the oldest waiter, or put it where its content says it belongs."""
         while self._queue:
-            caller = self._queue.popleft()
-            if self._left:
-                self._close_ranks()
-            waiter, caller.turn = caller.turn, None
+            waiter = self._queue[0].turn
             # A waiter cancelled a moment ago is done but has not run yet to leave the queue. Handing it the slot
-            # would raise here and lose the slot for ever.
+            # would raise here and lose the slot for ever. And one that is gone was interrupted as it left, by Ctrl-C.
             if waiter is not None and not waiter.done():
                 waiter.set_result(slot)
+                self._step_up()  # only now, or Ctrl-C in between would lose it
                 return
+            self._step_up()
         (self._vacant if slot.connection is None else self._idle).append(slot)
 
     def enqueue(self, caller: Caller, waiter: Waiter[Slot[T]]) -> None:
@@ -155,16 +152,22 @@ class Slots(Generic[T]):
             self._left.add(caller)
             self._close_ranks()
 
+    def _step_up(self) -> None:
+        """The first in the queue need not wait any more."""
+        self._queue[0].turn = None
+        self._queue.popleft()
+        if self._left:
+            self._close_ranks()
+
     def _close_ranks(self) -> None:
         """Let the queue begin with somebody who waits, and hold no more who left than who wait."""
-        queue, left = self._queue, self._left
-        # Counted as waiting before it goes, not as having left after: that is put right when it does go.
+        queue = self._queue
         while queue and queue[0].turn is None:
-            left.discard(queue[0])
+            self._left.discard(queue[0])
             queue.popleft()
-        if 2 * len(left) > len(queue):
-            left.clear()
+        if 2 * len(self._left) > len(queue):
             self._queue = deque(caller for caller in queue if caller.turn is not None)
+            self._left = set()
 
     def dismiss(self) -> list[Waiter[Slot[T]]]:
         """Empty the queue and return who stood in it, oldest first."""

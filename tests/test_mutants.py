@@ -56,7 +56,7 @@ def lost_hand_back(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def missing_done_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slot is handed to the oldest waiter, also to one that was cancelled a moment ago."""
-    mutant = mutate(slots, "if waiter is not None and not waiter.done()", "if waiter is not None")
+    mutant = mutate(slots, "if waiter is not None and not waiter.done():", "if waiter is not None:")
     monkeypatch.setattr(slots.Slots, "give_back", mutant.Slots.give_back)
 
 

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -9,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from aiosqlitepool import slots as slots_module
 from aiosqlitepool.slots import Slot, Slots
 
 
@@ -208,7 +214,7 @@ def test_those_who_left_the_middle_of_a_queue_take_up_no_more_of_it_than_those_w
     assert slots.queue() == (first, last)
 
 
-def test_a_thousand_who_leave_the_middle_of_a_queue_have_it_made_anew_ten_times() -> None:
+def test_a_thousand_who_leave_the_middle_of_a_queue_have_it_made_anew_ten_times_at_most() -> None:
     slots, _ = all_taken()
     _, *middle, _ = (queued(slots) for _ in range(1_000))
     queues = [slots._queue]
@@ -252,6 +258,52 @@ def test_the_next_to_leave_puts_the_count_right_though_ctrl_c_fell_into_the_leav
     slots.check()
     assert slots.queue() == (third,)
     assert slots.waiting == 1
+
+
+def interrupts(line: int, work: Callable[[], None]) -> bool:
+    """Whether Ctrl-C before so many lines of the slots' code comes before the end of the work."""
+    left = line
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != slots_module.__file__:
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("who", range(4))
+def test_wherever_ctrl_c_falls_into_the_leaving_of_one_the_others_are_served(who: int) -> None:
+    for line in count(1):
+        slots, (slot,) = all_taken()
+        callers = [queued(slots) for _ in range(5)]
+        slots.leave(callers.pop(2))
+        waiters = [caller.turn for caller in callers]
+        waiters[who].cancelled = True
+        was_interrupted = interrupts(line, partial(slots.leave, callers[who]))
+        for waiter in waiters:
+            if not waiter.cancelled:
+                slots.give_back(slot)
+                assert waiter.slot is slot
+        slots.give_back(slot)
+        slots.check()
+        assert (slots.waiting, slots.idle) == (0, 1)
+        if not was_interrupted:
+            break
+    assert line > 4
 
 
 def test_no_less_than_nobody_waits_though_another_thread_changes_the_queue_in_the_middle_of_the_count() -> None:

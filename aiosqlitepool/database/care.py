@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import logging
 import sqlite3
 import time
 import weakref
@@ -17,12 +16,11 @@ from typing import Any, Final
 
 from ..driver import call_to_the_end
 from ..events import Checkpointed, CheckpointResult
+from ..log import log
 from .file import DatabaseFile
 from .writer import Writer
 
 __all__ = ["Care"]
-
-log: logging.Logger = logging.getLogger("aiosqlitepool")
 
 # Seconds between two looks at whether there is anything to do.
 _INTERVAL: Final = 1.0

@@ -40,10 +40,10 @@ DRAIN_AT_MOST: Final = 0.05
 # Each way is tried twice, letting all out first: run in, measured, run in, measured. After that the choice is kept.
 _CHOSEN: Final = 8
 # So many times as long as the trial took, for trials should cost no more than some per cent; but a choice that the
-# trial before did not make may be a mistake. And not longer than that, for what comes may change at any time. A look
-# that finds everything stuck brings the next trial nearer. Seconds.
+# trial before did not make may be a mistake, and is tried again sooner. At most so many seconds, for what comes may
+# change at any time. A look that finds everything stuck brings the next trial nearer by so many.
 KEPT: Final = 16
-KEPT_AT_FIRST: Final = 4
+KEPT_UNCONFIRMED: Final = 4
 KEPT_AT_MOST: Final = 5.0
 STALL: Final = 0.02
 
@@ -55,10 +55,10 @@ class Turnstile:
 
     __slots__ = (
         "_busy_since",
-        "_chosen",
         "_clock",
         "_drains_until",
         "_kept_until",
+        "_last_choice",
         "_left",
         "_limits",
         "_line",
@@ -94,7 +94,7 @@ class Turnstile:
         self._left = RUN_IN
         self._kept_until = self._tries_since = clock()
         # What the last trial chose, if there was one.
-        self._chosen: bool | None = None
+        self._last_choice: bool | None = None
         # How long the statements of each way took together. Only what passes while somebody is out or held back counts:
         # the rest depends on those who send.
         self._took = {False: 0.0, True: 0.0}
@@ -238,8 +238,8 @@ class Turnstile:
 
     def _end_trial(self, limits: bool) -> None:
         self._choose(limits)
-        kept = KEPT if limits is self._chosen else KEPT_AT_FIRST
-        self._chosen, self._took = limits, {False: 0.0, True: 0.0}
+        kept = KEPT if limits is self._last_choice else KEPT_UNCONFIRMED
+        self._last_choice, self._took = limits, {False: 0.0, True: 0.0}
         self._left, now = RUN_IN, self._clock()
         self._kept_until = now + min(KEPT_AT_MOST, kept * (now - self._tries_since))
 
