@@ -47,7 +47,8 @@ def _run_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="a look: one Python, one loop, 2 rounds, scale 0.01, a tenth of the load")
-    add("--rounds", type=int, choices=range(1, 101), metavar="N", help="rounds of each case (default: 5)")
+    rounds = "rounds of each case (default: 5); of all workloads and contenders, those who are neck and neck play 3 x N"
+    add("--rounds", type=int, choices=range(1, 101), metavar="N", help=rounds)
     add("--workload", action="append", choices=sorted(workloads()), metavar="NAME", help=_names("this", workloads()))
     add("--contender", action="append", choices=sorted(contenders()), metavar="NAME", help=_names("it", contenders()))
     add("--python", action="append", metavar="VERSION", help="like 3.12 (default: all of 3.11 to 3.13 found here)")
@@ -112,12 +113,15 @@ def _measured(plan: Plan, options: argparse.Namespace, console: Console) -> Resu
 
 def _plan(options: argparse.Namespace, found: dict[str, Interpreter]) -> Plan:
     quick, available = options.quick, list(_only(found, options.python).values())
+    rounds = options.rounds or (2 if quick else 5)
+    is_whole = not (quick or options.workload or options.contender)
     return Plan(
         contenders=_only(contenders(), options.contender),
         workloads=_only(workloads(), options.workload),
         pythons=available[:1] if quick and not options.python else available,
         loops=options.loop or (["asyncio"] if quick else ["asyncio", "uvloop"]),
-        rounds=options.rounds or (2 if quick else 5),
+        rounds=rounds,
+        close_rounds=3 * rounds if is_whole else rounds,
         effort=options.effort or (0.1 if quick else 1.0),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .results import Lane, Results, Spread
 
-__all__ = ["CLAIMS", "Claim", "Verdict"]
+__all__ = ["CLAIMS", "Claim", "Verdict", "neck_and_neck"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,13 @@ class Verdict:
         return self.ratio.median >= self.claim.bound if self.claim.at_least else self.ratio.median <= self.claim.bound
 
 
+# Of the throughput of another: rounds of the same contender differ by more.
+_CLOSE = 0.95
 _FIVE, _HUNDRED, _ONE = "5 connections", "100 connections", "20, one connection"
 
 
 def _claims() -> Iterator[Claim]:
-    yield Claim("SELECTs, requests/s: this pool / floor", "selects", _FIVE, "rate", "floor", 0.95)
+    yield Claim("SELECTs, requests/s: this pool / floor", "selects", _FIVE, "rate", "floor", _CLOSE)
     for peer, title, bound in (
         ("aiosqlitepool_1", "1.0.0", 2.0),
         ("asqlite_pool", "asqlite", 1.0),
@@ -74,7 +76,13 @@ def _claims() -> Iterator[Claim]:
     )
     for workload, case in (("pages", _FIVE), ("pages", _HUNDRED), ("selects", _FIVE), ("mix", _FIVE)):
         text = f"{workload} with {case}, requests/s: all subscribers / none"
-        yield Claim(text, workload, case, "rate", "this_pool", 0.95, contender="this_pool_all")
+        yield Claim(text, workload, case, "rate", "this_pool", _CLOSE, contender="this_pool_all")
 
 
 CLAIMS = tuple(_claims())
+
+
+def neck_and_neck(workload: str) -> frozenset[str]:
+    """Who is promised to come as close to another in throughput as one round comes to the next."""
+    close = [claim for claim in CLAIMS if (claim.workload, claim.figure, claim.bound) == (workload, "rate", _CLOSE)]
+    return frozenset(name for claim in close for name in (claim.contender, claim.to))

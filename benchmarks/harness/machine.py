@@ -26,6 +26,7 @@ def about(plan: Plan, scale: float) -> dict[str, Any]:
         "commit": _commit(),
         "scale": scale,
         "rounds": plan.rounds,
+        "close_rounds": plan.close_rounds,
         "effort": plan.effort,
     }
 

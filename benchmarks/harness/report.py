@@ -78,6 +78,8 @@ def _tables(results: Results) -> Tables:
 def _machine(results: Results) -> str:
     about = results.about
     how = [f"data set at scale {about['scale']:g}", f"{about['rounds']} rounds of each"]
+    if about.get("close_rounds", 0) > about["rounds"]:
+        how.append(f"{about['close_rounds']} of those who are neck and neck")
     if about["effort"] != 1:
         how.append(f"{about['effort']:g} of the full number of requests")
     where = f"{about['processor']}, {about['cores']} cores, load {about['load']:g} before it began, {about['system']}"

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from ..inside.task import Task
 from ..workloads import Workload
 from .catalogue import ContenderFile, Interpreter
+from .claims import neck_and_neck
 from .environments import EnvironmentFailedError
 from .process import WorkerFailedError, WorkerProcess
 from .results import Record, Results
@@ -51,6 +52,8 @@ class Plan:
     effort: float
     limit: float = 120.0
     """Seconds that one round may take."""
+    close_rounds: int = 0
+    """Rounds that those play in the first lane who are neck and neck, if that is more than the others do."""
 
     def steps(self) -> list[Step]:
         """Every round, in the order of play: all contenders have played one before any plays the next."""
@@ -68,9 +71,9 @@ class Plan:
             for name, workload in self.workloads.items()
             if first or workload.everywhere
             for case in workload.cases
-            for number in range(1, self.rounds + 1)
+            for number in range(1, max(self.rounds, self.close_rounds if first else 0) + 1)
             for contender, file in self.contenders.items()
-            if file.takes_part(name)
+            if file.takes_part(name) and (number <= self.rounds or contender in neck_and_neck(name))
         ]
 
     def seconds(self, step: Step) -> float:

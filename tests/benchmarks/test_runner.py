@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,19 @@ def test_contenders_take_turns_round_by_round(here: Interpreter) -> None:
         (2, "floor"),
         (2, "this_pool"),
     ]
+
+
+def test_those_who_are_neck_and_neck_go_on_alone_in_the_first_lane(here: Interpreter) -> None:
+    names = ("floor", "asqlite_pool", "this_pool")
+    plan = replace(plan_for(here, "selects", None, *names, close_rounds=3), loops=["asyncio", "uvloop"])
+    assert [(step.round, step.contender) for step in plan.steps_of(here, "asyncio")] == [
+        *((1, name) for name in names),
+        (2, "floor"),
+        (2, "this_pool"),
+        (3, "floor"),
+        (3, "this_pool"),
+    ]
+    assert [(step.round, step.contender) for step in plan.steps_of(here, "uvloop")] == [(1, name) for name in names]
 
 
 def test_other_pythons_and_loops_play_only_what_is_to_be_played_everywhere(here: Interpreter) -> None:
