@@ -43,7 +43,7 @@ _CHOSEN: Final = 8
 # trial before did not make may be a mistake, and is tried again sooner. At most so many seconds, for what comes may
 # change at any time. A look that finds everything stuck brings the next trial nearer by so many.
 KEPT: Final = 16
-KEPT_UNCONFIRMED: Final = 4
+KEPT_UNCONFIRMED: Final = 8
 KEPT_AT_MOST: Final = 5.0
 STALL: Final = 0.02
 

@@ -146,7 +146,7 @@ async def test_long_statements_after_short_ones_are_soon_let_out_at_once() -> No
     await workers.serve(TRIALS + RUN_IN)
     workers.seconds = very_long
     await workers.serve(1000)
-    assert await workers.serve(1000) < 1.02 * very_long(5) / 5
+    assert await workers.serve(1000) < 1.03 * very_long(5) / 5
 
 
 @in_virtual_time
@@ -195,7 +195,7 @@ async def test_a_choice_that_was_wrong_once_is_soon_made_again() -> None:
     await workers.serve(2 * MANY)
     workers.seconds = short
     workers.company.clear()
-    await workers.serve(MANY // 2)
+    await workers.serve(MANY)
     assert held_back_in_a_row(workers)
 
 
