@@ -155,9 +155,7 @@ class Slots(Generic[T]):
     def _step_up(self) -> None:
         """The first in the queue need not wait any more."""
         self._queue[0].turn = None
-        self._queue.popleft()
-        if self._left:
-            self._close_ranks()
+        self._close_ranks()
 
     def _close_ranks(self) -> None:
         """Let the queue begin with somebody who waits, and hold no more who left than who wait."""

@@ -121,7 +121,7 @@ def _plan(options: argparse.Namespace, found: dict[str, Interpreter]) -> Plan:
         pythons=available[:1] if quick and not options.python else available,
         loops=options.loop or (["asyncio"] if quick else ["asyncio", "uvloop"]),
         rounds=rounds,
-        close_rounds=3 * rounds if is_whole else rounds,
+        close_rounds=3 * rounds if is_whole else 0,
         effort=options.effort or (0.1 if quick else 1.0),
     )
 

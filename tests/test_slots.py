@@ -260,6 +260,16 @@ def test_the_next_to_leave_puts_the_count_right_though_ctrl_c_fell_into_the_leav
     assert slots.waiting == 1
 
 
+def test_the_count_is_right_at_once_though_ctrl_c_fell_into_the_leaving_of_the_first() -> None:
+    """Bug: giving back took it out of the queue, but not out of those who had left."""
+    slots, slot, _ = interrupted_while_the_first_left()
+    slots._left.add(slots._queue[0])
+    waiting(slots, 9)
+    slots.give_back(slot)
+    assert slots.waiting == len(slots.queue()) == 9
+    slots.check()
+
+
 def interrupts(line: int, work: Callable[[], None]) -> bool:
     """Whether Ctrl-C before so many lines of the slots' code comes before the end of the work."""
     left = line

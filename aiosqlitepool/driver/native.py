@@ -15,7 +15,7 @@ __all__ = ["File", "autocommit", "file_of", "roll_back"]
 
 
 class File(NamedTuple):
-    """A database file: its path, and the device and inode that it had there when somebody first looked."""
+    """A database file: its path, and the device and inode that it had there when `file_of` looked."""
 
     path: str
     device: int
