@@ -1,4 +1,4 @@
-"""The facts a pool tells: frozen, slotted, plain data. Names are stable and part of the public surface.
+"""The facts that a pool emits: plain slotted dataclasses. Names are stable and part of the public surface.
 
 Every event carries `pool`, the pool's name. All times are seconds as floats. Connections are numbered from 1
 in the order in which their pool opened them. A handler runs in the task the fact belongs to, after the pool's
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, TypeVar, cast, dataclass_transform
+from dataclasses import dataclass, field
+from typing import ClassVar, Final, Literal
 
 from .stats import Holder
 
@@ -48,54 +48,6 @@ __all__ = [
     "event_types",
 ]
 
-T = TypeVar("T")
-
-# Not __subclasses__(): a slotted dataclass is a second class, and the first lives on there as a ghost.
-_facts: list[type[PoolEvent]] = []
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def _fact(cls: type[T]) -> type[T]:
-    """Make a frozen, slotted dataclass that is built in half the time.
-
-    The generated `__init__` of a frozen dataclass goes around its own lock for each field. This one fills in an open
-    twin of the class, where a field costs next to nothing, and locks it at the end by making it one of the class.
-    Events are built on every acquire and release that somebody watches.
-    """
-    made: Any = dataclass(frozen=True, slots=True)(cls)
-    scope: dict[str, Any] = {
-        "slow": made.__init__,
-        "open_up": object.__dict__["__class__"].__set__,
-        "twin": _twin(made),
-        "made": made,
-    }
-    names = [each.name for each in fields(made)]
-    body = "".join(f"\n    self.{name} = {name}" for name in names)
-    exec(_FAST_INIT.format(names=", ".join(names), body=body), scope)
-    scope["__init__"].__defaults__ = made.__init__.__defaults__
-    made.__init__ = scope["__init__"]
-    _facts.append(made)
-    return cast(type[T], made)
-
-
-# The class of an object can be changed only if it has the same layout: a subclass made elsewhere has another.
-_FAST_INIT = """
-def __init__(self, {names}):
-    try:
-        open_up(self, twin)
-    except TypeError:
-        return slow(self, {names}){body}
-    self.__class__ = made
-"""
-
-
-def _twin(made: type) -> type:
-    """A class of the same layout as a frozen one, whose fields can be set."""
-    # Both, or CPython sets the fields through a Python-level lookup.
-    unlocked = {"__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
-    return type(made.__name__, made.__bases__, {"__slots__": made.__dict__["__slots__"], **unlocked})
-
-
 AcquirePath = Literal["idle", "new", "queued"]
 CloseReason = Literal["idle", "lifetime", "unhealthy", "reset_failed", "broken", "pool_closed"]
 RollbackCause = Literal["in_flight", "transaction", "cursor"]
@@ -122,7 +74,7 @@ class ErrorInfo:
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
-@_fact
+@dataclass(slots=True)
 class PoolEvent:
     """Parent of all events; subscribing to it subscribes to every one of them."""
 
@@ -130,7 +82,7 @@ class PoolEvent:
     pool: str
 
 
-@_fact
+@dataclass(slots=True)
 class PoolOpened(PoolEvent):
     """The pool was opened, by `open()` or by its first acquire."""
 
@@ -140,7 +92,7 @@ class PoolOpened(PoolEvent):
     max_waiting: int | None
 
 
-@_fact
+@dataclass(slots=True)
 class PoolClosed(PoolEvent):
     """The pool has closed; `abandoned` connections did not come back in time and were closed under their holders."""
 
@@ -148,7 +100,7 @@ class PoolClosed(PoolEvent):
     abandoned: int
 
 
-@_fact
+@dataclass(slots=True)
 class ConnectionCreated(PoolEvent):
     """A connection was opened; emitted by the pool's own task in a copy of its caller's context."""
 
@@ -157,7 +109,7 @@ class ConnectionCreated(PoolEvent):
     create_time: float
 
 
-@_fact
+@dataclass(slots=True)
 class ConnectionCreateFailed(PoolEvent):
     """The connection factory raised, hung past its time, or returned something that cannot be pooled."""
 
@@ -166,7 +118,7 @@ class ConnectionCreateFailed(PoolEvent):
     error: ErrorInfo
 
 
-@_fact
+@dataclass(slots=True)
 class ConnectionAcquired(PoolEvent):
     """A caller has its connection. `wait_time` is the whole wait; the other times are its parts.
 
@@ -187,7 +139,7 @@ class ConnectionAcquired(PoolEvent):
     waited_for: Sequence[Holder] = ()
 
 
-@_fact
+@dataclass(slots=True)
 class AcquiredAtOnce(ConnectionAcquired):
     """An idle connection was lent without any wait: by far the most frequent of all facts, so it can be told apart.
 
@@ -196,7 +148,7 @@ class AcquiredAtOnce(ConnectionAcquired):
     """
 
 
-@_fact
+@dataclass(slots=True)
 class AcquireTimedOut(PoolEvent):
     """A caller gave up at its deadline; `pending` others still wait, `holders` (oldest first) hold the rest."""
 
@@ -207,7 +159,7 @@ class AcquireTimedOut(PoolEvent):
     label: str | None = None
 
 
-@_fact
+@dataclass(slots=True)
 class AcquireCancelled(PoolEvent):
     """A caller was cancelled while it waited; `pending` others still wait."""
 
@@ -217,7 +169,7 @@ class AcquireCancelled(PoolEvent):
     label: str | None = None
 
 
-@_fact
+@dataclass(slots=True)
 class AcquireRejected(PoolEvent):
     """A caller was turned away at once because `max_waiting` others wait already."""
 
@@ -227,7 +179,7 @@ class AcquireRejected(PoolEvent):
     label: str | None = None
 
 
-@_fact
+@dataclass(slots=True)
 class AcquireFailed(PoolEvent):
     """An acquire ended in an error of another kind: the pool closed, or the driver could not connect."""
 
@@ -238,7 +190,7 @@ class AcquireFailed(PoolEvent):
     label: str | None = None
 
 
-@_fact
+@dataclass(slots=True)
 class ConnectionReleased(PoolEvent):
     """A holder gave its connection back, or the pool closed it under its holder.
 
@@ -253,7 +205,7 @@ class ConnectionReleased(PoolEvent):
     context: contextvars.Context | None = field(default=None, repr=False, compare=False)
 
 
-@_fact
+@dataclass(slots=True)
 class RolledBackOnReturn(PoolEvent):
     """A connection came back with work undone: a statement in flight, an open transaction or a half-read cursor."""
 
@@ -264,7 +216,7 @@ class RolledBackOnReturn(PoolEvent):
     label: str | None = None
 
 
-@_fact
+@dataclass(slots=True)
 class HealthCheckFailed(PoolEvent):
     """A connection was found dead or its database file replaced; it is closed and another takes its place."""
 
@@ -274,7 +226,7 @@ class HealthCheckFailed(PoolEvent):
     error: ErrorInfo
 
 
-@_fact
+@dataclass(slots=True)
 class IdleReplaced(PoolEvent):
     """A connection stood idle longer than `idle_timeout` and was closed."""
 
@@ -283,7 +235,7 @@ class IdleReplaced(PoolEvent):
     idle_time: float
 
 
-@_fact
+@dataclass(slots=True)
 class ConnectionClosed(PoolEvent):
     """A connection left the pool. `age` counts from its opening."""
 
@@ -293,7 +245,7 @@ class ConnectionClosed(PoolEvent):
     age: float
 
 
-@_fact
+@dataclass(slots=True)
 class LeakSuspected(PoolEvent):
     """A connection has been out for longer than `leak_threshold`; told once per lease."""
 
@@ -302,7 +254,7 @@ class LeakSuspected(PoolEvent):
     use_time: float
 
 
-@_fact
+@dataclass(slots=True)
 class LeakReturned(PoolEvent):
     """A connection that was suspected to leak came back after all."""
 
@@ -311,7 +263,7 @@ class LeakReturned(PoolEvent):
     use_time: float
 
 
-@_fact
+@dataclass(slots=True)
 class TransactionEnded(PoolEvent):
     """A transaction of a `SQLiteDatabase` ended: "committed", "rolled_back" by its own code, or "failed".
 
@@ -327,7 +279,7 @@ class TransactionEnded(PoolEvent):
     label: str | None = None
 
 
-@_fact
+@dataclass(slots=True)
 class BusyRetried(PoolEvent):
     """Another process held the database; the transaction was begun again after `pause` seconds.
 
@@ -340,7 +292,7 @@ class BusyRetried(PoolEvent):
     label: str | None = None
 
 
-@_fact
+@dataclass(slots=True)
 class Checkpointed(PoolEvent):
     """What the WAL holds was copied into the database file: `moved` of `pages`, "partial" if a reader was in the way.
 
@@ -355,7 +307,7 @@ class Checkpointed(PoolEvent):
     wal_bytes: int
 
 
-@_fact
+@dataclass(slots=True)
 class SubscriberFailed(PoolEvent):
     """A handler raised while it was told of `event`, the name of another event; the pool went on."""
 
@@ -365,12 +317,7 @@ class SubscriberFailed(PoolEvent):
     error: ErrorInfo
 
 
-def event_types() -> tuple[type[PoolEvent], ...]:
-    """Every concrete event, in the order of their definition."""
-    return tuple(_facts[1:])
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TimesNoted(PoolEvent):
     """How long connections were waited for and out since the last of these: no fact of its own, but the sum of many.
 
@@ -384,3 +331,16 @@ class TimesNoted(PoolEvent):
     at_once: int
     waits: Mapping[AcquirePath, Sequence[float]]
     uses: Sequence[float]
+
+
+def event_types() -> tuple[type[PoolEvent], ...]:
+    """Return every concrete event, in the order of their definition. `TimesNoted` is a batch, not an event."""
+    # Not __subclasses__(): a slotted dataclass is a second class, and the first stays in that list.
+    return _EVENTS
+
+
+_EVENTS: Final = tuple(
+    each
+    for each in tuple(globals().values())
+    if isinstance(each, type) and issubclass(each, PoolEvent) and each not in (PoolEvent, TimesNoted)
+)

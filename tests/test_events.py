@@ -86,15 +86,14 @@ def test_all_events_are_known_and_none_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("kind", NAMES, ids=lambda kind: kind.__name__)
-def test_an_event_is_a_frozen_slotted_value_that_names_its_pool_first(kind: Any) -> None:
+def test_an_event_is_a_slotted_value_that_names_its_pool_first(kind: Any) -> None:
     fields = dataclasses.fields(kind)
     assert fields[0].name == "pool"
     event = kind("app.db", *[None for _ in fields[1:]])
     assert event == kind("app.db", *[None for _ in fields[1:]])
     assert not hasattr(event, "__dict__")
-    for name in ("pool", "name", "anything"):
-        with pytest.raises((AttributeError, TypeError)):
-            setattr(event, name, "other")
+    with pytest.raises(AttributeError):
+        event.anything = "other"
 
 
 @pytest.mark.parametrize("kind", NAMES, ids=lambda kind: kind.__name__)
@@ -123,8 +122,6 @@ def test_an_event_of_somebodys_own_is_one_too() -> None:
 
     event = Paused("app.db", 0, 5, None)
     assert (type(event), event.pool, event.max_size) == (Paused, "app.db", 5)
-    with pytest.raises(AttributeError):
-        event.max_size = 6  # type: ignore[misc]
 
 
 # -- that they are told
