@@ -10,8 +10,8 @@ from .errors import (
     PoolFullError,
     PoolUsageError,
 )
-from .pool import SQLiteConnectionPool, Subscriber
-from .registry import subscribe_all
+from .pool.pool import SQLiteConnectionPool, Subscriber
+from .pool.process import subscribe_all
 from .stats import Holder, PoolStats, Waiter
 
 __all__ = [

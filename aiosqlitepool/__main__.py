@@ -12,19 +12,19 @@ __all__ = ["main"]
 
 
 def _demo(arguments: Sequence[str]) -> int:
-    from .demo.cli import main
+    from .cli.demo.cli import main
 
     return main(arguments)
 
 
 def _top(arguments: Sequence[str]) -> int:
-    from .top.cli import main
+    from .cli.top.cli import main
 
     return main(arguments)
 
 
 def _export(arguments: Sequence[str]) -> int:
-    from .export import main
+    from .cli.export import main
 
     return main(arguments)
 

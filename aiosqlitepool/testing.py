@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from .bus import Detach
 from .events import PoolEvent
-from .pool import SQLiteConnectionPool
+from .pool.pool import SQLiteConnectionPool
 
 __all__ = ["Recorder"]
 

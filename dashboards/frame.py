@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.models import dashboard as models
 
-from aiosqlitepool.subscribers import _semconv
+from aiosqlitepool.subscribers import _metrics as _semconv
 
 from .panels import PROMETHEUS, Panel
 from .queries import POOL

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiosqlitepool.subscribers._semconv import ACQUIRES, OLDEST_WAITER, TIMEOUTS, USE_TIME, WAIT_TIME
+from aiosqlitepool.subscribers._metrics import ACQUIRES, OLDEST_WAITER, TIMEOUTS, USE_TIME, WAIT_TIME
 
 from .panels import Panel, now, number
 from .queries import (

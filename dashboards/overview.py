@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
 
-from aiosqlitepool.subscribers._semconv import (
+from aiosqlitepool.subscribers._metrics import (
     ACQUIRE_PATH,
     ACQUIRE_SPAN,
     CLOSED,
@@ -19,7 +19,7 @@ from aiosqlitepool.subscribers._semconv import (
     USE_TIME,
     WAIT_TIME,
 )
-from aiosqlitepool.subscribers._semconv import POOL as POOL_ATTRIBUTE
+from aiosqlitepool.subscribers._metrics import POOL as POOL_ATTRIBUTE
 
 from . import databases, headlines
 from .frame import DEPTH, OVERVIEW, Row, board, link_to

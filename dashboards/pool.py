@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
 
-from aiosqlitepool.subscribers._semconv import (
+from aiosqlitepool.subscribers._metrics import (
     CLOSED,
     COUNT,
     CREATE_FAILURES,

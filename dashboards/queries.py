@@ -6,8 +6,8 @@ besides (OpenTelemetry's `otel_scope_*`) are gone from its answer.
 
 from __future__ import annotations
 
-from aiosqlitepool.subscribers import _semconv
-from aiosqlitepool.subscribers._semconv import Metric, label_name
+from aiosqlitepool.subscribers import _metrics as _semconv
+from aiosqlitepool.subscribers._metrics import Metric, label_name
 
 POOL = label_name(_semconv.POOL)
 STATE = label_name(_semconv.STATE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiosqlitepool.subscribers._semconv import ACQUIRES, TIMEOUTS, WAIT_TIME
+from aiosqlitepool.subscribers._metrics import ACQUIRES, TIMEOUTS, WAIT_TIME
 
 from .panels import Panel, heat, lines, over_time
 from .queries import ERROR, PATH, buckets, per_minute, quantile, rate

@@ -44,7 +44,10 @@ nitpick_ignore_regex = [
     ("py:.*", r"(prometheus_client|opentelemetry)\b.*"),
     ("py:.*", r"(C|E|R|T|Ts|Any|Callable|Awaitable|Iterable|Sequence|Context|ClassVar|Literal|Protocol|Generic|Enum)"),
     ("py:.*", r"(Detach|Handler|CloseReason|AcquirePath|RollbackCause|Scope|Receive|Send)"),
-    ("py:.*", r"aiosqlitepool\.(bus|database|driver|events|lease|pool|settings|testing)\.[\w.]+|Lease|Connection|Link"),
+    (
+        "py:.*",
+        r"aiosqlitepool\.(bus|database|driver|events|lease|pool|settings|testing)\.[\w.]+|Lease|Connection|Adapter",
+    ),
     ("py:.*", r"(CollectorRegistry|MeterProvider|TracerProvider)"),
 ]
 

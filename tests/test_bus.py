@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from aiosqlitepool.attempt import Attempt
 from aiosqlitepool.bus import PLENTY, SAMPLE_INTERVAL, EventBus
 from aiosqlitepool.events import (
     AcquiredAtOnce,
@@ -23,6 +22,7 @@ from aiosqlitepool.events import (
     TimesNoted,
     event_types,
 )
+from aiosqlitepool.pool.request import Attempt
 from aiosqlitepool.testing import Recorder
 
 from .support.clock import Clock

@@ -26,9 +26,9 @@ from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
 from .support.costs import Costs, counted
+from .support.limiter import hold_back_here
 from .support.pools import StubPool, pool_of
 from .support.stub import StubDriver
-from .support.turnstile import hold_back_here
 
 Numbers = dict[tuple[int, int], tuple[int, int]]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aiosqlitepool.export import export
+from aiosqlitepool.cli.export import export
 
 from .support.debian import installed
 from .support.documents import DOCUMENTS, ROOT, commands_in, spoken_commands_in

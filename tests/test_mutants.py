@@ -12,9 +12,11 @@ import types
 
 import pytest
 
-from aiosqlitepool import lending, slots, stock
+from aiosqlitepool.pool import acquire as lending
+from aiosqlitepool.pool import inventory as stock
+from aiosqlitepool.pool import slots
 
-from . import test_slots_machine
+from .pool import test_slots_machine
 from .support.simulation import SimulationError, simulate
 
 # More than enough: each was noticed within a few worlds.
@@ -32,7 +34,7 @@ def mutate(module: types.ModuleType, old: str, new: str) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(f"{module.__name__}_mutant", module.__file__)
     assert spec is not None
     mutant = importlib.util.module_from_spec(spec)
-    mutant.__package__ = "aiosqlitepool"
+    mutant.__package__ = module.__package__
     sys.modules[mutant.__name__] = mutant
     try:
         exec(compile(mutated, "<mutant>", "exec"), mutant.__dict__)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from aiosqlitepool import SQLiteConnectionPool, SQLiteDatabase, errors, events
-from aiosqlitepool.subscribers._semconv import METRICS
+from aiosqlitepool.subscribers._metrics import METRICS
 
 from .support.documents import DOCUMENTS, programs_in, text_of
 from .support.serving import served

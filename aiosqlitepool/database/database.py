@@ -14,13 +14,13 @@ import aiosqlite
 
 from ..errors import PoolClosedError, PoolUsageError
 from ..events import Checkpointed
-from ..pool import SQLiteConnectionPool, Subscriber, checked_subscribers
-from ..settings import MOST_CONNECTIONS, check_count, check_name, check_seconds
+from ..pool.pool import SQLiteConnectionPool, Subscriber, checked_subscribers
+from ..pool.settings import MOST_CONNECTIONS, check_count, check_name, check_seconds
 from .backup import Progress, back_up
-from .care import Care
 from .file import DatabaseFile, OnConnect
 from .functions import bound, label_of
-from .profile import PragmaValue, checked_pragmas
+from .maintenance import Care
+from .pragmas import PragmaValue, checked_pragmas
 from .reader import Reader, ReaderPool
 from .writer import Writer, WriterPool
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import aiosqlite
 
 from ..driver import prepare_to_await, stop
-from .profile import PragmaValue, Role, settings
+from .pragmas import PragmaValue, Role, settings
 
 __all__ = ["DatabaseFile", "OnConnect"]
 

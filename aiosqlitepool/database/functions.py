@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import NoneType
 from typing import Any, TypeVar, TypeVarTuple
 
-from ..settings import check_label
+from ..pool.settings import check_label
 
 __all__ = ["bound", "label_of"]
 

@@ -15,9 +15,9 @@ from typing import TypeVar
 import aiosqlite
 
 from ..driver import call
-from ..lease import Errand, Lease
-from ..pool import SQLiteConnectionPool
-from ..settings import check_label
+from ..pool.lease import Errand, Lease
+from ..pool.pool import SQLiteConnectionPool
+from ..pool.settings import check_label
 from ..stats import PoolStats
 from .transaction import Transaction
 

@@ -13,7 +13,7 @@ import aiosqlite
 
 from ..errors import PoolUsageError
 from ..events import BusyRetried, TransactionEnded, TransactionOutcome
-from ..pool import SQLiteConnectionPool
+from ..pool.pool import SQLiteConnectionPool
 from .busy import busy_kind, pauses
 
 __all__ = ["Pool", "Transaction"]

@@ -19,11 +19,11 @@ import aiosqlite
 
 from ..driver import call, call_anyway, call_to_the_end
 from ..errors import PoolUsageError
-from ..lease import Errand
-from ..pool import SQLiteConnectionPool
+from ..pool.lease import Errand
+from ..pool.pool import SQLiteConnectionPool
 from ..stats import PoolStats, Waiter
 from .file import DatabaseFile
-from .shares import Shares
+from .pipeline import Shares
 from .transaction import Transaction
 
 __all__ = ["Writer", "WriterPool"]

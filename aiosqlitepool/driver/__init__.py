@@ -5,11 +5,15 @@ If the installed aiosqlite does not look as expected, its connections get the pl
 
 import aiosqlite
 
-from .aiosqlite_link import AiosqliteLink
-from .aiosqlite_worker import (
+from .aiosqlite_adapter import AiosqliteAdapter
+from .cursors import KNOWS_SQLITE3
+from .generic_adapter import GenericAdapter
+from .jobs import call, call_anyway, call_to_the_end, ended
+from .protocol import Adapter, Connection
+from .worker import (
     INTERRUPT_PATIENCE,
     KNOWS_AIOSQLITE,
-    OverriddenLink,
+    OverriddenAdapter,
     is_adopted,
     is_overridden,
     prepare_to_await,
@@ -17,24 +21,20 @@ from .aiosqlite_worker import (
     see_off,
     stop,
 )
-from .calls import call, call_anyway, call_to_the_end, ended
-from .cursors import KNOWS_SQLITE3
-from .plain import PlainLink
-from .protocol import Connection, Link
 
 __all__ = [
     "INTERRUPT_PATIENCE",
     "KNOWS_AIOSQLITE",
-    "AiosqliteLink",
+    "AiosqliteAdapter",
     "Connection",
-    "Link",
-    "PlainLink",
+    "Adapter",
+    "GenericAdapter",
     "call",
     "call_anyway",
     "call_to_the_end",
     "ended",
     "is_adopted",
-    "link_to",
+    "adapter_for",
     "prepare_to_await",
     "running_threads",
     "see_off",
@@ -42,8 +42,8 @@ __all__ = [
 ]
 
 
-def link_to(raw: Connection) -> Link:
+def adapter_for(raw: Connection) -> Adapter:
     """The best link there is for this connection."""
     if KNOWS_AIOSQLITE and KNOWS_SQLITE3 and isinstance(raw, aiosqlite.Connection):
-        return OverriddenLink(raw) if is_overridden(raw) else AiosqliteLink(raw)
-    return PlainLink(raw)
+        return OverriddenAdapter(raw) if is_overridden(raw) else AiosqliteAdapter(raw)
+    return GenericAdapter(raw)

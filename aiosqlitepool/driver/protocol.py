@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..events import RollbackCause
 
-__all__ = ["Connection", "Lessee", "Link"]
+__all__ = ["Connection", "Lessee", "Adapter"]
 
 
 @runtime_checkable
@@ -34,7 +34,7 @@ class Lessee(Protocol):
     task: asyncio.Task[Any] | None
 
 
-class Link(Protocol):
+class Adapter(Protocol):
     """The pool's hold on one connection. Only the taker of its slot calls it."""
 
     async def adopt(self) -> None:

@@ -26,11 +26,11 @@ from aiosqlitepool.events import (
     TransactionEnded,
 )
 
-from . import _semconv as names
-from ._backlog import Backlog, Flusher
+from . import _metrics as names
+from ._counts import Account, Ledger
 from ._detach import Detach, together
-from ._ledger import Account, Ledger
-from ._semconv import Buckets, Metric, checked_seconds, error_type
+from ._metrics import Buckets, Metric, checked_seconds, error_type
+from ._opentelemetry_deferred import Backlog, Flusher
 
 try:
     from opentelemetry import metrics, trace
@@ -41,7 +41,7 @@ except ModuleNotFoundError as _error:
     hint = "aiosqlitepool.subscribers.opentelemetry needs its API: pip install 'aiosqlitepool[opentelemetry]'"
     raise ModuleNotFoundError(f"{hint} ({_error})", name=_error.name) from _error
 
-from ._spans import PoolSpans, SpanMode
+from ._opentelemetry_spans import PoolSpans, SpanMode
 
 __all__ = ["OpenTelemetrySubscriber", "SpanMode"]
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from aiosqlitepool import SQLiteConnectionPool
 
 from ._detach import Detach
-from ._semconv import (
+from ._metrics import (
     CREATE_BUCKETS,
     TRANSACTION_BUCKETS,
     USE_BUCKETS,
@@ -127,9 +127,9 @@ def _backend_of(registry: CollectorRegistry, buckets: Buckets) -> Backend:
 def _new_backend(buckets: Buckets) -> Backend:
     # prometheus_client asks the same when it is imported.
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ or "prometheus_multiproc_dir" in os.environ:
-        from ._multiprocess import MultiprocessBackend
+        from ._prometheus_multiprocess import MultiprocessBackend
 
         return MultiprocessBackend(buckets)
-    from ._inprocess import InProcessBackend
+    from ._prometheus_inprocess import InProcessBackend
 
     return InProcessBackend(buckets)

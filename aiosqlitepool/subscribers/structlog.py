@@ -32,9 +32,9 @@ from aiosqlitepool.events import (
     TransactionEnded,
 )
 
+from ._common import current_trace
 from ._detach import Detach, together
-from ._semconv import checked_seconds
-from ._trace import current_trace
+from ._metrics import checked_seconds
 
 try:
     import structlog

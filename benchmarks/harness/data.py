@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aiosqlitepool.demo.data import Database, Progress, open_or_build
+from aiosqlitepool.cli.demo.data import Database, Progress, open_or_build
 
 from .environments import CACHE
 

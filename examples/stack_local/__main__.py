@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlencode
 
-from aiosqlitepool.export import export, scale
+from aiosqlitepool.cli.export import export, scale
 
 from .programs import ENDING, Program, ProgramEndedError, alertmanager, load, missing, prometheus, service
 

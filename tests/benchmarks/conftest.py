@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aiosqlitepool.demo.data import Database, build
+from aiosqlitepool.cli.demo.data import Database, build
 from benchmarks.harness.catalogue import Interpreter
 from benchmarks.harness.data import told_to_workers
 

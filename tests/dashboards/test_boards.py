@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from aiosqlitepool.subscribers import _semconv
+from aiosqlitepool.subscribers import _metrics as _semconv
 from dashboards import build
 from dashboards.render.board import Json, board_files, panels, read
 

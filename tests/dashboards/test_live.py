@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from aiosqlitepool.subscribers import _semconv
+from aiosqlitepool.subscribers import _metrics as _semconv
 from dashboards.render.__main__ import main as render
 from dashboards.render.ask import Prometheus, PrometheusError, Series
 from dashboards.render.board import Query, board_files, expand, panels, queries, read, variables

@@ -10,7 +10,7 @@ import promql_parser
 import pytest
 import yaml
 
-from aiosqlitepool.subscribers import _semconv
+from aiosqlitepool.subscribers import _metrics as _semconv
 from dashboards.render.board import board_files, read
 
 PROVISIONING = Path(__file__).parents[2] / "dashboards" / "provisioning"

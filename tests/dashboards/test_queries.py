@@ -7,8 +7,8 @@ import itertools
 import promql_parser
 import pytest
 
-from aiosqlitepool.subscribers import _semconv
-from aiosqlitepool.subscribers._semconv import Metric
+from aiosqlitepool.subscribers import _metrics as _semconv
+from aiosqlitepool.subscribers._metrics import Metric
 from dashboards.render.board import Query
 
 from .promql import RANGE, RATE_INTERVAL, every_query, parsed, selectors

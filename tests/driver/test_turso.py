@@ -10,7 +10,7 @@ import pytest
 import turso.aio
 
 from aiosqlitepool import SQLiteConnectionPool
-from aiosqlitepool.driver import PlainLink, link_to
+from aiosqlitepool.driver import GenericAdapter, adapter_for
 from aiosqlitepool.events import ConnectionClosed, ConnectionCreated, HealthCheckFailed
 from aiosqlitepool.testing import Recorder
 
@@ -39,7 +39,7 @@ async def insert(connection: turso.aio.Connection, text: str) -> None:
 
 async def test_it_gets_the_plain_link(path: str) -> None:
     async with turso.aio.connect(path) as connection:
-        assert isinstance(link_to(connection), PlainLink)
+        assert isinstance(adapter_for(connection), GenericAdapter)
 
 
 async def test_a_lambda_will_do_as_a_factory(path: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aiosqlitepool.export import export
+from aiosqlitepool.cli.export import export
 
 from ..support.debian import tool
 from .shipped import METRICS_DIR

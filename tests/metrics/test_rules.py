@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aiosqlitepool.subscribers._semconv import METRICS
+from aiosqlitepool.subscribers._metrics import METRICS
 
 from .shipped import EXPRESSIONS, RECORDS
 

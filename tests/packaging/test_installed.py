@@ -36,8 +36,8 @@ OPENTELEMETRY = Extra(
 )
 PROMETHEUS = Extra(("prometheus-client",), {"prometheus_client"}, ("aiosqlitepool.subscribers.prometheus",))
 STRUCTLOG = Extra(("structlog",), {"structlog"}, ("aiosqlitepool.subscribers.structlog",))
-DEMO = Extra(("rich",), {"rich"}, ("aiosqlitepool.demo.cli",), ("demo",))
-TOP = Extra(("prometheus-client", "rich"), {"prometheus_client", "rich"}, ("aiosqlitepool.top.cli",), ("top",))
+DEMO = Extra(("rich",), {"rich"}, ("aiosqlitepool.cli.demo.cli",), ("demo",))
+TOP = Extra(("prometheus-client", "rich"), {"prometheus_client", "rich"}, ("aiosqlitepool.cli.top.cli",), ("top",))
 EACH = {"opentelemetry": OPENTELEMETRY, "prometheus": PROMETHEUS, "structlog": STRUCTLOG, "demo": DEMO, "top": TOP}
 ALL = Extra(
     tuple(name for extra in EACH.values() for name in extra.brings),
@@ -55,7 +55,7 @@ print(*sorted(name for name in {names!r} if importlib.util.find_spec(name)))
 IMPORT_CORE = """
 import importlib, pkgutil, aiosqlitepool
 for module in pkgutil.walk_packages(aiosqlitepool.__path__, "aiosqlitepool."):
-    if not module.name.startswith(("aiosqlitepool.subscribers.", "aiosqlitepool.demo.", "aiosqlitepool.top.")):
+    if not module.name.startswith(("aiosqlitepool.subscribers.", "aiosqlitepool.cli.demo.", "aiosqlitepool.cli.top.")):
         importlib.import_module(module.name)
 print(aiosqlitepool.__file__)
 """

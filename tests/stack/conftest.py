@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aiosqlitepool.export import export
+from aiosqlitepool.cli.export import export
 from examples.stack_local.programs import Program, alertmanager, free_port, load, prometheus, running, service
 
 from ..support.debian import ask, installed

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from aiosqlitepool.subscribers import _forks
-from aiosqlitepool.subscribers._backlog import Backlog, Flusher
-from aiosqlitepool.subscribers._ledger import Account, Ledger
+from aiosqlitepool.subscribers._counts import Account, Ledger
+from aiosqlitepool.subscribers._opentelemetry_deferred import Backlog, Flusher
 
 PROGRAM = """
 import os, signal, threading
 from aiosqlitepool import SQLiteConnectionPool
-from aiosqlitepool.subscribers._backlog import Backlog, Flusher
-from aiosqlitepool.subscribers._ledger import Account, Ledger
+from aiosqlitepool.subscribers._opentelemetry_deferred import Backlog, Flusher
+from aiosqlitepool.subscribers._counts import Account, Ledger
 
 recorded, at_work = [], threading.Barrier(4)
 

@@ -13,7 +13,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporte
 
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool
 from aiosqlitepool.events import AcquireTimedOut, ConnectionAcquired, ConnectionReleased
-from aiosqlitepool.subscribers import _backlog, opentelemetry
+from aiosqlitepool.subscribers import _opentelemetry_deferred as _backlog
+from aiosqlitepool.subscribers import opentelemetry
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 
 from ..support.pools import StubPool, pool_of, queued

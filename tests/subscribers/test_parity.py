@@ -32,7 +32,7 @@ from aiosqlitepool.events import (
     RolledBackOnReturn,
     TransactionEnded,
 )
-from aiosqlitepool.subscribers import _semconv
+from aiosqlitepool.subscribers import _metrics as _semconv
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 

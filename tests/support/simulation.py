@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from unittest import mock
 
-from aiosqlitepool import PoolClosedError, PoolError, SQLiteConnectionPool, lifecycle
-from aiosqlitepool.driver import PlainLink
+from aiosqlitepool import PoolClosedError, PoolError, SQLiteConnectionPool
+from aiosqlitepool.driver import GenericAdapter
 from aiosqlitepool.events import (
     AcquireCancelled,
     AcquireFailed,
@@ -29,6 +29,7 @@ from aiosqlitepool.events import (
     PoolEvent,
 )
 from aiosqlitepool.log import log
+from aiosqlitepool.pool import connection as lifecycle
 
 from .stub import StubConnection, StubDriver
 from .virtual import DeadlockError, VirtualLoop, run
@@ -47,7 +48,7 @@ class Injected(Exception):
     """What the stub driver raises."""
 
 
-class ResettingLink(PlainLink):
+class ResettingAdapter(GenericAdapter):
     """A link that, like the one for aiosqlite, leaves the undoing to a task of the pool's own."""
 
     def __init__(self, raw: Any) -> None:
@@ -417,8 +418,8 @@ def simulate(seed: int, steps: int, report: Callable[[str], None] = print) -> tu
             warnings.simplefilter("ignore", ResourceWarning)
             while done < steps:
                 world = World(seed + worlds)
-                link = ResettingLink if (seed + worlds) % 2 else PlainLink
-                with mock.patch.object(lifecycle, "link_to", link):
+                link = ResettingAdapter if (seed + worlds) % 2 else GenericAdapter
+                with mock.patch.object(lifecycle, "adapter_for", link):
                     done += world.play()
                 worlds += 1
                 if not worlds % 64:

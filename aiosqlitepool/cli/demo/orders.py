@@ -1,0 +1,164 @@
+"""The demo's chapter on writing: many tasks add orders, by connections that collide and by a `SQLiteDatabase`.
+
+An order is one transaction of four statements, the same in all three ways, in a file that is used for nothing else.
+Knows nothing of how it is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+
+import aiosqlite
+
+from ...database import SQLiteDatabase
+from ...pool.pool import SQLiteConnectionPool
+from .load import PRAGMAS, Summary, percentile
+
+__all__ = ["PATIENCE", "Writing", "write_orders"]
+
+PATIENCE = 1.0
+"""Seconds that a colliding writer waits for SQLite's lock, of which a request has not many."""
+
+_ARTICLES = 100
+_TABLES = f"""
+PRAGMA journal_mode = WAL;
+CREATE TABLE orders (id INTEGER PRIMARY KEY, article INTEGER NOT NULL, at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP);
+CREATE TABLE articles (id INTEGER PRIMARY KEY, sold INTEGER NOT NULL);
+WITH RECURSIVE n (id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM n WHERE id + 1 < {_ARTICLES})
+INSERT INTO articles SELECT id, 0 FROM n;
+"""
+_ORDER = "INSERT INTO orders (article) VALUES (?)"
+_SELL = "UPDATE articles SET sold = sold + 1 WHERE id = ?"
+
+Add = Callable[[int], Awaitable[object]]
+
+
+@dataclass(slots=True)
+class Writing:
+    """How it went to write all orders in one way; `latencies` are of all, those that `failed` among them."""
+
+    title: str
+    orders: int
+    seconds: float = 0.0
+    failed: int = 0
+    latencies: list[float] = field(default_factory=list)
+
+    def summary(self) -> Summary:
+        """What it comes to: orders written per second, and how long each took."""
+        took = sorted(1000 * latency for latency in self.latencies)
+        rate = (self.orders - self.failed) / self.seconds
+        return Summary(rate, fmean(took), percentile(took, 50), percentile(took, 90), percentile(took, 99))
+
+    @property
+    def longest(self) -> float:
+        """Milliseconds that the slowest order took."""
+        return 1000 * max(self.latencies)
+
+
+async def write_orders(orders: int, writers: int) -> AsyncIterator[Writing]:
+    """Write so many orders by so many tasks, in one way after the other; gives how each went."""
+    ways: dict[str, Callable[[Path], AbstractAsyncContextManager[Add]]] = {
+        f"pool of {writers}": partial(_colliding, size=writers),
+        "db.write()": _in_blocks,
+        "db.run_write()": _in_functions,
+    }
+    for title, way in ways.items():
+        with TemporaryDirectory(prefix="aiosqlitepool-demo-") as folder:
+            path = Path(folder, "orders.db")
+            _make_tables(path)
+            writing = Writing(title, orders)
+            async with way(path) as add:
+                await _drive(Writing("warm-up", writers), add, writers)  # connections are open, statements prepared
+                await _drive(writing, add, writers)
+        yield writing
+
+
+def _make_tables(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(_TABLES)
+
+
+async def _drive(writing: Writing, add: Add, writers: int) -> None:
+    pending = iter(range(writing.orders))  # one for all writers: whoever is free takes the next
+
+    async def write() -> None:
+        for order in pending:
+            began = time.perf_counter()
+            try:
+                await add(order)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+                writing.failed += 1
+            writing.latencies.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(write() for _ in range(writers)))
+    writing.seconds = time.perf_counter() - began
+
+
+def _statements(order: int) -> Iterator[tuple[str, Sequence[int]]]:
+    article = order % _ARTICLES
+    yield _ORDER, (article,)
+    for also in range(3):
+        yield _SELL, ((article + 7 * also) % _ARTICLES,)
+
+
+# -- the ways
+
+
+@asynccontextmanager
+async def _colliding(path: Path, size: int) -> AsyncIterator[Add]:
+    """A connection for each writer: they meet in SQLite."""
+
+    async def connect() -> aiosqlite.Connection:
+        db = await aiosqlite.connect(path, timeout=PATIENCE, isolation_level=None)
+        await db.executescript(PRAGMAS)
+        return db
+
+    async def add(order: int) -> None:
+        async with pool.connection(label="add an order") as db:
+            await db.execute("BEGIN IMMEDIATE")
+            for statement, values in _statements(order):
+                await db.execute(statement, values)
+            await db.commit()
+
+    async with SQLiteConnectionPool(connect, size, acquisition_timeout=None, name="demo: orders") as pool:
+        yield add
+
+
+@asynccontextmanager
+async def _in_blocks(path: Path) -> AsyncIterator[Add]:
+    """One connection writes, and writers queue for it."""
+
+    async def add(order: int) -> None:
+        async with database.write(label="add an order") as db:
+            for statement, values in _statements(order):
+                await db.execute(statement, values)
+
+    async with SQLiteDatabase(path, name="demo: orders", acquisition_timeout=None) as database:
+        yield add
+
+
+@asynccontextmanager
+async def _in_functions(path: Path) -> AsyncIterator[Add]:
+    """The same, and each transaction is one trip to the thread that writes."""
+
+    def write(db: sqlite3.Connection, order: int) -> None:
+        for statement, values in _statements(order):
+            db.execute(statement, values)
+
+    async def add(order: int) -> None:
+        await database.run_write(write, order, label="add an order")
+
+    async with SQLiteDatabase(path, name="demo: orders", acquisition_timeout=None) as database:
+        yield add

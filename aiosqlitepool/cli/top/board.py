@@ -1,0 +1,125 @@
+"""How figures look in a terminal: a bar and a small table for each pool. The only module here that knows rich."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ...debug.words import duration
+from .figures import Percentile, PoolFigures, Span
+
+__all__ = ["board", "showing"]
+
+Show = Callable[[RenderableType], object]
+
+_WIDTH = 100  # columns, where there is no terminal
+_BAR = 24  # cells
+_FULL, _EMPTY = "█", "░"
+
+
+@contextmanager
+def showing(on_screen: bool) -> Iterator[Show]:
+    """What shows a board: in place, on a screen of its own, if that is wanted and possible, else below the last one."""
+    terminal = sys.stdout.isatty()
+    # Control codes for a terminal and for nothing else, whatever the environment asks for.
+    console = Console(
+        force_terminal=terminal, width=None if terminal else _WIDTH, highlight=False, markup=False, emoji=False
+    )
+
+    def show(shown: RenderableType) -> None:
+        console.print(shown)
+        console.file.flush()  # whoever reads a pipe would wait for many boards
+
+    if on_screen and console.is_terminal and console.is_interactive:
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            yield lambda shown: live.update(shown, refresh=True)
+    else:
+        yield show
+
+
+def board(pools: Iterable[PoolFigures], url: str, trouble: str | None = None) -> RenderableType:
+    """All pools, below where they were looked at and, if the last look failed, why."""
+    head = Text.assemble(("aiosqlitepool top", "bold"), "  ", (url, "dim"))
+    parts: list[RenderableType] = [head]
+    if trouble is not None:
+        parts.append(Text(trouble, style="bold red"))
+    for pool in pools:
+        parts += [Text(), _levels(pool), _spans(pool)]
+    return Group(*parts)
+
+
+def _levels(pool: PoolFigures) -> Text:
+    full = pool.used >= pool.max_size
+    cells = round(_BAR * min(1.0, pool.used / pool.max_size)) if pool.max_size else 0
+    queue = f"{pool.waiting:,} waiting, oldest {duration(pool.oldest_waiter)}" if pool.waiting else "nobody waits"
+    out = f"  longest out {duration(pool.oldest_checkout)}" if pool.oldest_checkout else ""
+    return Text.assemble(
+        (pool.pool, "bold"),
+        "  ",
+        (queue, "bold yellow" if pool.waiting else "dim"),
+        "\n",
+        (_FULL * cells, "red" if full and pool.waiting else "blue"),
+        (_EMPTY * (_BAR - cells), "dim"),
+        f"  {pool.used} used, {pool.idle} idle of {pool.max_size}",
+        (out, "dim"),
+    )
+
+
+_HEADINGS = (
+    "acq.\nidle",
+    "acq.\nnew",
+    "acq.\nqueued",
+    "wait\nP50",
+    "wait\nP99",
+    "hold\nP99",
+    "time-\nouts",
+    "\ncreates",
+    "fail-\nures",
+    "roll-\nbacks",
+)
+
+
+def _spans(pool: PoolFigures) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, header_style="dim", padding=0, pad_edge=False, show_edge=False)
+    table.add_column("", no_wrap=True)
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    if pool.lately is not None and pool.lately.seconds is not None:
+        table.add_row(f"last {pool.lately.seconds:.1f} s", *_cells(pool.lately))
+    table.add_row("in all", *_cells(pool.in_all), style="dim")
+    return table
+
+
+def _cells(span: Span) -> Sequence[Text]:
+    def count(number: float, style: str = "") -> Text:
+        shown = f"{number:,.0f}" if span.seconds is None else _rate(number / span.seconds)
+        return Text(shown, style=style if number else "")
+
+    return [
+        *(count(number) for number in (span.idle, span.new)),
+        count(span.queued, "yellow"),
+        *(Text(_time(time)) for time in (span.wait_p50, span.wait_p99, span.hold_p99)),
+        count(span.timeouts, "bold red"),
+        count(span.creates),
+        count(span.failures, "bold red"),
+        count(span.rollbacks, "yellow"),
+    ]
+
+
+def _rate(rate: float) -> str:
+    if rate == 0:
+        return "0/s"
+    return f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s" if rate >= 0.05 else "<0.1/s"
+
+
+def _time(time: Percentile | None) -> str:
+    if time is None:
+        return "-"
+    return f"{'>' if time.beyond else ''}{duration(time.seconds)}"

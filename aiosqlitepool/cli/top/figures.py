@@ -1,0 +1,139 @@
+"""What two looks at an endpoint come to: levels of now, rates and percentiles of the time between, totals. Pure."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ...subscribers._metrics import (
+    ACQUIRES,
+    COUNT,
+    CREATE_FAILURES,
+    CREATE_TIME,
+    HEALTH_FAILURES,
+    MAX,
+    OLDEST_CHECKOUT,
+    OLDEST_WAITER,
+    PENDING_REQUESTS,
+    ROLLBACKS,
+    TIMEOUTS,
+    USE_TIME,
+    WAIT_TIME,
+    Metric,
+)
+from .scrape import Scrape
+
+__all__ = ["Percentile", "PoolFigures", "Span", "figures", "percentile"]
+
+
+class Percentile(NamedTuple):
+    """A time in seconds; `beyond` it, if that is where the last bucket begins, which has no end."""
+
+    seconds: float
+    beyond: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What a pool did in a span of time: counts, and percentiles, which are `None` if there was nothing to measure.
+
+    `seconds` is how long that was, or `None` for all the time since the program began.
+    """
+
+    seconds: float | None
+    idle: float
+    new: float
+    queued: float
+    wait_p50: Percentile | None
+    wait_p99: Percentile | None
+    hold_p99: Percentile | None
+    timeouts: float
+    creates: float
+    failures: float
+    rollbacks: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFigures:
+    """One pool: its levels now, what it did between two looks (if there were two), and in all. Ages are seconds."""
+
+    pool: str
+    used: int
+    idle: int
+    max_size: int
+    waiting: int
+    oldest_waiter: float
+    oldest_checkout: float
+    lately: Span | None
+    in_all: Span
+
+
+def figures(now: Scrape, before: Scrape | None = None) -> list[PoolFigures]:
+    """The figures of every pool that is there now, by name."""
+    return [_pool(now, before, pool) for pool in now.pools]
+
+
+def _pool(now: Scrape, before: Scrape | None, pool: str) -> PoolFigures:
+    return PoolFigures(
+        pool,
+        int(now.number(COUNT, pool, "used")),
+        int(now.number(COUNT, pool, "idle")),
+        int(now.number(MAX, pool)),
+        int(now.number(PENDING_REQUESTS, pool)),
+        now.number(OLDEST_WAITER, pool),
+        now.number(OLDEST_CHECKOUT, pool),
+        None if before is None or now.at <= before.at else _span(now, before, pool, now.at - before.at),
+        _span(now, Scrape(now.at), pool, None),
+    )
+
+
+def _span(now: Scrape, before: Scrape, pool: str, seconds: float | None) -> Span:
+    def more(metric: Metric, value: str | None = None) -> float:
+        return _increase(now.number(metric, pool, value), before.number(metric, pool, value))
+
+    waits, uses, creates = (
+        _increases(now.buckets.get((metric, pool), {}), before.buckets.get((metric, pool), {}))
+        for metric in (WAIT_TIME, USE_TIME, CREATE_TIME)
+    )
+    return Span(
+        seconds,
+        idle=more(ACQUIRES, "idle"),
+        new=more(ACQUIRES, "new"),
+        queued=more(ACQUIRES, "queued"),
+        wait_p50=percentile(waits, 50),
+        wait_p99=percentile(waits, 99),
+        hold_p99=percentile(uses, 99),
+        timeouts=more(TIMEOUTS),
+        creates=creates.get(math.inf, 0.0),
+        failures=more(CREATE_FAILURES) + more(HEALTH_FAILURES),
+        rollbacks=more(ROLLBACKS),
+    )
+
+
+def _increase(now: float, before: float) -> float:
+    # A counter that went down began anew, in a program that was started again.
+    return now - before if now >= before else now
+
+
+def _increases(now: Mapping[float, float], before: Mapping[float, float]) -> dict[float, float]:
+    anew = any(count < before.get(bound, 0.0) for bound, count in now.items())
+    return {bound: count - (0.0 if anew else before.get(bound, 0.0)) for bound, count in now.items()}
+
+
+def percentile(buckets: Mapping[float, float], percent: float) -> Percentile | None:
+    """Where that percent of the observations were at most, as Prometheus' `histogram_quantile` reckons it.
+
+    `buckets` are cumulative counts by upper bound. `None` if nothing was observed.
+    """
+    rising = sorted(buckets.items())
+    if not rising or rising[-1][1] <= 0:
+        return None
+    rank = percent / 100 * rising[-1][1]
+    buckets_from = itertools.pairwise([(0.0, 0.0), *rising])
+    (low, below), (high, count) = next(bucket for bucket in buckets_from if bucket[1][1] >= rank)
+    if math.isinf(high):
+        return Percentile(low, beyond=True)
+    return Percentile(low + (high - low) * (rank - below) / (count - below) if count > below else high)

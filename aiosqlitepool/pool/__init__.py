@@ -1,0 +1,8 @@
+"""The pool: lends connections, first come, first served. Knows no SQLite; what a connection is, `driver` knows.
+
+Read `pool.py` first, then `slots.py`, `acquire.py`, `release.py` and `inventory.py`.
+"""
+
+from .pool import PoolState, SQLiteConnectionPool, Subscriber
+
+__all__ = ["PoolState", "SQLiteConnectionPool", "Subscriber"]

@@ -1,0 +1,173 @@
+"""`python -m aiosqlitepool top` as its user sees it: in a terminal, in a pipe, and with what is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from aiosqlitepool.__main__ import main
+from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
+
+from ...support.pools import StubPool, pool_of, queued
+from ...support.stub import StubDriver
+from .conftest import metrics_of
+
+COMMAND = [sys.executable, "-m", "aiosqlitepool", "top"]
+UNIX = pytest.mark.skipif(os.name != "posix", reason="needs signals and terminals as POSIX has them")
+
+
+@pytest.fixture
+async def url(driver: StubDriver) -> AsyncIterator[str]:
+    """The endpoint of a pool with one holder and one waiter."""
+    registry = CollectorRegistry()
+    pool: StubPool
+    async with pool_of(driver, 2, min_size=0, subscribers=[PrometheusSubscriber(registry)]) as pool:
+        async with pool.connection(), pool.connection():
+            waiter = await queued(pool)
+            with metrics_of(registry) as url:
+                yield url
+        await pool.release(await waiter)
+
+
+def test_once_prints_one_table_without_control_codes(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", url, "--once", "--interval", "0.1"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert url in out
+    assert re.search(r"app\.db  1 waiting, oldest \d", out)
+    assert re.search(r"█{24}  2 used, 0 idle of 2  longest out \d", out)
+    assert re.search(r"last 0\.\d s +0/s +0/s +0/s", out)
+    assert re.search(r"in all +0 +2 +0 ", out)
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_several_pools_each_have_their_lines(says: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [
+        f'db_client_connection_{what}{{db_client_connection_pool_name="{name}"{state}}} {number}\n'
+        for name in ("app.db/read", "app.db/write")
+        for what, state, number in (("count", ',db_client_connection_state="used"', 1), ("max", "", 4))
+    ]
+    url = says((200, "text/plain", "".join(lines).encode()))
+    assert main(["top", url, "--once", "--interval", "0.1"]) == 0
+    out = capsys.readouterr().out
+    assert re.findall(r"^(app.db/\w+)  nobody waits", out, re.MULTILINE) == ["app.db/read", "app.db/write"]
+    assert out.count("██████░░░░░░░░░░░░░░░░░░  1 used, 0 idle of 4") == 2
+
+
+def test_markup_in_a_name_is_only_a_name(says: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
+    label = 'db_client_connection_pool_name="[red]app[/]",db_client_connection_state="used"'
+    url = says((200, "text/plain", f"db_client_connection_count{{{label}}} 1\n".encode()))
+    assert main(["top", url, "--once", "--interval", "0.1"]) == 0
+    assert "[red]app[/]" in capsys.readouterr().out
+
+
+def test_in_a_pipe_it_prints_again_and_again(url: str) -> None:
+    with subprocess.Popen([*COMMAND, url, "--interval", "0.1"], stdout=subprocess.PIPE, text=True) as top:
+        try:
+            assert top.stdout is not None
+            seen = 0
+            for line in top.stdout:
+                seen += "2 used, 0 idle of 2" in line
+                if seen == 3:
+                    break
+        finally:
+            top.send_signal(signal.SIGINT)
+        rest = top.stdout.read()
+        assert top.wait(30) == 0
+    assert "\x1b" not in rest
+
+
+@UNIX
+def test_a_terminal_gets_a_board_that_leaves_it_as_it_was(url: str) -> None:
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
+    with subprocess.Popen([*COMMAND, url, "--interval", "0.1"], stdout=theirs, stderr=theirs, env=environment) as top:
+        os.close(theirs)
+        shown = _until(ours, lambda text: text.count("2 used, 0 idle of 2") >= 3)
+        top.send_signal(signal.SIGINT)
+        shown += _until(ours, lambda text: False)
+        assert top.wait(30) == 0
+    os.close(ours)
+    assert shown.count("\x1b[?1049h") == shown.count("\x1b[?1049l") == 1  # another screen, and back
+    assert "\x1b[?25h" in shown.rpartition("2 used")[2]  # the cursor is there again
+    assert "…" not in shown  # it all fits into 80 columns
+
+
+def _until(terminal: int, done: Callable[[str], bool]) -> str:
+    shown, deadline = "", time.monotonic() + 60
+    while not done(shown):
+        assert time.monotonic() < deadline, shown
+        if not select.select([terminal], [], [], 1)[0]:
+            continue
+        try:
+            read = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not read:
+            break
+        shown += read.decode(errors="replace")
+    return shown
+
+
+def test_an_endpoint_that_goes_away_is_told_and_waited_for(driver: StubDriver, says: Callable[..., str]) -> None:
+    registry = CollectorRegistry()
+    PrometheusSubscriber(registry).attach(pool := StubPool(driver, 3, name="app.db"))
+    fine = (200, "text/plain", generate_latest(registry))
+    url = says(fine, (503, "text/plain", b""), fine)
+    with subprocess.Popen([*COMMAND, url, "--interval", "0.1"], stdout=subprocess.PIPE, text=True) as top:
+        assert top.stdout is not None
+        try:
+            seen: list[str] = []
+            for line in top.stdout:
+                seen += re.findall("no figures for .* answers 503|0 used, 0 idle of 3", line)
+                if len(seen) == 4:
+                    break
+        finally:
+            top.send_signal(signal.SIGINT)
+        top.stdout.read()
+        assert top.wait(30) == 0
+    # Its last figures stay, below what is wrong.
+    assert [each.partition(" ")[0] for each in seen] == ["0", "no", "0", "0"]
+    del pool
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["127.0.0.1:9", "--once"], 1, "error: cannot reach http://127.0.0.1:9/metrics: "),
+        (["ftp://x"], 2, "error: argument URL: must be an address like http://127.0.0.1:8000/metrics, not 'ftp://x'"),
+    ],
+)
+def test_what_is_wrong_at_first_ends_it(
+    arguments: list[str], code: int, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["top", *arguments]) == code
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "soon", "1e9"])
+def test_the_interval_must_be_a_time(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["top", "localhost", f"--interval={value}"])
+    assert ended.value.code == 2
+    assert f"must be seconds from 0.1 to 3600, not {value!r}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("library", ["rich", "prometheus_client"])
+def test_without_its_libraries_it_says_which_extra_brings_them(library: str) -> None:
+    code = f"import sys; sys.modules[{library!r}] = None; from aiosqlitepool.__main__ import main; "
+    code += "sys.exit(main(['top', 'localhost']))"
+    ran: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 2
+    assert "is missing; install it with: pip install 'aiosqlitepool[top]'" in ran.stderr
+    assert "Traceback" not in ran.stderr

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sqlite3
+import weakref
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import pytest
+
+from aiosqlitepool import SQLiteDatabase
+from aiosqlitepool.database.maintenance import Care
+from aiosqlitepool.events import Checkpointed
+from aiosqlitepool.testing import Recorder
+
+from ..support.clock import Clock
+from ..support.databases import add, first, held_writer, texts_now
+from ..support.files import notes
+from ..support.other import other_process
+from ..support.storm import nothing_left_behind
+
+
+def care_of(db: SQLiteDatabase, clock: Clock, above: int = 0) -> Care:
+    return Care(db._writer, db._file, above, clock)
+
+
+async def test_a_checkpoint_folds_the_wal_in_and_cuts_it(db: SQLiteDatabase, recorder: Recorder) -> None:
+    await db.run_write(add, "a")
+    assert db.writer.stats().wal_bytes
+    event = await db.checkpoint()
+    assert (event.pool, event.result, event.wal_bytes) == ("app.db/write", "complete", 0)
+    assert event.pages == event.moved > 0
+    assert event.checkpoint_time > 0
+    assert recorder.of(Checkpointed) == [event]
+    assert db.writer.stats().wal_bytes == 0
+
+
+async def test_a_reader_keeps_a_checkpoint_partial(db: SQLiteDatabase) -> None:
+    await db.run_write(add, "a")
+    async with db.read(snapshot=True) as connection:
+        assert await texts_now(connection) == ["a"]
+        await db.run_write(add, "b")
+        event = await db.checkpoint()
+        assert (event.result, event.moved < event.pages) == ("partial", True)
+        assert event.wal_bytes > 0
+    assert (await db.checkpoint()).result == "complete"
+
+
+async def test_a_checkpoint_that_another_process_prevents_is_partial(db: SQLiteDatabase, database: Path) -> None:
+    await db.run_write(add, "a")
+    async with other_process(database, "BEGIN", "SELECT 1 FROM note WHERE 0") as other:
+        await db.run_write(add, "b")
+        assert (await db.checkpoint()).result == "partial"
+        await other.does("COMMIT")
+    assert (await db.checkpoint()).result == "complete"
+
+
+@pytest.mark.parametrize("factory", [aiosqlite.Row, lambda cursor, row: {"row": row}, lambda cursor, row: None])
+async def test_row_factories_of_the_program_are_none_of_its_business(database: Path, factory: Any) -> None:
+    async def rows(connection: aiosqlite.Connection) -> None:
+        connection.row_factory = factory
+
+    async with SQLiteDatabase(database, on_connect=rows) as db:
+        await db.run_write(add, "a")
+        assert (await db.checkpoint()).result == "complete"
+
+
+async def test_a_wal_that_has_grown_is_folded_in_when_nobody_writes(db: SQLiteDatabase, recorder: Recorder) -> None:
+    care = care_of(db, Clock())
+    await db.run_write(add, "a")
+    async with held_writer(db):
+        await care.look()
+        assert recorder.of(Checkpointed) == []
+    await care.look()
+    (event,) = recorder.of(Checkpointed)
+    assert event.wal_bytes == 0
+    await care.look()
+    assert len(recorder.of(Checkpointed)) == 1
+
+
+async def test_a_small_wal_is_left_alone(db: SQLiteDatabase, recorder: Recorder) -> None:
+    await db.run_write(add, "a")
+    await care_of(db, Clock(), above=1_000_000).look()
+    assert recorder.of(Checkpointed) == []
+
+
+async def test_a_wal_that_a_reader_holds_is_tried_again_after_a_while(db: SQLiteDatabase, recorder: Recorder) -> None:
+    clock = Clock()
+    care = care_of(db, clock)
+    await db.run_write(add, "a")
+    async with db.read(snapshot=True):
+        await db.run_write(add, "b")
+        for _ in range(3):
+            await care.look()
+        assert [event.result for event in recorder.of(Checkpointed)] == ["partial"]
+    clock.advance(31)
+    await care.look()
+    assert [event.result for event in recorder.of(Checkpointed)] == ["partial", "complete"]
+
+
+async def traced(db: SQLiteDatabase) -> list[str]:
+    statements: list[str] = []
+    async with db.writer.connection() as connection:
+        await connection.set_trace_callback(statements.append)
+    return statements
+
+
+async def test_statistics_are_brought_up_to_date_every_few_hours(db: SQLiteDatabase) -> None:
+    statements, clock = await traced(db), Clock()
+    care = care_of(db, clock, above=1_000_000)
+    await care.look()
+    assert statements == []
+    clock.advance(4 * 3600)
+    await care.look()
+    await care.look()
+    assert statements == ["PRAGMA analysis_limit = 400", "PRAGMA optimize = 0x10002"]
+
+
+async def test_statistics_are_brought_up_to_date_at_the_end(database: Path) -> None:
+    async with SQLiteDatabase(database) as db:
+        statements = await traced(db)
+    assert statements[-1] == "PRAGMA optimize = 0x10002"
+
+
+async def test_what_goes_wrong_is_logged_and_tried_again_later(
+    db: SQLiteDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    care = care_of(db, Clock(), above=-1)
+    async with db.writer.connection() as connection:
+        await connection._execute(connection._conn.set_authorizer, lambda *_: sqlite3.SQLITE_DENY)
+    with caplog.at_level(logging.WARNING, "aiosqlitepool"):
+        await care.look()
+    assert "pool 'app.db/write': could not look after the database: not authorized" in caplog.text
+    async with db.writer.connection() as connection:
+        await connection._execute(connection._conn.set_authorizer, None)
+
+
+async def test_it_is_looked_after_all_along(
+    database: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiosqlitepool.database.maintenance._INTERVAL", 0.001)
+    async with SQLiteDatabase(database, checkpoint_above=0, subscribers=[recorder]) as db:
+        writing = asyncio.create_task(db.run_write(add, "a"))
+        event = await first(db.writer, Checkpointed)
+        await writing
+        assert isinstance(event, Checkpointed)
+
+
+async def test_a_database_that_is_forgotten_is_not_kept_alive_by_its_care(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiosqlitepool.database.maintenance._INTERVAL", 0.001)
+    with nothing_left_behind():
+        db = SQLiteDatabase(database)
+        await db.open()
+        (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "app.db/write:care"]
+        gone = weakref.ref(db)
+        with pytest.warns(ResourceWarning, match="was never closed"):
+            del db
+            while gone() is not None or not task.done():
+                gc.collect()
+                await asyncio.sleep(0.001)
+    assert notes(database) == []
+
+
+async def test_closing_does_not_wait_for_the_writer_to_bring_statistics_up_to_date(database: Path) -> None:
+    db = SQLiteDatabase(database, acquisition_timeout=None)
+    await db.open()
+    statements = await traced(db)
+    async with held_writer(db) as let_go:
+        closing = asyncio.create_task(db.close())
+        while db.readers.stats().state != "closed":
+            await asyncio.sleep(0.001)
+        let_go()
+        await closing
+    assert "PRAGMA optimize = 0x10002" not in statements

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import pytest
+
+from aiosqlitepool import SQLiteDatabase
+from aiosqlitepool.database.pragmas import checked_pragmas, settings
+
+WRITER = {"busy_timeout": 20, "journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "temp_store": 2}
+READER = {"busy_timeout": 30_000, "query_only": 1, "foreign_keys": 1, "temp_store": 2, "cache_size": -16_000}
+
+
+async def pragmas_of(connection: aiosqlite.Connection, *names: str) -> dict[str, Any]:
+    return {name: next(iter(await connection.execute_fetchall(f"PRAGMA {name}")))[0] for name in names}
+
+
+async def test_each_role_has_its_pragmas(db: SQLiteDatabase) -> None:
+    async with db.writer.connection() as connection:
+        assert await pragmas_of(connection, *WRITER, "query_only") == {**WRITER, "query_only": 0}
+    async with db.read() as connection:
+        assert await pragmas_of(connection, *READER, "journal_mode") == {**READER, "journal_mode": "wal"}
+
+
+def test_what_others_depend_on_comes_first() -> None:
+    mine = {"user_version": 7, "journal_mode": "WAL", "page_size": 8192, "auto_vacuum": "FULL"}
+    names = [name for name, _ in settings("write", mine)]
+    assert names[:4] == ["busy_timeout", "page_size", "auto_vacuum", "journal_mode"]
+    assert names[-1] == "user_version"
+    assert len(set(names)) == len(names)
+
+
+def test_what_is_the_writers_business_is_not_set_by_readers() -> None:
+    names = [name for name, _ in settings("read", {"journal_mode": "WAL", "page_size": 8192, "mmap_size": 0})]
+    assert names == ["busy_timeout", "foreign_keys", "temp_store", "cache_size", "query_only", "mmap_size"]
+
+
+async def test_pragmas_of_ones_own_override(tmp_path: Path) -> None:
+    own = {"FOREIGN_KEYS": False, "cache_size": -100, "page_size": 8192, "encoding": "UTF-16le", "busy_timeout": 7}
+    async with SQLiteDatabase(tmp_path / "own.db", pragmas=own) as db:
+        await db.run_write(lambda native: native.execute("CREATE TABLE note (id)").close())
+        for pool in (db.writer, db.readers):
+            async with pool.connection() as connection:
+                assert await pragmas_of(connection, *(name.lower() for name in own)) == {
+                    "foreign_keys": 0,
+                    "cache_size": -100,
+                    "page_size": 8192,
+                    "encoding": "UTF-16le",
+                    "busy_timeout": 7,
+                }
+
+
+@pytest.mark.parametrize(
+    ("pragmas", "error", "message"),
+    [
+        ({"foreign_key": 1}, ValueError, "knows no pragma 'foreign_key'; did you mean 'foreign_keys'"),
+        ({"xyzzyxyzzy": 1}, ValueError, r"knows no pragma 'xyzzyxyzzy'$"),
+        ({"query_only": 0}, ValueError, "'query_only' cannot be set: readers are what cannot write"),
+        ({"synchronous": "NORMALL"}, ValueError, "synchronous must be a number or a word .* did you mean 'NORMAL'"),
+        (
+            {"synchronous": "Qqqqq"},
+            ValueError,
+            "synchronous must be a number or a word that SQLite knows, not 'Qqqqq'$",
+        ),
+        ({"cache_size": "1; DROP TABLE note"}, ValueError, "cache_size must be one word or number"),
+        ({"cache_size": None}, TypeError, "cache_size must be a str, a number or a bool, not None"),
+        ({7: 1}, TypeError, "pragmas must have strings as names, not 7"),
+        ([("cache_size", 1)], TypeError, "pragmas must be a mapping"),
+    ],
+)
+def test_a_pragma_that_makes_no_sense_is_an_error_that_names_it(
+    pragmas: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        SQLiteDatabase("app.db", pragmas=pragmas)
+
+
+def test_none_and_no_pragmas_are_the_same() -> None:
+    assert checked_pragmas(None) == checked_pragmas({}) == {}
+
+
+async def test_a_journal_mode_that_sqlite_refuses_is_an_error(tmp_path: Path) -> None:
+    db = SQLiteDatabase(f"file:{tmp_path}/odd.db?mode=memory")
+    with pytest.raises(sqlite3.OperationalError, match="'WAL': the database stayed in journal mode 'memory'") as failed:
+        await db.open()
+    assert failed.value.__notes__[0] == f"database: file:{tmp_path}/odd.db?mode=memory"

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from aiosqlitepool.driver.sqlite import File, file_of, roll_back
+from aiosqlitepool.errors import ConnectionBrokenError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> File:
+    """A database file that was opened."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "app.db")) as native:
+        known = file_of(native)
+        assert known is not None
+        return known
+
+
+def test_a_file_is_known_by_its_path_and_place_on_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    with contextlib.closing(sqlite3.connect(path)) as native:
+        found = path.stat()
+        assert file_of(native) == (str(path), found.st_dev, found.st_ino)
+
+
+def test_a_file_whose_name_is_not_utf_8_is_known_too(tmp_path: Path) -> None:
+    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9.db")
+    with contextlib.closing(sqlite3.connect(path)) as native:
+        known = file_of(native)
+        assert known is not None
+        assert os.fsencode(known.path) == path
+
+
+def test_looking_for_the_file_leaves_the_program_s_own_factories_as_they_are(tmp_path: Path) -> None:
+    def shouted(text: bytes) -> str:
+        return text.decode().upper()
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "app.db")) as native:
+        native.text_factory, native.row_factory = shouted, sqlite3.Row
+        known = file_of(native)
+        assert known is not None
+        assert known.path == str(tmp_path / "app.db")
+        assert native.execute("SELECT 'quiet' AS said").fetchone()["said"] == "QUIET"
+
+
+def test_memory_is_no_file() -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as native:
+        assert file_of(native) is None
+
+
+def test_a_file_that_is_still_there_is_well(file: File) -> None:
+    file.verify()
+
+
+def test_a_file_that_is_gone_is_not(file: File) -> None:
+    os.remove(file.path)
+    with pytest.raises(ConnectionBrokenError, match="the database file is gone"):
+        file.verify()
+
+
+def test_a_file_that_was_replaced_by_another_is_not(file: File, tmp_path: Path) -> None:
+    another = tmp_path / "another.db"
+    another.touch()  # before the first is gone, whose inode it could get
+    another.replace(file.path)
+    with pytest.raises(ConnectionBrokenError, match=r"the database file '.*app\.db' was replaced"):
+        file.verify()
+
+
+@pytest.mark.parametrize("isolation", ["", "IMMEDIATE", None])
+def test_an_open_transaction_is_undone(isolation: str | None) -> None:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=isolation)) as native:
+        native.execute("CREATE TABLE note (text TEXT)")
+        native.execute("BEGIN")
+        native.execute("INSERT INTO note VALUES ('lost')")
+        roll_back(native)
+        assert not native.in_transaction
+        assert native.execute("SELECT * FROM note").fetchall() == []

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+
+from aiosqlitepool import Holder, PoolConnectionAcquireTimeoutError, PoolFullError, PoolStats
+from aiosqlitepool.events import ErrorInfo
+from aiosqlitepool.pool.diagnosis import counts, explain_full, explain_timeout
+
+from ..support.pools import StubPool, immediately, pool_of, queued
+from ..support.stub import StubDriver, fails
+from ..support.timeless import about, timeless
+
+STATS = PoolStats(
+    "app.db", "open", 20, 0, used=3, idle=1, waiting=2, oldest_waiter=1.0, oldest_checkout=2.0, subscriber_errors=0
+)
+
+
+def holder(connection: int, held: float = 1.5, label: str | None = None) -> Holder:
+    return Holder(connection, f"Task-{connection}", label, held)
+
+
+def test_counts_are_told_in_words() -> None:
+    assert counts(STATS) == "3 used, 1 idle of 20, 2 waiting"
+
+
+def test_a_holder_is_told_with_task_label_connection_and_age() -> None:
+    assert str(holder(7, 1.5, "GET /users")) == "Task-7 [GET /users] has held connection 7 for 1.500 s"
+    assert str(holder(7)) == "Task-7 has held connection 7 for 1.500 s"
+
+
+def test_a_timeout_tells_how_long_and_what_the_pool_looked_like() -> None:
+    message = explain_timeout(0.9, STATS, (), (), None)
+    assert message.startswith("no connection from pool 'app.db' within 0.900 s (3 used, 1 idle of 20, 2 waiting).")
+
+
+def test_a_timeout_tells_of_places_that_nobody_holds_and_nobody_can_have() -> None:
+    message = explain_timeout(0.9, STATS, (holder(1), holder(2)), (), None)
+    assert "1 of those used is being opened, checked, reset or handed on" in message
+
+
+def test_a_timeout_tells_the_last_failure_to_connect_and_its_age() -> None:
+    message = explain_timeout(0.9, STATS, (), (), (ErrorInfo("OSError", "disk I/O error"), 2.5))
+    assert "The last attempt to connect failed 2.500 s ago: OSError: disk I/O error." in message
+
+
+def test_a_timeout_names_at_most_five_holders_and_counts_the_rest() -> None:
+    message = explain_timeout(0.9, STATS, tuple(holder(number) for number in range(1, 8)), (), None)
+    assert re.findall(r"Task-(\d)", message) == ["1", "2", "3", "4", "5"]
+    assert message.endswith("; and 2 more.")
+
+
+def test_with_five_holders_there_is_no_rest_to_count() -> None:
+    assert "more" not in explain_timeout(0.9, STATS, tuple(holder(number) for number in range(1, 6)), (), None)
+
+
+def test_a_timeout_tells_a_task_that_it_waits_for_itself() -> None:
+    message = explain_timeout(0.9, STATS, (holder(1), holder(2)), [2], None)
+    assert "The waiting task itself holds connection 2: " in message
+    assert "deadlock" in message
+
+
+def test_a_full_queue_tells_its_limit_and_what_the_pool_looked_like() -> None:
+    message = explain_full(STATS, 2)
+    assert message == "pool 'app.db' has max_waiting=2 callers waiting already (3 used, 1 idle of 20, 2 waiting)"
+
+
+@timeless
+async def test_the_timeout_of_a_full_pool_names_its_holders_their_labels_and_their_ages(driver: StubDriver) -> None:
+    async with pool_of(driver, 2, acquisition_timeout=0.9) as pool:
+        held = [(await queued(pool, "GET /users")).result()]
+        await asyncio.sleep(10)
+        held.append((await queued(pool, "POST /users")).result())
+        with pytest.raises(PoolConnectionAcquireTimeoutError) as caught:
+            await pool.acquire()
+        message = str(caught.value)
+        assert message.startswith("no connection from pool 'app.db' within 0.900 s (2 used, 0 idle of 2, 0 waiting)")
+        assert "GET /users [GET /users] has held connection 1 for 10.900 s" in message
+        assert "POST /users [POST /users] has held connection 2 for 0.900 s" in message
+        assert "deadlock" not in message
+        for connection in held:
+            await pool.release(connection)
+
+
+@timeless
+async def test_the_timeout_carries_its_facts_for_programs_to_read(driver: StubDriver) -> None:
+    async with pool_of(driver, 2, acquisition_timeout=0.9) as pool:
+        async with pool.connection(label="first"), pool.connection(label="second"):
+            with pytest.raises(PoolConnectionAcquireTimeoutError) as caught:
+                await pool.acquire()
+        assert caught.value.waited == about(0.9)
+        assert caught.value.stats is not None
+        assert (caught.value.stats.used, caught.value.stats.max_size) == (2, 2)
+        assert [each.label for each in caught.value.holders] == ["first", "second"]
+        assert caught.value.message == str(caught.value)
+
+
+@timeless
+async def test_the_timeout_tells_a_task_that_it_waits_for_its_own_connection(driver: StubDriver) -> None:
+    async with pool_of(driver, 1, acquisition_timeout=0.9) as pool, pool.connection():
+        with pytest.raises(
+            PoolConnectionAcquireTimeoutError, match=r"waiting task itself holds connection 1: .*deadlock"
+        ):
+            await pool.acquire()
+
+
+@timeless
+async def test_a_holder_whose_task_has_ended_is_told_as_such(driver: StubDriver) -> None:
+    async with pool_of(driver, 1, acquisition_timeout=1) as pool:
+        held = await asyncio.create_task(pool.acquire(label="forgotten"), name="Brief")
+        assert [holder.ended for holder in pool.holders()] == [True]
+        with pytest.raises(PoolConnectionAcquireTimeoutError, match=r"Brief \[forgotten\] has .* s \(and has ended\)"):
+            await pool.acquire()
+        await pool.release(held)
+
+
+@timeless
+async def test_those_who_give_up_together_share_one_look_at_the_pool(driver: StubDriver) -> None:
+    async with pool_of(driver, 2, acquisition_timeout=3) as pool:
+        held = [await pool.acquire(), await pool.acquire()]
+        together = [asyncio.create_task(pool.acquire()) for _ in range(5)]
+        await asyncio.sleep(1)
+        later = asyncio.create_task(pool.acquire())
+        await asyncio.wait({*together, later})
+        errors = [task.exception() for task in together]
+        assert all(isinstance(error, PoolConnectionAcquireTimeoutError) for error in errors)
+        assert len({id(error) for error in errors}) == 5
+        assert len({id(error.holders) for error in errors}) == 1  # type: ignore[union-attr]
+        last = later.exception()
+        assert isinstance(last, PoolConnectionAcquireTimeoutError)
+        assert [holder.held for holder in last.holders] == [about(4), about(4)]
+        for connection in held:
+            await pool.release(connection)
+
+
+@timeless
+async def test_the_timeout_does_not_suspect_a_task_that_gave_its_connection_back(driver: StubDriver) -> None:
+    async with pool_of(driver, 1, acquisition_timeout=0.9) as pool:
+        async with pool.connection():
+            pass
+        other = await queued(pool)
+        with pytest.raises(PoolConnectionAcquireTimeoutError) as caught:
+            await pool.acquire()
+        assert "deadlock" not in str(caught.value)
+        await pool.release(other.result())
+
+
+@timeless
+async def test_the_timeout_tells_the_last_failure_to_connect(driver: StubDriver) -> None:
+    async with pool_of(driver, 1, acquisition_timeout=5) as pool:
+        driver.on_connect = fails(OSError("disk I/O error"))
+        with pytest.raises(OSError, match="disk"):
+            await pool.acquire()
+        await asyncio.sleep(2)
+        driver.on_connect = asyncio.Event().wait
+        with pytest.raises(
+            PoolConnectionAcquireTimeoutError, match=r"connect failed 7\.\d+ s ago: OSError: disk I/O error"
+        ):
+            await pool.acquire()
+
+
+@timeless
+async def test_a_failure_to_connect_is_forgotten_once_connecting_succeeds(driver: StubDriver) -> None:
+    async with pool_of(driver, 1, acquisition_timeout=5) as pool:
+        driver.on_connect = fails(OSError("disk I/O error"))
+        with pytest.raises(OSError, match="disk"):
+            await pool.acquire()
+        driver.on_connect = None
+        async with pool.connection():
+            with pytest.raises(PoolConnectionAcquireTimeoutError) as caught:
+                await pool.acquire()
+        assert "disk" not in str(caught.value)
+
+
+@timeless
+async def test_a_caller_turned_away_learns_the_limit(driver: StubDriver) -> None:
+    async with pool_of(driver, 1, max_waiting=0) as pool, pool.connection():
+        with pytest.raises(
+            PoolFullError, match=r"max_waiting=0 callers waiting already \(1 used, 0 idle of 1, 0 waiting\)"
+        ):
+            await pool.acquire()
+
+
+@timeless
+async def test_a_timeout_names_a_callback_that_holds_a_connection(driver: StubDriver) -> None:
+    lent: list[Any] = []
+    async with pool_of(driver, 1, acquisition_timeout=2) as pool:
+        await pool.release(await pool.acquire())
+        asyncio.get_running_loop().call_soon(lambda: lent.append(immediately(pool.acquire())))
+        with pytest.raises(PoolConnectionAcquireTimeoutError, match="A callback has held connection 1 for 2.000 s"):
+            await asyncio.create_task(_later(pool))
+        await pool.release(lent[0])
+
+
+async def _later(pool: StubPool) -> None:
+    await asyncio.sleep(0)
+    await pool.acquire()
