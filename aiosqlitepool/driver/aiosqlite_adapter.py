@@ -47,14 +47,14 @@ class AiosqliteAdapter:
 
     __slots__ = (
         "__weakref__",
+        "_completions",
         "_cursors",
         "_done",
         "_file",
         "_in_transaction",
+        "_limiter",
         "_loop",
-        "_mailbox",
         "_native",
-        "_outgoing",
         "_put",
         "_raw",
         "_running",
@@ -72,8 +72,8 @@ class AiosqliteAdapter:
         self._native: sqlite3.Connection = native
         self._put = raw._tx.put_nowait
         self._loop = _running_loop()
-        self._mailbox = Completions.of(self._loop)
-        self._outgoing = self._mailbox.outgoing
+        self._completions = Completions.of(self._loop)
+        self._limiter = self._completions.limiter
         self._thread: threading.Thread = raw._thread
         self._thread_runs = liveness(raw._thread)
         # Operations handed to the worker and finished by it, ever; the worker is idle when they are equal.
@@ -113,7 +113,7 @@ class AiosqliteAdapter:
             except BaseException as raised:  # the user's code, asked in passing: the caller must not wait for ever
                 result, error, self._in_transaction = None, raised, True
         self._done += 1
-        self._mailbox.post(future, result, error)
+        self._completions.post(future, result, error)
         error = None  # its traceback holds this frame: a cycle would keep half-read cursors until it is collected
 
     def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
@@ -165,12 +165,12 @@ class AiosqliteAdapter:
                 raise PoolUsageError("this connection was lent in another event loop; acquire one in this loop")
             mark = self._mark_unless_misused()
         future: asyncio.Future[R] = loop.create_future()
-        self._outgoing.send(self._put, (None, partial(self._run, future, mark, fn, args, kwargs)), future)
+        self._limiter.send(self._put, (None, partial(self._run, future, mark, fn, args, kwargs)), future)
         self._sent += 1  # only then: had that failed, it would never be done
         try:
             return await future
         except asyncio.CancelledError:
-            if self._outgoing.withdraw_one(future):
+            if self._limiter.withdraw_one(future):
                 self._sent -= 1
             else:
                 self._interrupt_if_harmless(future, fn)
@@ -182,7 +182,7 @@ class AiosqliteAdapter:
         if mark is None or not self._thread_runs() or self._raw._connection is None:
             mark = self._mark_unless_misused()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._outgoing.send(self._put, (None, partial(self._run, future, mark, fn, (self._native, *args), {})), future)
+        self._limiter.send(self._put, (None, partial(self._run, future, mark, fn, (self._native, *args), {})), future)
         self._sent += 1
         return future
 
@@ -329,13 +329,13 @@ class AiosqliteAdapter:
             harry(self._thread, self._native)
 
     def _stop(self, done: asyncio.Future[Any] | None) -> None:
-        then = None if done is None else partial(self._mailbox.post, done, None)
+        then = None if done is None else partial(self._completions.post, done, None)
         close_and_stop(self._raw, self._native, then)
         self._withdraw(ConnectionBrokenError("the connection was closed before this operation began"))
 
     def _withdraw(self, error: BaseException) -> None:
         """Raise the error in those who are held back: behind the end of the worker they would wait for ever."""
-        if not self._outgoing.held_back:
+        if not self._limiter.delayed:
             return
         try:
             here = _running_loop() is self._loop
@@ -349,7 +349,7 @@ class AiosqliteAdapter:
             self._loop.call_soon_threadsafe(self._withdraw_here, error)
 
     def _withdraw_here(self, error: BaseException) -> None:
-        for future in self._outgoing.withdraw(self._put):
+        for future in self._limiter.withdraw(self._put):
             self._sent -= 1
             if not future.done():
                 future.set_exception(error)
@@ -364,9 +364,9 @@ class AiosqliteAdapter:
                 outcome: tuple[Any, BaseException | None] = fn(), None
             except BaseException as error:
                 outcome = None, error
-            self._mailbox.post(future, *outcome)
+            self._completions.post(future, *outcome)
 
-        self._outgoing.send_now(self._put, (None, job))
+        self._limiter.send_now(self._put, (None, job))
         return future
 
     async def _in_worker(self, fn: Callable[[], R]) -> R:

@@ -1,4 +1,4 @@
-"""The way to worker threads and back to their event loop, with one wake-up for all results that are waiting."""
+"""The way to the worker threads and back to their event loop, with one wake-up for all completions that are pending."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ __all__ = ["Completions"]
 
 
 class Completions:
-    """Carries results from worker threads to their loop, waking it once for all that are waiting.
+    """Carries outcomes from worker threads to their event loop, waking it once for all that are pending.
 
-    A wake-up costs a system call on each side, more than the whole of the pool's own work.
+    A wake-up costs a system call on each side, more than all of the pool's own work.
     """
 
-    __slots__ = ("__weakref__", "_letters", "_loop", "_on_its_way", "outgoing")
+    __slots__ = ("__weakref__", "_loop", "_pending", "_woken", "limiter")
 
     _all: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Completions]] = weakref.WeakKeyDictionary()
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
-        self._letters: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
-        self._on_its_way = False
-        self.outgoing: Limiter = Limiter()
+        self._pending: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        # Whether the loop was woken and has not yet begun to deliver.
+        self._woken = False
+        self.limiter: Limiter = Limiter()
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Completions:
-        """The one mailbox of a loop."""
-        mailbox = cls._all.get(loop)
-        if mailbox is None:
-            mailbox = cls._all[loop] = cls(loop)
-        return mailbox
+        """Return the one instance of this loop."""
+        completions = cls._all.get(loop)
+        if completions is None:
+            completions = cls._all[loop] = cls(loop)
+        return completions
 
     def post(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-        """Send an outcome (called by worker threads)."""
-        # First the letter, then the look at the flag: `deliver` clears the flag first, then takes the letters.
-        self._letters.append((future, result, error))
-        if not self._on_its_way:
-            self._on_its_way = True
+        """Send an outcome to the event loop. Called by worker threads."""
+        # Append first, then read the flag: `deliver` clears the flag first, then empties the queue.
+        self._pending.append((future, result, error))
+        if not self._woken:
+            self._woken = True
             loop = self._loop()
             if loop is None:
                 return
             try:  # noqa: SIM105 - suppress() takes longer than all of the rest
                 loop.call_soon_threadsafe(self.deliver)
             except RuntimeError:
-                pass  # a closed loop waits for nothing; raising here would kill the worker thread with a traceback
+                pass  # nothing awaits in a closed loop; raising here would end the worker thread with a traceback
 
     def deliver(self) -> None:
-        """Hand out what has arrived (called by the loop)."""
-        self._on_its_way = False
-        letters, is_back, count = self._letters, self.outgoing.is_back, 0
-        while letters:
-            future, result, error = letters.popleft()
-            is_back(future)
-            count += 1
+        """Resolve the futures of all pending completions. Called by the event loop."""
+        self._woken = False
+        pending, completed = self._pending, self.limiter.completed
+        while pending:
+            future, result, error = pending.popleft()
+            completed(future)
             if future.done():
                 continue
             if error is None:
@@ -66,4 +66,4 @@ class Completions:
                 future.set_exception(RuntimeError(f"the operation raised {error!r}"))
             else:
                 future.set_exception(error)
-        self.outgoing.went_on(count)
+        self.limiter.start_delayed_soon()

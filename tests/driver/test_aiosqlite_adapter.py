@@ -16,15 +16,14 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import ConnectionBrokenError, PoolUsageError, SQLiteConnectionPool
-from aiosqlitepool.driver import KNOWS_AIOSQLITE, AiosqliteAdapter, adapter_for
-from aiosqlitepool.driver import limiter as turnstile
+from aiosqlitepool.driver import KNOWS_AIOSQLITE, AiosqliteAdapter, adapter_for, limiter
 from aiosqlitepool.driver.worker import knows_aiosqlite
 from aiosqlitepool.events import ConnectionClosed, HealthCheckFailed, RolledBackOnReturn
 from aiosqlitepool.testing import Recorder
 
 from ..support.clock import Clock
 from ..support.files import make_database, notes
-from ..support.limiter import hold_back_here
+from ..support.limiter import limit_here
 from ..support.stub import settle
 from ..support.worker import ENDLESS, Gate, began, counted, end_worker, jobs
 
@@ -1168,16 +1167,16 @@ async def test_a_connect_that_hangs_in_its_thread_keeps_its_place_for_a_moment_o
     late[0].close()  # aiosqlite drops the connection of a connect that was cancelled
 
 
-# -- statements that are held back so that others are through first
+# -- statements that the limiter delays
 
 
 @contextlib.asynccontextmanager
-async def a_connection_held_back(
+async def a_delayed_connection(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Pool, aiosqlite.Connection, Gate]]:
-    """Of a pool whose other connections stand before a gate; while it is closed, nothing of this one begins."""
-    monkeypatch.setattr(turnstile, "PATIENCE", 3600.0)
-    hold_back_here()
+    """Two other connections of its pool wait in a gate. Until the gate opens, no statement of this one starts."""
+    monkeypatch.setattr(limiter, "COUNTED_FOR", 3600.0)
+    limit_here()
     with Gate() as gate:
         async with pool_on(database, 4) as pool, pool.connection() as connection:
             async with pool.connection() as first, pool.connection() as second:
@@ -1190,10 +1189,10 @@ async def a_connection_held_back(
                 await asyncio.wait_for(asyncio.gather(*busy), PATIENCE)
 
 
-async def test_statements_held_back_run_in_their_order_in_the_end(
+async def test_delayed_statements_run_in_their_order_in_the_end(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with a_connection_held_back(database, monkeypatch) as (_, connection, gate):
+    async with a_delayed_connection(database, monkeypatch) as (_, connection, gate):
         trips = jobs(connection)
         running = [asyncio.create_task(insert(connection, text)) for text in ("first", "second", "third")]
         await settle()
@@ -1203,10 +1202,10 @@ async def test_statements_held_back_run_in_their_order_in_the_end(
         assert await texts(connection) == ["first", "second", "third"]
 
 
-async def test_a_statement_cancelled_while_it_is_held_back_never_runs(
+async def test_a_statement_cancelled_while_it_is_delayed_never_runs(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with a_connection_held_back(database, monkeypatch) as (_, connection, gate):
+    async with a_delayed_connection(database, monkeypatch) as (_, connection, gate):
         cancelled = asyncio.create_task(insert(connection, "cancelled"))
         await settle()
         cancelled.cancel()
@@ -1216,10 +1215,10 @@ async def test_a_statement_cancelled_while_it_is_held_back_never_runs(
         assert await asyncio.wait_for(texts(connection), PATIENCE) == []
 
 
-async def test_a_statement_cancelled_while_it_is_held_back_leaves_nothing_to_clean_up(
+async def test_a_statement_cancelled_while_it_is_delayed_leaves_nothing_to_clean_up(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with a_connection_held_back(database, monkeypatch) as (pool, _, _gate):
+    async with a_delayed_connection(database, monkeypatch) as (pool, _, _gate):
         async with pool.connection() as connection:
             trips = jobs(connection)
             cancelled = asyncio.create_task(insert(connection, "cancelled"))
@@ -1229,10 +1228,10 @@ async def test_a_statement_cancelled_while_it_is_held_back_leaves_nothing_to_cle
         assert jobs(connection) == trips
 
 
-async def test_a_connection_that_goes_back_with_a_statement_held_back_is_lent_clean(
+async def test_a_connection_released_with_a_delayed_statement_is_lent_clean(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with a_connection_held_back(database, monkeypatch) as (pool, _, gate):
+    async with a_delayed_connection(database, monkeypatch) as (pool, _, gate):
         lease = pool.connection()
         fourth = await lease.__aenter__()
         late = asyncio.create_task(insert(fourth, "too late"))
@@ -1254,10 +1253,10 @@ async def test_a_connection_that_goes_back_with_a_statement_held_back_is_lent_cl
     ],
     ids=["stop", "abandon"],
 )
-async def test_who_is_held_back_hears_of_it_when_the_connection_ends(
+async def test_the_caller_of_a_delayed_statement_gets_an_error_when_the_connection_ends(
     database: Path, monkeypatch: pytest.MonkeyPatch, end: Callable[[aiosqlite.Connection], object], error: type
 ) -> None:
-    async with a_connection_held_back(database, monkeypatch) as (_, connection, _gate):
+    async with a_delayed_connection(database, monkeypatch) as (_, connection, _gate):
         waiting = asyncio.create_task(insert(connection, "too late"))
         await settle()
         end(connection)
@@ -1265,10 +1264,10 @@ async def test_who_is_held_back_hears_of_it_when_the_connection_ends(
         assert isinstance(waiting.exception(), error)
 
 
-async def test_who_is_held_back_hears_of_an_end_that_came_from_another_thread(
+async def test_the_caller_of_a_delayed_statement_gets_an_error_when_another_thread_ends_the_connection(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with a_connection_held_back(database, monkeypatch) as (_, connection, _gate):
+    async with a_delayed_connection(database, monkeypatch) as (_, connection, _gate):
         waiting = asyncio.create_task(insert(connection, "too late"))
         await settle()
         collector = threading.Thread(target=connection._execute.__self__.abandon)  # type: ignore[attr-defined]
@@ -1278,10 +1277,10 @@ async def test_who_is_held_back_hears_of_an_end_that_came_from_another_thread(
         assert isinstance(waiting.exception(), ConnectionBrokenError)
 
 
-async def test_who_gave_up_while_held_back_is_told_nothing_when_the_connection_ends(
+async def test_a_cancelled_caller_of_a_delayed_statement_gets_no_error_when_the_connection_ends(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with a_connection_held_back(database, monkeypatch) as (_, connection, _gate):
+    async with a_delayed_connection(database, monkeypatch) as (_, connection, _gate):
         waiting = asyncio.create_task(insert(connection, "too late"))
         await settle()
         waiting.cancel()

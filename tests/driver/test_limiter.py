@@ -3,41 +3,25 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import os
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextvars import ContextVar
-from itertools import groupby
-from random import Random
 from typing import Any, ParamSpec
 
 import pytest
 
-from aiosqlitepool.driver.limiter import (
-    AT_ONCE,
-    HELD_AT_MOST,
-    HELD_FOR_EACH,
-    KEPT,
-    KEPT_AT_MOST,
-    KEPT_UNCONFIRMED,
-    PATIENCE,
-    RUN_IN,
-    TRIAL,
-    Limiter,
-)
+from aiosqlitepool.driver.limiter import AT_ONCE, COUNTED_FOR, Limiter
 
-from ..support.clock import Clock
-from ..support.limiter import come_back, that_holds_back
 from ..support.virtual import VirtualLoop, run
 
 P = ParamSpec("P")
 
-TRIALS = RUN_IN + 4 * (RUN_IN + TRIAL)
-MANY = 4096
-A_WHILE = PATIENCE + 1e-6
+A_MOMENT = 1e-6
 
 
 class FineLoop(VirtualLoop):
-    """Virtual time in steps of any size: what is measured here takes microseconds."""
+    """Virtual time in steps of any size: a statement takes microseconds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,61 +32,17 @@ class FineLoop(VirtualLoop):
     ) -> asyncio.TimerHandle:
         return asyncio.BaseEventLoop.call_at(self, when, callback, *args, context=context)
 
+    def compute(self, seconds: float) -> None:
+        """Let time pass without running any callback, as a task that computes does."""
+        self.now += seconds
 
-def short(out: int) -> float:
-    """Seconds for a statement that shares one lock with the others that are out: more than two waste time on it."""
-    return 20e-6 * out * (1 + 0.3 * max(0, out - 2))
-
-
-def long(out: int) -> float:
-    """Seconds for a statement that has nothing to do with the others."""
-    return 300e-6
-
-
-def very_long(out: int) -> float:
-    return 10e-3
-
-
-class Workers:
-    """As many worker threads as anybody wants, whose statements take as long as `seconds(out)` says."""
-
-    def __init__(self, seconds: Callable[[int], float]) -> None:
-        self.seconds = seconds
-        self.turnstile = Limiter(asyncio.get_running_loop().time)
-        self.out = 0
-        # How many were out, themselves included, when each statement was let out.
-        self.company: list[int] = []
-
-    async def statement(self) -> None:
-        done = asyncio.get_running_loop().create_future()
-        self.turnstile.send(self.put, done, done)
-        await done
-
-    def put(self, done: asyncio.Future[None]) -> None:
-        self.out += 1
-        self.company.append(self.out)
-        asyncio.get_running_loop().call_later(self.seconds(self.out), self.finish, done)
-
-    def finish(self, done: asyncio.Future[None]) -> None:
-        self.out -= 1
-        done.set_result(None)
-        come_back(self.turnstile, [done])
-
-    async def serve(self, statements: int, tasks: int = 5) -> float:
-        """Let `tasks` tasks send so many statements, one after another; returns how many seconds one took."""
-        left = iter(range(statements))
-        began = asyncio.get_running_loop().time()
-
-        async def work() -> None:
-            for _ in left:
-                await self.statement()
-
-        await asyncio.gather(*(work() for _ in range(tasks)))
-        return (asyncio.get_running_loop().time() - began) / statements
+    @property
+    def timers(self) -> int:
+        return len(self._scheduled)  # type: ignore[attr-defined]
 
 
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run it in a loop of its own, in which no time passes but what is waited for."""
+    """Run a test in an event loop of its own, in which time passes only while a test waits."""
 
     @functools.wraps(test)
     def in_a_loop(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -111,268 +51,187 @@ def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P,
     return in_a_loop
 
 
-@in_virtual_time
-async def test_statements_that_are_in_each_others_way_are_let_out_two_at_a_time() -> None:
-    workers = Workers(short)
-    await workers.serve(TRIALS)
-    workers.company.clear()
-    took = await workers.serve(MANY // 4)
-    assert max(workers.company) == AT_ONCE
-    assert took < 0.6 * short(5) / 5
+def the_loop() -> FineLoop:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, FineLoop)
+    return loop
+
+
+def limiter_here(cores: int = 2) -> Limiter:
+    return Limiter(asyncio.get_running_loop().time, cores)
+
+
+def complete(limiter: Limiter, keys: Collection[object]) -> None:
+    """Report one batch of completions, as `Completions.deliver` does."""
+    for key in keys:
+        limiter.completed(key)
+    limiter.start_delayed_soon()
+
+
+def send_all(limiter: Limiter, put: Callable[[Any], None], keys: Collection[Any]) -> None:
+    """Send statements whose jobs are their keys."""
+    for key in keys:
+        limiter.send(put, key, key)
+
+
+# -- how many run
 
 
 @in_virtual_time
-async def test_statements_that_have_nothing_to_do_with_each_other_are_all_let_out_at_once() -> None:
-    workers = Workers(long)
-    await workers.serve(TRIALS + RUN_IN)
-    workers.company.clear()
-    assert await workers.serve(MANY // 8) < 1.01 * long(5) / 5
-    assert max(workers.company) == 5
-
-
-@pytest.mark.parametrize(
-    ("seconds", "best"), [(short, short(2) / 2), (long, long(5) / 5), (very_long, very_long(5) / 5)]
-)
-@in_virtual_time
-async def test_whatever_the_statements_are_nearly_all_of_them_take_the_faster_way(
-    seconds: Callable[[int], float], best: float
-) -> None:
-    assert await Workers(seconds).serve(20 * MANY) < 1.05 * best
+async def test_two_statements_start_at_once_and_the_others_are_delayed() -> None:
+    limiter, started = limiter_here(), list[int]()
+    send_all(limiter, started.append, range(5))
+    assert (started, limiter.delayed) == ([0, 1], 3)
 
 
 @in_virtual_time
-async def test_long_statements_after_short_ones_are_soon_let_out_at_once() -> None:
-    workers = Workers(short)
-    await workers.serve(TRIALS + RUN_IN)
-    workers.seconds = very_long
-    await workers.serve(1000)
-    assert await workers.serve(1000) < 1.03 * very_long(5) / 5
-
-
-@in_virtual_time
-async def test_short_statements_after_long_ones_are_held_back_in_the_end() -> None:
-    workers = Workers(long)
-    await workers.serve(TRIALS + RUN_IN)
-    workers.seconds = short
-    await workers.serve(4 * MANY)
-    assert await workers.serve(MANY // 4) < 1.05 * short(2) / 2
-
-
-@in_virtual_time
-async def test_in_a_line_of_a_hundred_short_statements_nobody_is_let_out_before_its_turn() -> None:
-    workers = Workers(lambda out: 150e-6 * out * (1 if out <= AT_ONCE else 3))
-    await workers.serve(MANY, tasks=100)
-    workers.company.clear()
-    await workers.serve(MANY, tasks=100)
-    assert sum(company <= AT_ONCE for company in workers.company) > 0.9 * MANY
-
-
-@in_virtual_time
-async def test_three_senders_that_are_held_back_in_vain_soon_are_no_more() -> None:
-    """Bug: whenever one came back, there were two, which is nobody to hold back, so that nothing was tried again."""
-    workers = Workers(lambda out: 3e-3)
-    workers.turnstile = that_holds_back()
-    await workers.serve(4 * MANY, tasks=3)
-    assert await workers.serve(1000, tasks=3) < 1.05 * 3e-3 / 3
-
-
-@in_virtual_time
-async def test_a_choice_is_kept_many_times_as_long_as_it_took_to_make_once_it_was_made_twice() -> None:
-    workers = Workers(short)
-    await workers.serve(6 * MANY)
-    first, second, third, *_ = held_back_in_a_row(workers)
-    trial = 2 * (RUN_IN + TRIAL) * (short(5) / 5 + short(2) / 2)
-    assert first * short(2) / 2 == pytest.approx(KEPT_UNCONFIRMED * trial, rel=0.1)
-    assert second / first == pytest.approx(KEPT / KEPT_UNCONFIRMED, rel=0.1)
-    assert third == pytest.approx(second, rel=0.1)
-
-
-@in_virtual_time
-async def test_a_choice_that_was_wrong_once_is_soon_made_again() -> None:
-    workers = Workers(short)
-    await workers.serve(3 * MANY)
-    workers.seconds = long  # until a trial, and only for that
-    await workers.serve(2 * MANY)
-    workers.seconds = short
-    workers.company.clear()
-    await workers.serve(MANY)
-    assert held_back_in_a_row(workers)
-
-
-def held_back_in_a_row(workers: Workers) -> list[int]:
-    """How many statements each time, from one trial to the next."""
-    runs = [sum(1 for _ in run) for few, run in groupby(workers.company, lambda out: out <= AT_ONCE) if few]
-    return [run for run in runs if run > 2 * (RUN_IN + TRIAL)]
-
-
-@in_virtual_time
-async def test_a_task_alone_is_never_held_back() -> None:
-    workers = Workers(short)
-    assert await workers.serve(3 * MANY, tasks=1) <= 1.0001 * short(1)
-
-
-@in_virtual_time
-async def test_a_statement_waits_for_long_ones_no_longer_than_a_millisecond() -> None:
-    turnstile, out = that_holds_back(), list[str]()
-    for name in ("a report", "a backup", "a click"):
-        turnstile.send(out.append, name, name)
-    await asyncio.sleep(PATIENCE / 2)
-    assert out == ["a report", "a backup"]
-    await asyncio.sleep(A_WHILE)
-    assert out == ["a report", "a backup", "a click"]
-    turnstile.send(out.append, "another click", "another click")  # who is not waited for does not count
-    assert out[-1] == "another click"
-    come_back(turnstile, ["a report", "a backup"])
-    turnstile.send(out.append, "a third click", "a third click")
-    assert out[-1] == "another click", "what is not waited for does not make room when it is back"
-
-
-@in_virtual_time
-async def test_in_a_loop_that_is_busy_nobody_waits_longer_either() -> None:
-    loop, turnstile, out = asyncio.get_running_loop(), that_holds_back(), list[int]()
-    assert isinstance(loop, VirtualLoop)
-    for number in range(20):
-        turnstile.send(out.append, number, number)
-    loop.now += 1.1 * HELD_AT_MOST  # a task computes
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert out == list(range(20))
-
-
-@in_virtual_time
-async def test_in_a_loop_that_is_busy_holding_back_is_soon_given_up() -> None:
-    loop, turnstile, out = asyncio.get_running_loop(), that_holds_back(), list[int]()
-    assert isinstance(loop, VirtualLoop)
-    began, held_back = loop.now, True
-    while held_back:
-        for number in range(5):
-            turnstile.send(out.append, number, number)
-        held_back = turnstile.held_back > 0
-        loop.now += 5 * PATIENCE
+async def test_for_each_statement_that_completes_one_starts_in_order_of_arrival() -> None:
+    limiter, started = limiter_here(), list[int]()
+    send_all(limiter, started.append, range(5))
+    for done in range(3):
+        complete(limiter, [done])
         await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        come_back(turnstile, range(5))
-        assert loop.now - began < KEPT_AT_MOST / 2
+        assert started == list(range(AT_ONCE + done + 1))
+    assert limiter.delayed == 0
 
 
 @in_virtual_time
-async def test_statements_are_let_out_in_the_order_in_which_they_were_sent() -> None:
-    turnstile, out = that_holds_back(), list[int]()
-    for number in range(4):
-        turnstile.send(out.append, number, number)
-    assert (len(out), turnstile.held_back) == (AT_ONCE, 4 - AT_ONCE)
-    come_back(turnstile, [0, 1])
-    turnstile.send(out.append, 4, 4)  # although nothing is out now
-    turnstile.send_now(out.append, 5)
-    turnstile.send(out.append, 6, 6)
-    turnstile.release()
-    assert out == list(range(7))
+async def test_a_statement_that_arrives_later_does_not_overtake_a_delayed_one() -> None:
+    limiter, started = limiter_here(), list[int]()
+    send_all(limiter, started.append, range(3))
+    complete(limiter, [0, 1])
+    limiter.send(started.append, 3, 3)  # although none is running
+    await asyncio.sleep(0)
+    assert started == [0, 1, 2, 3]
 
 
 @in_virtual_time
-async def test_who_waited_for_a_result_goes_on_before_the_next_statement_is_let_out() -> None:
-    turnstile, order, result = that_holds_back(), list[str](), asyncio.get_running_loop().create_future()
+async def test_statements_that_follow_each_other_are_never_delayed() -> None:
+    limiter, started = limiter_here(), list[int]()
+    for key in range(100):
+        limiter.send(started.append, key, key)
+        assert (len(started), limiter.delayed) == (key + 1, 0)
+        complete(limiter, [key])
+    assert the_loop().timers == 0
 
-    async def waiter() -> None:
+
+@in_virtual_time
+async def test_a_batch_of_completions_starts_as_many_as_completed() -> None:
+    limiter, started = limiter_here(), list[int]()
+    send_all(limiter, started.append, range(6))
+    complete(limiter, [0, 1])
+    await asyncio.sleep(0)
+    assert started == [0, 1, 2, 3]
+
+
+@in_virtual_time
+async def test_a_task_that_awaited_a_completion_runs_before_the_next_statement_starts() -> None:
+    limiter, order, result = limiter_here(), list[str](), asyncio.get_running_loop().create_future()
+
+    async def wait() -> None:
         await result
-        order.append("the waiter goes on")
+        order.append("the task runs")
 
-    for name in ("1", "2", "3"):
-        turnstile.send(order.append, name, name)
-    waiting = asyncio.create_task(waiter())
+    send_all(limiter, order.append, ["1", "2", "3"])
+    waiting = asyncio.create_task(wait())
     await asyncio.sleep(0)
     result.set_result(None)
-    come_back(turnstile, ["1"])
+    complete(limiter, ["1"])
     await asyncio.sleep(0)
     await waiting
-    assert order == ["1", "2", "the waiter goes on", "3"]
+    assert order == ["1", "2", "the task runs", "3"]
+
+
+# -- which statements count
 
 
 @in_virtual_time
-async def test_a_choice_to_let_all_out_ends_the_waiting_of_those_held_back() -> None:
-    turnstile, out = that_holds_back(), list[int]()
-    for number in range(5):
-        turnstile.send(out.append, number, number)
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, VirtualLoop)
-    loop.now += KEPT_AT_MOST
-    come_back(turnstile, range(RUN_IN))  # the next trial begins, which lets all out first
-    assert out == list(range(5))
+async def test_statements_older_than_a_millisecond_delay_no_other() -> None:
+    limiter, started = limiter_here(), list[str]()
+    send_all(limiter, started.append, ["report", "backup"])
+    await asyncio.sleep(COUNTED_FOR)
+    limiter.send(started.append, "click", "click")
+    assert started == ["report", "backup", "click"]
 
 
 @in_virtual_time
-async def test_whoever_is_withdrawn_is_never_let_out_and_the_others_keep_their_order() -> None:
-    turnstile, out = that_holds_back(), list[int]()
-    here, there = out.append, out.append
-    for number in range(6):
-        turnstile.send(here if number % 2 else there, number, number)
-    assert turnstile.withdraw(here) == [3, 5]
-    turnstile.release()
-    assert out == [0, 1, 2, 4]
-    assert not turnstile.withdraw_one(4)
+async def test_a_statement_waits_for_long_ones_until_the_oldest_is_a_millisecond_old() -> None:
+    limiter, started, loop = limiter_here(), list[tuple[str, float]](), the_loop()
+
+    def put(name: str) -> None:
+        started.append((name, loop.time()))
+
+    began = loop.time()
+    limiter.send(put, "report", "report")
+    await asyncio.sleep(0.4 * COUNTED_FOR)
+    send_all(limiter, put, ["backup", "click", "second click"])
+    await asyncio.sleep(2 * COUNTED_FOR)
+    times = [round((time - began) / COUNTED_FOR, 6) for _, time in started]
+    assert [name for name, _ in started] == ["report", "backup", "click", "second click"]
+    assert times == [0, 0.4, 1, 1.4]
 
 
 @in_virtual_time
-async def test_one_is_withdrawn_by_its_key() -> None:
-    turnstile, out = that_holds_back(), list[int]()
-    for number in range(5):
-        turnstile.send(out.append, number, number)
-    assert turnstile.withdraw_one(3)
-    assert not turnstile.withdraw_one(0), "it is out"
-    turnstile.release()
-    assert out == [0, 1, 2, 4]
+async def test_a_statement_that_no_longer_counted_makes_no_room_when_it_completes() -> None:
+    limiter, started = limiter_here(), list[str]()
+    send_all(limiter, started.append, ["report", "backup"])
+    await asyncio.sleep(COUNTED_FOR)
+    send_all(limiter, started.append, ["1", "2", "3"])
+    complete(limiter, ["report", "backup"])
+    await asyncio.sleep(A_MOMENT)
+    assert started == ["report", "backup", "1", "2"]
 
 
-@pytest.mark.parametrize("line", [20, 60])
 @in_virtual_time
-async def test_behind_long_statements_nobody_waits_longer_than_ten_milliseconds_or_half_a_one_for_each(
-    line: int,
-) -> None:
-    workers = Workers(lambda out: 1.7e-3)
-    workers.turnstile = that_holds_back()
-    loop = asyncio.get_running_loop()
-    began, waits = loop.time(), list[float]()
-
-    def put(done: asyncio.Future[None]) -> None:
-        waits.append(loop.time() - began)
-        workers.put(done)
-
-    for _ in range(line):
-        done = loop.create_future()
-        workers.turnstile.send(put, done, done)
-    await asyncio.sleep(1)
-    assert len(waits) == line
-    assert max(waits) <= max(HELD_AT_MOST, HELD_FOR_EACH * line) + PATIENCE + 1e-6
+async def test_statements_that_never_complete_delay_each_pair_behind_them_by_a_millisecond() -> None:
+    limiter, started = limiter_here(), list[int]()
+    send_all(limiter, started.append, range(20))
+    for pair in range(1, 11):
+        assert started == list(range(2 * pair))
+        await asyncio.sleep(COUNTED_FOR + A_MOMENT)
+    assert limiter.delayed == 0
 
 
-@pytest.mark.parametrize("tasks", [20, 50, 200])
 @in_virtual_time
-async def test_many_tasks_are_not_slowed_down_by_what_is_tried_on_them(tasks: int) -> None:
-    workers = Workers(very_long)
-    await workers.serve(20 * tasks, tasks)
-    assert await workers.serve(20 * tasks + 2 * MANY, tasks) < 1.15 * very_long(tasks) / tasks
+async def test_a_long_statement_leaves_room_for_the_short_ones_beside_it() -> None:
+    limiter, started = limiter_here(), list[str]()
+    limiter.send(started.append, "report", "report")
+    await asyncio.sleep(COUNTED_FOR)
+    send_all(limiter, started.append, ["1", "2", "3"])
+    assert started == ["report", "1", "2"]
 
 
-@pytest.mark.parametrize("burst", [1, 30, 50])
 @in_virtual_time
-async def test_statements_that_come_when_they_like_are_not_held_back_by_chance(burst: int) -> None:
-    workers, random, loop = Workers(lambda out: 0.9e-3), Random(burst), asyncio.get_running_loop()
-    sent = held = 0
-    while sent < 4 * MANY:
-        for _ in range(burst):
-            before = workers.turnstile.held_back
-            done = loop.create_future()
-            workers.turnstile.send(workers.put, done, done)
-            held += workers.turnstile.held_back - before
-        sent += burst
-        await asyncio.sleep(random.expovariate(2500 / burst))
-    await asyncio.sleep(1)
-    assert held < 0.05 * sent
+async def test_a_loop_that_is_late_starts_what_is_due_in_its_next_turn() -> None:
+    limiter, started = limiter_here(), list[int]()
+    send_all(limiter, started.append, range(4))
+    the_loop().compute(10 * COUNTED_FOR)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert started == [0, 1, 2, 3]
 
 
-def test_a_timer_that_is_early_is_no_sign_that_everything_is_stuck() -> None:
+@in_virtual_time
+async def test_at_most_one_timer_is_set_however_many_are_delayed() -> None:
+    limiter = limiter_here()
+    for round_ in range(10):
+        send_all(limiter, lambda job: None, [(round_, key) for key in range(10)])
+        complete(limiter, [(round_, key) for key in range(10)])
+        await asyncio.sleep(0)
+    assert the_loop().timers == 1
+
+
+@in_virtual_time
+async def test_once_none_is_delayed_no_timer_is_set_again() -> None:
+    limiter = limiter_here()
+    send_all(limiter, lambda job: None, range(3))
+    await asyncio.sleep(10 * COUNTED_FOR)
+    assert (limiter.delayed, the_loop().timers) == (0, 0)
+
+
+def test_a_timer_that_fires_early_starts_nothing_early() -> None:
     class EarlyLoop(FineLoop):
-        """Its timers fire in half the time, as coarse clocks let them."""
+        """Its timers fire after half the time, as coarse clocks allow."""
 
         def call_later(
             self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None
@@ -380,15 +239,103 @@ def test_a_timer_that_is_early_is_no_sign_that_everything_is_stuck() -> None:
             return super().call_later(delay / 2, callback, *args, context=context)
 
     async def program() -> None:
-        turnstile, out = that_holds_back(), list[int]()
-        for number in range(3):
-            turnstile.send(out.append, number, number)
-        await asyncio.sleep(1.9 * PATIENCE)  # half as long
-        assert len(out) == AT_ONCE
-        await asyncio.sleep(0.4 * PATIENCE)
-        assert len(out) == 3
+        limiter, started = limiter_here(), list[int]()
+        send_all(limiter, started.append, range(3))
+        await asyncio.sleep(1.9 * COUNTED_FOR)  # 0.95 of it, by the loop's clock
+        assert len(started) == AT_ONCE
+        await asyncio.sleep(0.2 * COUNTED_FOR)
+        assert len(started) == 3
 
     run(program(), EarlyLoop())
+
+
+# -- on one core
+
+
+@in_virtual_time
+async def test_on_one_core_no_statement_is_delayed() -> None:
+    limiter, started = limiter_here(cores=1), list[int]()
+    send_all(limiter, started.append, range(100))
+    limiter.send_now(started.append, 100)
+    complete(limiter, range(100))
+    assert (started, limiter.delayed) == (list(range(101)), 0)
+
+
+@pytest.mark.parametrize(("cores", "delayed"), [({3}, 0), ({0, 3}, 1)])
+@in_virtual_time
+async def test_the_cores_that_the_system_gives_the_process_decide(
+    monkeypatch: pytest.MonkeyPatch, cores: set[int], delayed: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cores, raising=False)
+    limiter = Limiter()
+    send_all(limiter, lambda job: None, range(3))
+    assert limiter.delayed == delayed
+
+
+# -- what leaves the queue otherwise
+
+
+@in_virtual_time
+async def test_a_job_that_is_sent_now_runs_behind_all_that_was_sent_the_same_way_and_no_other() -> None:
+    limiter, here, there = limiter_here(), list[int](), list[int]()
+    put_here, put_there = here.append, there.append
+    for key in range(6):
+        limiter.send(put_here if key % 2 else put_there, key, key)
+    limiter.send_now(put_here, 7)
+    assert (here, there) == ([1, 3, 5, 7], [0])
+    assert limiter.delayed == 2
+
+
+@in_virtual_time
+async def test_a_withdrawn_statement_never_starts_and_the_others_keep_their_order() -> None:
+    limiter, started = limiter_here(), list[int]()
+    put_here, put_there = started.append, started.append
+    for key in range(6):
+        limiter.send(put_here if key % 2 else put_there, key, key)
+    assert limiter.withdraw(put_here) == [3, 5]
+    await asyncio.sleep(10 * COUNTED_FOR)
+    assert started == [0, 1, 2, 4]
+    assert limiter.withdraw(put_there) == []
+
+
+@in_virtual_time
+async def test_one_statement_is_withdrawn_by_its_key() -> None:
+    limiter, started = limiter_here(), list[int]()
+    send_all(limiter, started.append, range(5))
+    assert limiter.withdraw_one(3)
+    assert not limiter.withdraw_one(3), "it was withdrawn before"
+    assert not limiter.withdraw_one(0), "it has started"
+    await asyncio.sleep(10 * COUNTED_FOR)
+    assert started == [0, 1, 2, 4]
+
+
+@in_virtual_time
+async def test_completions_that_arrive_after_the_queue_was_withdrawn_start_nothing() -> None:
+    limiter, started = limiter_here(), list[int]()
+    put = started.append
+    send_all(limiter, put, range(3))
+    complete(limiter, [0])
+    limiter.withdraw(put)
+    await asyncio.sleep(10 * COUNTED_FOR)
+    assert started == [0, 1]
+
+
+@in_virtual_time
+async def test_a_statement_is_out_of_the_queue_before_it_starts() -> None:
+    """Otherwise an exception at that moment, as from Ctrl-C, would let it run twice."""
+    limiter, delayed = limiter_here(), list[int]()
+    send_all(limiter, lambda job: delayed.append(limiter.delayed), range(4))
+    complete(limiter, [0, 1])
+    await asyncio.sleep(0)
+    assert delayed == [0, 0, 1, 0]
+
+
+def test_a_statement_whose_sender_gets_an_error_is_not_in_the_queue() -> None:
+    limiter, started = Limiter(lambda: 0.0, cores=2), list[int]()
+    send_all(limiter, started.append, range(2))
+    with pytest.raises(RuntimeError):  # no event loop runs here, in which a timer could be set
+        limiter.send(started.append, 2, 2)
+    assert (started, limiter.delayed) == ([0, 1], 0)
 
 
 class Request:
@@ -396,51 +343,17 @@ class Request:
 
 
 @in_virtual_time
-async def test_waiting_keeps_nothing_alive_of_who_waited() -> None:
+async def test_the_timer_keeps_no_context_of_a_caller_alive() -> None:
     request = ContextVar[Request]("request")
 
-    async def hold_back(turnstile: Limiter) -> weakref.ref[Request]:
+    async def be_delayed(limiter: Limiter) -> weakref.ref[Request]:
         mine = Request()
         request.set(mine)
-        for number in range(3):
-            turnstile.send([].append, number, number)
+        send_all(limiter, lambda job: None, range(3))
         return weakref.ref(mine)
 
-    turnstile = that_holds_back()
-    gone = await asyncio.create_task(hold_back(turnstile))
-    await asyncio.sleep(0)  # this turn of the loop has the task in its hands
+    gone = await asyncio.create_task(be_delayed(limiter_here()))
+    await asyncio.sleep(0)  # until now the loop refers to the task
     gc.collect()
     assert gone() is None
-    turnstile.release()
-    await asyncio.sleep(A_WHILE)
-
-
-def test_nothing_is_held_back_before_it_was_seen_to_help(clock: Clock) -> None:
-    turnstile, out = Limiter(clock), list[int]()
-    for number in range(RUN_IN + TRIAL):
-        turnstile.send(out.append, number, number)
-    assert out == list(range(RUN_IN + TRIAL))
-
-
-def test_while_nobody_would_be_held_back_nothing_is_tried(clock: Clock) -> None:
-    turnstile, out = Limiter(clock), list[int]()
-    for number in range(AT_ONCE):
-        turnstile.send(out.append, number, number)
-    for _ in range(RUN_IN + RUN_IN + TRIAL + 1):  # in a trial, the other way would be next
-        turnstile.went_on(1)
-    for number in range(AT_ONCE, 100):
-        turnstile.send(out.append, number, number)
-    assert out == list(range(100))
-
-
-async def test_a_trial_in_which_nobody_was_out_ends_as_well(clock: Clock) -> None:
-    turnstile, out = Limiter(clock), list[int]()
-    for number in range(AT_ONCE + 1):
-        turnstile.send(out.append, number, number)
-    turnstile.went_on(RUN_IN)
-    come_back(turnstile, range(AT_ONCE + 1))
-    turnstile.went_on(RUN_IN)
-    turnstile.went_on(TRIAL)  # as letters that no statement sent
-    for number in range(AT_ONCE + 1):
-        turnstile.send(out.append, number, number)
-    assert turnstile.held_back == 1, "the other way is not tried next"
+    assert the_loop().timers == 1
