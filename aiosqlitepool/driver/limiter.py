@@ -32,7 +32,7 @@ class Limiter:
         cores: How many cores the process may use; with one, no statement is delayed. Default: ask the system.
     """
 
-    __slots__ = ("_clock", "_delayed", "_limits", "_running", "_starts_soon", "_timer_set")
+    __slots__ = ("_clock", "_delayed", "_limits", "_running", "_timer_set")
 
     def __init__(self, clock: Callable[[], float] = perf_counter, cores: int | None = None) -> None:
         if cores is None:
@@ -42,8 +42,8 @@ class Limiter:
         self._running: dict[object, float] = {}
         # A plain dict finds its first key slowly once many keys before it are deleted.
         self._delayed: OrderedDict[object, tuple[Put, Any]] = OrderedDict()
-        # `_timer_set` is true while a statement is delayed: a key that never completes must not block the queue.
-        self._timer_set = self._starts_soon = False
+        # True while any statement is delayed: a key that never completes must not block the queue.
+        self._timer_set = False
 
     @property
     def delayed(self) -> int:
@@ -82,12 +82,10 @@ class Limiter:
 
     def start_delayed_soon(self) -> None:
         """Start delayed statements after the tasks that await completed ones have run: both would need the GIL."""
-        if self._delayed and len(self._running) < AT_ONCE and not self._starts_soon:
-            self._starts_soon = True
+        if self._delayed:
             asyncio.get_running_loop().call_soon(self._start_delayed)
 
     def _start_delayed(self) -> None:
-        self._starts_soon = False
         while self._delayed and not self._is_full(self._clock()):
             # Remove it first: if Ctrl-C falls in between, better that the statement is lost than run twice.
             key, (put, job) = self._delayed.popitem(last=False)
