@@ -1,4 +1,4 @@
-"""The logger of the core: warnings about connections, errors of subscribers."""
+"""The logger of the core: warnings about connections, exceptions of subscribers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For the tests of programs that use a pool: a subscriber that is a list."""
+"""For tests of programs that use a pool: a subscriber that records events in a list."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ E = TypeVar("E", bound=PoolEvent)
 
 
 class Recorder(list[PoolEvent]):
-    """Records every event of the pools it is attached to, in order.
+    """Records every event of the pools that it is attached to, in order.
 
-    `pool.subscribe(recorder)`, or `SQLiteConnectionPool(..., subscribers=[recorder])`; then look at the list.
+    Attach it with `pool.subscribe(recorder)` or `SQLiteConnectionPool(..., subscribers=[recorder])`, and read the list.
     """
 
     def attach(self, pool: SQLiteConnectionPool[Any], /) -> Detach:
-        """Record `pool` from now on; returns what ends it."""
+        """Record the later events of `pool`. Returns a function that ends it."""
         return pool.events.subscribe(PoolEvent, self.append)
 
     @property

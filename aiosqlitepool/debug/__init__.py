@@ -1,8 +1,8 @@
-"""A look inside a running program: `DebugApp`, a read-only page (and the same as JSON) about its pools as they are now.
+"""A view into a running program: `DebugApp`, a read-only page, also as JSON, about its pools.
 
-`monitor` remembers what one pool did lately, `recent` how long things took, `stacks` looks at tasks, `words` says what
-an event means, `app` serves it all over ASGI, and `page/` is what a browser gets. Nothing beyond the standard library,
-and nothing of a pool that a stranger could not import.
+`monitor` records the recent events of one pool, `recent` durations, `stacks` reads the stacks of tasks, `words`
+describes events, `app` serves all of it over ASGI, and `page/` has the files for the browser. Uses the standard library
+and the public parts of the package only.
 """
 
 from .app import DebugApp

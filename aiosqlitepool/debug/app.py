@@ -1,7 +1,7 @@
-"""`DebugApp`: the page and its JSON over ASGI 3, whatever it is mounted in. Knows requests; `monitor` knows pools.
+"""`DebugApp`: the page and its JSON over ASGI 3, in any framework. Knows requests; `monitor` knows pools.
 
-Everything is answered from memory and nothing can be changed. What a browser gets carries labels and messages that a
-stranger may have chosen, so they travel as JSON only, and the page may run and load nothing but its own files.
+Every response comes from memory, and no request changes anything. Labels and error messages may have been chosen by an
+attacker: they are sent as JSON only, and the page can run and load nothing but its own files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 _JSON, _TEXT = "application/json", "text/plain; charset=utf-8"
 _SCRIPT = "text/javascript; charset=utf-8"
-# The files of `page/`. Listed, so that nothing else that may come to lie there is ever served.
+# The files of `page/` that are served, and no others.
 _FILES = {
     "index.html": "text/html; charset=utf-8",
     "page.css": "text/css; charset=utf-8",
@@ -60,16 +60,17 @@ class _Answer(NamedTuple):
 
 
 class DebugApp:
-    """An ASGI app that shows pools as they are now: a page at its root, the same as JSON at `data.json`.
+    """An ASGI app that shows the current state of pools: a page at its root, the same data as JSON at `data.json`.
 
-    Mount it where only those can come who may read labels and task names. What it remembers begins when it is made,
-    and is bounded. It shows the pools of its own process.
+    Mount it where only people who may read labels and task names can reach it. It records events from its construction
+    on, a bounded number, and shows the pools of its own process.
 
     Args:
-        pools: the pools to show; if none is given, every pool of the process, also those made later.
-        stacks: show where the tasks that hold a connection stand: paths, names and lines of the program's code.
+        pools: the pools to show; if none is given, every pool of the process, present and future.
+        stacks: whether to show the stacks of the tasks that hold a connection: paths, names and lines of code.
 
-    Raises `TypeError` for what is no pool.
+    Raises:
+        TypeError: one of `pools` is not a pool, or `stacks` is not a bool.
     """
 
     def __init__(self, *pools: SQLiteConnectionPool[Any], stacks: bool = False) -> None:
@@ -89,7 +90,7 @@ class DebugApp:
         self._index = self._files.pop("index.html")
 
     def attach(self, pool: SQLiteConnectionPool[Any], /) -> Callable[[], None]:
-        """Show this pool too; returns what ends it."""
+        """Show this pool too. Returns a function that ends it."""
         monitor = Monitor(pool, self._stacks)
         self._monitors = [*(each for each in self._monitors if each.pool is not None), monitor]
         return lambda: self._forget(monitor)
@@ -99,14 +100,14 @@ class DebugApp:
         self._monitors = [each for each in self._monitors if each is not monitor]
 
     def detach(self) -> None:
-        """Show no pool any more, and listen to none."""
+        """Show no pools any more, and end all subscriptions."""
         if self._end_all is not None:
             self._end_all()
         for monitor in self._monitors:
             self._forget(monitor)
 
     def snapshot(self) -> dict[str, Any]:
-        """What `data.json` shows, as plain data. All times are seconds, `at` and `since` those since the epoch."""
+        """Return the content of `data.json` as plain data. Times are seconds; `at` and `since` count from the epoch."""
         pools = (monitor.snapshot() for monitor in self._monitors)
         return {
             "version": aiosqlitepool.__version__,
@@ -121,7 +122,7 @@ class DebugApp:
     # -- ASGI
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. A WebSocket is refused; the lifespan of a server is let pass."""
+        """Answer one request. A WebSocket is refused; lifespan events are acknowledged."""
         if scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "websocket":
@@ -134,26 +135,26 @@ class DebugApp:
 
     def _answer(self, scope: Scope) -> _Answer:
         if scope["method"] not in ("GET", "HEAD"):
-            return _Answer(405, _TEXT, b"This page only shows.\n", {"allow": "GET, HEAD"})
+            return _Answer(405, _TEXT, b"This page is read-only.\n", {"allow": "GET, HEAD"})
         path = _path_below_mount(scope)
         if path == "":
-            # The page's links are relative, so its own address must end with a slash.
+            # The links of the page are relative, so its address must end with a slash.
             return _redirect(scope) or self._index
         if path == "data.json":
             return _Answer(200, _JSON, json.dumps(self.snapshot()).encode())
-        return self._files.get(path) or _Answer(404, _TEXT, b"There is no such page.\n")
+        return self._files.get(path) or _Answer(404, _TEXT, b"Not found.\n")
 
 
 def _path_below_mount(scope: Scope) -> str:
-    # Starlette leaves the path whole and names the mount in `root_path`; others cut it off. Litestar adds a slash.
+    # Starlette keeps the mount in `path` and names it in `root_path`; others remove it. Litestar adds a slash.
     path, root = scope["path"], scope.get("root_path", "").rstrip("/")
     below = path[len(root) :] if root and f"{path}/".startswith(f"{root}/") else path
     return str(below).removeprefix("/").removesuffix("/")
 
 
 def _redirect(scope: Scope) -> _Answer | None:
-    """To the same address with a slash, if it has none. Relative, since no proxy in front told what it cut off."""
-    # Litestar normalises `path`; only this is what the browser asked for.
+    """Redirect to the same address with a slash, if it has none. Relative: a proxy may have removed a prefix."""
+    # Litestar normalises `path`; `raw_path` is what the browser requested.
     asked = scope.get("raw_path") or quote(scope["path"]).encode()
     if asked.endswith(b"/") or not asked:
         return None

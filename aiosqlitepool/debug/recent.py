@@ -1,4 +1,4 @@
-"""How long something took lately: percentiles of the last minute from a small, fixed histogram. Knows no pool."""
+"""Percentiles of the durations of the last minute, from a small histogram of fixed size. Knows no pool."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Callable
 
 __all__ = ["WINDOW", "RecentTimes"]
 
-# Seconds that are looked back on, and the pieces in which the oldest of them are forgotten.
+# Seconds that are covered, and the number of pieces in which the oldest are dropped.
 WINDOW = 60.0
 _PIECES = 12
 
-# Upper bounds from 10 µs to a bit over 1,000 s, each a tenth above the last. What took less than 10 µs took no time.
+# Upper bounds from 10 µs to a bit over 1,000 s, each a tenth above the last. Less than 10 µs counts as 0.
 _STEP = 1.1
 _BOUNDS = tuple(1e-5 * _STEP**power for power in range(math.ceil(math.log(1e8, _STEP))))
 
 
 class _Piece:
-    """The times of a few seconds: how many of each bucket, the last of which has no bound."""
+    """The durations of five seconds, counted by bucket; the last bucket has no bound."""
 
     __slots__ = ("counts", "longest")
 
@@ -30,10 +30,10 @@ class _Piece:
 
 
 class RecentTimes:
-    """Counts times into buckets a tenth apart, and forgets them after a minute, five seconds' worth at a time.
+    """Counts durations in buckets a tenth apart, and drops them after a minute, five seconds at a time.
 
-    A percentile is the bucket's upper bound, so it is at most a tenth too high; the maximum is exact. One thread
-    observes, any thread may read. All times are seconds, floats.
+    A percentile is the upper bound of its bucket, at most a tenth too high; the maximum is exact. One thread observes,
+    any thread may read. All times are seconds, floats.
     """
 
     __slots__ = ("_clock", "_pieces", "_turns_at")
@@ -44,7 +44,7 @@ class RecentTimes:
         self._turns_at = clock() + WINDOW / _PIECES
 
     def observe(self, seconds: float) -> None:
-        """Count one."""
+        """Count one duration."""
         if self._clock() >= self._turns_at:
             self._turn()
         piece = self._pieces[-1]
@@ -53,7 +53,7 @@ class RecentTimes:
             piece.longest = seconds
 
     def _turn(self) -> None:
-        """Begin a new piece for each that has passed, which pushes out the oldest."""
+        """Begin a new piece for each that has passed, which drops the oldest."""
         length = WINDOW / _PIECES
         passed = int((self._clock() - self._turns_at) // length) + 1
         for _ in range(min(passed, _PIECES)):
@@ -61,8 +61,8 @@ class RecentTimes:
         self._turns_at += passed * length
 
     def summary(self) -> dict[str, float | int]:
-        """How many there were in the last minute, their `p50`, `p90`, `p99` and `max`; zeros if there were none."""
-        # Only counted in, not turned: this may be another thread than the one that observes.
+        """Return `count`, `p50`, `p90`, `p99` and `max` of the last minute; zeros if nothing was observed."""
+        # Skips outdated pieces instead of replacing them: only the observing thread writes.
         stale = max(0, int((self._clock() - self._turns_at) // (WINDOW / _PIECES)) + 1)
         pieces = list(self._pieces)[max(0, stale - _PIECES + len(self._pieces)) :]
         counts = [sum(column) for column in zip(*(piece.counts for piece in pieces), strict=True)]
@@ -74,7 +74,7 @@ class RecentTimes:
 
 
 def _percentile(counts: list[int], percent: int) -> float:
-    """The bound of the bucket in which the nearest rank lies."""
+    """Return the upper bound of the bucket of the nearest rank."""
     rank = -(-percent * sum(counts) // 100)
     for bound, count in zip((0.0, *_BOUNDS[1:], math.inf), counts, strict=False):
         rank -= count

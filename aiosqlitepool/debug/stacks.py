@@ -1,4 +1,4 @@
-"""Where a task stands: the lines of code that it awaits at, outermost first. Knows tasks, nothing of pools."""
+"""The stack of a suspended task: the lines of code that it awaits at, outermost first. Knows tasks, not pools."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 
 __all__ = ["stack_of"]
 
-# A task that awaits deeper than this is shown by its innermost frames.
+# Frames shown of a task: its innermost ones.
 _DEEPEST = 40
 
-# What can be awaited, or stands between two that are: the type, its frame, and what it awaits.
+# The types in a chain of awaits, with the attributes for the frame and for the awaited object.
 _AWAITED = (
     (CoroutineType, "cr_frame", "cr_await"),
     (GeneratorType, "gi_frame", "gi_yieldfrom"),
@@ -25,7 +25,7 @@ _AWAITED = (
 )
 _KINDS = tuple(kind for kind, _, _ in _AWAITED)
 
-# Where Python's own modules and installed packages lie.
+# The directories of the standard library and of installed packages.
 _FOLDERS = ("stdlib", "platstdlib", "purelib", "platlib")
 _LIBRARIES = tuple({os.path.join(sysconfig.get_path(folder), "") for folder in _FOLDERS})
 
@@ -33,9 +33,9 @@ Line = dict[str, str | int]
 
 
 def stack_of(task: asyncio.Task[Any]) -> list[Line]:
-    """The frames of a task that waits, as `file`, `line`, `function` and `code`; none if it is done.
+    """Return the frames of a suspended task as `file`, `line`, `function` and `code`; none if it is done.
 
-    `own` says whether it is the program's own code, not Python's or an installed package's.
+    `own` is true for the program's code, false for the standard library and installed packages.
     """
     if task.done():
         return []
@@ -44,8 +44,8 @@ def stack_of(task: asyncio.Task[Any]) -> list[Line]:
 
 
 def _frames(awaited: Any) -> Iterator[FrameType]:
-    # Task.get_stack() gives a suspended coroutine's own frame only. What it awaits is a chain of coroutines, generators
-    # and asynchronous generators, each of which names its frame and the next in its own way.
+    # Task.get_stack() returns the frame of a suspended coroutine only, not of the coroutines and generators that it
+    # awaits. Each type has attributes of its own for its frame and for the object that it awaits.
     while awaited is not None:
         for kind, frame, onward in _AWAITED:
             if isinstance(awaited, kind):
@@ -59,7 +59,7 @@ def _frames(awaited: Any) -> Iterator[FrameType]:
 
 
 def _wrapped(awaited: object) -> object | None:
-    """What `__anext__()` of a generator or `__await__()` of a coroutine stands for: they do not tell by themselves."""
+    """Return the object behind `__anext__()` or `__await__()`: such a wrapper has no attribute for it."""
     return next((each for each in gc.get_referents(awaited) if isinstance(each, _KINDS)), None)
 
 
@@ -75,6 +75,6 @@ def _line(frame: FrameType) -> Line:
 
 
 def _shortened(path: str) -> str:
-    """The path below the directory that it was imported from."""
+    """Return the path relative to the directory that it was imported from."""
     inside = [folder for folder in sys.path if folder and path.startswith(os.path.join(folder, ""))]
     return os.path.relpath(path, max(inside, key=len)) if inside else path

@@ -1,5 +1,5 @@
-"""Ready-made subscribers: each turns a pool's events into what one library shows.
+"""Ready-made subscribers: each shows the events of pools through one library.
 
-`prometheus`, `opentelemetry` and `structlog` each need the library they are named after, and the extra of that name
-brings it: `pip install "aiosqlitepool[prometheus]"`. Import the one you want; this package itself imports none.
+`prometheus`, `opentelemetry` and `structlog` need the library of the same name, which the extra of that name installs:
+`pip install "aiosqlitepool[prometheus]"`. Import the module that you need; this package imports none of them.
 """

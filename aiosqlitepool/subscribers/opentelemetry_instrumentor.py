@@ -1,6 +1,6 @@
-"""Observes every pool of a program without a line of its code: `opentelemetry-instrument python app.py`.
+"""Instruments every pool of a program without a change to its code: `opentelemetry-instrument python app.py`.
 
-Found by OpenTelemetry under the entry point group `opentelemetry_instrumentor`; a program may also call
+OpenTelemetry finds it under the entry point group `opentelemetry_instrumentor`; a program may also call
 `AioSQLitePoolInstrumentor().instrument()` itself.
 """
 
@@ -23,19 +23,19 @@ __all__ = ["AioSQLitePoolInstrumentor"]
 
 
 class AioSQLitePoolInstrumentor(BaseInstrumentor):  # type: ignore[misc]
-    """Attaches an `OpenTelemetrySubscriber` to every pool, those that are alive and those made later."""
+    """Attaches an `OpenTelemetrySubscriber` to every pool of the process, present and future."""
 
     _detach: Callable[[], None]
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """What must be installed for this to make sense: nothing but this package, which is imported already."""
+        """Return the packages that must be installed: none but this one, which is imported already."""
         return ()
 
     def _instrument(self, **options: Any) -> None:
-        # What `instrument()` was given goes to the subscriber; `opentelemetry-instrument` gives nothing.
+        # The arguments of `instrument()`; `opentelemetry-instrument` passes none.
         self._detach = subscribe_all(OpenTelemetrySubscriber(**options))
 
     def _uninstrument(self, **options: Any) -> None:
-        # Called only after `_instrument`.
+        # The base class calls this only after `_instrument`.
         self._detach()
         del self._detach
