@@ -1,159 +1,129 @@
-"""Who wants which fact, and what happens when a listener misbehaves. Knows events, nothing of pools."""
+"""The event bus: delivers events and batches of timings to subscribers. Knows events, not pools."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import contextvars
 import inspect
-import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, get_args
 
-from .events import (
-    AcquirePath,
-    ConnectionAcquired,
-    ConnectionReleased,
-    ErrorInfo,
-    PoolEvent,
-    SubscriberFailed,
-    TimesNoted,
-    event_types,
-)
-from .failures import FailureLog, raise_in_loop
+from .errors import ErrorInfo
+from .events import PoolEvent, SubscriberFailed, event_types
+from .log import log
+from .timings import AcquirePath, PoolTimings, SlowWait
 
-__all__ = ["PLENTY", "Detach", "EventBus", "Handler"]
+__all__ = ["BATCH_SIZE", "LOG_INTERVAL", "Detach", "EventBus", "FailureLog", "Handler"]
 
-E = TypeVar("E", bound=PoolEvent)
+E = TypeVar("E", bound=PoolEvent | PoolTimings)
+T = TypeVar("T")
 Handler = Callable[[E], object]
 Detach = Callable[[], None]
-# A handler, and what it raised.
+# A handler and the exception that it raised.
 Failure = tuple[Handler[Any], BaseException]
 
-# How many times are noted before they are told: fewer would cost more for each, more would hold up the loop for longer.
-PLENTY: Final = 64
-# Seconds between two acquires that are told as samples. An export, every ten seconds or more, shows a few of them.
-SAMPLE_INTERVAL: Final = 0.01
+# Uses per batch. A smaller batch costs more per use; a larger one delays the event loop for longer at a time.
+BATCH_SIZE: Final = 64
+# Seconds between two log records for one handler: a broken handler fails thousands of times a second on a busy pool.
+LOG_INTERVAL: Final = 10.0
 
 
 class EventBus:
-    """Delivers each event, synchronously, to the handlers of its type, in the order they subscribed.
+    """Delivers each event synchronously to the handlers of its type, in the order in which they subscribed.
 
-    `handlers` maps an event type to its handlers and holds no empty entry, so `SomeEvent in bus.handlers` is
-    the whole guard before an event is built: an event nobody wants is never made. `acquired_at_once` counts how many
-    connections were lent without a wait: too many to tell each to whoever counts.
+    `handlers` has an entry only for types with a subscriber: `SomeEvent in bus.handlers` is the guard before building
+    an event, and an event without a subscriber is never built. `immediate` counts the idle connections that were
+    acquired without a wait, always. `batches` is true while `PoolTimings` has a subscriber; the pool calls the
+    `record_*` methods only then. `ended` is true when no more events will come: the pool no longer exists.
     """
 
     __slots__ = (
-        "_clock",
         "_failures",
+        "_flushed_immediate",
+        "_flushing",
         "_pool",
-        "_telling",
-        "_told_at_once",
-        "acquired_at_once",
-        "acquired_from",
+        "_slow",
+        "_uses",
+        "_waits",
+        "batches",
         "ended",
         "handlers",
-        "sample_at",
-        "uses",
-        "waits",
-        "wants_holders",
-        "wants_times",
+        "immediate",
     )
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, pool: str = "") -> None:
-        # Tuples, replaced and never mutated: a handler may subscribe or unsubscribe while events are delivered.
-        self.handlers: dict[type[PoolEvent], tuple[Handler[Any], ...]] = {}
-        # How long an acquire takes at least, in seconds, that somebody wants to be told of in an event; from when on a
-        # shorter one is told, as a sample; and whether anybody wants to know whom it waited for.
-        self.acquired_from: float = math.inf
-        self.sample_at: float = math.inf
-        self.wants_holders: bool = False
-        # Whether nothing more will be told: the pool no longer exists.
+        # Tuples, replaced and never changed: a handler may subscribe or detach while events are delivered.
+        self.handlers: dict[type, tuple[Handler[Any], ...]] = {}
+        self.immediate: int = 0
+        self.batches: bool = False
         self.ended: bool = False
-        self.acquired_at_once: int = 0
         self._pool = pool
-        self._clock = clock
-        # What `TimesNoted` will tell, if somebody wants it. Appended to by the pool, emptied by whoever tells.
-        self.wants_times: bool = False
-        self.waits: dict[AcquirePath, deque[float]] = {path: deque() for path in get_args(AcquirePath)}
-        self.uses: deque[float] = deque()
-        self._told_at_once = 0
-        # One at a time tells times, so that whoever is told needs no lock. Reentrant, for a handler may use the pool.
-        self._telling = threading.RLock()
+        self._flushed_immediate = 0
+        self._waits: dict[AcquirePath, deque[float]] = {path: deque() for path in get_args(AcquirePath)}
+        self._slow: deque[SlowWait] = deque()
+        self._uses: deque[float] = deque()
+        # Batches are delivered one at a time, so their handlers need no lock. Reentrant: a handler may use the pool.
+        self._flushing = threading.RLock()
         self._failures = FailureLog(clock)
 
     @property
     def errors(self) -> int:
-        """How often a handler raised."""
+        """How many exceptions handlers have raised."""
         return self._failures.count
 
     def forked(self) -> None:
-        """Forget the times that the parent process will tell, and the lock, which nobody here releases."""
-        self._telling = threading.RLock()
-        for noted in (self.uses, *self.waits.values()):
-            noted.clear()
-        self._told_at_once = self.acquired_at_once
+        """Drop the pending timings, which the parent process delivers, and replace the lock, which it may hold."""
+        self._flushing = threading.RLock()
+        self._uses.clear()
+        self._slow.clear()
+        for waits in self._waits.values():
+            waits.clear()
+        self._flushed_immediate = self.immediate
 
-    def subscribe(
-        self,
-        event_type: type[E],
-        handler: Handler[E],
-        *,
-        exact: bool = False,
-        at_least: float = 0.0,
-        samples: bool = False,
-    ) -> Detach:
-        """Call `handler(event)` for every later event of this type, and of its subclasses unless `exact`.
+    # -- subscriptions
 
-        `PoolEvent` is the parent of all. Returns a function that ends it, safe to call twice. The handler must be
-        synchronous; what it raises is logged and counted, never seen by the pool. With `at_least`, in seconds, a
-        handler of `ConnectionAcquired` is told exactly of those that took as long, or for which a connection was
-        opened; if nobody wants the rest, their events are never made. With `samples` it is told of a few of the rest, a
-        hundred a second at most, and need not be told whom they waited for, which costs most to know. Raises
-        `TypeError` for anything but an event type and a callable, `ValueError` for `at_least` with another type.
+    def subscribe(self, event_type: type[E], handler: Handler[E]) -> Detach:
+        """Call `handler(event)` for every later event of this type and of its subclasses.
+
+        `PoolEvent` stands for all events, but not for `PoolTimings`. The handler must be synchronous. An exception
+        that it raises is logged and counted; the pool never sees it.
+
+        Returns:
+            A function that ends the subscription; calling it again does nothing.
+
+        Raises:
+            TypeError: `event_type` is not an event type, or `handler` is not a synchronous callable.
         """
-        if not (isinstance(event_type, type) and issubclass(event_type, PoolEvent)):
-            raise TypeError(f"event_type must be PoolEvent or one of its subclasses, not {event_type!r}")
+        if not (isinstance(event_type, type) and issubclass(event_type, PoolEvent | PoolTimings)):
+            raise TypeError(f"event_type must be PoolEvent, one of its subclasses or PoolTimings, not {event_type!r}")
         _check_handler(handler)
-        told: Handler[Any] = handler
-        if at_least:
-            if event_type is not ConnectionAcquired:
-                raise ValueError(f"at_least={at_least!r} is for ConnectionAcquired, not {event_type.__name__}")
-            if not at_least > 0:
-                raise ValueError(f"at_least must be a number of seconds, not negative: {at_least!r}")
-            told, exact = _OfSlow(handler, at_least, samples), True
-        wanted = _types_of(event_type, exact)
-        if TimesNoted in wanted:
-            self.tell_times()  # those of before, to those who came before
-        for kind in wanted:
-            self.handlers[kind] = (*self.handlers.get(kind, ()), told)
-        self._note_wants()
-        return _once(lambda: self._remove(wanted, told))
+        types = _types_of(event_type)
+        if PoolTimings in types:
+            self.flush_timings()  # A new subscriber does not receive what happened before.
+        for each in types:
+            self.handlers[each] = (*self.handlers.get(each, ()), handler)
+        self.batches = PoolTimings in self.handlers
+        return _once(lambda: self._remove(types, handler))
 
-    def _remove(self, wanted: tuple[type[PoolEvent], ...], handler: Handler[Any]) -> None:
-        if TimesNoted in wanted:
-            self.tell_times()
-        for kind in wanted:
-            if rest := _without(handler, self.handlers[kind]):
-                self.handlers[kind] = rest
+    def _remove(self, types: tuple[type, ...], handler: Handler[Any]) -> None:
+        if PoolTimings in types:
+            self.flush_timings()
+        for each in types:
+            if rest := _without(handler, self.handlers[each]):
+                self.handlers[each] = rest
             else:
-                del self.handlers[kind]
-        self._note_wants()
+                del self.handlers[each]
+        self.batches = PoolTimings in self.handlers
         self._failures.forget(handler)
 
-    def _note_wants(self) -> None:
-        told = self.handlers.get(ConnectionAcquired, ())
-        thresholds = (each.at_least if isinstance(each, _OfSlow) else 0.0 for each in told)
-        self.acquired_from = min(thresholds, default=math.inf)
-        samples = [isinstance(each, _OfSlow) and each.samples for each in told]
-        self.sample_at = min(self.sample_at, self._clock()) if any(samples) else math.inf
-        self.wants_holders = not all(samples)
-        self.wants_times = TimesNoted in self.handlers
+    # -- events
 
-    def emit(self, event: PoolEvent) -> None:
-        """Hand the event to everyone who wants its type. Never raises."""
+    def emit(self, event: PoolEvent | PoolTimings) -> None:
+        """Deliver the event to every handler of its type. Never raises an exception of a handler."""
         failures: tuple[Failure, ...] = ()
         for handler in self.handlers.get(type(event), ()):
             try:
@@ -161,96 +131,123 @@ class EventBus:
             except BaseException as error:
                 self._failed(handler, event, error)
                 failures = (*failures, (handler, error))
-        if type(event) is ConnectionAcquired:
-            if self.wants_times:
-                self.waits[event.path].append(event.wait_time)
-            if self.sample_at < math.inf:
-                self.sample_at = self._clock() + SAMPLE_INTERVAL
-        elif self.wants_times and isinstance(event, ConnectionReleased):
-            self.uses.append(event.use_time)
-            if len(self.uses) >= PLENTY:
-                self.tell_times(wait=False)
         if failures:
-            self._tell_failures(failures, event)
+            self._report(failures, event)
 
-    # -- times
-
-    def tell_times(self, *, wait: bool = True) -> None:
-        """Emit, now and in this thread, what was noted since the last `TimesNoted`, if anything was. Never raises.
-
-        For whoever is about to show what it was told of times. Safe in any thread: if another one tells just now, this
-        waits until everybody was told, or does nothing if `wait` is false.
-        """
-        if not self._telling.acquire(blocking=wait):
-            return
-        try:
-            at_once = self.acquired_at_once - self._told_at_once
-            self._told_at_once += at_once
-            waits: dict[AcquirePath, tuple[float, ...]]
-            waits = {path: _emptied(noted) for path, noted in self.waits.items() if noted}
-            uses = _emptied(self.uses)
-            if at_once or waits or uses:
-                self.emit(TimesNoted(self._pool, at_once, waits, uses))
-        finally:
-            self._telling.release()
-
-    # -- failures
-
-    def _tell_failures(self, failures: tuple[Failure, ...], event: PoolEvent) -> None:
-        # A failure to hear of a failure is counted and logged, and told to nobody: that could go on for ever.
+    def _report(self, failures: tuple[Failure, ...], event: PoolEvent | PoolTimings) -> None:
+        # A failure of a SubscriberFailed handler is counted and logged, not emitted: emitting it could repeat forever.
         if not isinstance(event, SubscriberFailed):
             for failed, why in failures:
-                told = SubscriberFailed(event.pool, event.name, repr(failed), ErrorInfo.of(why))
-                failures = (*failures, *self._tell_the_others(failed, told))
+                report = SubscriberFailed(event.pool, event.name, repr(failed), ErrorInfo.of(why))
+                failures = (*failures, *self._emit_to_others(failed, report))
         for _, error in failures:
             if isinstance(error, KeyboardInterrupt | SystemExit):
-                raise_in_loop(error)
+                _raise_in_loop(error)
 
-    def _tell_the_others(self, failed: Handler[Any], failure: SubscriberFailed) -> tuple[Failure, ...]:
-        # Not the one that failed: whoever raises at everything would be counted twice for each.
+    def _emit_to_others(self, failed: Handler[Any], report: SubscriberFailed) -> tuple[Failure, ...]:
+        # Not to the failed handler: one that raises on every event would be counted twice for each.
         failures: tuple[Failure, ...] = ()
         for handler in self.handlers.get(SubscriberFailed, ()):
             if handler is not failed:
                 try:
-                    handler(failure)
+                    handler(report)
                 except BaseException as error:
-                    self._failed(handler, failure, error)
+                    self._failed(handler, report, error)
                     failures = (*failures, (handler, error))
         return failures
 
-    def _failed(self, handler: Handler[Any], event: PoolEvent, error: BaseException) -> None:
-        # It may have unsubscribed itself before it raised.
+    def _failed(self, handler: Handler[Any], event: PoolEvent | PoolTimings, error: BaseException) -> None:
+        # The handler may have detached itself before it raised.
         stays = any(each is handler for each in self.handlers.get(type(event), ()))
         self._failures.add(handler, event.name, error, stays=stays)
 
+    # -- timings
 
-class _OfSlow:
-    """A handler of `ConnectionAcquired` that is not told of those that took less time and opened no connection.
+    def record_wait(self, path: AcquirePath, seconds: float) -> None:
+        """Add the wait of an acquire that was neither immediate nor slow to the next batch."""
+        self._waits[path].append(seconds)
 
-    Unless it wants samples: then it is told of whatever is told at all.
-    """
+    def record_slow_wait(self, path: AcquirePath, seconds: float) -> None:
+        """Add the wait of a slow acquire, with a copy of the current context, to the next batch."""
+        self._slow.append(SlowWait(path, seconds, contextvars.copy_context()))
 
-    __slots__ = ("_handler", "at_least", "samples")
+    def record_use(self, seconds: float) -> None:
+        """Add the use time of a released connection to the next batch, and emit the batch if it is full."""
+        self._uses.append(seconds)
+        if len(self._uses) >= BATCH_SIZE:
+            self._flush(wait=False)
 
-    def __init__(self, handler: Handler[Any], at_least: float, samples: bool) -> None:
-        self._handler = handler
-        self.at_least = at_least
-        self.samples = samples
+    def flush_timings(self) -> None:
+        """Emit the pending timings as one `PoolTimings`, in this thread. Call it before reading metrics.
 
-    def __call__(self, event: Any) -> None:
-        if self.samples or event.wait_time >= self.at_least or event.create_time:
-            self._handler(event)
+        Safe in any thread. If another thread is delivering a batch, this waits until it has finished. Never raises an
+        exception of a handler.
+        """
+        self._flush(wait=True)
 
-    def __repr__(self) -> str:
-        return repr(self._handler)
+    def _flush(self, *, wait: bool) -> None:
+        if not self._flushing.acquire(blocking=wait):
+            return
+        try:
+            immediate = self.immediate - self._flushed_immediate
+            self._flushed_immediate += immediate
+            waits: dict[AcquirePath, tuple[float, ...]]
+            waits = {path: _drain(pending) for path, pending in self._waits.items() if pending}
+            slow, uses = _drain(self._slow), _drain(self._uses)
+            if immediate or waits or slow or uses:
+                self.emit(PoolTimings(self._pool, immediate, waits, slow, uses))
+        finally:
+            self._flushing.release()
 
 
-def _emptied(noted: deque[float]) -> tuple[float, ...]:
-    found: list[float] = []
-    # Fewer than there were, if a signal or the garbage collector interrupts this and tells the rest.
+class FailureLog:
+    """Counts the exceptions of handlers, and logs at most one per handler every ten seconds."""
+
+    __slots__ = ("_clock", "_silenced", "count")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.count: int = 0
+        # By the id of a failing handler: when it may be logged again, and how many failures were not logged.
+        self._silenced: dict[int, tuple[float, int]] = {}
+
+    def add(self, handler: object, event: str, error: BaseException, *, stays: bool) -> None:
+        """Count, and perhaps log, that `handler` raised `error`. `stays` is false if it has detached itself."""
+        self.count += 1
+        now = self._clock()
+        quiet_until, left_out = self._silenced.get(id(handler), (now, 0))
+        if now < quiet_until:
+            self._silenced[id(handler)] = (quiet_until, left_out + 1)
+            return
+        if stays:
+            self._silenced[id(handler)] = (now + LOG_INTERVAL, 0)
+        more = f" ({left_out} more failures of this handler were not logged)" if left_out else ""
+        log.error("subscriber %r failed on %r%s", handler, event, more, exc_info=error)
+
+    def forget(self, handler: object) -> None:
+        """Drop the state of a handler that has detached. Its id may be reused."""
+        self._silenced.pop(id(handler), None)
+
+
+def _raise_in_loop(error: BaseException) -> None:
+    """Let Ctrl-C or `sys.exit()` in a handler end the program from the event loop, not from inside the pool."""
+
+    def reraise() -> None:
+        raise error
+
+    try:
+        asyncio.get_running_loop().call_soon(reraise)
+    except RuntimeError:
+        # No loop is running, so the pool is not in the middle of anything.
+        reraise()
+
+
+def _drain(pending: deque[T]) -> tuple[T, ...]:
+    found: list[T] = []
+    # IndexError: a signal handler or the garbage collector interrupted this loop and drained the rest.
     with contextlib.suppress(IndexError):
-        for _ in range(len(noted)):  # and no more: the pool's thread may append meanwhile
-            found.append(noted.popleft())
+        for _ in range(len(pending)):  # Not until empty: the pool's thread may append meanwhile.
+            found.append(pending.popleft())
     return tuple(found)
 
 
@@ -258,22 +255,22 @@ def _check_handler(handler: object) -> None:
     if not callable(handler):
         raise TypeError(f"handler must be callable, not {handler!r}")
     if inspect.iscoroutinefunction(handler):
-        raise TypeError(f"handler must be synchronous; nobody would await {handler!r}")
+        raise TypeError(f"handler must be synchronous: a pool does not await it, {handler!r}")
 
 
 def _once(detach: Detach) -> Detach:
-    """Do it at the first call only."""
-    left = [detach]
-    return lambda: left.pop()() if left else None
+    """Return a function that calls `detach` at its first call only."""
+    pending = [detach]
+    return lambda: pending.pop()() if pending else None
 
 
 def _without(handler: object, handlers: tuple[Any, ...]) -> tuple[Any, ...]:
-    # Once only: a handler subscribed twice and detached once is still there.
-    gone = next(index for index, each in enumerate(handlers) if each is handler)
-    return handlers[:gone] + handlers[gone + 1 :]
+    # One occurrence only: a handler that subscribed twice and detached once stays subscribed.
+    index = next(index for index, each in enumerate(handlers) if each is handler)
+    return handlers[:index] + handlers[index + 1 :]
 
 
-def _types_of(event_type: type[PoolEvent], exact: bool) -> tuple[type[PoolEvent], ...]:
-    children = () if exact else tuple(kind for kind in event_types() if issubclass(kind, event_type))
+def _types_of(event_type: type) -> tuple[type, ...]:
+    children = tuple(each for each in event_types() if issubclass(each, event_type))
     itself = () if event_type is PoolEvent or event_type in children else (event_type,)
     return (*children, *itself)

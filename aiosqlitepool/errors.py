@@ -1,6 +1,8 @@
-"""What the pool raises. The driver's own errors pass through untouched."""
+"""The exceptions that the pool raises. Exceptions of the driver pass through unchanged."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from .stats import Holder, PoolStats
 
@@ -14,26 +16,26 @@ __all__ = [
 
 
 class PoolError(Exception):
-    """Parent of everything the pool itself raises."""
+    """Parent of all exceptions that the pool itself raises."""
 
     @property
     def message(self) -> str:
-        """The error's text, under the name it had in version 1.0."""
+        """The text of the error, under its name in version 1.0."""
         return str(self)
 
 
 class PoolClosedError(PoolError):
-    """The pool is closed, or closed while the caller waited."""
+    """The pool is closed, or was closed while the caller waited."""
 
 
 class PoolFullError(PoolError):
-    """As many callers as `max_waiting` allows wait already; nothing was queued."""
+    """`max_waiting` callers were waiting already; this one was not queued."""
 
 
 class PoolConnectionAcquireTimeoutError(PoolError, TimeoutError):
-    """No connection could be lent within `acquisition_timeout`; the message is a diagnosis.
+    """No connection could be acquired within `acquisition_timeout`. The message is a diagnosis.
 
-    `waited` is in seconds; `stats` and `holders` are the pool at that moment, holders oldest first.
+    `waited` is in seconds. `stats` and `holders` are the pool at the time of the error, holders oldest first.
     """
 
     def __init__(
@@ -51,8 +53,26 @@ class PoolConnectionAcquireTimeoutError(PoolError, TimeoutError):
 
 
 class ConnectionBrokenError(PoolError):
-    """A connection cannot be used any more: its worker thread is dead, it was closed, or its file replaced."""
+    """A connection is unusable: its worker thread has died, it was closed, or its database file was replaced."""
 
 
 class PoolUsageError(PoolError, RuntimeError):
-    """The pool or a connection was used in a way that cannot work: another loop, after a fork, after release."""
+    """The pool or a connection was used in a way that cannot work: in another loop, after a fork, after release."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """An exception as plain data: an event keeps no traceback and no frame alive."""
+
+    type: str
+    message: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorInfo:
+        """Describe `error`. `type` follows OpenTelemetry's `error.type`: qualified unless it is a builtin."""
+        kind = type(error)
+        prefix = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+        return cls(f"{prefix}{kind.__qualname__}", str(error))
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type

@@ -1,54 +1,32 @@
-"""The facts that a pool emits: plain slotted dataclasses. Names are stable and part of the public surface.
+"""The events that a pool emits: plain slotted dataclasses. Their names are stable and part of the public API.
 
-Every event carries `pool`, the pool's name. All times are seconds as floats. Connections are numbered from 1
-in the order in which their pool opened them. A handler runs in the task the fact belongs to, after the pool's
-state has changed, so `pool.stats()` inside a handler shows the world the event made.
+Every event carries `pool`, the pool's name. All times are seconds, floats. Connections are numbered from 1 in the
+order in which their pool opened them. A handler runs in the task that the event belongs to, after the pool's state has
+changed: inside a handler, `pool.stats()` includes the change. Handlers share an event and must not change it.
+`PoolTimings` is a batch, not an event: subscribe to it by name to count many acquires at the cost of one call.
 """
 
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal
 
+from .errors import ErrorInfo
 from .stats import Holder
+from .timings import AcquirePath, PoolTimings, SlowWait
 
+# fmt: off
 __all__ = [
-    "AcquireCancelled",
-    "AcquireFailed",
-    "AcquirePath",
-    "AcquireRejected",
-    "AcquireTimedOut",
-    "AcquiredAtOnce",
-    "BusyKind",
-    "BusyRetried",
-    "CheckpointResult",
-    "Checkpointed",
-    "CloseReason",
-    "ConnectionAcquired",
-    "ConnectionClosed",
-    "ConnectionCreateFailed",
-    "ConnectionCreated",
-    "ConnectionReleased",
-    "ErrorInfo",
-    "HealthCheckFailed",
-    "IdleReplaced",
-    "LeakReturned",
-    "LeakSuspected",
-    "PoolClosed",
-    "PoolEvent",
-    "PoolOpened",
-    "RollbackCause",
-    "RolledBackOnReturn",
-    "SubscriberFailed",
-    "TimesNoted",
-    "TransactionEnded",
-    "TransactionOutcome",
+    "AcquireCancelled", "AcquireFailed", "AcquirePath", "AcquireRejected", "AcquireSlow", "AcquireTimedOut", "BusyKind",
+    "BusyRetried", "CheckpointResult", "Checkpointed", "CloseReason", "ConnectionAcquired", "ConnectionClosed",
+    "ConnectionCreateFailed", "ConnectionCreated", "ConnectionReleased", "ErrorInfo", "HealthCheckFailed",
+    "IdleReplaced", "LeakReturned", "LeakSuspected", "PoolClosed", "PoolEvent", "PoolOpened", "PoolTimings",
+    "RollbackCause", "RolledBackOnReturn", "SlowWait", "SubscriberFailed", "TransactionEnded", "TransactionOutcome",
     "event_types",
 ]
+# fmt: on
 
-AcquirePath = Literal["idle", "new", "queued"]
 CloseReason = Literal["idle", "lifetime", "unhealthy", "reset_failed", "broken", "pool_closed"]
 RollbackCause = Literal["in_flight", "transaction", "cursor"]
 TransactionOutcome = Literal["committed", "rolled_back", "failed"]
@@ -56,27 +34,9 @@ BusyKind = Literal["busy", "snapshot"]
 CheckpointResult = Literal["complete", "partial"]
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorInfo:
-    """An exception as plain data, so that an event keeps no traceback and no frame alive."""
-
-    type: str
-    message: str
-
-    @classmethod
-    def of(cls, error: BaseException) -> ErrorInfo:
-        """Name the exception as OpenTelemetry's `error.type` does: qualified unless it is a builtin."""
-        kind = type(error)
-        prefix = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-        return cls(f"{prefix}{kind.__qualname__}", str(error))
-
-    def __str__(self) -> str:
-        return f"{self.type}: {self.message}" if self.message else self.type
-
-
 @dataclass(slots=True)
 class PoolEvent:
-    """Parent of all events; subscribing to it subscribes to every one of them."""
+    """Parent of all events. Subscribing to it subscribes to every event."""
 
     name: ClassVar[str] = ""
     pool: str
@@ -94,7 +54,7 @@ class PoolOpened(PoolEvent):
 
 @dataclass(slots=True)
 class PoolClosed(PoolEvent):
-    """The pool has closed; `abandoned` connections did not come back in time and were closed under their holders."""
+    """The pool has closed. `abandoned` connections were not released in time; the pool closed them while in use."""
 
     name: ClassVar[str] = "pool_close"
     abandoned: int
@@ -102,7 +62,7 @@ class PoolClosed(PoolEvent):
 
 @dataclass(slots=True)
 class ConnectionCreated(PoolEvent):
-    """A connection was opened; emitted by the pool's own task in a copy of its caller's context."""
+    """A connection was opened. Emitted in a task of the pool, in a copy of the caller's context."""
 
     name: ClassVar[str] = "create"
     connection: int
@@ -111,7 +71,7 @@ class ConnectionCreated(PoolEvent):
 
 @dataclass(slots=True)
 class ConnectionCreateFailed(PoolEvent):
-    """The connection factory raised, hung past its time, or returned something that cannot be pooled."""
+    """The connection factory raised, timed out, or returned an object that cannot be pooled."""
 
     name: ClassVar[str] = "create_fail"
     create_time: float
@@ -120,11 +80,10 @@ class ConnectionCreateFailed(PoolEvent):
 
 @dataclass(slots=True)
 class ConnectionAcquired(PoolEvent):
-    """A caller has its connection. `wait_time` is the whole wait; the other times are its parts.
+    """A caller has acquired a connection. `wait_time` is the whole wait; the other times are parts of it.
 
-    `wait_time` is 0.0 if an idle connection was lent at once. `pending` callers stood before it in the queue, and
-    `waited_for` are the holders (oldest first, at most 8) it found there; a connection on its way from one task to the
-    next has no holder. Both are empty unless `path` is "queued" and somebody listened to events when it came.
+    `wait_time` is 0.0 if an idle connection was acquired at once. `path` is "idle", "new" (the pool opened a
+    connection for this caller) or "queued". `pending` callers were ahead of this one in the queue.
     """
 
     name: ClassVar[str] = "acquire_wait"
@@ -136,21 +95,31 @@ class ConnectionAcquired(PoolEvent):
     check_time: float = 0.0
     label: str | None = None
     pending: int = 0
-    waited_for: Sequence[Holder] = ()
 
 
 @dataclass(slots=True)
-class AcquiredAtOnce(ConnectionAcquired):
-    """An idle connection was lent without any wait: by far the most frequent of all facts, so it can be told apart.
+class AcquireSlow(PoolEvent):
+    """An acquire took at least the pool's `slow_acquire` seconds. Emitted directly before its `ConnectionAcquired`.
 
-    Whoever subscribes to `ConnectionAcquired` is told of these too, unless it says `exact=True`; how many there were
-    is counted anyway, in `pool.events.acquired_at_once`.
+    No other acquire of the pool is emitted between the two. `holders` are the holders that this caller found when it
+    joined the queue, oldest first, at most 8; empty unless `path` is "queued".
     """
+
+    name: ClassVar[str] = "acquire_slow"
+    connection: int
+    path: AcquirePath
+    wait_time: float
+    queue_time: float = 0.0
+    create_time: float = 0.0
+    check_time: float = 0.0
+    label: str | None = None
+    pending: int = 0
+    holders: tuple[Holder, ...] = ()
 
 
 @dataclass(slots=True)
 class AcquireTimedOut(PoolEvent):
-    """A caller gave up at its deadline; `pending` others still wait, `holders` (oldest first) hold the rest."""
+    """An acquire reached its timeout. `pending` other callers still wait; `holders` (oldest first) hold connections."""
 
     name: ClassVar[str] = "acquire_timeout"
     wait_time: float
@@ -161,7 +130,7 @@ class AcquireTimedOut(PoolEvent):
 
 @dataclass(slots=True)
 class AcquireCancelled(PoolEvent):
-    """A caller was cancelled while it waited; `pending` others still wait."""
+    """A caller was cancelled while it waited. `pending` other callers still wait."""
 
     name: ClassVar[str] = "acquire_cancel"
     wait_time: float
@@ -171,7 +140,7 @@ class AcquireCancelled(PoolEvent):
 
 @dataclass(slots=True)
 class AcquireRejected(PoolEvent):
-    """A caller was turned away at once because `max_waiting` others wait already."""
+    """An acquire was rejected at once: `max_waiting` callers were waiting already."""
 
     name: ClassVar[str] = "acquire_reject"
     wait_time: float
@@ -181,7 +150,7 @@ class AcquireRejected(PoolEvent):
 
 @dataclass(slots=True)
 class AcquireFailed(PoolEvent):
-    """An acquire ended in an error of another kind: the pool closed, or the driver could not connect."""
+    """An acquire raised another error: the pool was closed, or the driver could not connect."""
 
     name: ClassVar[str] = "acquire_fail"
     wait_time: float
@@ -192,9 +161,10 @@ class AcquireFailed(PoolEvent):
 
 @dataclass(slots=True)
 class ConnectionReleased(PoolEvent):
-    """A holder gave its connection back, or the pool closed it under its holder.
+    """A holder released its connection, or the pool closed the connection while it was in use.
 
-    `needs_reset` says whether something had to be undone or closed.
+    `needs_reset` is true if the pool has to roll back or close something before the next holder. `context` is the
+    holder's context when it acquired, captured only while `AcquireSlow` has a subscriber.
     """
 
     name: ClassVar[str] = "release"
@@ -207,7 +177,7 @@ class ConnectionReleased(PoolEvent):
 
 @dataclass(slots=True)
 class RolledBackOnReturn(PoolEvent):
-    """A connection came back with work undone: a statement in flight, an open transaction or a half-read cursor."""
+    """A connection was released with a statement in flight, an open transaction or a half-read cursor."""
 
     name: ClassVar[str] = "rollback_on_return"
     connection: int
@@ -218,7 +188,7 @@ class RolledBackOnReturn(PoolEvent):
 
 @dataclass(slots=True)
 class HealthCheckFailed(PoolEvent):
-    """A connection was found dead or its database file replaced; it is closed and another takes its place."""
+    """A connection failed its check, or its database file was replaced. The pool closes it and opens another."""
 
     name: ClassVar[str] = "health_fail"
     connection: int
@@ -228,7 +198,7 @@ class HealthCheckFailed(PoolEvent):
 
 @dataclass(slots=True)
 class IdleReplaced(PoolEvent):
-    """A connection stood idle longer than `idle_timeout` and was closed."""
+    """A connection was idle for longer than `idle_timeout` and was closed."""
 
     name: ClassVar[str] = "idle_replace"
     connection: int
@@ -247,7 +217,7 @@ class ConnectionClosed(PoolEvent):
 
 @dataclass(slots=True)
 class LeakSuspected(PoolEvent):
-    """A connection has been out for longer than `leak_threshold`; told once per lease."""
+    """A connection has been in use for longer than `leak_threshold`. Emitted once per lease."""
 
     name: ClassVar[str] = "leak_suspect"
     holder: Holder
@@ -256,7 +226,7 @@ class LeakSuspected(PoolEvent):
 
 @dataclass(slots=True)
 class LeakReturned(PoolEvent):
-    """A connection that was suspected to leak came back after all."""
+    """A connection that was suspected to leak was released after all."""
 
     name: ClassVar[str] = "leak_return"
     holder: Holder
@@ -265,10 +235,10 @@ class LeakReturned(PoolEvent):
 
 @dataclass(slots=True)
 class TransactionEnded(PoolEvent):
-    """A transaction of a `SQLiteDatabase` ended: "committed", "rolled_back" by its own code, or "failed".
+    """A `SQLiteDatabase` transaction ended: "committed", "rolled_back" by its code, or "failed" to begin or commit.
 
-    It failed to commit, or to begin at all. It was asked for `wait_time` before its (last) `BEGIN`, from which
-    `duration` counts; it was begun again `retries` times because another process was in the way.
+    `wait_time` runs from the call to the (last) `BEGIN`, `duration` from there to the end. `retries` is how often it
+    began again because another process held the database.
     """
 
     name: ClassVar[str] = "transaction"
@@ -281,9 +251,9 @@ class TransactionEnded(PoolEvent):
 
 @dataclass(slots=True)
 class BusyRetried(PoolEvent):
-    """Another process held the database; the transaction was begun again after `pause` seconds.
+    """Another process held the database. The transaction begins again after `pause` seconds.
 
-    `kind` is "busy" for a lock held by another, "snapshot" for a commit of another since this one began to read.
+    `kind` is "busy" if another process held the lock, "snapshot" if it committed after this transaction began to read.
     """
 
     name: ClassVar[str] = "busy_retry"
@@ -294,7 +264,7 @@ class BusyRetried(PoolEvent):
 
 @dataclass(slots=True)
 class Checkpointed(PoolEvent):
-    """What the WAL holds was copied into the database file: `moved` of `pages`, "partial" if a reader was in the way.
+    """A checkpoint copied `moved` of the WAL's `pages` into the database; "partial" if a reader prevented the rest.
 
     `wal_bytes` is the size of the WAL file afterwards.
     """
@@ -309,7 +279,7 @@ class Checkpointed(PoolEvent):
 
 @dataclass(slots=True)
 class SubscriberFailed(PoolEvent):
-    """A handler raised while it was told of `event`, the name of another event; the pool went on."""
+    """A handler raised an exception on `event`, the name of another event. The pool is not affected."""
 
     name: ClassVar[str] = "subscriber_fail"
     event: str
@@ -317,24 +287,8 @@ class SubscriberFailed(PoolEvent):
     error: ErrorInfo
 
 
-@dataclass(slots=True)
-class TimesNoted(PoolEvent):
-    """How long connections were waited for and out since the last of these: no fact of its own, but the sum of many.
-
-    `at_once` idle connections were lent without a wait; `waits` has, by path, how long it took to obtain the others,
-    and `uses` how long those were out that came back. Told after every 64 returns, and whenever `tell_times()` is
-    called, in the thread that does. Only who subscribes to it by name is told: who hears of every event has heard
-    of all this.
-    """
-
-    name: ClassVar[str] = "times"
-    at_once: int
-    waits: Mapping[AcquirePath, Sequence[float]]
-    uses: Sequence[float]
-
-
 def event_types() -> tuple[type[PoolEvent], ...]:
-    """Return every concrete event, in the order of their definition. `TimesNoted` is a batch, not an event."""
+    """Return every event type, in the order of definition."""
     # Not __subclasses__(): a slotted dataclass is a second class, and the first stays in that list.
     return _EVENTS
 
@@ -342,5 +296,5 @@ def event_types() -> tuple[type[PoolEvent], ...]:
 _EVENTS: Final = tuple(
     each
     for each in tuple(globals().values())
-    if isinstance(each, type) and issubclass(each, PoolEvent) and each not in (PoolEvent, TimesNoted)
+    if isinstance(each, type) and issubclass(each, PoolEvent) and each is not PoolEvent
 )

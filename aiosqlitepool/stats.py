@@ -1,25 +1,23 @@
-"""The pool at one moment, as frozen values. Plain data: knows nothing of slots, drivers or clocks."""
+"""A snapshot of a pool as frozen values. Plain data: knows nothing of slots, drivers or clocks."""
 
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, overload
+from typing import Literal
 
-__all__ = ["Holder", "Holders", "PoolRole", "PoolStats", "Waiter"]
+__all__ = ["Holder", "PoolRole", "PoolStats", "Waiter"]
 
 PoolRole = Literal["read", "write"]
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a connection, and for how long. Ages are seconds, floats.
+    """The holder of one connection. `held` is in seconds, a float.
 
-    `context` is the holder's `contextvars.Context` at the moment of lending, captured only while someone subscribes to
-    `ConnectionAcquired` for more than samples; it is how a waiter's trace finds the spans it waited for. `ended` tells
-    of a task that was made for nothing but the acquiring, as by `wait_for(pool.acquire(), 1)`, or that forgot to give
-    it back.
+    `context` is the holder's `contextvars.Context` when it acquired the connection, captured only while `AcquireSlow`
+    has a subscriber; it leads from a waiter's trace to the holder's span. `ended` is true if the task that acquired
+    the connection has ended: it was a helper such as `wait_for(pool.acquire(), 1)`, or it forgot to release.
     """
 
     connection: int
@@ -35,48 +33,9 @@ class Holder:
         return f"{self.task}{label} has held connection {self.connection} for {self.held:.3f} s{ended}"
 
 
-class Holders(Sequence[Holder]):
-    """Holders as they were at one moment, oldest first: a tuple that is built when somebody first looks at it.
-
-    Nearly every wait in a queue ends before anybody would want to know whom it waited for.
-    """
-
-    __slots__ = ("_build", "_built")
-
-    def __init__(self, build: Callable[[], tuple[Holder, ...]]) -> None:
-        self._build: Callable[[], tuple[Holder, ...]] | None = build
-        self._built: tuple[Holder, ...] = ()
-
-    def _all(self) -> tuple[Holder, ...]:
-        if self._build is not None:
-            # Only then forgotten: two threads that look at once both find something.
-            self._built = self._build()
-            self._build = None
-        return self._built
-
-    @overload
-    def __getitem__(self, index: int) -> Holder: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Holder, ...]: ...
-    def __getitem__(self, index: int | slice) -> Holder | tuple[Holder, ...]:
-        return self._all()[index]
-
-    def __len__(self) -> int:
-        return len(self._all())
-
-    def __eq__(self, other: Any) -> bool:
-        return self._all() == (other._all() if isinstance(other, Holders) else other)
-
-    def __hash__(self) -> int:
-        return hash(self._all())
-
-    def __repr__(self) -> str:
-        return repr(self._all())
-
-
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """Who queues for a connection, and for how long: seconds, a float."""
+    """A caller that waits for a connection. `waited` is in seconds, a float."""
 
     task: str
     label: str | None
@@ -89,11 +48,11 @@ class Waiter:
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """One snapshot of a pool, taken at once. Counts are connections or callers; ages are seconds, floats.
+    """A snapshot of a pool. Counts are connections or callers; ages are seconds, floats.
 
-    `used` counts every place that is neither idle nor vacant: lent, opening, being checked or being reset.
-    `used + idle <= max_size` always holds, also when read from another thread. `role` is which of its two pools this is
-    for a `SQLiteDatabase`; `wal_bytes` is the size of its WAL file, which the pool that writes knows.
+    `used` counts every slot that is neither idle nor vacant: its connection is in use, being opened, checked or reset.
+    `used + idle <= max_size` always holds, also when read from another thread. `role` is set for the two pools of a
+    `SQLiteDatabase`, and `wal_bytes`, the size of its WAL file, for the one that writes.
     """
 
     pool: str
@@ -111,5 +70,5 @@ class PoolStats:
 
     @property
     def size(self) -> int:
-        """Places that hold or are getting a connection."""
+        """Slots that have a connection or are about to have one."""
         return self.used + self.idle

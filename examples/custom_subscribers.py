@@ -24,7 +24,7 @@ from typing import Any
 import aiosqlite
 
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool, Subscriber
-from aiosqlitepool.events import ConnectionAcquired, ConnectionReleased, PoolClosed, PoolEvent, PoolOpened
+from aiosqlitepool.events import AcquireSlow, ConnectionAcquired, ConnectionReleased, PoolClosed, PoolEvent, PoolOpened
 
 Pool = SQLiteConnectionPool[Any]
 Detach = Callable[[], None]
@@ -36,19 +36,15 @@ log = logging.getLogger(__name__)
 
 
 class SlowAcquires:
-    """Logs each acquire that took at least so many seconds, and whom it waited for."""
-
-    def __init__(self, seconds: float = 0.1) -> None:
-        self._seconds = seconds
+    """Logs each acquire that took the pool's `slow_acquire` seconds, and the holders it waited for."""
 
     def attach(self, pool: Pool, /) -> Detach:
-        """Watch this pool. Exact: what was acquired at once need not be looked at."""
-        return pool.events.subscribe(ConnectionAcquired, self._look, exact=True)
+        """Log the slow acquires of this pool."""
+        return pool.events.subscribe(AcquireSlow, self._log)
 
-    def _look(self, event: ConnectionAcquired) -> None:
-        if event.wait_time >= self._seconds:
-            holders = "; ".join(map(str, event.waited_for)) or "nobody"
-            log.warning("%s waited %.3f s for pool %s: %s", event.label, event.wait_time, event.pool, holders)
+    def _log(self, event: AcquireSlow) -> None:
+        holders = "; ".join(map(str, event.holders)) or "no holder"
+        log.warning("%s waited %.3f s for pool %s: %s", event.label, event.wait_time, event.pool, holders)
 
 
 # -- two: what happened before an error
@@ -131,7 +127,7 @@ class _PoolMetrics:
         subscribe = self._pool.events.subscribe
         detaches = [
             subscribe(PoolEvent, self._count),
-            subscribe(ConnectionAcquired, lambda event: self._time("wait", event.wait_time), exact=True),
+            subscribe(ConnectionAcquired, self._acquired),
             subscribe(ConnectionReleased, lambda event: self._time("use", event.use_time)),
             subscribe(PoolOpened, lambda event: self._tell_levels()),
             subscribe(PoolClosed, lambda event: self._stop()),
@@ -148,6 +144,10 @@ class _PoolMetrics:
 
     def _count(self, event: PoolEvent) -> None:
         self._send(f"{self._prefix}.{event.name}:1|c")
+
+    def _acquired(self, event: ConnectionAcquired) -> None:
+        if event.path != "idle" or event.wait_time:
+            self._time("wait", event.wait_time)
 
     def _time(self, name: str, seconds: float) -> None:
         self._send(f"{self._prefix}.{name}:{seconds * 1000:.3f}|ms")
@@ -167,7 +167,7 @@ class _PoolMetrics:
 async def main() -> None:
     """A pool of one connection and two that want it: see what each subscriber says."""
     logging.basicConfig(format="%(levelname)s %(message)s")
-    subscribers: list[Subscriber] = [SlowAcquires(0.05), Trails(), StatsD()]
+    subscribers: list[Subscriber] = [SlowAcquires(), Trails(), StatsD()]
     async with SQLiteConnectionPool(
         lambda: aiosqlite.connect(":memory:"),
         pool_size=1,

@@ -15,9 +15,9 @@ import pytest
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool
 from aiosqlitepool.events import (
     AcquireCancelled,
-    AcquiredAtOnce,
     AcquireFailed,
     AcquireRejected,
+    AcquireSlow,
     AcquireTimedOut,
     BusyRetried,
     Checkpointed,
@@ -49,6 +49,7 @@ NAMES: dict[type[PoolEvent], str] = {
     ConnectionCreated: "create",
     ConnectionCreateFailed: "create_fail",
     ConnectionAcquired: "acquire_wait",
+    AcquireSlow: "acquire_slow",
     AcquireTimedOut: "acquire_timeout",
     AcquireCancelled: "acquire_cancel",
     AcquireRejected: "acquire_reject",
@@ -61,7 +62,6 @@ NAMES: dict[type[PoolEvent], str] = {
     LeakSuspected: "leak_suspect",
     LeakReturned: "leak_return",
     SubscriberFailed: "subscriber_fail",
-    AcquiredAtOnce: "acquire_wait",
     TransactionEnded: "transaction",
     BusyRetried: "busy_retry",
     Checkpointed: "checkpoint",
@@ -145,7 +145,8 @@ async def everything_that_can_happen(pool: StubPool, driver: StubDriver) -> None
     await pool.release(held)
     await asyncio.sleep(5)
     held.on_execute = fails(OSError("gone"))
-    await pool.release(await pool.acquire())  # a failing check
+    driver.on_connect = lambda: asyncio.sleep(1)
+    await pool.release(await pool.acquire())  # a failing check, and a slow acquire
     await asyncio.sleep(100)  # too long idle
     await pool.close()
 
@@ -207,6 +208,7 @@ async def test_an_event_tells_of_a_pool_that_has_changed_already(driver: StubDri
         "acquire_fail": (0, 0, 0),
         "create": (1, 0, 0),
         "acquire_wait": (1, 0, 0),
+        "acquire_slow": (1, 0, 0),
         "acquire_reject": (1, 0, 1),
         "acquire_cancel": (1, 0, 0),
         "acquire_timeout": (1, 0, 0),
@@ -251,6 +253,7 @@ async def test_an_event_is_told_in_the_task_it_belongs_to(driver: StubDriver) ->
         ("acquire_wait", "first"),
         ("acquire_cancel", "fourth"),
         ("release", "first"),
+        ("acquire_slow", "second"),
         ("acquire_wait", "second"),
         ("acquire_timeout", "third"),
         ("release", "second"),

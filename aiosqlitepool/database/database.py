@@ -44,6 +44,7 @@ class SQLiteDatabase:
         acquisition_timeout: how long a caller may wait, for its turn and for other processes together; `None` for ever.
         operation_timeout: how long one check, reset or close of a connection may take.
         max_waiting: how many callers may queue for either pool; further ones get `PoolFullError`.
+        slow_acquire: as for `SQLiteConnectionPool`, for both pools.
         reader_warn_after: a connection that reads for longer is told of as `LeakSuspected`; `None` never.
         reader_max_age: a block or function that reads for longer is ended with `TimeoutError`; `None` never.
         checkpoint_above: bytes of the WAL from which it is folded into the database while nobody writes.
@@ -61,6 +62,7 @@ class SQLiteDatabase:
         acquisition_timeout: float | None = 30,
         operation_timeout: float = 10,
         max_waiting: int | None = None,
+        slow_acquire: float | None = 0.05,
         reader_warn_after: float | None = 30,
         reader_max_age: float | None = None,
         checkpoint_above: int = 4_000_000,
@@ -80,6 +82,7 @@ class SQLiteDatabase:
             "acquisition_timeout": patience,
             "operation_timeout": operation_timeout,
             "max_waiting": max_waiting,
+            "slow_acquire": slow_acquire,
             "subscribers": checked_subscribers(subscribers),
         }
         self._writer = Writer(WriterPool(self._file, name=f"{self._name}/write", **common), patience)

@@ -1,7 +1,7 @@
-"""What one pool is doing and what it did lately, as plain data for the page. Knows nothing of ASGI.
+"""The state and the recent events of one pool, as plain data for the page. Knows nothing of ASGI.
 
-Levels, holders and waiters are read from the pool when somebody looks. Between two looks an event costs a count, or a
-place in a ring of its own kind, so that what happens often pushes out nothing that happens seldom.
+Levels, holders and waiters are read from the pool for each snapshot. Events are counted or kept, the latest 30 of each
+type: a frequent event never displaces a rare one.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 from aiosqlitepool import Holder, SQLiteConnectionPool
 from aiosqlitepool.events import (
     AcquireCancelled,
-    AcquiredAtOnce,
     AcquireFailed,
     AcquireRejected,
+    AcquireSlow,
     AcquireTimedOut,
     ConnectionAcquired,
     ConnectionClosed,
@@ -31,16 +31,16 @@ from aiosqlitepool.events import (
 
 from .recent import RecentTimes
 from .stacks import stack_of
-from .words import tell
+from .words import describe
 
 __all__ = ["Monitor"]
 
-# Events remembered of each kind, and how many are shown of failures, and of those who wait.
-_REMEMBERED, _FAILURES, _WAITERS = 30, 20, 200
+# The most events kept of each type, and the most failures and waiters shown.
+_KEPT, _FAILURES, _WAITERS = 30, 20, 200
 
 
-class _Noted(NamedTuple):
-    """An event and when it was told: seconds since the epoch. `number` counts up."""
+class _Kept(NamedTuple):
+    """An event and its time, in seconds since the epoch. `number` increases."""
 
     number: int
     at: float
@@ -48,33 +48,35 @@ class _Noted(NamedTuple):
 
 
 class Monitor:
-    """Remembers what a pool did since it was attached. One thread tells it, any thread may look.
+    """Records the events of a pool. One thread emits them, any thread may take a snapshot.
 
     Args:
-        pool: kept weakly; a pool that nobody else wants is not kept alive to be looked at.
-        stacks: whether to note which task holds a connection, to show where it stands.
+        pool: referenced weakly, so that the monitor does not keep it alive.
+        stacks: whether to record which task holds a connection, to show its stack.
     """
 
     def __init__(self, pool: SQLiteConnectionPool[Any], stacks: bool) -> None:
         self._pool = weakref.ref(pool)
         self._stacks = stacks
         self._numbers = itertools.count(1)
-        self._rings: dict[type[PoolEvent], deque[_Noted]] = {kind: deque(maxlen=_REMEMBERED) for kind in event_types()}
+        self._rings: dict[type[PoolEvent], deque[_Kept]] = {kind: deque(maxlen=_KEPT) for kind in event_types()}
         self._counts: Counter[str] = Counter({kind.name: 0 for kind in event_types()})
         self._paths = {"idle": 0, "new": 0, "queued": 0}
         self._waits, self._holds = RecentTimes(), RecentTimes()
-        # By connection, the task that holds it; empty unless stacks are asked for.
+        # By connection, the task that holds it; empty without `stacks`.
         self._tasks: dict[int, weakref.ref[asyncio.Task[Any]]] = {}
-        self._detaches = [pool.events.subscribe(kind, handler, exact=True) for kind, handler in self._handlers()]
+        # The connection of the last AcquireSlow, until the ConnectionAcquired that follows it at once.
+        self._slow: int | None = None
+        self._detaches = [pool.events.subscribe(kind, handler) for kind, handler in self._handlers()]
 
     def detach(self) -> None:
-        """Remember nothing more."""
+        """Record no more events."""
         for detach in self._detaches:
             detach()
 
     @property
     def pool(self) -> SQLiteConnectionPool[Any] | None:
-        """The pool, as long as it exists."""
+        """The pool, while it exists."""
         return self._pool()
 
     # -- handlers
@@ -82,30 +84,36 @@ class Monitor:
     def _handlers(self) -> Iterable[tuple[type[PoolEvent], Callable[[Any], None]]]:
         special: dict[type[PoolEvent], Callable[[Any], None]] = {
             ConnectionAcquired: self._acquired,
-            AcquiredAtOnce: self._acquired,
+            AcquireSlow: self._acquired_slow,
             ConnectionReleased: self._released,
             ConnectionClosed: self._closed,
             **dict.fromkeys((AcquireTimedOut, AcquireCancelled, AcquireRejected, AcquireFailed), self._failed),
         }
-        return [(kind, special.get(kind, self._note)) for kind in event_types()]
+        return [(kind, special.get(kind, self._keep)) for kind in event_types()]
 
-    def _note(self, event: PoolEvent) -> None:
+    def _keep(self, event: PoolEvent) -> None:
         self._counts[event.name] += 1
-        self._rings[type(event)].append(_Noted(next(self._numbers), time.time(), event))
+        self._rings[type(event)].append(_Kept(next(self._numbers), time.time(), event))
+
+    def _acquired_slow(self, event: AcquireSlow) -> None:
+        self._slow = event.connection
+        self._keep(event)
 
     def _acquired(self, event: ConnectionAcquired) -> None:
         self._paths[event.path] += 1
         self._waits.observe(event.wait_time)
-        if event.wait_time:
-            self._note(event)
-        else:  # by far the most, and nothing to tell of
+        slow, self._slow = self._slow, None
+        # A slow acquire is listed once, with its holders; an immediate one, by far the most frequent, not at all.
+        if event.wait_time and slow != event.connection:
+            self._keep(event)
+        else:
             self._counts[event.name] += 1
         if self._stacks and (task := asyncio.current_task()) is not None:
             self._tasks[event.connection] = weakref.ref(task)
 
     def _failed(self, event: AcquireTimedOut) -> None:
         self._waits.observe(event.wait_time)
-        self._note(event)
+        self._keep(event)
 
     def _released(self, event: ConnectionReleased) -> None:
         self._counts[event.name] += 1
@@ -114,18 +122,18 @@ class Monitor:
 
     def _closed(self, event: ConnectionClosed) -> None:
         self._tasks.pop(event.connection, None)
-        self._note(event)
+        self._keep(event)
 
-    # -- looking
+    # -- snapshots
 
     def snapshot(self) -> dict[str, Any] | None:
-        """The pool at this moment, or `None` if it no longer exists. Times are seconds."""
+        """Return the current state of the pool, or `None` if it no longer exists. Times are seconds."""
         pool = self.pool
         if pool is None:
             return None
         stats = pool.stats()
-        events = sorted((noted for ring in self._rings.values() for noted in ring.copy()), reverse=True)
-        told = [(noted, tell(noted.event)) for noted in events]
+        events = sorted((kept for ring in self._rings.values() for kept in ring.copy()), reverse=True)
+        described = [(kept, describe(kept.event)) for kept in events]
         return {
             **asdict(stats),
             "size": stats.size,
@@ -135,8 +143,8 @@ class Monitor:
             "use_times": self._holds.summary(),
             "acquires": self._paths.copy(),
             "counts": dict(self._counts),
-            "events": [_as_data(noted, *words) for noted, words in told],
-            "failures": [_as_data(noted, *words) for noted, words in told if words.level == "error"][:_FAILURES],
+            "events": [_as_data(kept, *words) for kept, words in described],
+            "failures": [_as_data(kept, *words) for kept, words in described if words.level == "error"][:_FAILURES],
         }
 
     def _holder(self, holder: Holder) -> dict[str, Any]:
@@ -152,12 +160,12 @@ class Monitor:
         return shown
 
 
-def _as_data(noted: _Noted, level: str, text: str) -> dict[str, Any]:
-    event = noted.event
+def _as_data(kept: _Kept, level: str, text: str) -> dict[str, Any]:
+    event = kept.event
     holder = getattr(event, "holder", None)
     return {
-        "number": noted.number,
-        "at": noted.at,
+        "number": kept.number,
+        "at": kept.at,
         "event": event.name,
         "level": level,
         "label": getattr(event if holder is None else holder, "label", None),

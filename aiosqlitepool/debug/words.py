@@ -1,4 +1,4 @@
-"""What an event means, in a sentence that fits on a line. Knows events, nothing of who reads it."""
+"""Events in words, one line each. Knows events only."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple
 from aiosqlitepool import Holder
 from aiosqlitepool.events import (
     AcquireCancelled,
-    AcquiredAtOnce,
     AcquireFailed,
     AcquireRejected,
+    AcquireSlow,
     AcquireTimedOut,
     BusyRetried,
     Checkpointed,
@@ -31,23 +31,23 @@ from aiosqlitepool.events import (
     TransactionEnded,
 )
 
-__all__ = ["Told", "duration", "tell"]
+__all__ = ["Words", "describe", "duration"]
 
 Level = Literal["info", "warning", "error"]
 
-_NAMED = 2  # holders
+_NAMED = 2  # Holders that are named; the others are counted.
 _LEFT = {"in_flight": "a statement in flight", "transaction": "an open transaction", "cursor": "a half-read cursor"}
 
 
-class Told(NamedTuple):
-    """One event in words; `error` is a failure that somebody saw."""
+class Words(NamedTuple):
+    """One event in words. Level "error" is a failure that a caller of the program has seen."""
 
     level: Level
     text: str
 
 
 def duration(seconds: float) -> str:
-    """A time for people: 850 µs, 12.3 ms, 1.20 s, 3 min 5 s, 2 h 4 min."""
+    """Format a duration for people: 850 µs, 12.3 ms, 1.20 s, 3 min 5 s, 2 h 4 min."""
     if seconds < 0.9995:
         unit, value = ("ms", 1e3 * seconds) if seconds >= 0.001 else ("µs", 1e6 * seconds)
         return f"{value:.0f} {unit}" if value >= 100 or unit == "µs" else f"{value:.1f} {unit}"
@@ -59,12 +59,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def tell(event: PoolEvent) -> Told:
-    """Say what happened; an event of a kind that is not known here is told by its name."""
+def describe(event: PoolEvent) -> Words:
+    """Describe an event. An event of an unknown type is described by its name."""
     if type(event) not in _SENTENCES:
-        return Told("info", event.name)
+        return Words("info", event.name)
     level, sentence = _SENTENCES[type(event)]
-    return Told(level, sentence(event))
+    return Words(level, sentence(event))
 
 
 def _holders(holders: Sequence[Holder]) -> str:
@@ -77,15 +77,20 @@ def _others(count: int) -> str:
     return "1 other" if count == 1 else f"{count} others"
 
 
-def _acquired(event: ConnectionAcquired) -> str:
+def _acquired(event: ConnectionAcquired | AcquireSlow) -> str:
     waited = duration(event.wait_time)
+    if not event.wait_time:
+        return f"connection {event.connection} at once"
     if event.path == "new":
         return f"connection {event.connection}, a new one, after {waited}"
     if event.path == "idle":
         return f"connection {event.connection} after {waited}, of which {duration(event.check_time)} for its check"
     behind = f", behind {event.pending}" if event.pending else ""
-    holders = f"; held by {_holders(event.waited_for)}" if event.waited_for else ""
-    return f"connection {event.connection} after {waited} in the queue{behind}{holders}"
+    return f"connection {event.connection} after {waited} in the queue{behind}"
+
+
+def _acquired_slow(event: AcquireSlow) -> str:
+    return f"{_acquired(event)}; held by {_holders(event.holders)}" if event.holders else _acquired(event)
 
 
 def _timed_out(event: AcquireTimedOut) -> str:
@@ -95,11 +100,11 @@ def _timed_out(event: AcquireTimedOut) -> str:
 
 
 def _rolled_back(event: RolledBackOnReturn) -> str:
-    return f"connection {event.connection} came back with {_LEFT[event.cause]}, undone in {duration(event.reset_time)}"
+    return f"connection {event.connection} released with {_LEFT[event.cause]}, reset in {duration(event.reset_time)}"
 
 
 def _pool_closed(event: PoolClosed) -> str:
-    return f"closed, {event.abandoned} connections under their holders" if event.abandoned else "closed"
+    return f"closed, {event.abandoned} connections while in use" if event.abandoned else "closed"
 
 
 def _transaction_ended(event: TransactionEnded) -> str:
@@ -107,36 +112,38 @@ def _transaction_ended(event: TransactionEnded) -> str:
     return f"{outcome} after {duration(event.duration)}, begun after {waited}"
 
 
-# By type, because the events are all that the words depend on.
 _SENTENCES: dict[type[PoolEvent], tuple[Level, Callable[[Any], str]]] = {
     PoolOpened: ("info", lambda it: f"opened, for {it.min_size} to {it.max_size} connections"),
     PoolClosed: ("info", _pool_closed),
     ConnectionCreated: ("info", lambda it: f"connection {it.connection} opened in {duration(it.create_time)}"),
     ConnectionCreateFailed: ("error", lambda it: f"could not connect within {duration(it.create_time)}: {it.error}"),
     ConnectionAcquired: ("info", _acquired),
-    AcquiredAtOnce: ("info", lambda it: f"connection {it.connection} at once"),
+    AcquireSlow: ("info", _acquired_slow),
     AcquireTimedOut: ("error", _timed_out),
     AcquireCancelled: ("info", lambda it: f"cancelled after {duration(it.wait_time)}"),
-    AcquireRejected: ("error", lambda it: f"turned away, {_others(it.pending)} waiting already"),
+    AcquireRejected: ("error", lambda it: f"rejected, {_others(it.pending)} waiting already"),
     AcquireFailed: ("error", lambda it: f"failed after {duration(it.wait_time)}: {it.error}"),
-    ConnectionReleased: ("info", lambda it: f"connection {it.connection} back after {duration(it.use_time)}"),
+    ConnectionReleased: ("info", lambda it: f"connection {it.connection} released after {duration(it.use_time)}"),
     RolledBackOnReturn: ("warning", _rolled_back),
     HealthCheckFailed: (
         "warning",
         lambda it: f"connection {it.connection} failed its check after {duration(it.idle_time)} idle: {it.error}",
     ),
-    IdleReplaced: ("info", lambda it: f"connection {it.connection} stood idle for {duration(it.idle_time)}"),
+    IdleReplaced: ("info", lambda it: f"connection {it.connection} was idle for {duration(it.idle_time)}"),
     ConnectionClosed: (
         "info",
         lambda it: f"connection {it.connection} closed ({it.reason.replace('_', ' ')}), {duration(it.age)} old",
     ),
-    LeakSuspected: ("warning", lambda it: f"{it.holder.task} has kept connection {it.holder.connection} for too long"),
-    LeakReturned: ("info", lambda it: f"connection {it.holder.connection} came back after {duration(it.use_time)}"),
+    LeakSuspected: ("warning", lambda it: f"{it.holder.task} has held connection {it.holder.connection} for too long"),
+    LeakReturned: ("info", lambda it: f"connection {it.holder.connection} released after {duration(it.use_time)}"),
     TransactionEnded: ("info", _transaction_ended),
-    BusyRetried: ("warning", lambda it: f"another process is in the way ({it.kind}), again in {duration(it.pause)}"),
+    BusyRetried: (
+        "warning",
+        lambda it: f"another process holds the database ({it.kind}), retry in {duration(it.pause)}",
+    ),
     Checkpointed: (
         "info",
-        lambda it: f"{it.moved} of {it.pages} pages of the WAL folded in, in {duration(it.checkpoint_time)}",
+        lambda it: f"{it.moved} of {it.pages} pages of the WAL copied in {duration(it.checkpoint_time)}",
     ),
-    SubscriberFailed: ("error", lambda it: f"a handler failed when it was told of {it.event}: {it.error}"),
+    SubscriberFailed: ("error", lambda it: f"a handler failed on {it.event}: {it.error}"),
 }

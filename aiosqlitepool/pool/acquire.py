@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import math
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
@@ -15,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from ..bus import EventBus
 from ..driver import Connection
 from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError
-from ..events import AcquiredAtOnce, ConnectionAcquired
+from ..events import AcquireSlow, ConnectionAcquired
 from ..stats import PoolStats, Waiter
 from .diagnosis import closed_while_waiting, explain_full, explain_timeout
 from .diagnostics import Leases, Situation
@@ -64,6 +65,7 @@ class Lending(Generic[C]):
         # What those who give up in this turn of the loop share.
         self._situation: Situation | None = None
         self._leak_threshold = settings.leak_threshold
+        self._slow_acquire = math.inf if settings.slow_acquire is None else settings.slow_acquire
         # The way back, as a lease expects it of its lender; a method here would cost every release one more call.
         self.take_back: Callable[[Lease[C]], Awaitable[None] | None] = returning.take_back
         # Where lending goes on; elsewhere, and while the pool is not open, `enter` is asked first.
@@ -100,7 +102,7 @@ class Lending(Generic[C]):
             self._slots.give_back(slot)  # for lend(), which takes it again and looks at it
             return None
         bus = self._bus
-        bus.acquired_at_once += 1
+        bus.immediate += 1
         if bus.handlers:
             self._tell_at_once(lease, pooled)
         return pooled.raw
@@ -113,10 +115,10 @@ class Lending(Generic[C]):
             raise
 
     def _tell_at_once(self, lease: Lease[C], pooled: PooledConnection[C]) -> None:
-        if self._bus.wants_holders:
+        if AcquireSlow in self._bus.handlers:
             lease.context = contextvars.copy_context()
-        if AcquiredAtOnce in self._bus.handlers:
-            self._bus.emit(AcquiredAtOnce(self._name, pooled.number, "idle", 0.0, label=lease.label))
+        if ConnectionAcquired in self._bus.handlers:
+            self._bus.emit(ConnectionAcquired(self._name, pooled.number, "idle", 0.0, label=lease.label))
 
     def _begin(self, lease: Lease[C], pooled: PooledConnection[C], now: float, task: asyncio.Task[Any] | None) -> bool:
         """Tie the lease to the connection; False if that turns out to be dead."""
@@ -160,17 +162,19 @@ class Lending(Generic[C]):
 
     def _tell_acquired(self, lease: Lease[C], attempt: Attempt) -> None:
         bus, waited = self._bus, lease.since - attempt.began
-        if bus.wants_holders:
+        slow = waited >= self._slow_acquire
+        if AcquireSlow in bus.handlers:
             lease.context = contextvars.copy_context()
-        created = attempt.create_time and ConnectionAcquired in bus.handlers
-        if waited >= bus.acquired_from or lease.since >= bus.sample_at or created:
-            bus.emit(self._acquired(lease, attempt))
-        elif bus.wants_times:
-            bus.waits[attempt.path].append(waited)
-
-    def _acquired(self, lease: Lease[C], attempt: Attempt) -> ConnectionAcquired:
-        holders = self._leases.holders_then(attempt.found, attempt.began) if attempt.found else ()
-        return attempt.acquired(self._name, lease.connection, lease.since, holders)
+            if slow:
+                holders = self._leases.holders_then(attempt.found, attempt.began)
+                bus.emit(attempt.slow(self._name, lease.connection, lease.since, holders))
+        if ConnectionAcquired in bus.handlers:
+            bus.emit(attempt.acquired(self._name, lease.connection, lease.since))
+        if bus.batches:
+            if slow:
+                bus.record_slow_wait(attempt.path, waited)
+            else:
+                bus.record_wait(attempt.path, waited)
 
     def _tell_failure(self, attempt: Attempt, error: BaseException) -> None:
         kind, more = failure_of(error)
@@ -188,7 +192,7 @@ class Lending(Generic[C]):
             raise PoolFullError(explain_full(self._stats(), settings.max_waiting))
         if self._bus.handlers:  # else nobody is told, and each who waits would keep a number for nothing
             attempt.pending = waiting
-        if self._bus.wants_holders:
+        if AcquireSlow in self._bus.handlers:
             attempt.found = self._leases.now()
         waiter: asyncio.Future[PooledSlot[C] | None] = asyncio.get_running_loop().create_future()
         attempt.task = _current_task()

@@ -9,13 +9,12 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ..bus import EventBus
 from ..driver import Connection
 from ..events import LeakSuspected
-from ..stats import Holder, Holders, PoolStats
+from ..stats import Holder, PoolStats
 from .lease import Lease
 from .pooled import PooledConnection
 from .settings import PoolSettings
@@ -64,9 +63,9 @@ class Leases(Generic[C]):
         return _as_they_were(self.now(), self._clock(), None)
 
     @staticmethod
-    def holders_then(leases: Sequence[Lease[C]], moment: float) -> Holders:
-        """The eight of these who had held a connection longest at that moment, however late somebody looks."""
-        return Holders(partial(_as_they_were, leases, moment))
+    def holders_then(leases: Sequence[Lease[C]], moment: float) -> tuple[Holder, ...]:
+        """The eight holders of these leases that had held a connection longest at that moment."""
+        return _as_they_were(leases, moment)
 
     def situation(self, stats: PoolStats) -> Situation:
         """What a caller that gives up is told."""

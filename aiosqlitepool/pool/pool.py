@@ -84,6 +84,8 @@ class SQLiteConnectionPool(Generic[C]):
         health_check_after: idle longer than this, a connection is checked before it is lent; `0` checks always,
             `None` never.
         leak_threshold: a connection out for longer than this is told of as a suspected leak; `None` never.
+        slow_acquire: an acquire that takes this long emits `AcquireSlow`; `None` never, `0` each acquire that did not
+            get an idle connection at once.
         name: the pool's name in every event, metric, span and log line; "pool-1", "pool-2", ... if not given.
         subscribers: objects whose `attach(pool)` is called now, as by `subscribe()`.
         clock: what time it is, as `time.monotonic` tells it; tests pass their own.
@@ -105,6 +107,7 @@ class SQLiteConnectionPool(Generic[C]):
         max_waiting: int | None = None,
         health_check_after: float | None = 1.0,
         leak_threshold: float | None = None,
+        slow_acquire: float | None = 0.05,
         name: str | None = None,
         subscribers: Iterable[Subscriber] = (),
         clock: Callable[[], float] = time.monotonic,
@@ -122,6 +125,7 @@ class SQLiteConnectionPool(Generic[C]):
             max_waiting=max_waiting,
             health_check_after=health_check_after,
             leak_threshold=leak_threshold,
+            slow_acquire=slow_acquire,
             name=name,
         )
         self._settings = settings
@@ -289,7 +293,7 @@ class SQLiteConnectionPool(Generic[C]):
     def _end(self, abandoned: int) -> None:
         self._state = PoolState.CLOSED
         self._lending.stop()
-        self._bus.tell_times()
+        self._bus.flush_timings()
         exits.forget(self)
         if PoolClosed in self._bus.handlers:
             self._bus.emit(PoolClosed(self.name, abandoned))

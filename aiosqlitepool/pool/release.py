@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Generic, TypeVar
 
-from ..bus import PLENTY, EventBus
+from ..bus import EventBus
 from ..driver import Connection
 from ..errors import PoolUsageError
 from ..events import CloseReason, ConnectionReleased, LeakReturned
@@ -68,10 +68,8 @@ class Returning(Generic[C]):
         bus = self._bus
         if ConnectionReleased in bus.handlers:
             bus.emit(self._released(lease, now, needs_reset))
-        elif bus.wants_times:  # as emit() does; a method for both would cost every release one more call
-            bus.uses.append(now - lease.since)
-            if len(bus.uses) >= PLENTY:
-                bus.tell_times(wait=False)
+        if bus.batches:
+            bus.record_use(now - lease.since)
         if lease.leak_told and LeakReturned in bus.handlers:
             bus.emit(LeakReturned(self._name, lease.holder(now), now - lease.since))
 
@@ -138,3 +136,5 @@ class Returning(Generic[C]):
     def _tell_abandoned(self, leases: list[Lease[C]], now: float) -> None:
         for lease in leases:
             self._bus.emit(self._released(lease, now, True))
+            if self._bus.batches:
+                self._bus.record_use(now - lease.since)

@@ -12,6 +12,7 @@ from ..events import (
     AcquireFailed,
     AcquirePath,
     AcquireRejected,
+    AcquireSlow,
     AcquireTimedOut,
     ConnectionAcquired,
     ErrorInfo,
@@ -54,20 +55,15 @@ class Attempt(Queued):
         # Who had the connections when it came, if it queued and somebody may want to know.
         self.found: Sequence[Any] = ()
 
-    def acquired(self, pool: str, connection: int, now: float, waited_for: Sequence[Holder]) -> ConnectionAcquired:
-        """What tells that it got that connection."""
-        return ConnectionAcquired(
-            pool,
-            connection,
-            self.path,
-            now - self.began,
-            self.queue_time,
-            self.create_time,
-            self.check_time,
-            self.label,
-            self.pending,
-            waited_for,
-        )
+    def acquired(self, pool: str, connection: int, now: float) -> ConnectionAcquired:
+        """The event that it acquired that connection."""
+        parts = (self.queue_time, self.create_time, self.check_time)
+        return ConnectionAcquired(pool, connection, self.path, now - self.began, *parts, self.label, self.pending)
+
+    def slow(self, pool: str, connection: int, now: float, holders: tuple[Holder, ...]) -> AcquireSlow:
+        """The event that this took long."""
+        parts = (self.queue_time, self.create_time, self.check_time)
+        return AcquireSlow(pool, connection, self.path, now - self.began, *parts, self.label, self.pending, holders)
 
 
 def failure_of(error: BaseException) -> tuple[Any, dict[str, Any]]:

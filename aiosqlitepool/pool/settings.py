@@ -31,6 +31,7 @@ class PoolSettings:
     max_waiting: int | None
     health_check_after: float | None
     leak_threshold: float | None
+    slow_acquire: float | None
     name: str | None = field(default=None)
 
     def __post_init__(self) -> None:
@@ -45,6 +46,7 @@ class PoolSettings:
         self._set("health_check_after", check_seconds("health_check_after", self.health_check_after))
         self._set("max_lifetime", check_seconds("max_lifetime", self.max_lifetime, positive=True))
         self._set("leak_threshold", check_seconds("leak_threshold", self.leak_threshold, positive=True))
+        self._set("slow_acquire", check_seconds("slow_acquire", self.slow_acquire))
         operation = check_seconds("operation_timeout", self.operation_timeout, positive=True)
         if operation is None:
             raise ValueError(f"operation_timeout must be a finite number of seconds, not {self.operation_timeout!r}")

@@ -1,7 +1,7 @@
-"""What the pools of one process did, as plain numbers: counters kept by events, levels read when asked.
+"""What the pools of one process did, as plain numbers. Knows no metrics library.
 
-Shared by the subscribers that show metrics; knows no metrics library. Counts are kept per attached pool, where each
-has one writer at a time, and added up by pool name when read, which any thread may do.
+Counters are increased by events; levels are read from the pools when they are needed. Counts are kept per attached
+pool, where one thread writes at a time, and summed by pool name when they are read, in any thread.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import Any, Generic, TypeVar
 
 from aiosqlitepool import PoolStats, SQLiteConnectionPool
 from aiosqlitepool.events import (
+    AcquireCancelled,
+    AcquireFailed,
+    AcquireRejected,
     AcquireTimedOut,
     BusyRetried,
     Checkpointed,
@@ -21,12 +24,11 @@ from aiosqlitepool.events import (
     ConnectionCreateFailed,
     HealthCheckFailed,
     PoolEvent,
+    PoolTimings,
     RolledBackOnReturn,
-    TimesNoted,
 )
 
-from ._detach import Detach
-from ._forks import renew_after_fork
+from ._common import Detach, renew_after_fork
 from ._metrics import (
     ACQUIRES,
     BUSY_RETRIES,
@@ -47,30 +49,32 @@ from ._metrics import (
     TIMEOUTS,
     WAL_SIZE,
     Metric,
+    error_type,
 )
 
-__all__ = ["Account", "Ledger", "Series", "counting", "levels", "open_pools"]
+__all__ = ["Counts", "PoolCounts", "Series", "count_events", "fail_events", "levels", "open_pools"]
 
 AnyPool = SQLiteConnectionPool[Any]
-# A metric of one pool, and the value of the attribute that it is told apart by ("" if there is none).
+# A metric, the name of a pool, and the value of the metric's attribute ("" if it has none).
 Series = tuple[Metric, str, str]
-A = TypeVar("A", bound="Account")
+Handlers = Iterator[tuple[type[PoolEvent], Callable[[Any], None]]]
+P = TypeVar("P", bound="PoolCounts")
 
 
-class Account:
-    """The counts of one attached pool. Written by the pool's thread, and by one at a time that asks for its times."""
+class PoolCounts:
+    """The counts of one attached pool. Written in the pool's thread, and by the thread that delivers a batch."""
 
     __slots__ = ("_bus", "_errors_before", "_pool", "counts", "errors", "name")
 
     def __init__(self, name: str, pool: AnyPool | None = None) -> None:
         self.name = name
-        # Weakly, so that a pool that was forgotten still ends, with its own warning. Its bus counts to the end.
+        # Weak, so that a forgotten pool is still collected, with its own warning. Its bus counts until then.
         self._pool = None if pool is None else weakref.ref(pool)
         self._bus = None if pool is None else pool.events
-        # Handlers that failed before, and those that the bus has counted since.
+        # Exceptions of handlers before the pool was attached, and since.
         self._errors_before = 0 if self._bus is None else self._bus.errors
         self.errors = 0
-        # Every known value is there from the start, so that a counter's first increase is seen as one.
+        # Every known value starts at 0, or Prometheus' increase() would miss the first event.
         role = None if pool is None else pool.stats().role
         self.counts: dict[tuple[Metric, str], int] = {
             (metric, value): 0
@@ -81,47 +85,49 @@ class Account:
 
     @property
     def pool(self) -> AnyPool | None:
-        """The pool, as long as it exists."""
+        """The pool, while it exists."""
         return None if self._pool is None else self._pool()
 
     @property
-    def over(self) -> bool:
-        """Whether the pool no longer exists, and nothing more will be told of it."""
+    def finished(self) -> bool:
+        """Whether the pool no longer exists and no more events will come."""
         return self.pool is None and (self._bus is None or self._bus.ended)
 
     def count(self, metric: Metric, value: str = "") -> None:
-        """Add one."""
+        """Add one to a counter."""
         self.counts[metric, value] = self.counts.get((metric, value), 0) + 1
 
-    def note(self, times: TimesNoted) -> None:
-        """Count the acquires that it tells of."""
-        self.counts[ACQUIRES, "idle"] += times.at_once
-        for path, waits in times.waits.items():
+    def count_acquires(self, timings: PoolTimings) -> None:
+        """Count the acquires of a batch."""
+        self.counts[ACQUIRES, "idle"] += timings.immediate
+        for path, waits in timings.waits.items():
             self.counts[ACQUIRES, path] += len(waits)
+        for slow in timings.slow:
+            self.counts[ACQUIRES, slow.path] += 1
 
-    def ask(self) -> None:
-        """Have the times told that nobody has heard of yet. Safe in any thread that holds no lock."""
+    def flush(self) -> None:
+        """Have the pending timings delivered. Safe in any thread that holds no lock."""
         if (bus := self._bus) is not None:
-            bus.tell_times()
+            bus.flush_timings()
 
-    def look(self) -> None:
-        """Note what the bus has counted since the pool was attached. Safe in any thread."""
+    def read_errors(self) -> None:
+        """Read how many exceptions handlers have raised since the pool was attached. Safe in any thread."""
         if (bus := self._bus) is not None:
             self.errors = bus.errors - self._errors_before
 
-    def end(self) -> None:
-        """Look for the last time."""
-        self.look()
+    def close(self) -> None:
+        """Read the errors a last time, and release the bus."""
+        self.read_errors()
         self._bus = None
 
     def totals(self) -> dict[tuple[Metric, str], int]:
-        """All counts at this moment. Safe in any thread."""
+        """Return a copy of all counts. Safe in any thread."""
         totals = self.counts.copy()
         totals[SUBSCRIBER_ERRORS, ""] += self.errors
         return totals
 
-    def absorb(self, other: Account) -> None:
-        """Add another's counts, which are no longer written."""
+    def add(self, other: PoolCounts) -> None:
+        """Add the counts of `other`, which no thread writes any more."""
         for key, value in other.totals().items():
             self.counts[key] = self.counts.get(key, 0) + value
 
@@ -130,8 +136,8 @@ def _first_values(metric: Metric) -> tuple[str, ...]:
     return metric.known if metric.attribute is not None else ("",)
 
 
-def counting(count: Callable[..., None]) -> Iterator[tuple[type[PoolEvent], Callable[[Any], None]]]:
-    """The events that are merely counted, and a handler for each that calls `count(metric, value)`."""
+def count_events(count: Callable[..., None]) -> Handlers:
+    """Yield each event type that increases a counter, and a handler that calls `count(metric, value)`."""
     yield AcquireTimedOut, lambda event: count(TIMEOUTS)
     yield ConnectionClosed, lambda event: count(CLOSED, event.reason)
     yield ConnectionCreateFailed, lambda event: count(CREATE_FAILURES, event.error.type)
@@ -141,8 +147,16 @@ def counting(count: Callable[..., None]) -> Iterator[tuple[type[PoolEvent], Call
     yield Checkpointed, lambda event: count(CHECKPOINTS, event.result)
 
 
+def fail_events(fail: Callable[[Any, str], None]) -> Handlers:
+    """Yield each event type of a failed acquire, and a handler that calls `fail(event, error_type)`."""
+    yield AcquireTimedOut, lambda event: fail(event, "timeout")
+    yield AcquireCancelled, lambda event: fail(event, "cancelled")
+    yield AcquireRejected, lambda event: fail(event, "rejected")
+    yield AcquireFailed, lambda event: fail(event, error_type(event.error))
+
+
 def open_pools(pools: Iterable[AnyPool | None]) -> Iterator[PoolStats]:
-    """Snapshots of the pools that are not closed; each pool once."""
+    """Yield a snapshot of each pool that is not closed; of a pool that occurs twice, one."""
     for pool in {id(pool): pool for pool in pools if pool is not None}.values():
         stats = pool.stats()
         if stats.state not in ("closed", "forked"):
@@ -150,7 +164,7 @@ def open_pools(pools: Iterable[AnyPool | None]) -> Iterator[PoolStats]:
 
 
 def levels(pools: Iterable[PoolStats]) -> dict[Series, float]:
-    """The levels of these pools by name; those of one name are added up, of ages and WALs the greatest counts."""
+    """Return the levels of these pools by name. Pools of one name are summed; of ages and WAL sizes, the maximum."""
     found: dict[Series, float] = {}
     for stats in pools:
         for metric, value, number in (
@@ -172,67 +186,67 @@ def levels(pools: Iterable[PoolStats]) -> dict[Series, float]:
     return found
 
 
-class Ledger(Generic[A]):
-    """The accounts of all pools that feed the same metrics."""
+class Counts(Generic[P]):
+    """The counts of all pools that feed the same metrics."""
 
-    def __init__(self, new_account: Callable[[str, AnyPool | None], A]) -> None:
-        self._new_account = new_account
+    def __init__(self, new_counts: Callable[[str, AnyPool | None], P]) -> None:
+        self._new_counts = new_counts
         self.renew_lock()
         renew_after_fork(self)
-        self._accounts: dict[int, A] = {}
-        # By pool name, what pools did that were detached or no longer exist: counters outlive their pools.
-        self._past: dict[str, A] = {}
+        self._attached: dict[int, P] = {}
+        # By pool name, the sums of pools that were detached or no longer exist: a counter must never decrease.
+        self._past: dict[str, P] = {}
 
     def renew_lock(self) -> None:
-        """Take a new lock."""
-        # Guards the accounts. Reentrant, because a pool may be garbage collected, and detach, at any allocation.
+        """Replace the lock."""
+        # Guards both dicts. Reentrant: the garbage collector may detach a pool at any allocation.
         self._lock = threading.RLock()
 
-    def open(self, pool: AnyPool) -> tuple[A, list[Detach]]:
-        """Begin an account and keep its counters; returns it, and what ends that."""
-        account = self._new_account(pool.name, pool)
+    def attach(self, pool: AnyPool) -> tuple[P, list[Detach]]:
+        """Count the events of `pool` from now on. Returns its counts, and the functions that end the counting."""
+        counts = self._new_counts(pool.name, pool)
         with self._lock:
-            self._accounts[id(account)] = account
-        events = pool.events
-        detaches = [events.subscribe(kind, handler) for kind, handler in counting(account.count)]
-        return account, [*detaches, lambda: self._close(account)]
+            self._attached[id(counts)] = counts
+        subscribe = pool.events.subscribe
+        detaches = [subscribe(event_type, handler) for event_type, handler in count_events(counts.count)]
+        return counts, [*detaches, lambda: self._detach(counts)]
 
-    def _close(self, account: A) -> None:
+    def _detach(self, counts: P) -> None:
         with self._lock:
-            if self._accounts.pop(id(account), None) is None:
+            if self._attached.pop(id(counts), None) is None:
                 return
-            account.end()
-            past = self._past.get(account.name)
+            counts.close()
+            past = self._past.get(counts.name)
             if past is None:
-                past = self._past[account.name] = self._new_account(account.name, None)
-            past.absorb(account)
+                past = self._past[counts.name] = self._new_counts(counts.name, None)
+            past.add(counts)
 
     @contextmanager
-    def reading(self) -> Iterator[tuple[A, ...]]:
-        """Every account, past ones among them; none of them ends while they are read. Safe in any thread."""
+    def reading(self) -> Iterator[tuple[P, ...]]:
+        """Yield all counts, brought up to date; none is detached inside the block. Safe in any thread."""
         with self._lock:
-            accounts = tuple(self._accounts.values())
-        # Whoever is told may do anything, also look here.
-        for account in accounts:
-            account.ask()
+            attached = tuple(self._attached.values())
+        # Without the lock: a handler of the timings may read the counts as well.
+        for counts in attached:
+            counts.flush()
         with self._lock:
-            for account in tuple(self._accounts.values()):
-                account.look()
-                if account.over:
-                    self._close(account)
-            yield (*self._past.values(), *self._accounts.values())
+            for counts in tuple(self._attached.values()):
+                counts.read_errors()
+                if counts.finished:
+                    self._detach(counts)
+            yield (*self._past.values(), *self._attached.values())
 
     def counters(self) -> dict[Series, int]:
-        """Every counter by pool name. Safe in any thread."""
+        """Return every counter by pool name. Safe in any thread."""
         sums: dict[Series, int] = {}
-        with self.reading() as accounts:
-            for account in accounts:
-                for (metric, value), number in account.totals().items():
-                    sums[metric, account.name, value] = sums.get((metric, account.name, value), 0) + number
+        with self.reading() as every:
+            for counts in every:
+                for (metric, value), number in counts.totals().items():
+                    sums[metric, counts.name, value] = sums.get((metric, counts.name, value), 0) + number
         return sums
 
     def levels(self) -> dict[Series, float]:
-        """Every level of the pools that are not closed, by pool name. Safe in any thread."""
+        """Return every level of the pools that are not closed, by pool name. Safe in any thread."""
         with self._lock:
-            pools = [account.pool for account in self._accounts.values()]
+            pools = [counts.pool for counts in self._attached.values()]
         return levels(open_pools(pools))

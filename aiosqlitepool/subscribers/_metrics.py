@@ -1,16 +1,13 @@
-"""Every name that telemetry shows, once: metrics, attributes, spans, and how Prometheus spells them.
+"""Every name that telemetry shows: metrics, attributes, spans, and their spelling in Prometheus.
 
-What begins with `db.` follows the OpenTelemetry semantic conventions 1.44 (development, for connection pools), the rest
-is ours. Imports no telemetry library; knows nothing of how a metric is made.
+Names that begin with `db.` follow the OpenTelemetry semantic conventions 1.44 (for connection pools: development); the
+others are the project's own. Imports no telemetry library.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from aiosqlitepool import PoolClosedError
@@ -24,48 +21,14 @@ from aiosqlitepool.events import (
     TransactionOutcome,
 )
 
+# fmt: off
 __all__ = [
-    "ACQUIRES",
-    "BUSY_RETRIES",
-    "CHECKPOINTS",
-    "CLOSED",
-    "COUNT",
-    "COUNTERS",
-    "CREATE_BUCKETS",
-    "CREATE_FAILURES",
-    "CREATE_TIME",
-    "HEALTH_FAILURES",
-    "HISTOGRAMS",
-    "IDLE_MAX",
-    "IDLE_MIN",
-    "LEVELS",
-    "MAX",
-    "METRICS",
-    "OLDEST_CHECKOUT",
-    "OLDEST_WAITER",
-    "PENDING_REQUESTS",
-    "POOL",
-    "ROLLBACKS",
-    "SCHEMA_URL",
-    "SCOPE",
-    "SUBSCRIBER_ERRORS",
-    "TIMEOUTS",
-    "TRANSACTION_BUCKETS",
-    "TRANSACTION_TIME",
-    "TRANSACTION_WAIT",
-    "USE_BUCKETS",
-    "USE_TIME",
-    "WAIT_BUCKETS",
-    "WAIT_TIME",
-    "WAL_SIZE",
-    "Metric",
-    "Buckets",
-    "checked_bounds",
-    "checked_buckets",
-    "checked_seconds",
-    "error_type",
-    "label_name",
+    "ACQUIRES", "BUSY_RETRIES", "CHECKPOINTS", "CLOSED", "COUNT", "COUNTERS", "CREATE_FAILURES", "CREATE_TIME",
+    "HEALTH_FAILURES", "HISTOGRAMS", "IDLE_MAX", "IDLE_MIN", "LEVELS", "MAX", "METRICS", "OLDEST_CHECKOUT",
+    "OLDEST_WAITER", "PENDING_REQUESTS", "POOL", "ROLLBACKS", "SCHEMA_URL", "SCOPE", "SUBSCRIBER_ERRORS", "TIMEOUTS",
+    "TRANSACTION_TIME", "TRANSACTION_WAIT", "USE_TIME", "WAIT_TIME", "WAL_SIZE", "Metric", "error_type", "label_name",
 ]
+# fmt: on
 
 SCOPE = "aiosqlitepool"
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
@@ -110,13 +73,14 @@ IDLE_REPLACED = "aiosqlitepool.connection.idle_replaced"
 Kind = Literal["counter", "level", "gauge", "histogram"]
 
 
-# Compared by identity: they are keys of dicts that events write to.
+# Compared by identity: a metric is a key of dicts that events write to.
 @dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """One metric: `kind` "level" may be summed over pools and processes, "gauge" may not.
+    """One metric. Values of `kind` "level" are summed over pools and processes; of "gauge", the maximum counts.
 
-    `attribute` is what it is told apart by beside the pool, `known` the values that it starts with, at 0. A `database`
-    metric is one of the pools of a `SQLiteDatabase` only.
+    `attribute` distinguishes its series beside the pool; `known` are the attribute's values that start at 0. Only pools
+    of a `SQLiteDatabase` have a `database` metric. The derived fields are computed once: a scrape reads them hundreds
+    of times.
     """
 
     name: str
@@ -126,26 +90,22 @@ class Metric:
     attribute: str | None = None
     known: tuple[str, ...] = ()
     database: bool = False
+    # In Prometheus: the unit ("" for an annotation such as {connection}), the family (a counter's samples have the
+    # suffix `_total`), and the names of the labels.
+    prometheus_unit: str = field(init=False)
+    family: str = field(init=False)
+    labels: tuple[str, ...] = field(init=False)
 
-    @property
-    def family(self) -> str:
-        """The name of its family in Prometheus, which a counter's samples suffix with `_total`."""
-        name = label_name(self.name)
-        return f"{name}_{self.prometheus_unit}" if self.prometheus_unit else name
-
-    @property
-    def prometheus_unit(self) -> str:
-        """How Prometheus spells its unit: "" if that is only a remark."""
-        return {"s": "seconds", "By": "bytes"}.get(self.unit, "")
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The names of its labels in Prometheus."""
-        return tuple(label_name(name) for name in (POOL, self.attribute) if name is not None)
+    def __post_init__(self) -> None:
+        unit, name = {"s": "seconds", "By": "bytes"}.get(self.unit, ""), label_name(self.name)
+        labels = tuple(label_name(each) for each in (POOL, self.attribute) if each is not None)
+        object.__setattr__(self, "prometheus_unit", unit)
+        object.__setattr__(self, "family", f"{name}_{unit}" if unit else name)
+        object.__setattr__(self, "labels", labels)
 
 
 def label_name(attribute: str) -> str:
-    """Spell an attribute's name as OpenTelemetry's translation to Prometheus does."""
+    """Translate the name of an attribute as OpenTelemetry's translation to Prometheus does."""
     return re.sub(r"[^a-zA-Z0-9]+", "_", attribute)
 
 
@@ -171,10 +131,10 @@ PENDING_REQUESTS = Metric(
     "The number of current pending requests for an open connection.",
 )
 OLDEST_WAITER = Metric(
-    "aiosqlitepool.oldest_waiter.age", "gauge", "s", "How long the request that waits longest has waited so far."
+    "aiosqlitepool.oldest_waiter.age", "gauge", "s", "The time that the oldest pending request has waited so far."
 )
 OLDEST_CHECKOUT = Metric(
-    "aiosqlitepool.oldest_checkout.age", "gauge", "s", "How long the connection lent longest has been out so far."
+    "aiosqlitepool.oldest_checkout.age", "gauge", "s", "The time that the oldest checkout has lasted so far."
 )
 TIMEOUTS = Metric(
     "db.client.connection.timeouts",
@@ -186,7 +146,7 @@ ACQUIRES = Metric(
     "aiosqlitepool.acquires",
     "counter",
     "{acquire}",
-    "The number of connections lent, by the path they took.",
+    "The number of connections acquired, by path.",
     ACQUIRE_PATH,
     get_args(AcquirePath),
 )
@@ -204,20 +164,20 @@ CREATE_FAILURES = Metric(
     "{failure}",
     "The number of connections that could not be opened, by exception.",
     ERROR_TYPE,
-    # What SQLite raises for a file that it cannot open. Whatever else a factory raises, nobody knows beforehand.
+    # SQLite raises it for a file that it cannot open. Other exceptions of a factory are not known in advance.
     ("sqlite3.OperationalError",),
 )
 HEALTH_FAILURES = Metric(
     "aiosqlitepool.health_check.failures",
     "counter",
     "{failure}",
-    "The number of connections found dead, or whose database file was replaced.",
+    "The number of connections that failed a health check, or whose database file was replaced.",
 )
 ROLLBACKS = Metric(
     "aiosqlitepool.return.rollbacks",
     "counter",
     "{rollback}",
-    "The number of connections that came back with work undone, by what was left.",
+    "The number of connections released with unfinished work, by its kind.",
     ROLLBACK_CAUSE,
     get_args(RollbackCause),
 )
@@ -247,14 +207,14 @@ WAL_SIZE = Metric(
     "aiosqlitepool.wal.size",
     "gauge",
     "By",
-    "The size of the database's WAL file, which checkpoints fold into the database.",
+    "The size of the database's WAL file.",
     database=True,
 )
 TRANSACTION_TIME = Metric(
     "aiosqlitepool.transaction.duration",
     "histogram",
     "s",
-    "The time from the beginning of a transaction to its end, by outcome.",
+    "The duration of a transaction, by outcome.",
     TRANSACTION_OUTCOME,
     get_args(TransactionOutcome),
     database=True,
@@ -263,14 +223,14 @@ TRANSACTION_WAIT = Metric(
     "aiosqlitepool.transaction.wait_time",
     "histogram",
     "s",
-    "The time from asking for a transaction to its beginning: in the queue, and for other processes.",
+    "The time from the request for a transaction to its beginning: in the queue, and for other processes.",
     database=True,
 )
 BUSY_RETRIES = Metric(
     "aiosqlitepool.busy_retries",
     "counter",
     "{retry}",
-    "The number of attempts at a transaction that another process was in the way of, by kind.",
+    "The number of times that a transaction began again because another process held the database, by kind.",
     BUSY_KIND,
     get_args(BusyKind),
     database=True,
@@ -279,7 +239,7 @@ CHECKPOINTS = Metric(
     "aiosqlitepool.checkpoints",
     "counter",
     "{checkpoint}",
-    "The number of checkpoints made while nobody wrote, by how far they went.",
+    "The number of checkpoints, by whether they were complete.",
     CHECKPOINT_RESULT,
     get_args(CheckpointResult),
     database=True,
@@ -300,61 +260,9 @@ COUNTERS = (
 HISTOGRAMS = (WAIT_TIME, CREATE_TIME, USE_TIME, TRANSACTION_TIME, TRANSACTION_WAIT)
 METRICS = (*LEVELS, *COUNTERS, *HISTOGRAMS)
 
-# -- buckets, in seconds
-
-# The bounds of each histogram's buckets.
-Buckets = dict[Metric, tuple[float, ...]]
-
-# fmt: off
-WAIT_BUCKETS = (
-    0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-)
-CREATE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
-USE_BUCKETS = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0)
-TRANSACTION_BUCKETS = (
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-)
-# fmt: on
-
-
-def checked_bounds(
-    wait: Iterable[float], create: Iterable[float], use: Iterable[float], transaction: Iterable[float]
-) -> Buckets:
-    """The bounds of every histogram; `ValueError` names the argument that makes no sense."""
-    waits = checked_buckets("wait_buckets", wait)
-    return {
-        WAIT_TIME: waits,
-        CREATE_TIME: checked_buckets("create_buckets", create),
-        USE_TIME: checked_buckets("use_buckets", use),
-        TRANSACTION_TIME: checked_buckets("transaction_buckets", transaction),
-        TRANSACTION_WAIT: waits,
-    }
-
-
-def checked_buckets(argument: str, bounds: Iterable[float]) -> tuple[float, ...]:
-    """Return bucket bounds as floats, without a final infinity; `ValueError` names the argument if they are none."""
-    try:
-        checked = tuple(float(bound) for bound in bounds)
-    except (TypeError, ValueError):
-        raise ValueError(f"{argument} must be numbers of seconds, not {bounds!r}") from None
-    if checked and checked[-1] == math.inf:
-        checked = checked[:-1]
-    rising = all(low < high for low, high in itertools.pairwise(checked))
-    if not checked or not rising or checked[0] < 0 or not all(map(math.isfinite, checked)):
-        raise ValueError(f"{argument} must be finite, 0 or more, and strictly rising, not {bounds!r}")
-    return checked
-
-
-def checked_seconds(argument: str, seconds: float) -> float:
-    """Return a threshold as float; `ValueError` names the argument if it is none."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
-        raise ValueError(f"{argument} must be 0 or more seconds, not {seconds!r}")
-    return float(seconds)
-
-
 _POOL_CLOSED = ErrorInfo.of(PoolClosedError()).type
 
 
 def error_type(error: ErrorInfo) -> str:
-    """The value of `error.type` for an acquire that ended in this error: "closed" or the exception's name."""
+    """Return the value of `error.type` for an acquire that raised this error: "closed" or the exception's name."""
     return "closed" if error.type == _POOL_CLOSED else error.type

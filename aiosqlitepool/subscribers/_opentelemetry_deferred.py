@@ -1,145 +1,94 @@
-"""Durations noted now and recorded later, each exactly once, because recording one costs more than lending.
+"""Durations that are recorded later, when OpenTelemetry collects: recording one costs more than an acquire.
 
-OpenTelemetry's `Histogram.record` takes ten times as long as noting a float. So what needs no trace is noted, and
-recorded when somebody collects, or, if that takes too long, by a thread that leaves the loop its turns in between.
-Knows no metrics library: it calls what it is given.
+`Histogram.record` takes 7 to 11 µs, ten times as long as appending a float. Knows no metrics library: it calls the
+functions that it is given.
 """
 
 from __future__ import annotations
 
-import threading
+import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, repeat
 
-from ._counts import Account
-from ._forks import renew_after_fork
+from aiosqlitepool.events import PoolTimings
 
-__all__ = ["Backlog", "Flusher"]
+from ._counts import AnyPool, PoolCounts
 
-# Noted durations of one pool from which a thread begins to record them. Four megabytes; a thousand acquires a second,
-# with two each, make them in a minute, which is how often metrics are collected by default.
-_PLENTY = 131_072
-# From here on, whoever notes more records as many of each kind: the thread cannot keep up, and memory has an end.
-_TOO_MANY = 2 * _PLENTY
-# Recorded without a pause, about half a millisecond: without pauses the interpreter would make the loop wait for ten
-# times as long, time and again. The pauses are in seconds; the long one, of the thread, leaves the loop nine tenths.
+__all__ = ["DeferredCounts", "record_deferred"]
+
+Record = Callable[[str, float], None]
+
+# Deferred durations of one pool, at most 4 MB. When there are as many, a batch is recorded as it arrives, in the thread
+# that delivers it. 1,000 acquires per second reach this in a minute, the default interval of collections.
+_MOST = 131_072
+# Durations recorded without a pause, which takes half a millisecond; and the pause in seconds. Without pauses, the
+# event loop would wait for the interpreter lock ten times as long, again and again.
 _SLICE = 64
 _PAUSE = 0.0005
-_LONG_PAUSE = 0.005
 
 
-class Backlog:
-    """What was noted of one pool and nobody recorded yet: how long connections were waited for, and out."""
+class DeferredCounts(PoolCounts):
+    """The counts of one pool, and its durations that are not recorded yet."""
 
-    __slots__ = (
-        "__weakref__",
-        "_at_once",
-        "_lock",
-        "_record_use",
-        "_record_wait",
-        "_recorded_at_once",
-        "_uses",
-        "_waits",
-        "account",
-        "ended",
-    )
+    # Appended to by one thread at a time, read by any. Both operations are atomic, so there is no lock.
+    __slots__ = ("_record_use", "_record_wait", "_uses", "_waits")
 
-    def __init__(
-        self, account: Account, record_wait: Callable[[float], object], record_use: Callable[[float], object]
-    ) -> None:
-        self.account = account
-        self.ended = False
-        # Of acquires that waited for nothing, only the number.
-        self._at_once = 0
-        self._recorded_at_once = 0
+    def __init__(self, name: str, pool: AnyPool | None, record_wait: Record, record_use: Record) -> None:
+        super().__init__(name, pool)
         self._waits: deque[float] = deque()
         self._uses: deque[float] = deque()
         self._record_wait = record_wait
         self._record_use = record_use
-        self.renew_lock()
-        renew_after_fork(self)
-
-    def renew_lock(self) -> None:
-        """Take a new lock."""
-        # Held by whoever records: a collection, the flusher, or a release that finds too many.
-        self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return self._at_once - self._recorded_at_once + len(self._waits) + len(self._uses)
+        return len(self._waits) + len(self._uses)
 
-    def note(self, at_once: int, waits: Iterable[float], uses: Iterable[float]) -> None:
-        """Keep these for later. One at a time may do this, in any thread."""
-        self._at_once += at_once
-        self._waits.extend(waits)
-        self._uses.extend(uses)
+    def add_timings(self, timings: PoolTimings) -> None:
+        """Count the acquires of a batch, and defer its waits that were not slow and its uses."""
+        self.count_acquires(timings)
+        self._defer(chain(repeat(0.0, timings.immediate), *timings.waits.values()), timings.uses)
 
-    @property
-    def finished(self) -> bool:
-        """Whether nothing is left, and nothing will come."""
-        return (self.ended or self.account.over) and not len(self)
-
-    def record(self, at_most: int, *, wait: bool = True) -> None:
-        """Record so many, unless somebody else does just now and `wait` is false."""
-        if not self._lock.acquire(blocking=wait):
+    def _defer(self, waits: Iterable[float], uses: Iterable[float]) -> None:
+        if len(self) < _MOST:
+            self._waits.extend(waits)
+            self._uses.extend(uses)
             return
-        try:
-            for _ in range(min(at_most, self._at_once - self._recorded_at_once)):
-                self._recorded_at_once += 1
-                self._record_wait(0.0)
-            for noted, record in ((self._waits, self._record_wait), (self._uses, self._record_use)):
-                for _ in range(min(at_most, len(noted))):
-                    record(noted.popleft())
-        finally:
-            self._lock.release()
+        for seconds in waits:
+            self._record_wait(self.name, seconds)
+        for seconds in uses:
+            self._record_use(self.name, seconds)
+
+    def add(self, other: PoolCounts) -> None:
+        """Add the counts and the deferred durations of `other`."""
+        super().add(other)
+        assert isinstance(other, DeferredCounts)
+        self._defer(_taken(other._waits, len(other._waits)), _taken(other._uses, len(other._uses)))
+
+    def record(self, at_most: int) -> None:
+        """Record up to `at_most` waits and as many uses. Safe in any thread."""
+        for seconds in _taken(self._waits, at_most):
+            self._record_wait(self.name, seconds)
+        for seconds in _taken(self._uses, at_most):
+            self._record_use(self.name, seconds)
 
 
-class Flusher:
-    """Records the backlogs of all pools that feed the same instruments."""
+def _taken(durations: deque[float], at_most: int) -> Iterable[float]:
+    # IndexError: another collection took the last one.
+    with contextlib.suppress(IndexError):
+        for _ in range(min(at_most, len(durations))):
+            yield durations.popleft()
 
-    def __init__(self) -> None:
-        self.renew_lock()
-        self._backlogs: tuple[Backlog, ...] = ()
-        self._thread: threading.Thread | None = None
-        renew_after_fork(self)
 
-    def renew_lock(self) -> None:
-        """Take a new lock."""
-        self._lock = threading.RLock()
-
-    def add(self, backlog: Backlog) -> None:
-        """Record this one too, until it is finished."""
-        with self._lock:
-            self._backlogs = (*(each for each in self._backlogs if not each.finished), backlog)
-
-    def record_all(self, seconds: float) -> None:
-        """Record everything, as far as that can be done in so many seconds; the rest is for next time."""
-        deadline = time.monotonic() + seconds
-        for backlog in self._backlogs:
-            backlog.account.ask()
-            # What comes in meanwhile is for next time, too.
-            for _ in range(len(backlog) // _SLICE):
-                if time.monotonic() > deadline:
-                    return
-                backlog.record(_SLICE)
-                time.sleep(_PAUSE)
-            backlog.record(_SLICE)
-
-    def look(self, backlog: Backlog, more: int) -> None:
-        """See to it that this one, which has so many more, does not grow for ever."""
-        if len(backlog) > _PLENTY:
-            if self._thread is None or not self._thread.is_alive():
-                self._start()
-            if len(backlog) > _TOO_MANY:
-                backlog.record(more, wait=False)
-
-    def _start(self) -> None:
-        self._thread = threading.Thread(target=self._run, name="aiosqlitepool-metrics", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        # To the last slice only: a busy pool always has a few, and they may wait for the next collection.
-        while left := [backlog for backlog in self._backlogs if len(backlog) > _SLICE]:
-            for backlog in left:
-                backlog.record(_SLICE)
-            time.sleep(_LONG_PAUSE if max(map(len, left)) < (_PLENTY + _TOO_MANY) // 2 else _PAUSE)
+def record_deferred(every: Sequence[DeferredCounts], seconds: float) -> None:
+    """Record what is deferred, for `seconds` at most; the rest stays for the next collection."""
+    deadline = time.monotonic() + seconds
+    for counts in every:
+        # What arrives meanwhile is left for the next collection.
+        for _ in range(len(counts) // _SLICE):
+            if time.monotonic() > deadline:
+                return
+            counts.record(_SLICE)
+            time.sleep(_PAUSE)
+        counts.record(_SLICE)

@@ -1,13 +1,12 @@
-"""The spans of one pool, written backwards from its events, with OpenTelemetry's API. Part of `opentelemetry`.
+"""The spans of one pool, written afterwards from its events, with OpenTelemetry's API. Part of `opentelemetry`.
 
-An event is told in the task it belongs to, so the current span is the right parent also after a hand-over from
-another task. Whoever waited is linked to the spans of those it waited for.
+A handler runs in the task that the event belongs to, so the current span is the right parent, also when another task
+handed the connection over. A slow or failed acquire is linked to the spans of the holders that it waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 import weakref
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from opentelemetry.util.types import AttributeValue
 
 from aiosqlitepool import Holder, SQLiteConnectionPool
 from aiosqlitepool.events import (
+    AcquireSlow,
     ConnectionAcquired,
     ConnectionCreated,
     ConnectionCreateFailed,
@@ -34,7 +34,7 @@ from aiosqlitepool.events import (
 )
 
 from . import _metrics as names
-from ._detach import Detach
+from ._common import Detach
 
 __all__ = ["PoolSpans", "SpanMode"]
 
@@ -42,14 +42,14 @@ SpanMode = Literal["off", "slow", "queued", "all"]
 Attributes = dict[str, AttributeValue]
 
 _MOST_LINKS = 8
-# How long, in seconds, a finished opening waits for the acquire that caused it, which is told a few turns of the loop
-# later, if at all.
-_PATIENCE = 0.05
+# Seconds for which a connect span waits for its parent, the span of the acquire: that one is emitted a few turns of the
+# event loop later, and not at all if the caller was cancelled or, in mode "slow", if the acquire was not slow.
+_PARENT_WITHIN = 0.05
 
 
 @dataclass(slots=True, eq=False)
-class _Opening:
-    """A connection that was opened, or failed to: a span not written yet, for want of its parent."""
+class _Connect:
+    """A connection that was opened, or failed to open; its span is not written yet."""
 
     cause: object
     ended: int
@@ -62,22 +62,26 @@ class _Opening:
 class PoolSpans:
     """Writes the spans of one pool."""
 
-    def __init__(self, tracer: Tracer, pool: SQLiteConnectionPool[Any], mode: SpanMode, slow_acquire: float) -> None:
+    def __init__(self, tracer: Tracer, pool: SQLiteConnectionPool[Any], mode: SpanMode) -> None:
         self.mode = mode
         self._tracer = tracer
-        # Weakly: what ends a subscription may be kept by somebody for as long as the pool exists.
+        # Weak: a program may keep the function that detaches for longer than the pool.
         self._pool = weakref.ref(pool)
         self._events = pool.events
-        self._slow = slow_acquire
-        # How long, in seconds, an acquire takes at least that may have to be told of.
-        self.told_from = {"off": math.inf, "slow": slow_acquire, "queued": 0.0, "all": 0.0}[mode]
         self._common: Attributes = {names.SYSTEM: "sqlite", names.POOL: pool.name}
-        self._openings: list[_Opening] = []
+        self._connects: list[_Connect] = []
+        # The connection of the last AcquireSlow, until the ConnectionAcquired that follows it at once.
+        self._slow: int | None = None
 
     def subscribe(self, *, checkouts: bool) -> list[Detach]:
-        """Subscribe to everything but acquires; returns what ends that."""
+        """Subscribe to all events but failed acquires. Returns the functions that end that."""
         subscribe = self._events.subscribe
-        detaches = [subscribe(ConnectionReleased, self._checked_in)] if checkouts else []
+        # In every mode, because the pool captures the contexts of holders only while AcquireSlow has a subscriber.
+        detaches = [subscribe(AcquireSlow, self._acquired_slow)]
+        if checkouts:
+            detaches.append(subscribe(ConnectionReleased, self._released))
+        if self.mode in ("queued", "all"):
+            detaches.append(subscribe(ConnectionAcquired, self._acquired))
         if self.mode != "off":
             detaches += [
                 subscribe(ConnectionCreated, self._created),
@@ -85,44 +89,48 @@ class PoolSpans:
                 subscribe(HealthCheckFailed, self._health_failed),
                 subscribe(RolledBackOnReturn, self._rolled_back),
                 subscribe(IdleReplaced, self._idle_replaced),
-                subscribe(PoolClosed, lambda event: self._write_openings()),
-                self._write_openings,
+                subscribe(PoolClosed, lambda event: self._write_connects()),
+                self._write_connects,
             ]
         return detaches
 
     # -- acquires
 
-    def acquired(self, event: ConnectionAcquired) -> Span | None:
-        """Write the span of an acquire that succeeded, if it is to be told; returns it."""
-        span = None
-        if self._wanted(event):
-            attributes: Attributes = {
-                names.CONNECTION: event.connection,
-                names.ACQUIRE_PATH: event.path,
-                names.QUEUE_TIME: event.queue_time,
-                names.ACQUIRE_CREATE_TIME: event.create_time,
-                names.CHECK_TIME: event.check_time,
-            }
-            span = self._write_acquire(event, attributes, event.waited_for)
-        if self._openings and event.create_time:
-            self._claim(event.connection, span)
-        return span
+    def _acquired_slow(self, event: AcquireSlow) -> None:
+        if self.mode != "off":
+            self._slow = event.connection
+            self._write_acquired(event, event.holders)
 
-    def _wanted(self, event: ConnectionAcquired) -> bool:
-        return event.wait_time >= self.told_from and (
-            self.mode != "queued" or event.path == "queued" or event.wait_time >= self._slow
-        )
+    def _acquired(self, event: ConnectionAcquired) -> None:
+        slow, self._slow = self._slow, None
+        # The span of a slow acquire is written already.
+        if slow != event.connection and (self.mode == "all" or event.path == "queued"):
+            self._write_acquired(event, ())
+        elif self._connects and event.create_time:
+            self._end_connect(event.connection, None)
 
-    def failed(self, event: Any, kind: str) -> Span | None:
-        """Write the span of an acquire that failed; returns it."""
+    def _write_acquired(self, event: AcquireSlow | ConnectionAcquired, holders: Sequence[Holder]) -> None:
+        attributes: Attributes = {
+            names.CONNECTION: event.connection,
+            names.ACQUIRE_PATH: event.path,
+            names.QUEUE_TIME: event.queue_time,
+            names.ACQUIRE_CREATE_TIME: event.create_time,
+            names.CHECK_TIME: event.check_time,
+        }
+        span = self._write_acquire(event, attributes, holders)
+        if self._connects and event.create_time:
+            self._end_connect(event.connection, span)
+
+    def failed(self, event: Any, error_type: str) -> Span | None:
+        """Write and return the span of an acquire that failed, unless spans are off."""
         if self.mode == "off":
             return None
         error: ErrorInfo | None = getattr(event, "error", None)
-        # Cancelled is what its caller wanted: no error.
-        status = None if kind == "cancelled" else str(error or kind)
-        span = self._write_acquire(event, {names.ERROR_TYPE: kind}, getattr(event, "holders", ()), status)
+        # A cancellation was requested by the program: it is no error.
+        status = None if error_type == "cancelled" else str(error or error_type)
+        span = self._write_acquire(event, {names.ERROR_TYPE: error_type}, getattr(event, "holders", ()), status)
         if error is not None:
-            self._claim(error, span)
+            self._end_connect(error, span)
         return span
 
     def _write_acquire(
@@ -131,13 +139,13 @@ class PoolSpans:
         ended = time.time_ns()
         span = self._start(names.ACQUIRE_SPAN, ended, event.wait_time)
         if span.is_recording():
-            where: Attributes = {names.PENDING: event.pending}
+            more: Attributes = {names.PENDING: event.pending}
             if (pool := self._pool()) is not None:
                 stats = pool.stats()
-                where |= {names.USED: stats.used, names.POOL_MAX: stats.max_size}
+                more |= {names.USED: stats.used, names.POOL_MAX: stats.max_size}
             if event.label is not None:
-                where[names.LABEL] = event.label
-            span.set_attributes({**attributes, **where})
+                more[names.LABEL] = event.label
+            span.set_attributes({**attributes, **more})
             for holder in holders[:_MOST_LINKS]:
                 _link(span, holder)
             if error is not None:
@@ -149,54 +157,56 @@ class PoolSpans:
         began = ended - int(seconds * 1e9)
         return self._tracer.start_span(name, context, attributes=self._common, start_time=began)
 
-    # -- connecting
+    # -- connects
 
     def _created(self, event: ConnectionCreated) -> None:
-        self._open(event.connection, event.create_time, {names.CONNECTION: event.connection})
+        self._add_connect(event.connection, event.create_time, {names.CONNECTION: event.connection})
 
     def _create_failed(self, event: ConnectionCreateFailed) -> None:
-        self._open(event.error, event.create_time, {names.ERROR_TYPE: event.error.type}, event.error)
+        self._add_connect(event.error, event.create_time, {names.ERROR_TYPE: event.error.type}, event.error)
 
-    def _open(self, cause: object, seconds: float, attributes: Attributes, error: ErrorInfo | None = None) -> None:
-        here = otel_context.get_current()
-        opening = _Opening(cause, time.time_ns(), seconds, here, attributes, error)
-        self._openings.append(opening)
+    def _add_connect(
+        self, cause: object, seconds: float, attributes: Attributes, error: ErrorInfo | None = None
+    ) -> None:
+        context = otel_context.get_current()
+        connect = _Connect(cause, time.time_ns(), seconds, context, attributes, error)
+        self._connects.append(connect)
         try:
-            asyncio.get_running_loop().call_later(_PATIENCE, self._give_up_on, opening)
-        except RuntimeError:  # told by hand, outside a loop: nobody will claim it
-            self._give_up_on(opening)
+            asyncio.get_running_loop().call_later(_PARENT_WITHIN, self._write_orphan, connect)
+        except RuntimeError:  # Emitted outside an event loop: no acquire will follow.
+            self._write_orphan(connect)
 
-    def _claim(self, cause: object, acquire: Span | None) -> None:
-        """The acquire that an opening was for has ended: now its span can be written, as that one's child."""
-        for opening in self._openings:
-            if opening.cause == cause:
-                self._openings.remove(opening)
-                self._write_opening(opening, acquire)
+    def _end_connect(self, cause: object, acquire: Span | None) -> None:
+        """Write the connect span of an acquire that has ended, as a child of the acquire's span."""
+        for connect in self._connects:
+            if connect.cause == cause:
+                self._connects.remove(connect)
+                self._write_connect(connect, acquire)
                 return
 
-    def _give_up_on(self, opening: _Opening) -> None:
-        if opening in self._openings:
-            self._openings.remove(opening)
-            self._write_opening(opening, None)
+    def _write_orphan(self, connect: _Connect) -> None:
+        if connect in self._connects:
+            self._connects.remove(connect)
+            self._write_connect(connect, None)
 
-    def _write_openings(self) -> None:
-        while self._openings:
-            self._write_opening(self._openings.pop(0), None)
+    def _write_connects(self) -> None:
+        while self._connects:
+            self._write_connect(self._connects.pop(0), None)
 
-    def _write_opening(self, opening: _Opening, parent: Span | None) -> None:
-        context = opening.context if parent is None else trace.set_span_in_context(parent, opening.context)
-        span = self._start(names.CONNECT_SPAN, opening.ended, opening.seconds, context)
-        span.set_attributes(opening.attributes)
-        if opening.error is not None:
-            span.set_status(Status(StatusCode.ERROR, str(opening.error)))
-        span.end(opening.ended)
+    def _write_connect(self, connect: _Connect, parent: Span | None) -> None:
+        context = connect.context if parent is None else trace.set_span_in_context(parent, connect.context)
+        span = self._start(names.CONNECT_SPAN, connect.ended, connect.seconds, context)
+        span.set_attributes(connect.attributes)
+        if connect.error is not None:
+            span.set_status(Status(StatusCode.ERROR, str(connect.error)))
+        span.end(connect.ended)
 
-    # -- the rest
+    # -- checkouts and span events
 
-    def _checked_in(self, event: ConnectionReleased) -> None:
+    def _released(self, event: ConnectionReleased) -> None:
         ended = time.time_ns()
-        lent_in = None if event.context is None else event.context.run(otel_context.get_current)
-        span = self._start(names.CHECKOUT_SPAN, ended, event.use_time, lent_in)
+        context = None if event.context is None else event.context.run(otel_context.get_current)
+        span = self._start(names.CHECKOUT_SPAN, ended, event.use_time, context)
         if span.is_recording():
             span.set_attributes({names.CONNECTION: event.connection, names.ROLLED_BACK: event.needs_reset})
             if event.label is not None:
@@ -205,16 +215,18 @@ class PoolSpans:
 
     def _health_failed(self, event: HealthCheckFailed) -> None:
         error: Attributes = {names.ERROR_TYPE: event.error.type, names.ERROR_MESSAGE: event.error.message}
-        self._note(names.HEALTH_FAILED, {names.CONNECTION: event.connection, names.IDLE_TIME: event.idle_time, **error})
+        idle: Attributes = {names.CONNECTION: event.connection, names.IDLE_TIME: event.idle_time}
+        self._add_event(names.HEALTH_FAILED, {**idle, **error})
 
     def _rolled_back(self, event: RolledBackOnReturn) -> None:
         cause: Attributes = {names.ROLLBACK_CAUSE: event.cause, names.RESET_TIME: event.reset_time}
-        self._note(names.RETURN_ROLLED_BACK, {names.CONNECTION: event.connection, **cause})
+        self._add_event(names.RETURN_ROLLED_BACK, {names.CONNECTION: event.connection, **cause})
 
     def _idle_replaced(self, event: IdleReplaced) -> None:
-        self._note(names.IDLE_REPLACED, {names.CONNECTION: event.connection, names.IDLE_TIME: event.idle_time})
+        idle: Attributes = {names.CONNECTION: event.connection, names.IDLE_TIME: event.idle_time}
+        self._add_event(names.IDLE_REPLACED, idle)
 
-    def _note(self, name: str, attributes: Attributes) -> None:
+    def _add_event(self, name: str, attributes: Attributes) -> None:
         span = trace.get_current_span()
         if span.is_recording():
             span.add_event(name, {**self._common, **attributes})

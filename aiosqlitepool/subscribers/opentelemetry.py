@@ -1,38 +1,29 @@
 """Spans and metrics for OpenTelemetry, through its API: `OpenTelemetrySubscriber`.
 
-Spans are written backwards, from finished facts. Counters and levels are read when somebody collects; durations that
-no trace asks for are noted in a backlog and recorded then. Needs the API only: which SDK there is, if any, is the
-program's business.
+Counters and levels are read when the SDK collects. Durations of slow and failed acquires are recorded at once, in their
+trace; all others are deferred to the next collection. Needs the API only; the program chooses the SDK, if any.
 """
 
 from __future__ import annotations
 
-import math
+import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, get_args
 
 from aiosqlitepool import SQLiteConnectionPool, __version__
-from aiosqlitepool.events import (
-    AcquireCancelled,
-    AcquiredAtOnce,
-    AcquireFailed,
-    AcquireRejected,
-    AcquireTimedOut,
-    ConnectionAcquired,
-    ConnectionCreated,
-    TimesNoted,
-    TransactionEnded,
-)
+from aiosqlitepool.events import ConnectionCreated, PoolTimings, TransactionEnded
 
+from . import _buckets
 from . import _metrics as names
-from ._counts import Account, Ledger
-from ._detach import Detach, together
-from ._metrics import Buckets, Metric, checked_seconds, error_type
-from ._opentelemetry_deferred import Backlog, Flusher
+from ._buckets import Buckets
+from ._common import Detach, together
+from ._counts import AnyPool, Counts, fail_events
+from ._metrics import Metric
+from ._opentelemetry_deferred import DeferredCounts, record_deferred
 
 try:
+    from opentelemetry import context as otel_context
     from opentelemetry import metrics, trace
     from opentelemetry.context import Context
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
@@ -45,26 +36,25 @@ from ._opentelemetry_spans import PoolSpans, SpanMode
 
 __all__ = ["OpenTelemetrySubscriber", "SpanMode"]
 
-AnyPool = SQLiteConnectionPool[Any]
-
 
 class OpenTelemetrySubscriber:
-    """Shows what pools do as OpenTelemetry spans and metrics. One subscriber serves any number of pools.
+    """Exports the spans and metrics of pools through OpenTelemetry. One subscriber serves any number of pools.
 
     Args:
-        tracer_provider: where spans go; the global one if not given.
-        meter_provider: where metrics go; the global one if not given.
-        spans: which acquires are told as spans: those that were "slow" or failed, also those that "queued", "all", or
-            none ("off", and then there are no spans for connecting and no span events either).
-        slow_acquire: how long a slow acquire takes at least. Seconds, as are all bounds.
-        checkout_spans: whether there is a span from each lending to its return.
-        metrics: whether there are metrics; without, nothing is paid for them.
-        wait_buckets: advised bounds of the buckets of the time to obtain a connection.
-        create_buckets: advised bounds of the buckets of the time to open a connection.
-        use_buckets: advised bounds of the buckets of the time for which connections are out.
-        transaction_buckets: advised bounds of the buckets of the time that transactions of a `SQLiteDatabase` take.
+        tracer_provider: receives the spans; the global provider if not given.
+        meter_provider: receives the metrics; the global provider if not given.
+        spans: which acquires have a span: "slow" those that took the pool's `slow_acquire` seconds or failed, "queued"
+            also those that queued, "all" each one, "off" none; "off" also omits the spans of connects and the span
+            events. Only a slow or failed acquire is linked to the spans of the holders that it waited for.
+        checkout_spans: whether there is a span from each acquire to its release.
+        metrics: whether there are metrics; `False` costs nothing.
+        wait_buckets: advised bucket bounds for the time to acquire a connection. Seconds, as are all bounds.
+        create_buckets: advised bucket bounds for the time to open a connection.
+        use_buckets: advised bucket bounds for the time from acquire to release.
+        transaction_buckets: advised bucket bounds for the duration of transactions of a `SQLiteDatabase`.
 
-    Raises `ValueError` for an argument that makes no sense, and if the provider has our metrics with other buckets.
+    Raises:
+        ValueError: an argument is invalid, or the provider has this package's metrics with other buckets.
     """
 
     def __init__(
@@ -73,108 +63,107 @@ class OpenTelemetrySubscriber:
         meter_provider: MeterProvider | None = None,
         *,
         spans: SpanMode = "slow",
-        slow_acquire: float = 0.05,
         checkout_spans: bool = False,
         metrics: bool = True,
-        wait_buckets: Iterable[float] = names.WAIT_BUCKETS,
-        create_buckets: Iterable[float] = names.CREATE_BUCKETS,
-        use_buckets: Iterable[float] = names.USE_BUCKETS,
-        transaction_buckets: Iterable[float] = names.TRANSACTION_BUCKETS,
+        wait_buckets: Iterable[float] = _buckets.WAIT_BUCKETS,
+        create_buckets: Iterable[float] = _buckets.CREATE_BUCKETS,
+        use_buckets: Iterable[float] = _buckets.USE_BUCKETS,
+        transaction_buckets: Iterable[float] = _buckets.TRANSACTION_BUCKETS,
     ) -> None:
         if spans not in get_args(SpanMode):
             raise ValueError(f"spans must be one of {', '.join(map(repr, get_args(SpanMode)))}, not {spans!r}")
-        buckets = names.checked_bounds(wait_buckets, create_buckets, use_buckets, transaction_buckets)
+        buckets = _buckets.checked_bounds(wait_buckets, create_buckets, use_buckets, transaction_buckets)
         self._spans: SpanMode = spans
-        self._slow_acquire = checked_seconds("slow_acquire", slow_acquire)
         self._checkout_spans = checkout_spans
         self._tracer = trace.get_tracer(names.SCOPE, __version__, tracer_provider, names.SCHEMA_URL)
         self._instruments = _instruments_of(meter_provider, buckets) if metrics else None
 
-    def attach(self, pool: AnyPool, /) -> Detach:
-        """Tell what `pool` does from now on. Its levels go when it closes or is detached, its counters stay."""
-        subscribe, detaches = pool.events.subscribe, list[Detach]()
+    def attach(self, pool: SQLiteConnectionPool[Any], /) -> Detach:
+        """Export what `pool` does from now on. Its levels end when it closes or is detached; its counters stay."""
+        detaches = list[Detach]()
         metrics = spans = None
         if self._instruments is not None:
-            metrics = _PoolMetrics(self._instruments, pool, self._slow_acquire)
-            detaches += [subscribe(TimesNoted, metrics.noted), *metrics.detaches]
-            detaches.append(subscribe(ConnectionCreated, metrics.created))
-            detaches.append(subscribe(TransactionEnded, metrics.transaction_ended))
+            metrics = _PoolMetrics(self._instruments, pool)
+            detaches += metrics.subscribe(pool)
         if self._spans != "off" or self._checkout_spans:
-            spans = PoolSpans(self._tracer, pool, self._spans, self._slow_acquire)
+            spans = PoolSpans(self._tracer, pool, self._spans)
             detaches += spans.subscribe(checkouts=self._checkout_spans)
-        detaches += _subscribe_acquires(pool, metrics, spans)
-        return together(detaches)
 
-
-def _subscribe_acquires(pool: AnyPool, metrics: _PoolMetrics | None, spans: PoolSpans | None) -> Iterator[Detach]:
-    told_from = math.inf if spans is None else spans.told_from
-
-    def failed(event: Any, kind: str) -> None:
-        span = None if spans is None else spans.failed(event, kind)
-        if metrics is not None:
-            metrics.failed(event.wait_time, kind, span)
-
-    subscribe = pool.events.subscribe
-    if metrics is not None:
-
-        def sampled(event: ConnectionAcquired) -> None:
-            # Of what is told as a span, that span is the best exemplar: see `acquired`.
-            if spans is None or (event.wait_time < told_from and not event.create_time):
-                metrics.show(event, trace.get_current_span())
-
-        yield subscribe(ConnectionAcquired, sampled, exact=True, at_least=metrics.slow_acquire, samples=True)
-    if spans is not None:
-
-        def acquired(event: ConnectionAcquired) -> None:
-            span = spans.acquired(event)
+        def fail(event: Any, error_type: str) -> None:
+            span = None if spans is None else spans.failed(event, error_type)
             if metrics is not None:
-                metrics.show(event, trace.get_current_span() if span is None else span)
+                metrics.failed(event.wait_time, error_type, span)
 
-        yield subscribe(ConnectionAcquired, acquired, exact=True, at_least=told_from)
-        if spans.mode == "all":
-            yield subscribe(AcquiredAtOnce, spans.acquired)
-    yield subscribe(AcquireTimedOut, lambda event: failed(event, "timeout"))
-    yield subscribe(AcquireCancelled, lambda event: failed(event, "cancelled"))
-    yield subscribe(AcquireRejected, lambda event: failed(event, "rejected"))
-    yield subscribe(AcquireFailed, lambda event: failed(event, error_type(event.error)))
+        detaches += [pool.events.subscribe(event_type, handler) for event_type, handler in fail_events(fail)]
+        return together(detaches)
 
 
 # -- metrics
 
+# A context without a span. Not an empty one: OpenTelemetry would replace it by the current context of the collection.
+_NO_TRACE = trace.set_span_in_context(trace.INVALID_SPAN, Context())
+# By metric, its points: the name of the pool, the value of the attribute, the number.
+Snapshot = dict[Metric, list[tuple[str, str, float]]]
+
 
 class _Instruments:
-    """The metrics of one meter provider, for all pools that feed them."""
+    """The instruments of one meter provider, for all pools that feed them."""
 
     def __init__(self, meter: Meter, buckets: Buckets) -> None:
         self.buckets = buckets
-        self.ledger: Ledger[Account] = Ledger(Account)
-        self.flusher = Flusher()
-        for metric in names.LEVELS:
-            create = (
-                meter.create_observable_gauge if metric.kind == "gauge" else meter.create_observable_up_down_counter
-            )
-            create(metric.name, [self._observe(metric, self.ledger.levels)], metric.unit, metric.description)
-        for metric in names.COUNTERS:
-            observe = self._observe(metric, self.ledger.counters)
-            meter.create_observable_counter(metric.name, [observe], metric.unit, metric.description)
+        self.counts: Counts[DeferredCounts] = Counts(self._new_counts)
+        self._collection = threading.local()
+        for metric in (*names.LEVELS, *names.COUNTERS):
+            create = {
+                "gauge": meter.create_observable_gauge,
+                "level": meter.create_observable_up_down_counter,
+                "counter": meter.create_observable_counter,
+            }[metric.kind]
+            create(metric.name, [self._observer(metric)], metric.unit, metric.description)
         histograms = {metric: _histogram(meter, metric, buckets[metric]) for metric in names.HISTOGRAMS}
         self.wait_time, self.create_time = histograms[names.WAIT_TIME], histograms[names.CREATE_TIME]
         self.use_time = histograms[names.USE_TIME]
         self.transaction_time = histograms[names.TRANSACTION_TIME]
         self.transaction_wait = histograms[names.TRANSACTION_WAIT]
 
-    def _observe(
-        self, metric: Metric, read: Callable[[], Mapping[tuple[Metric, str, str], float]]
-    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def _new_counts(self, name: str, pool: AnyPool | None) -> DeferredCounts:
+        return DeferredCounts(
+            name,
+            pool,
+            lambda name, seconds: self.wait_time.record(seconds, {names.POOL: name}, _NO_TRACE),
+            lambda name, seconds: self.use_time.record(seconds, {names.POOL: name}, _NO_TRACE),
+        )
+
+    def _observer(self, metric: Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(options: CallbackOptions) -> Iterator[Observation]:
-            if metric is names.LEVELS[0]:
-                # Whoever collects calls this before looking at the histograms, and has that much patience in all.
-                self.flusher.record_all(options.timeout_millis / 2000)
-            for (found, pool, value), number in read().items():
-                if found is metric:
-                    yield Observation(number, _attributes(metric, pool, value))
+            for pool, value, number in self._points(metric, options):
+                yield Observation(number, _attributes(metric, pool, value))
 
         return observe
+
+    def _points(self, metric: Metric, options: CallbackOptions) -> list[tuple[str, str, float]]:
+        """Take the points of one metric from the snapshot of this collection.
+
+        A collection calls each callback once, one after the other in one thread. So the thread keeps the snapshot, each
+        callback takes its own part out, and one that finds its part missing begins a new collection. That holds for any
+        number of readers and threads, also after a collection that was broken off.
+        """
+        found: list[tuple[str, str, float]] | None
+        found = getattr(self._collection, "snapshot", Snapshot()).pop(metric, None)
+        if found is None:
+            self._collection.snapshot = snapshot = self._take_snapshot(options)
+            found = snapshot.pop(metric)
+        return found
+
+    def _take_snapshot(self, options: CallbackOptions) -> Snapshot:
+        # Before the SDK reads the histograms, which it does after all callbacks; in half of the time that it allows.
+        with self.counts.reading() as every:
+            pass
+        record_deferred(every, options.timeout_millis / 2000)
+        snapshot: Snapshot = {metric: [] for metric in (*names.LEVELS, *names.COUNTERS)}
+        for (metric, pool, value), number in {**self.counts.levels(), **self.counts.counters()}.items():
+            snapshot[metric].append((pool, value, number))
+        return snapshot
 
 
 def _histogram(meter: Meter, metric: Metric, bounds: tuple[float, ...]) -> Histogram:
@@ -187,92 +176,70 @@ def _attributes(metric: Metric, pool: str, value: str = "") -> dict[str, str]:
     return {names.POOL: pool, metric.attribute: value} if metric.attribute and value else {names.POOL: pool}
 
 
-# A provider has one set of instruments, however many subscribers there are: asked for the same observable instrument
-# again, it forgets the new callback.
+# One set of instruments per provider, for any number of subscribers: asked for the same observable instrument again, a
+# provider drops the new callback.
 _shared: weakref.WeakKeyDictionary[MeterProvider, _Instruments] = weakref.WeakKeyDictionary()
-# The global provider's, which may be another object later and is the same provider all the same.
+# The instruments of the global provider: later it may be another object, and is the same provider all the same.
 _global: list[_Instruments] = []
 
 
 def _instruments_of(provider: MeterProvider | None, buckets: Buckets) -> _Instruments:
-    everybodys = metrics.get_meter_provider()
-    is_global = provider is None or provider is everybodys
-    # What was given as an argument may have become everybody's since.
-    found = _shared.get(provider or everybodys)
+    global_provider = metrics.get_meter_provider()
+    is_global = provider is None or provider is global_provider
+    # A provider that was given as an argument may have become the global one since.
+    found = _shared.get(provider or global_provider)
     if found is None and is_global:
         found = next(iter(_global), None)
     if found is None:
         found = _Instruments(metrics.get_meter(names.SCOPE, __version__, provider, names.SCHEMA_URL), buckets)
-        if is_global or provider is None:
+        if is_global:
             _global.append(found)
         else:
+            assert provider is not None
             _shared[provider] = found
     for metric, bounds in buckets.items():
         if found.buckets[metric] != bounds:
             raise ValueError(
-                f"the meter provider has {metric.name} already, with buckets {found.buckets[metric]}, not {bounds}"
+                f"the meter provider has {metric.name} already, with buckets {found.buckets[metric]}, not {bounds}: "
+                "use the same buckets, or another provider"
             )
     return found
 
 
-# The context of a duration that belongs to no trace. Not empty: then it would be the one of whoever collects.
-_NO_TRACE = trace.set_span_in_context(trace.INVALID_SPAN, Context())
-
-
 class _PoolMetrics:
-    """What one pool contributes to the instruments."""
+    """Feeds the instruments with the events of one pool."""
 
-    def __init__(self, instruments: _Instruments, pool: AnyPool, slow_acquire: float) -> None:
-        self.slow_acquire = slow_acquire
-        self.account, self.detaches = instruments.ledger.open(pool)
+    def __init__(self, instruments: _Instruments, pool: AnyPool) -> None:
+        self._counts, self._detaches = instruments.counts.attach(pool)
         self._instruments = instruments
-        # Waits that were recorded as they happened, in their trace, and will be told of as times.
-        self._shown: list[float] = []
-        self._labels = labels = {names.POOL: pool.name}
-        wait, use = instruments.wait_time, instruments.use_time
-        self._backlog = Backlog(
-            self.account,
-            lambda seconds: wait.record(seconds, labels, _NO_TRACE),
-            lambda seconds: use.record(seconds, labels, _NO_TRACE),
-        )
-        instruments.flusher.add(self._backlog)
-        self.detaches.append(self._end)
+        self._labels = {names.POOL: pool.name}
 
-    def _end(self) -> None:
-        self._backlog.ended = True
+    def subscribe(self, pool: AnyPool) -> list[Detach]:
+        """Subscribe to all events but failed acquires. Returns the functions that end that."""
+        subscribe = pool.events.subscribe
+        return [
+            subscribe(PoolTimings, self._add_timings),
+            subscribe(ConnectionCreated, self._created),
+            subscribe(TransactionEnded, self._transaction_ended),
+            *self._detaches,
+        ]
 
-    def noted(self, times: TimesNoted) -> None:
-        """Count the acquires, and keep all durations but those recorded already."""
-        self.account.note(times)
-        waits = list(chain.from_iterable(times.waits.values()))
-        for shown in self._shown.copy():
-            if shown in waits:  # else it is told of next time
-                waits.remove(shown)
-                self._shown.remove(shown)
-        self._backlog.note(times.at_once, waits, times.uses)
-        self._instruments.flusher.look(self._backlog, len(waits) + len(times.uses))
+    def _add_timings(self, timings: PoolTimings) -> None:
+        self._counts.add_timings(timings)
+        for slow in timings.slow:
+            context = slow.context.run(otel_context.get_current)
+            self._instruments.wait_time.record(slow.wait_time, self._labels, context)
 
-    def created(self, event: ConnectionCreated) -> None:
-        """Record how long it took to connect."""
+    def _created(self, event: ConnectionCreated) -> None:
         self._instruments.create_time.record(event.create_time, self._labels)
 
-    def transaction_ended(self, event: TransactionEnded) -> None:
-        """Record how long a transaction took, and how long it was waited for."""
+    def _transaction_ended(self, event: TransactionEnded) -> None:
         outcome = _attributes(names.TRANSACTION_TIME, event.pool, event.outcome)
         self._instruments.transaction_time.record(event.duration, outcome)
         self._instruments.transaction_wait.record(event.wait_time, self._labels)
 
-    def show(self, event: ConnectionAcquired, span: Span) -> None:
-        """Record a wait now, in the trace of the span, if that is sampled and the wait worth looking at."""
-        worth_it = event.path == "queued" or event.wait_time >= self.slow_acquire
-        if worth_it and span.get_span_context().trace_flags.sampled:
-            self._shown.append(event.wait_time)
-            self._record(event.wait_time, self._labels, span)
-
-    def failed(self, wait_time: float, kind: str, span: Span | None) -> None:
-        """Record how long a failed acquire took to fail."""
-        told = trace.get_current_span() if span is None else span
-        self._record(wait_time, {**self._labels, names.ERROR_TYPE: kind}, told)
-
-    def _record(self, wait_time: float, labels: dict[str, str], span: Span) -> None:
+    def failed(self, wait_time: float, error_type: str, span: Span | None) -> None:
+        """Record the duration of a failed acquire, in the trace of its span or of the current one."""
+        span = trace.get_current_span() if span is None else span
+        labels = {**self._labels, names.ERROR_TYPE: error_type}
         self._instruments.wait_time.record(wait_time, labels, trace.set_span_in_context(span, Context()))

@@ -1,7 +1,7 @@
 """Metrics for Prometheus, through prometheus_client: `PrometheusSubscriber`.
 
-The numbers themselves are kept by one of two back-ends: `_inprocess`, or, where prometheus_client works in several
-processes (`PROMETHEUS_MULTIPROC_DIR`), `_multiprocess`.
+One of two back-ends keeps the numbers: `_prometheus_inprocess`, or, in prometheus_client's multiprocess mode
+(`PROMETHEUS_MULTIPROC_DIR`), `_prometheus_multiprocess`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,8 @@ from typing import Any, Protocol
 
 from aiosqlitepool import SQLiteConnectionPool
 
-from ._detach import Detach
-from ._metrics import (
-    CREATE_BUCKETS,
-    TRANSACTION_BUCKETS,
-    USE_BUCKETS,
-    WAIT_BUCKETS,
-    Buckets,
-    checked_bounds,
-    checked_seconds,
-)
+from ._buckets import CREATE_BUCKETS, TRANSACTION_BUCKETS, USE_BUCKETS, WAIT_BUCKETS, Buckets, checked_bounds
+from ._common import Detach
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry
@@ -37,45 +29,47 @@ AnyPool = SQLiteConnectionPool[Any]
 
 
 class Backend(Protocol):
-    """Where the numbers of one registry are kept."""
+    """Keeps the numbers of one registry."""
 
     buckets: Buckets
 
-    def attach(self, pool: AnyPool, exemplars_from: float | None) -> Detach:
-        """Count what this pool does."""
+    def attach(self, pool: AnyPool, exemplars: bool) -> Detach:
+        """Count the events of `pool`."""
         ...
 
     def refresh(self) -> None:
-        """Bring the levels up to date, if a scrape would not do so by itself."""
+        """Update the levels, unless a scrape does so itself."""
         ...
 
     def describe(self) -> Iterable[Family]:
-        """The families that `collect` returns, without samples."""
+        """Return the families of `collect()`, without samples."""
         ...
 
     def collect(self) -> Iterable[Family]:
-        """The families at this moment, in any thread."""
+        """Return the families with their current samples. Safe in any thread."""
         ...
 
 
 class PrometheusSubscriber:
-    """Shows what pools do to Prometheus. One subscriber serves any number of pools, and so does one registry.
+    """Exports the metrics of pools to Prometheus. One subscriber, and one registry, serve any number of pools.
 
-    In several processes, with `PROMETHEUS_MULTIPROC_DIR` set, waits have no exemplars, and levels and times are up to a
-    second old: a process that is killed never writes its last ones. One that ends must be told of with
-    `prometheus_client.multiprocess.mark_process_dead`, as always.
+    A wait that reaches the pool's `slow_acquire` becomes an exemplar if its span is sampled.
+
+    In several processes, with `PROMETHEUS_MULTIPROC_DIR` set, there are no exemplars, and levels and timings are up to
+    a second old: a process that is killed does not write its last ones. As always in that mode, call
+    `prometheus_client.multiprocess.mark_process_dead` when a process ends.
 
     Args:
-        registry: where the metrics are registered; prometheus_client's own if not given.
-        wait_buckets: upper bounds of the buckets of the time to obtain a connection. Seconds, as are all bounds.
-        create_buckets: upper bounds of the buckets of the time to open a connection.
-        use_buckets: upper bounds of the buckets of the time for which connections are out.
-        transaction_buckets: upper bounds of the buckets of the time that transactions of a `SQLiteDatabase` take.
-        slow_acquire: an acquire that queued, or took this many seconds, is an exemplar if its trace is sampled.
-        exemplars: whether there are any.
+        registry: the registry of the metrics; prometheus_client's default registry if not given.
+        wait_buckets: upper bounds for the time to acquire a connection. Seconds, as are all bounds.
+        create_buckets: upper bounds for the time to open a connection.
+        use_buckets: upper bounds for the time from acquire to release.
+        transaction_buckets: upper bounds for the duration of transactions of a `SQLiteDatabase`.
+        exemplars: whether slow and failed waits become exemplars.
 
-    Raises `ValueError` if the registry has a metric of one of the names already, or ours with other buckets; nothing
-    is registered then.
+    Raises:
+        ValueError: bounds are invalid; or the registry has a metric of one of the names already, or this package's
+            metrics with other bounds. Nothing is registered then.
     """
 
     def __init__(
@@ -86,24 +80,22 @@ class PrometheusSubscriber:
         create_buckets: Iterable[float] = CREATE_BUCKETS,
         use_buckets: Iterable[float] = USE_BUCKETS,
         transaction_buckets: Iterable[float] = TRANSACTION_BUCKETS,
-        slow_acquire: float = 0.05,
         exemplars: bool = True,
     ) -> None:
         buckets = checked_bounds(wait_buckets, create_buckets, use_buckets, transaction_buckets)
-        slow_acquire = checked_seconds("slow_acquire", slow_acquire)
-        self._exemplars_from = slow_acquire if exemplars else None
+        self._exemplars = exemplars
         self._backend = _backend_of(REGISTRY if registry is None else registry, buckets)
 
     def attach(self, pool: AnyPool, /) -> Detach:
-        """Count what `pool` does from now on. Its levels go when it closes or is detached, its counters stay."""
-        return self._backend.attach(pool, self._exemplars_from)
+        """Count the events of `pool` from now on. Its levels end when it closes or is detached; its counters stay."""
+        return self._backend.attach(pool, self._exemplars)
 
     def refresh(self) -> None:
-        """Bring this process's levels up to date now; needed by nobody who can wait a second."""
+        """Update the levels of this process now, instead of within a second. Matters in multiprocess mode only."""
         self._backend.refresh()
 
 
-# A registry has one back-end, however many subscribers there are: it refuses a name that it has already.
+# One back-end per registry, for any number of subscribers: a registry refuses a second metric of the same name.
 _backends: weakref.WeakKeyDictionary[CollectorRegistry, Backend] = weakref.WeakKeyDictionary()
 
 
@@ -114,18 +106,21 @@ def _backend_of(registry: CollectorRegistry, buckets: Buckets) -> Backend:
         registry.register(backend)
     except ValueError as error:
         if shared is None:
-            raise ValueError(f"the registry has metrics of these names already: {error}") from error
+            raise ValueError(
+                f"the registry has metrics of these names already: {error}; use another registry"
+            ) from error
     for metric, bounds in buckets.items():
         if backend.buckets[metric] != bounds:
             raise ValueError(
-                f"the registry has {metric.family} already, with buckets {backend.buckets[metric]}, not {bounds}"
+                f"the registry has {metric.family} already, with buckets {backend.buckets[metric]}, not {bounds}: "
+                "use the same buckets, or another registry"
             )
     _backends[registry] = backend
     return backend
 
 
 def _new_backend(buckets: Buckets) -> Backend:
-    # prometheus_client asks the same when it is imported.
+    # The condition that prometheus_client checks when it is imported.
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ or "prometheus_multiproc_dir" in os.environ:
         from ._prometheus_multiprocess import MultiprocessBackend
 

@@ -1,7 +1,7 @@
 """Log records for structlog: `StructlogSubscriber`.
 
-Works with the program's own structlog configuration, whatever is behind it. What a level that is off would log is not
-subscribed to at all; what a full pool would log without end is limited, and says how much was left out.
+Uses the structlog configuration of the program. Events whose level is off are not subscribed to. Records that a full
+pool would repeat without end are limited, and the next one says how many were left out.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 from aiosqlitepool import Holder, SQLiteConnectionPool
 from aiosqlitepool.events import (
+    AcquireSlow,
     AcquireTimedOut,
     BusyRetried,
     Checkpointed,
-    ConnectionAcquired,
     ConnectionClosed,
     ConnectionCreated,
     ConnectionCreateFailed,
@@ -32,9 +32,7 @@ from aiosqlitepool.events import (
     TransactionEnded,
 )
 
-from ._common import current_trace
-from ._detach import Detach, together
-from ._metrics import checked_seconds
+from ._common import Detach, current_trace, together
 
 try:
     import structlog
@@ -48,24 +46,25 @@ Handler = Callable[[Any], None]
 
 
 class StructlogSubscriber:
-    """Logs what pools do. One subscriber serves any number of pools.
+    """Logs the events of pools. One subscriber serves any number of pools.
 
-    Which levels are on is asked when a pool is attached. Raises `TypeError` or `ValueError` naming an argument that
-    makes no sense.
+    Which levels are enabled is read when a pool is attached. An acquire that takes the pool's `slow_acquire` seconds
+    logs a warning.
 
     Args:
         logger: a structlog logger; `structlog.get_logger("aiosqlitepool")` if not given.
-        slow_acquire: how long an acquire takes, in seconds, that is worth a warning.
-        burst: how many warnings, or errors, of one kind a pool may log in one `interval`.
+        burst: warnings, or errors, of one name that a pool may log in one `interval`.
         interval: seconds.
-        clock: what time it is; tests pass their own.
+        clock: returns the time in seconds, as `time.monotonic`.
+
+    Raises:
+        TypeError, ValueError: an argument is invalid; the message names it.
     """
 
     def __init__(
         self,
         logger: Any = None,
         *,
-        slow_acquire: float = 0.05,
         burst: int = 5,
         interval: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
@@ -77,31 +76,35 @@ class StructlogSubscriber:
         if not callable(clock):
             raise TypeError(f"clock must be callable, not {clock!r}")
         self._logger = structlog.get_logger("aiosqlitepool") if logger is None else logger
-        self._slow_acquire = checked_seconds("slow_acquire", slow_acquire)
-        self._limit = (burst, checked_seconds("interval", interval), clock)
+        self._limit = (burst, _checked_interval(interval), clock)
 
     def attach(self, pool: SQLiteConnectionPool[Any], /) -> Detach:
-        """Log what `pool` does from now on."""
+        """Log the events of `pool` from now on."""
         logger = _synchronous(self._logger)
-        log, subscribe = _PoolLog(logger, pool, *self._limit), pool.events.subscribe
-        slow = self._slow_acquire
-        detaches = [
-            # Exact, for what was acquired at once was not slow.
-            subscribe(event_type, handler, exact=True, at_least=slow if event_type is ConnectionAcquired else 0.0)
-            for event_type, level, handler in log.handlers(slow)
-            if _is_on(logger, level)
-        ]
-        return together(detaches)
+        log = _PoolLog(logger, pool, *self._limit)
+        return together(
+            [
+                pool.events.subscribe(event_type, handler)
+                for event_type, level, handler in log.handlers()
+                if _is_on(logger, level)
+            ]
+        )
+
+
+def _checked_interval(interval: float) -> float:
+    if isinstance(interval, bool) or not isinstance(interval, int | float) or not interval >= 0:
+        raise ValueError(f"interval must be 0 or more seconds, not {interval!r}")
+    return float(interval)
 
 
 def _synchronous(logger: Any) -> Any:
-    # Nobody could await what an AsyncBoundLogger returns, and without that it logs nothing.
+    # A handler cannot await, and an AsyncBoundLogger logs nothing unless it is awaited.
     bound = logger.bind()
     return bound.sync_bl if isinstance(bound, structlog.stdlib.AsyncBoundLogger) else logger
 
 
 def _is_on(logger: Any, level: int) -> bool:
-    # Asked of the class: some loggers have every attribute that one asks them for.
+    # Looked up on the class: some loggers have every attribute.
     bound = logger.bind()
     for name in ("is_enabled_for", "isEnabledFor"):
         if hasattr(type(bound), name):
@@ -123,21 +126,16 @@ class _PoolLog:
         self._logger = logger
         self._name = pool.name
         self._burst, self._interval, self._clock = burst, interval, clock
-        # Of each limited record: since when its interval runs, how many it had, how many were left out.
+        # By name of a limited record: when its interval began, how many were written and left out since.
         self._limited: dict[str, tuple[float, int, int]] = {}
 
-    def handlers(self, slow: float) -> Iterator[tuple[type[PoolEvent], int, Handler]]:
-        """Each event that is logged, at which level, and its handler."""
-
-        def acquired(event: ConnectionAcquired) -> None:
-            if event.wait_time >= slow:
-                self._slow(event)
-
+    def handlers(self) -> Iterator[tuple[type[PoolEvent], int, Handler]]:
+        """Yield each event type that is logged, its level, and its handler."""
         yield PoolOpened, logging.INFO, self._opened
         yield PoolClosed, logging.INFO, self._closed
         yield ConnectionCreated, logging.DEBUG, self._created
         yield ConnectionClosed, logging.DEBUG, self._connection_closed
-        yield ConnectionAcquired, logging.WARNING, acquired
+        yield AcquireSlow, logging.WARNING, self._acquire_slow
         yield AcquireTimedOut, logging.ERROR, self._timed_out
         yield ConnectionCreateFailed, logging.ERROR, self._create_failed
         yield HealthCheckFailed, logging.WARNING, self._health_failed
@@ -154,23 +152,23 @@ class _PoolLog:
 
     def _opened(self, event: PoolOpened) -> None:
         limits = {"min_size": event.min_size, "max_size": event.max_size, "max_waiting": event.max_waiting}
-        self._say("info", "pool.opened", **limits)
+        self._log("info", "pool.opened", **limits)
 
     def _closed(self, event: PoolClosed) -> None:
-        # A flood that ended before its interval did would never tell how much of it was left out.
+        # The last records that were left out have no later record to be counted in.
         left_out = {name: left_out for name, (_, _, left_out) in self._limited.items() if left_out}
         self._limited.clear()
-        self._say("info", "pool.closed", abandoned=event.abandoned, **({"left_out": left_out} if left_out else {}))
+        self._log("info", "pool.closed", abandoned=event.abandoned, **({"left_out": left_out} if left_out else {}))
 
     def _created(self, event: ConnectionCreated) -> None:
-        self._say("debug", "pool.connection.created", connection=event.connection, create_ms=_ms(event.create_time))
+        self._log("debug", "pool.connection.created", connection=event.connection, create_ms=_ms(event.create_time))
 
     def _connection_closed(self, event: ConnectionClosed) -> None:
         what = {"connection": event.connection, "reason": event.reason, "age_ms": _ms(event.age)}
-        self._say("debug", "pool.connection.closed", **what)
+        self._log("debug", "pool.connection.closed", **what)
 
-    def _slow(self, event: ConnectionAcquired) -> None:
-        self._warn(
+    def _acquire_slow(self, event: AcquireSlow) -> None:
+        self._log_limited(
             "pool.acquire.slow",
             connection=event.connection,
             path=event.path,
@@ -179,27 +177,27 @@ class _PoolLog:
             create_ms=_ms(event.create_time),
             check_ms=_ms(event.check_time),
             pending=event.pending,
-            holders=_holders(event.waited_for),
+            holders=_holders(event.holders),
             **_labelled(event.label),
         )
 
     def _timed_out(self, event: AcquireTimedOut) -> None:
-        who = {"pending": event.pending, "holders": _holders(event.holders), **_labelled(event.label)}
-        self._warn("pool.acquire.timeout", "error", wait_ms=_ms(event.wait_time), **who)
+        waiting = {"pending": event.pending, "holders": _holders(event.holders), **_labelled(event.label)}
+        self._log_limited("pool.acquire.timeout", "error", wait_ms=_ms(event.wait_time), **waiting)
 
     def _create_failed(self, event: ConnectionCreateFailed) -> None:
         what = {"error": str(event.error), "error_type": event.error.type}
-        self._warn("pool.connection.create_failed", "error", create_ms=_ms(event.create_time), **what)
+        self._log_limited("pool.connection.create_failed", "error", create_ms=_ms(event.create_time), **what)
 
     def _health_failed(self, event: HealthCheckFailed) -> None:
         what = {"error": str(event.error), "error_type": event.error.type}
-        self._warn("pool.health.failed", connection=event.connection, idle_ms=_ms(event.idle_time), **what)
+        self._log_limited("pool.health.failed", connection=event.connection, idle_ms=_ms(event.idle_time), **what)
 
     def _idle_replaced(self, event: IdleReplaced) -> None:
-        self._say("info", "pool.connection.idle_replaced", connection=event.connection, idle_ms=_ms(event.idle_time))
+        self._log("info", "pool.connection.idle_replaced", connection=event.connection, idle_ms=_ms(event.idle_time))
 
     def _rolled_back(self, event: RolledBackOnReturn) -> None:
-        self._warn(
+        self._log_limited(
             "pool.return.rolled_back",
             connection=event.connection,
             cause=event.cause,
@@ -208,19 +206,19 @@ class _PoolLog:
         )
 
     def _leak_suspected(self, event: LeakSuspected) -> None:
-        self._warn("pool.checkout.leak_suspected", use_ms=_ms(event.use_time), holders=_holders((event.holder,)))
+        self._log_limited("pool.checkout.leak_suspected", use_ms=_ms(event.use_time), holders=_holders((event.holder,)))
 
     def _leak_returned(self, event: LeakReturned) -> None:
         use = {"use_ms": _ms(event.use_time), "holders": _holders((event.holder,))}
-        self._say("info", "pool.checkout.leak_returned", **use)
+        self._log("info", "pool.checkout.leak_returned", **use)
 
     def _subscriber_failed(self, event: SubscriberFailed) -> None:
         what = {"error": str(event.error), "error_type": event.error.type}
-        self._warn("pool.subscriber.error", "error", failed_event=event.event, handler=event.handler, **what)
+        self._log_limited("pool.subscriber.error", "error", failed_event=event.event, handler=event.handler, **what)
 
     def _transaction_ended(self, event: TransactionEnded) -> None:
         if event.outcome == "failed":
-            self._warn(
+            self._log_limited(
                 "pool.transaction.failed",
                 wait_ms=_ms(event.wait_time),
                 duration_ms=_ms(event.duration),
@@ -229,16 +227,18 @@ class _PoolLog:
             )
 
     def _busy_retried(self, event: BusyRetried) -> None:
-        self._warn("pool.busy.retried", "info", kind=event.kind, pause_ms=_ms(event.pause), **_labelled(event.label))
+        self._log_limited(
+            "pool.busy.retried", "info", kind=event.kind, pause_ms=_ms(event.pause), **_labelled(event.label)
+        )
 
     def _checkpointed(self, event: Checkpointed) -> None:
         pages = {"pages": event.pages, "moved": event.moved, "wal_bytes": event.wal_bytes}
-        self._say("debug", "pool.checkpointed", result=event.result, **pages, time_ms=_ms(event.checkpoint_time))
+        self._log("debug", "pool.checkpointed", result=event.result, **pages, time_ms=_ms(event.checkpoint_time))
 
     # -- writing
 
-    def _warn(self, name: str, level: str = "warning", **keys: Any) -> None:
-        """Write a record unless there have been too many of its name."""
+    def _log_limited(self, name: str, level: str = "warning", **keys: Any) -> None:
+        """Log a record, unless its name has used up its `burst` in this interval."""
         now = self._clock()
         since, written, left_out = self._limited.get(name, (now, 0, 0))
         if now - since >= self._interval:
@@ -247,9 +247,9 @@ class _PoolLog:
             self._limited[name] = (since, written, left_out + 1)
             return
         self._limited[name] = (since, written + 1, 0)
-        self._say(level, name, **keys, **({"left_out": left_out} if left_out else {}))
+        self._log(level, name, **keys, **({"left_out": left_out} if left_out else {}))
 
-    def _say(self, level: str, name: str, **keys: Any) -> None:
+    def _log(self, level: str, name: str, **keys: Any) -> None:
         getattr(self._logger, level)(name, pool=self._name, **keys, **(current_trace() or {}))
 
 

@@ -120,6 +120,25 @@ async def test_what_happens_often_pushes_out_nothing_that_happens_seldom(driver:
     assert numbers == sorted(numbers, reverse=True)
 
 
+@timeless
+async def test_a_slow_acquire_is_listed_once_with_its_holders(driver: StubDriver) -> None:
+    async with pool_of(driver, 1, slow_acquire=1) as pool:
+        monitor = Monitor(pool, stacks=False)
+        for seconds in (0.5, 2):
+            async with pool.connection(label="holder"):
+                waiter = await queued(pool)
+                await asyncio.sleep(seconds)
+            await pool.release(await waiter)
+        shown = look(monitor)
+    texts = [event["text"] for event in shown["events"] if event["event"].startswith("acquire")]
+    assert texts[:2] == [
+        "connection 1 after 2.00 s in the queue; held by holder (0 µs)",
+        "connection 1 after 500 ms in the queue",
+    ]
+    assert (shown["counts"]["acquire_wait"], shown["counts"]["acquire_slow"]) == (4, 1)
+    assert shown["acquires"] == {"new": 1, "idle": 1, "queued": 2}
+
+
 async def test_a_long_queue_is_shown_from_its_head(driver: StubDriver) -> None:
     async with pool_of(driver, 1) as pool:
         monitor = Monitor(pool, stacks=False)

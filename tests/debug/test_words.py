@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from aiosqlitepool import Holder
-from aiosqlitepool.debug.words import duration, tell
+from aiosqlitepool.debug.words import describe, duration
 from aiosqlitepool.events import (
-    AcquiredAtOnce,
     AcquireRejected,
+    AcquireSlow,
     AcquireTimedOut,
     BusyRetried,
     Checkpointed,
@@ -49,10 +49,11 @@ def test_a_time_reads_well_at_every_size(seconds: float, words: str) -> None:
     ("event", "level", "text"),
     [
         (
-            ConnectionAcquired("db", 2, "queued", 0.031, 0.031, pending=3, waited_for=HOLDERS),
+            AcquireSlow("db", 2, "queued", 0.031, 0.031, pending=3, holders=HOLDERS),
             "info",
             "connection 2 after 31.0 ms in the queue, behind 3; held by GET /users (12.0 s), Task-2 (200 ms), 1 more",
         ),
+        (AcquireSlow("db", 2, "new", 0.25), "info", "connection 2, a new one, after 250 ms"),
         (ConnectionAcquired("db", 2, "queued", 0.031), "info", "connection 2 after 31.0 ms in the queue"),
         (ConnectionAcquired("db", 2, "new", 0.002), "info", "connection 2, a new one, after 2.0 ms"),
         (
@@ -66,7 +67,7 @@ def test_a_time_reads_well_at_every_size(seconds: float, words: str) -> None:
             "gave up after 500 ms; held by GET /users (12.0 s); 1 other still waiting",
         ),
         (AcquireTimedOut("db", 0.5, 0, ()), "error", "gave up after 500 ms"),
-        (AcquireRejected("db", 0.0, 7), "error", "turned away, 7 others waiting already"),
+        (AcquireRejected("db", 0.0, 7), "error", "rejected, 7 others waiting already"),
         (
             ConnectionCreateFailed("db", 0.001, BROKEN),
             "error",
@@ -80,26 +81,26 @@ def test_a_time_reads_well_at_every_size(seconds: float, words: str) -> None:
         (
             RolledBackOnReturn("db", 4, "transaction", 0.0002),
             "warning",
-            "connection 4 came back with an open transaction, undone in 200 µs",
+            "connection 4 released with an open transaction, reset in 200 µs",
         ),
         (ConnectionClosed("db", 4, "reset_failed", 300.0), "info", "connection 4 closed (reset failed), 5 min 0 s old"),
         (PoolClosed("db", 0), "info", "closed"),
-        (AcquiredAtOnce("db", 2, "idle", 0.0), "info", "connection 2 at once"),
+        (ConnectionAcquired("db", 2, "idle", 0.0), "info", "connection 2 at once"),
         (TransactionEnded("db", "rolled_back", 0.001, 0.2), "info", "rolled back after 200 ms, begun after 1.0 ms"),
         # The page shows the label of an event beside its words.
         (TransactionEnded("db", "committed", 0.0, 0.2, 0, "POST"), "info", "committed after 200 ms, begun after 0 µs"),
-        (BusyRetried("db", "busy", 0.004), "warning", "another process is in the way (busy), again in 4.0 ms"),
-        (Checkpointed("db", "partial", 9, 4, 0.2, 0), "info", "4 of 9 pages of the WAL folded in, in 200 ms"),
+        (BusyRetried("db", "busy", 0.004), "warning", "another process holds the database (busy), retry in 4.0 ms"),
+        (Checkpointed("db", "partial", 9, 4, 0.2, 0), "info", "4 of 9 pages of the WAL copied in 200 ms"),
         (
             SubscriberFailed("db", "release", "<function f>", ErrorInfo("OSError", "no disk")),
             "error",
-            "a handler failed when it was told of release: OSError: no disk",
+            "a handler failed on release: OSError: no disk",
         ),
-        (PoolClosed("db", 2), "info", "closed, 2 connections under their holders"),
+        (PoolClosed("db", 2), "info", "closed, 2 connections while in use"),
     ],
 )
 def test_an_event_is_told_in_a_sentence(event: PoolEvent, level: str, text: str) -> None:
-    assert tell(event) == (level, text)
+    assert describe(event) == (level, text)
 
 
 def test_every_event_there_is_has_a_sentence() -> None:
@@ -112,4 +113,4 @@ def test_an_event_of_a_kind_that_is_not_known_is_told_by_its_name() -> None:
     class Another(PoolEvent):
         name = "another"
 
-    assert tell(Another("db")) == ("info", "another")
+    assert describe(Another("db")) == ("info", "another")

@@ -32,7 +32,7 @@ Pool = SQLiteConnectionPool[aiosqlite.Connection]
 
 @timeless
 async def test_a_slow_acquire_is_logged_with_whom_it_waited_for(caplog: pytest.LogCaptureFixture) -> None:
-    async with pool_of(StubDriver(), 1, subscribers=[SlowAcquires(0.1)]) as pool:
+    async with pool_of(StubDriver(), 1, slow_acquire=0.1, subscribers=[SlowAcquires()]) as pool:
         async with pool.connection(label="nightly report"):
             waiter = await queued(pool, "GET /users")
             await asyncio.sleep(0.25)
@@ -45,7 +45,7 @@ async def test_a_slow_acquire_is_logged_with_whom_it_waited_for(caplog: pytest.L
 
 @timeless
 async def test_an_acquire_that_was_fast_enough_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
-    async with pool_of(StubDriver(), 1, subscribers=[SlowAcquires(0.1)]) as pool:
+    async with pool_of(StubDriver(), 1, slow_acquire=0.1, subscribers=[SlowAcquires()]) as pool:
         async with pool.connection():
             waiter = await queued(pool, "GET /users")
             await asyncio.sleep(0.05)
@@ -57,8 +57,8 @@ async def test_an_acquire_that_was_fast_enough_is_not_logged(caplog: pytest.LogC
 
 @timeless
 async def test_detached_it_logs_no_more(caplog: pytest.LogCaptureFixture) -> None:
-    async with pool_of(StubDriver(), 1) as pool:
-        detach = pool.subscribe(SlowAcquires(0.0))
+    async with pool_of(StubDriver(), 1, slow_acquire=0) as pool:
+        detach = pool.subscribe(SlowAcquires())
         async with pool.connection():
             pass
         detach()
@@ -76,7 +76,9 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def pool(file: Path) -> AsyncIterator[Pool]:
-    async with SQLiteConnectionPool(lambda: aiosqlite.connect(file), 2, subscribers=[Trails()]) as pool:
+    async with SQLiteConnectionPool(
+        lambda: aiosqlite.connect(file), 2, slow_acquire=None, subscribers=[Trails()]
+    ) as pool:
         yield pool
 
 

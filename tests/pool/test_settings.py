@@ -14,7 +14,7 @@ from aiosqlitepool import SQLiteConnectionPool
 from ..support.stub import StubDriver
 
 COUNTS = ["pool_size", "min_size", "max_waiting"]
-FROM_ZERO = ["acquisition_timeout", "idle_timeout", "health_check_after"]
+FROM_ZERO = ["acquisition_timeout", "idle_timeout", "health_check_after", "slow_acquire"]
 ABOVE_ZERO = ["operation_timeout", "max_lifetime", "leak_threshold"]
 SECONDS = FROM_ZERO + ABOVE_ZERO
 
@@ -166,6 +166,7 @@ def test_the_further_parameters_have_the_defaults_they_promise() -> None:
         "max_waiting": None,
         "health_check_after": 1.0,
         "leak_threshold": None,
+        "slow_acquire": 0.05,
         "name": None,
         "subscribers": (),
         "clock": time.monotonic,

@@ -4,59 +4,71 @@ import gc
 import weakref
 
 from aiosqlitepool import SQLiteConnectionPool
-from aiosqlitepool.events import ConnectionReleased, TimesNoted
-from aiosqlitepool.subscribers._counts import Account, Ledger
+from aiosqlitepool.events import ConnectionReleased, PoolTimings
+from aiosqlitepool.subscribers._counts import Counts, PoolCounts
 from aiosqlitepool.subscribers._metrics import ACQUIRES
-from aiosqlitepool.subscribers._prometheus_multiprocess import _Watch
+from aiosqlitepool.subscribers._prometheus_multiprocess import _Updater
 
+from ..support.acquires import acquired, released
 from ..support.pools import pool_of
 from ..support.stub import StubDriver
 
 
-def test_a_pool_that_is_about_to_be_collected_is_counted_to_its_last_words() -> None:
-    """Bug: the collector clears all weak references first, and then lets each pool tell its end; a scrape in between
-    closed the account, and what was told after that was lost."""
-    ledger, counted = Ledger(Account), list[int]()
+async def test_each_acquire_of_a_batch_is_counted_once(driver: StubDriver) -> None:
+    pool = pool_of(driver)
+    counts, _ = Counts(PoolCounts).attach(pool)
+    pool.events.subscribe(PoolTimings, counts.count_acquires)
+    for path in ("idle", "new", "queued"):
+        for wait in (0.0, 0.001, 0.5):
+            acquired(pool.events, wait, path)  # type: ignore[arg-type]
+    pool.events.flush_timings()
+    assert [counts.counts[ACQUIRES, path] for path in ("idle", "new", "queued")] == [3, 3, 3]
+
+
+def test_a_pool_that_is_about_to_be_collected_is_counted_to_its_last_event() -> None:
+    """Bug: the collector clears all weak references first, and then runs each pool's `__del__`; a scrape in between
+    closed the counts, and what happened after that was lost."""
+    every, counted = Counts(PoolCounts), list[int]()
 
     class Pool(SQLiteConnectionPool[object]):
         def __del__(self) -> None:
-            with ledger.reading() as (account,):
-                assert account.pool is None
-                assert not account.over
-            self.events.acquired_at_once += 1
-            self.events.tell_times()
+            with every.reading() as (counts,):
+                assert counts.pool is None
+                assert not counts.finished
+            self.events.immediate += 1
+            self.events.flush_timings()
             super().__del__()
-            with ledger.reading() as (past,):
+            with every.reading() as (past,):
                 counted.append(past.totals()[ACQUIRES, "idle"])
 
     pool = Pool(lambda: None)  # type: ignore[arg-type,return-value]
-    account, _ = ledger.open(pool)
-    pool.events.subscribe(TimesNoted, account.note)
-    del pool, account
+    counts, _ = every.attach(pool)
+    pool.events.subscribe(PoolTimings, counts.count_acquires)
+    del pool, counts
     gc.collect()
     assert counted == [1]
 
 
-async def test_an_account_that_has_ended_hears_of_nothing_more(driver: StubDriver) -> None:
-    ledger, pool = Ledger(Account), pool_of(driver)
-    account, detaches = ledger.open(pool)
-    pool.events.subscribe(TimesNoted, account.note)
+async def test_counts_that_are_closed_count_nothing_more(driver: StubDriver) -> None:
+    pool = pool_of(driver)
+    counts, detaches = Counts(PoolCounts).attach(pool)
+    pool.events.subscribe(PoolTimings, counts.count_acquires)
     for detach in detaches:
         detach()
-    pool.events.acquired_at_once += 1
+    pool.events.immediate += 1
     pool.events.subscribe(ConnectionReleased, lambda event: 1 / 0)
-    pool.events.emit(ConnectionReleased(pool.name, 1, 0.25))
+    released(pool.events, 0.25)
     assert pool.events.errors == 1
-    account.ask()
-    account.look()
-    assert (account.counts[ACQUIRES, "idle"], account.errors) == (0, 0)
+    counts.flush()
+    counts.read_errors()
+    assert (counts.counts[ACQUIRES, "idle"], counts.errors) == (0, 0)
 
 
-async def test_the_levels_can_be_looked_at_while_another_thread_is_told_of_times(driver: StubDriver) -> None:
-    """Bug: whoever looked held its lock while it waited for the teller, who may want to look as well: a deadlock."""
+async def test_the_levels_can_be_written_while_another_thread_delivers_timings(driver: StubDriver) -> None:
+    """Bug: an update held its lock while it waited for a delivery, whose handler may update as well: a deadlock."""
     pool, free = pool_of(driver), list[bool]()
-    watch = _Watch(lambda levels: None, lambda pool, errors: None)
-    lock = watch._lock
+    updater = _Updater(lambda levels: None, lambda pool, errors: None)
+    lock = updater._lock
 
     class Lock:
         """Knows whether it is held."""
@@ -71,18 +83,18 @@ async def test_the_levels_can_be_looked_at_while_another_thread_is_told_of_times
             self.held -= 1
             lock.release()
 
-    watch._lock = watched = Lock()  # type: ignore[assignment]
-    pool.events.subscribe(TimesNoted, lambda times: free.append(watched.held == 0))
-    detach = watch.begin(pool)
-    pool.events.emit(ConnectionReleased(pool.name, 1, 0.25))
-    watch.look()
+    updater._lock = watched = Lock()  # type: ignore[assignment]
+    pool.events.subscribe(PoolTimings, lambda timings: free.append(watched.held == 0))
+    detach = updater.add(pool)
+    released(pool.events, 0.25)
+    updater.update()
     assert free == [True]
     detach()
 
 
-async def test_a_watch_that_has_ended_keeps_no_pool_alive(driver: StubDriver) -> None:
+async def test_an_updater_keeps_no_detached_pool_alive(driver: StubDriver) -> None:
     pool = pool_of(driver)
-    _Watch(lambda levels: None, lambda pool, errors: None).begin(pool)()
+    _Updater(lambda levels: None, lambda pool, errors: None).add(pool)()
     await pool.close()
     alive = weakref.ref(pool)
     del pool

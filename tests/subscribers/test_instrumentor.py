@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aiosqlitepool import SQLiteConnectionPool
-from aiosqlitepool.events import ConnectionAcquired
+from aiosqlitepool.events import AcquireSlow
 from aiosqlitepool.subscribers.opentelemetry_instrumentor import AioSQLitePoolInstrumentor
 
 from ..support.otlp import over_http
@@ -29,7 +29,7 @@ def instrumentor(telemetry: Telemetry) -> Iterator[AioSQLitePoolInstrumentor]:
 
 
 def slow(pool: SQLiteConnectionPool[object]) -> None:  # type: ignore[type-var]
-    pool.events.emit(ConnectionAcquired(pool.name, 1, "queued", 1.0))
+    pool.events.emit(AcquireSlow(pool.name, 1, "queued", 1.0))
 
 
 def test_pools_made_later_are_observed(instrumentor: AioSQLitePoolInstrumentor, telemetry: Telemetry) -> None:

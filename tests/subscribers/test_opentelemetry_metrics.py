@@ -4,19 +4,22 @@ import asyncio
 import gc
 import logging
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from opentelemetry import metrics
-from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.metrics import CallbackOptions, NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, PeriodicExportingMetricReader
 
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool
-from aiosqlitepool.events import AcquireTimedOut, ConnectionAcquired, ConnectionReleased
-from aiosqlitepool.subscribers import _opentelemetry_deferred as _backlog
-from aiosqlitepool.subscribers import opentelemetry
+from aiosqlitepool.events import AcquirePath, AcquireTimedOut, ConnectionReleased
+from aiosqlitepool.subscribers import _metrics, _opentelemetry_deferred, opentelemetry
+from aiosqlitepool.subscribers._counts import Counts
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 
+from ..support.acquires import acquired, released
 from ..support.pools import StubPool, pool_of, queued
 from ..support.stub import StubDriver
 from ..support.timeless import timeless
@@ -33,8 +36,8 @@ def observed_pool(telemetry: Telemetry, name: str = "app.db", **options: object)
     return SQLiteConnectionPool(StubDriver(), 2, name=name, subscribers=[telemetry.subscriber(**options)])
 
 
-def emit_acquired(pool: StubPool, wait_time: float, path: str = "queued") -> None:
-    pool.events.emit(ConnectionAcquired(pool.name, 1, path, wait_time))  # type: ignore[arg-type]
+def emit_acquired(pool: StubPool, wait_time: float, path: AcquirePath = "queued") -> None:
+    acquired(pool.events, wait_time, path, pool.name)
 
 
 async def test_levels_are_what_the_pool_says_when_they_are_collected(telemetry: Telemetry) -> None:
@@ -74,7 +77,7 @@ async def test_a_detached_pool_has_counters_and_no_levels_and_loses_no_duration(
 def test_a_forgotten_pool_loses_no_duration(telemetry: Telemetry) -> None:
     pool = observed_pool(telemetry)
     emit_acquired(pool, 1.0)
-    pool.events.emit(ConnectionReleased(pool.name, 1, 2.0))
+    released(pool.events, 2.0)
     del pool
     gc.collect()
     assert telemetry.point(WAIT).sum == 1.0  # type: ignore[union-attr]
@@ -116,31 +119,24 @@ async def test_a_timeout_is_a_wait_with_its_error() -> None:
         assert telemetry.value("db.client.connection.timeouts") == 1
 
 
-def test_a_queued_wait_in_a_sampled_trace_is_an_exemplar(telemetry: Telemetry) -> None:
+def test_a_slow_wait_in_a_sampled_trace_is_an_exemplar_of_its_caller(telemetry: Telemetry) -> None:
     pool = observed_pool(telemetry)
     with telemetry.tracer.start_as_current_span("request") as request:
-        emit_acquired(pool, 0.002)
-    (exemplar,) = telemetry.point(WAIT).exemplars  # type: ignore[union-attr]
+        emit_acquired(pool, 0.2)
+    with telemetry.tracer.start_as_current_span("GET /metrics"):
+        (exemplar,) = telemetry.point(WAIT).exemplars  # type: ignore[union-attr]
     assert exemplar.span_id == request.get_span_context().span_id
 
 
-def test_the_exemplar_of_a_slow_acquire_is_its_own_span(telemetry: Telemetry) -> None:
-    pool = observed_pool(telemetry)
-    with telemetry.tracer.start_as_current_span("request"):
-        emit_acquired(pool, 0.2)
-    (exemplar,) = telemetry.point(WAIT).exemplars  # type: ignore[union-attr]
-    assert exemplar.span_id == telemetry.span("aiosqlitepool.acquire").context.span_id
-
-
-def test_a_wait_that_is_an_exemplar_is_recorded_once_whoever_asks_for_times_in_the_middle(telemetry: Telemetry) -> None:
-    pool = observed_pool(telemetry)
-    pool.events.subscribe(ConnectionAcquired, lambda event: pool.events.tell_times())
-    pool.events.emit(ConnectionReleased(pool.name, 1, 0.25))
-    with telemetry.tracer.start_as_current_span("request"):
-        emit_acquired(pool, 0.2)
-    emit_acquired(pool, 0.3)
+def test_a_slow_wait_is_recorded_once_among_others_that_are_not(telemetry: Telemetry) -> None:
+    pool = observed_pool(telemetry, spans="all")
+    waits = (0.2, 0.02, 0.3, 0.0)
+    for wait in waits:
+        with telemetry.tracer.start_as_current_span("request"):
+            emit_acquired(pool, wait)
+            pool.events.flush_timings()
     point = telemetry.point(WAIT)
-    assert (point.count, point.sum) == (2, pytest.approx(0.5))  # type: ignore[union-attr]
+    assert (point.count, point.sum) == (len(waits), pytest.approx(sum(waits)))  # type: ignore[union-attr]
 
 
 def test_a_wait_for_nothing_is_no_exemplar_of_whoever_collects(telemetry: Telemetry) -> None:
@@ -295,53 +291,70 @@ async def test_an_exporter_that_hangs_is_never_noticed_by_the_pool(telemetry: Te
         await asyncio.to_thread(telemetry.meter_provider.shutdown)
 
 
+# -- collections
+
+
+def test_a_collection_reads_the_counts_and_the_levels_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = list[str]()
+
+    def counted(name: str, read: Callable[[Counts[Any]], Any]) -> Callable[[Counts[Any]], Any]:
+        return lambda counts: reads.append(name) or read(counts)  # type: ignore[func-returns-value]
+
+    for name in ("counters", "levels"):
+        monkeypatch.setattr(Counts, name, counted(name, getattr(Counts, name)))
+    readers = [InMemoryMetricReader(), InMemoryMetricReader()]
+    telemetry = Telemetry()
+    telemetry.meter_provider = MeterProvider(readers, shutdown_on_exit=False)
+    pool = observed_pool(telemetry)
+    for telemetry.reader in (*readers, *readers):
+        emit_acquired(pool, 1.0)
+        seen = len(reads)
+        assert telemetry.reader.get_metrics_data() is not None
+        assert sorted(reads[seen:]) == ["counters", "levels"]
+
+
+def test_each_collection_is_up_to_date_in_any_reader_and_thread() -> None:
+    readers = [InMemoryMetricReader(), InMemoryMetricReader()]
+    telemetry = Telemetry()
+    telemetry.meter_provider = MeterProvider(readers, shutdown_on_exit=False)
+    pool, seen = observed_pool(telemetry), list[float | None]()
+
+    def collect() -> None:
+        seen.append(telemetry.value(ACQUIRES, **{PATH: "queued"}))
+
+    for telemetry.reader in (*readers, *readers):
+        emit_acquired(pool, 1.0)
+        collect()
+        emit_acquired(pool, 1.0)
+        thread = threading.Thread(target=collect)
+        thread.start()
+        thread.join()
+    assert seen == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_collection_after_one_that_was_broken_off_is_up_to_date(telemetry: Telemetry) -> None:
+    pool = observed_pool(telemetry)
+    emit_acquired(pool, 1.0)
+    instruments = opentelemetry._shared[telemetry.meter_provider]
+    instruments._points(_metrics.LEVELS[0], CallbackOptions())
+    emit_acquired(pool, 1.0)
+    assert telemetry.value(ACQUIRES, **{PATH: "queued"}) == 2
+
+
 # -- many durations at once
 
 
-def release_many(pool: StubPool, count: int) -> None:
-    for _ in range(count):
+def test_when_many_durations_are_deferred_the_excess_is_recorded_as_it_comes_and_none_is_lost(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_opentelemetry_deferred, "_MOST", 100)
+    pool, threads = observed_pool(telemetry), threading.active_count()
+    for _ in range(2000):
         emit_acquired(pool, 0.0, "idle")
-        pool.events.emit(ConnectionReleased(pool.name, 1, 0.25))
-
-
-def flushers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "aiosqlitepool-metrics"]
-
-
-def test_when_many_durations_are_noted_a_thread_records_them_all_and_ends(
-    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_backlog, "_PLENTY", 100)
-    monkeypatch.setattr(_backlog, "_LONG_PAUSE", 0)
-    pool = observed_pool(telemetry)
-    release_many(pool, 1000)
-    for thread in flushers():
-        thread.join()
-    release_many(pool, 500)
-    for thread in flushers():
-        thread.join()
-    assert telemetry.point(WAIT).count == telemetry.point(USE).count == 1500  # type: ignore[union-attr]
-    assert telemetry.point(USE).sum == 1500 * 0.25  # type: ignore[union-attr]
-
-
-def test_when_the_thread_cannot_keep_up_releases_record_some_and_none_is_lost(
-    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_backlog, "_PLENTY", 100)
-    monkeypatch.setattr(_backlog, "_TOO_MANY", 200)
-    monkeypatch.setattr(_backlog.Flusher, "_start", lambda self: None)
-    pool = observed_pool(telemetry)
-    release_many(pool, 5000)
-    uses = telemetry.point(USE)
-    assert uses.count == 5000  # type: ignore[union-attr]
-    assert telemetry.point(WAIT).count == 5000  # type: ignore[union-attr]
-
-
-def test_a_collection_that_has_no_more_time_leaves_the_rest_for_the_next(telemetry: Telemetry) -> None:
-    pool = observed_pool(telemetry)
-    release_many(pool, 1000)
-    opentelemetry._shared[telemetry.meter_provider].flusher.record_all(-1.0)
-    assert telemetry.point(USE).count == 1000  # type: ignore[union-attr]
+        released(pool.events, 0.25)
+    assert threading.active_count() == threads
+    assert telemetry.point(WAIT).count == telemetry.point(USE).count == 2000  # type: ignore[union-attr]
+    assert telemetry.point(USE).sum == 2000 * 0.25  # type: ignore[union-attr]
 
 
 async def test_collections_during_a_storm_lose_nothing(telemetry: Telemetry) -> None:

@@ -13,9 +13,17 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
 from aiosqlitepool import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool
-from aiosqlitepool.events import ConnectionAcquired, ConnectionCreated, ErrorInfo, HealthCheckFailed, IdleReplaced
+from aiosqlitepool.events import (
+    AcquirePath,
+    AcquireSlow,
+    ConnectionCreated,
+    ErrorInfo,
+    HealthCheckFailed,
+    IdleReplaced,
+)
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 
+from ..support.acquires import acquired
 from ..support.pools import StubPool, pool_of, queued
 from ..support.stub import StubDriver, fails, settle
 from ..support.timeless import timeless
@@ -24,8 +32,8 @@ from .conftest import Telemetry
 ACQUIRE, CONNECT, CHECKOUT = "aiosqlitepool.acquire", "aiosqlitepool.connect", "aiosqlitepool.checkout"
 
 
-def emit_acquired(pool: StubPool, wait_time: float, path: str = "queued") -> None:
-    pool.events.emit(ConnectionAcquired(pool.name, 1, path, wait_time))  # type: ignore[arg-type]
+def emit_acquired(pool: StubPool, wait_time: float, path: AcquirePath = "queued") -> None:
+    acquired(pool.events, wait_time, path, pool.name)
 
 
 def slowly(seconds: float) -> StubDriver:
@@ -53,11 +61,32 @@ def test_an_unknown_mode_is_refused() -> None:
         OpenTelemetrySubscriber(spans="some")  # type: ignore[arg-type]
 
 
-def test_what_is_slow_can_be_chosen(telemetry: Telemetry) -> None:
-    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[telemetry.subscriber(slow_acquire=1.0)])
-    emit_acquired(pool, 0.9)
-    emit_acquired(pool, 1.0)
-    assert len(telemetry.spans(ACQUIRE)) == 1
+@pytest.mark.parametrize("mode", ["slow", "queued", "all"])
+@timeless
+async def test_what_is_slow_is_what_the_pool_says_and_an_acquire_has_one_span(mode: str) -> None:
+    telemetry = Telemetry()
+    subscribers = [telemetry.subscriber(spans=mode)]
+    async with pool_of(StubDriver(), 1, slow_acquire=1, subscribers=subscribers) as pool:
+        for seconds in (0.9, 1.1):
+            async with pool.connection():
+                waiter = await queued(pool)
+                await asyncio.sleep(seconds)
+            await pool.release(await waiter)
+    paths = [(span.attributes or {})["aiosqlitepool.acquire.path"] for span in telemetry.spans(ACQUIRE)]
+    assert paths == {"slow": ["queued"], "queued": ["queued"] * 2, "all": ["new", "queued", "idle", "queued"]}[mode]
+
+
+@timeless
+async def test_only_the_span_of_a_slow_acquire_is_linked(telemetry: Telemetry) -> None:
+    async with pool_of(StubDriver(), 1, slow_acquire=1, subscribers=[telemetry.subscriber(spans="all")]) as pool:
+        for seconds in (0.9, 1.1):
+            with telemetry.tracer.start_as_current_span("holder"):
+                held = await pool.acquire()
+            waiter = await queued(pool)
+            await asyncio.sleep(seconds)
+            await pool.release(held)
+            await pool.release(await waiter)
+    assert [len(span.links) for span in telemetry.spans(ACQUIRE)] == [0, 0, 0, 1]
 
 
 def test_an_acquire_span_has_lasted_as_long_as_the_wait(telemetry: Telemetry) -> None:
@@ -124,7 +153,7 @@ async def test_an_acquire_span_is_the_child_of_its_waiters_span_and_linked_to_th
 @timeless
 async def test_a_waiter_is_linked_to_eight_holders_at_most() -> None:
     telemetry = Telemetry()
-    async with pool_of(StubDriver(), 10, subscribers=[telemetry.subscriber(spans="queued")]) as pool:
+    async with pool_of(StubDriver(), 10, slow_acquire=0, subscribers=[telemetry.subscriber(spans="queued")]) as pool:
         held = []
         for number in range(10):
             with telemetry.tracer.start_as_current_span(f"holder {number}"):
@@ -133,26 +162,26 @@ async def test_a_waiter_is_linked_to_eight_holders_at_most() -> None:
         for connection in held:
             await pool.release(connection)
         await pool.release(await waiter)
-    assert len(telemetry.span(ACQUIRE).links) == 8
+    assert [len(span.links) for span in telemetry.spans(ACQUIRE)] == [0] * 10 + [8]
 
 
 @timeless
 async def test_a_holder_without_a_span_is_not_linked_to(telemetry: Telemetry) -> None:
-    async with pool_of(StubDriver(), 1, subscribers=[telemetry.subscriber(spans="queued")]) as pool:
+    async with pool_of(StubDriver(), 1, slow_acquire=0, subscribers=[telemetry.subscriber()]) as pool:
         async with pool.connection():
             waiter = await queued(pool)
         await pool.release(await waiter)
-    assert telemetry.span(ACQUIRE).links == ()
+    assert [span.links for span in telemetry.spans(ACQUIRE)] == [(), ()]
 
 
 @timeless
 async def test_a_holder_that_was_lent_its_connection_before_anybody_listened_is_not_linked_to(
     telemetry: Telemetry,
 ) -> None:
-    async with pool_of(StubDriver(), 1) as pool:
+    async with pool_of(StubDriver(), 1, slow_acquire=0) as pool:
         with telemetry.tracer.start_as_current_span("holder"):
             held = await pool.acquire()
-        pool.subscribe(telemetry.subscriber(spans="queued"))
+        pool.subscribe(telemetry.subscriber())
         waiter = await queued(pool)
         await pool.release(held)
         await pool.release(await waiter)
@@ -216,7 +245,7 @@ async def test_a_slow_connect_is_the_child_of_the_acquire_it_was_for() -> None:
 
 
 async def test_a_quick_connect_is_the_child_of_its_callers_span(telemetry: Telemetry) -> None:
-    async with pool_of(StubDriver(), 1, subscribers=[telemetry.subscriber(slow_acquire=60)]) as pool:
+    async with pool_of(StubDriver(), 1, slow_acquire=60, subscribers=[telemetry.subscriber()]) as pool:
         with telemetry.tracer.start_as_current_span("request") as request:
             await pool.release(await pool.acquire())
     connect = telemetry.span(CONNECT)
@@ -228,6 +257,15 @@ async def test_a_connect_for_nobody_is_told_when_the_pool_closes_at_the_latest(t
     async with pool_of(StubDriver(), 2, min_size=2, subscribers=[telemetry.subscriber()]):
         pass
     assert len(telemetry.spans(CONNECT)) == 2
+
+
+@pytest.mark.parametrize("mode", ["queued", "all"])
+async def test_a_quick_connect_is_written_at_once_where_every_acquire_is_seen(telemetry: Telemetry, mode: str) -> None:
+    subscribers = [telemetry.subscriber(spans=mode)]
+    async with pool_of(StubDriver(), 1, slow_acquire=60, subscribers=subscribers) as pool, pool.connection():
+        connect = telemetry.span(CONNECT)
+        parents = [span.context.span_id for span in telemetry.spans(ACQUIRE)]
+        assert [connect.parent and connect.parent.span_id] == (parents or [None])
 
 
 @timeless
@@ -417,7 +455,7 @@ def test_an_acquire_told_after_its_pool_is_gone_has_a_span_without_its_levels(te
     events = pool.events
     del pool
     gc.collect()
-    events.emit(ConnectionAcquired("app.db", 1, "queued", 1.0))
+    events.emit(AcquireSlow("app.db", 1, "queued", 1.0))
     attributes = telemetry.span(ACQUIRE).attributes or {}
     assert attributes["aiosqlitepool.connection.id"] == 1
     assert "aiosqlitepool.pool.used" not in attributes

@@ -21,21 +21,20 @@ from aiosqlitepool.events import (
     AcquireTimedOut,
     BusyRetried,
     Checkpointed,
-    ConnectionAcquired,
     ConnectionClosed,
     ConnectionCreated,
     ConnectionCreateFailed,
-    ConnectionReleased,
     ErrorInfo,
     HealthCheckFailed,
     PoolEvent,
     RolledBackOnReturn,
     TransactionEnded,
 )
-from aiosqlitepool.subscribers import _metrics as _semconv
+from aiosqlitepool.subscribers import _metrics
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
+from ..support.acquires import acquired, released
 from ..support.stub import StubConnection, StubDriver
 
 DURATIONS = (0.0, 0.0001, 0.0004, 0.003, 0.05, 0.051, 0.7, 12.0, 400.0)
@@ -45,16 +44,24 @@ REASONS = ("idle", "lifetime", "unhealthy", "reset_failed", "broken", "pool_clos
 Shown = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
+def emit_everything(pool: SQLiteConnectionPool[StubConnection]) -> None:
+    """Emit and record all that a metric is made of, with every value of every label."""
+    for path in ("idle", "new", "queued"):
+        for wait in DURATIONS:
+            acquired(pool.events, wait, path, pool.name)  # type: ignore[arg-type]
+    for use in DURATIONS:
+        released(pool.events, use, pool.name)
+    for event in everything(pool.name):
+        pool.events.emit(event)
+
+
 def everything(pool: str) -> list[PoolEvent]:
-    """Every event that a metric is made of, with every value of every label."""
+    """Every event that a metric is made of, but acquires and releases."""
     error, closed = (
         ErrorInfo("sqlite3.OperationalError", "locked"),
         ErrorInfo("aiosqlitepool.errors.PoolClosedError", ""),
     )
     return [
-        ConnectionAcquired(pool, 1, "idle", 0.0),
-        *(ConnectionAcquired(pool, 1, path, wait) for path in ("idle", "new", "queued") for wait in DURATIONS),  # type: ignore[arg-type]
-        *(ConnectionReleased(pool, 1, use) for use in DURATIONS),
         *(ConnectionCreated(pool, 1, time) for time in DURATIONS),
         *(ConnectionClosed(pool, 1, reason, 60.0) for reason in REASONS),  # type: ignore[arg-type]
         *(RolledBackOnReturn(pool, 1, cause, 0.1) for cause in ("in_flight", "transaction", "cursor")),  # type: ignore[arg-type]
@@ -109,8 +116,7 @@ def both() -> tuple[Shown, Shown]:
     ]
     for pool in pools:
         pool.events.subscribe(HealthCheckFailed, _broken)
-        for event in everything(pool.name):
-            pool.events.emit(event)
+        emit_everything(pool)
     return shown(ours), shown(theirs)
 
 
@@ -130,7 +136,7 @@ def test_the_same_values_are_shown(both: tuple[Shown, Shown]) -> None:
 
 def test_both_show_every_metric_of_the_catalogue(both: tuple[Shown, Shown]) -> None:
     suffixes = {"counter": "_total", "histogram": "_bucket", "level": "", "gauge": ""}
-    expected = {metric.family + suffixes[metric.kind] for metric in _semconv.METRICS}
+    expected = {metric.family + suffixes[metric.kind] for metric in _metrics.METRICS}
     for side in both:
         assert expected <= {name for name, _ in side}
 
@@ -145,8 +151,7 @@ def test_the_descriptions_and_types_are_the_same() -> None:
     )
     subscribers = [PrometheusSubscriber(ours), OpenTelemetrySubscriber(None, provider, spans="off")]
     pool = WriterPool(StubDriver(), name="app.db", subscribers=subscribers)
-    for event in everything("app.db"):
-        pool.events.emit(event)
+    emit_everything(pool)
     assert described(ours) == described(theirs)
 
 
@@ -157,7 +162,7 @@ def test_a_pool_of_no_database_has_no_series_of_one() -> None:
     )
     subscribers = [PrometheusSubscriber(ours), OpenTelemetrySubscriber(None, provider, spans="off")]
     pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=subscribers)
-    of_databases = {metric.family for metric in _semconv.METRICS if metric.database}
+    of_databases = {metric.family for metric in _metrics.METRICS if metric.database}
     for side in map(shown, (ours, theirs)):
         assert side
         assert not [name for name, _ in side if name.startswith(tuple(of_databases))]
@@ -169,10 +174,10 @@ def test_the_names_of_the_semantic_conventions_are_theirs() -> None:
     from opentelemetry.semconv._incubating.metrics import db_metrics
 
     official = {value for name, value in vars(db_metrics).items() if name.startswith("DB_CLIENT_CONNECTION_")}
-    assert {metric.name for metric in _semconv.METRICS if metric.name.startswith("db.")} == official
-    assert db_attributes.DB_CLIENT_CONNECTION_POOL_NAME == _semconv.POOL
-    assert db_attributes.DB_CLIENT_CONNECTION_STATE == _semconv.STATE
-    assert db_attributes.DB_SYSTEM_NAME == _semconv.SYSTEM
+    assert {metric.name for metric in _metrics.METRICS if metric.name.startswith("db.")} == official
+    assert db_attributes.DB_CLIENT_CONNECTION_POOL_NAME == _metrics.POOL
+    assert db_attributes.DB_CLIENT_CONNECTION_STATE == _metrics.STATE
+    assert db_attributes.DB_SYSTEM_NAME == _metrics.SYSTEM
 
 
 def test_the_back_end_for_several_processes_shows_what_the_other_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,8 +187,7 @@ def test_the_back_end_for_several_processes_shows_what_the_other_one_does(monkey
         # A clock that stands still: ages are the same at every look.
         pool = SQLiteConnectionPool(StubDriver(), 3, name="app.db", subscribers=[subscriber], clock=lambda: 5.0)
         pool.events.subscribe(HealthCheckFailed, _broken)
-        for event in everything("app.db"):
-            pool.events.emit(event)
+        emit_everything(pool)
         subscriber.refresh()
         return {key: value for key, value in shown(registry).items() if not key[0].endswith("_created")}
 

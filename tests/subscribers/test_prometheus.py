@@ -15,9 +15,12 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from aiosqlitepool import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool
-from aiosqlitepool.events import AcquireCancelled, ConnectionAcquired, ConnectionReleased
+from aiosqlitepool.events import AcquireCancelled, AcquirePath, ConnectionReleased
+from aiosqlitepool.subscribers import _metrics
+from aiosqlitepool.subscribers._metrics import Metric
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
+from ..support.acquires import acquired
 from ..support.pools import StubPool, pool_of, queued
 from ..support.stub import StubDriver, fails, settle
 from ..support.timeless import timeless
@@ -29,8 +32,8 @@ ACQUIRES = "aiosqlitepool_acquires_total"
 COUNT = "db_client_connection_count"
 
 
-def emit_acquired(pool: StubPool, wait_time: float, path: str = "queued") -> None:
-    pool.events.emit(ConnectionAcquired(pool.name, 1, path, wait_time))  # type: ignore[arg-type]
+def emit_acquired(pool: StubPool, wait_time: float, path: AcquirePath = "queued") -> None:
+    acquired(pool.events, wait_time, path, pool.name)
 
 
 @pytest.fixture
@@ -313,20 +316,46 @@ def test_buckets_that_make_no_sense_are_refused_by_name(scrape: Scrape, argument
 # -- exemplars
 
 
-def test_a_queued_wait_is_an_exemplar_if_its_trace_is_sampled(pool: StubPool, scrape: Scrape, traced: bool) -> None:
-    emit_acquired(pool, 0.001)
+def test_a_slow_wait_is_an_exemplar_if_its_trace_is_sampled(pool: StubPool, scrape: Scrape, traced: bool) -> None:
+    emit_acquired(pool, 0.06, "new")
     expected = [{"trace_id": f"{0xABC:032x}", "span_id": f"{0xDEF:016x}"}] if traced else []
     assert exemplars(scrape) == expected
 
 
-def test_a_wait_that_was_neither_queued_nor_slow_is_none(pool: StubPool, scrape: Scrape, traced: bool) -> None:
-    emit_acquired(pool, 0.01, "new")
+def test_a_wait_that_was_not_slow_is_none(pool: StubPool, scrape: Scrape, traced: bool) -> None:
+    emit_acquired(pool, 0.01)
     assert exemplars(scrape) == []
 
 
-def test_a_slow_wait_is_an_exemplar(pool: StubPool, scrape: Scrape, traced: bool) -> None:
-    emit_acquired(pool, 0.06, "new")
-    assert bool(exemplars(scrape)) is traced
+def test_an_exemplar_is_of_the_trace_of_its_caller_and_not_of_the_scrape(pool: StubPool, scrape: Scrape) -> None:
+    spans = [
+        trace.set_span_in_context(NonRecordingSpan(SpanContext(number, number, False, TraceFlags(TraceFlags.SAMPLED))))
+        for number in (1, 2)
+    ]
+    token = otel_context.attach(spans[0])
+    emit_acquired(pool, 0.06)
+    otel_context.detach(token)
+    token = otel_context.attach(spans[1])
+    assert [exemplar["span_id"] for exemplar in exemplars(scrape)] == [f"{1:016x}"]
+    otel_context.detach(token)
+
+
+@timeless
+async def test_what_is_slow_is_what_the_pool_says() -> None:
+    span = NonRecordingSpan(SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED)))
+    found = []
+    for slow_acquire in (None, 2, 1):
+        scrape = Scrape()
+        subscribers = [PrometheusSubscriber(scrape.registry)]
+        async with pool_of(StubDriver(), 1, slow_acquire=slow_acquire, subscribers=subscribers) as pool:
+            token = otel_context.attach(trace.set_span_in_context(span))
+            async with pool.connection():
+                waiter = await queued(pool)
+                await asyncio.sleep(1)
+            await pool.release(await waiter)
+            otel_context.detach(token)
+            found.append((len(exemplars(scrape)), scrape(f"{WAITS}_count")))
+    assert found == [(0, 2), (0, 2), (1, 2)]
 
 
 def test_a_failed_wait_is_an_exemplar_of_its_own_series(pool: StubPool, scrape: Scrape, traced: bool) -> None:
@@ -350,6 +379,26 @@ def test_openmetrics_shows_exemplars_and_can_be_parsed(pool: StubPool, scrape: S
     text = openmetrics.generate_latest(scrape.registry).decode()
     list(openmetrics_parser.text_string_to_metric_families(text))
     assert ("# {" in text) is traced
+
+
+# -- what a scrape computes
+
+
+def test_a_scrape_derives_no_name_of_a_metric_again(
+    pool: StubPool, scrape: Scrape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, label_name = list[str](), _metrics.label_name
+
+    def counted(attribute: str) -> str:
+        calls.append(attribute)
+        return label_name(attribute)
+
+    monkeypatch.setattr(_metrics, "label_name", counted)
+    Metric("aiosqlitepool.one", "counter", "{one}", "One.", "aiosqlitepool.attribute")
+    assert len(calls) == 3, "a metric, its pool and its attribute, once when the metric is made"
+    emit_acquired(pool, 1.0)
+    assert scrape(f"{WAITS}_count") == 1
+    assert len(calls) == 3
 
 
 # -- registries and names

@@ -16,6 +16,7 @@ from structlog.testing import CapturingLogger
 
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool
 from aiosqlitepool.events import (
+    AcquireSlow,
     AcquireTimedOut,
     BusyRetried,
     Checkpointed,
@@ -36,6 +37,7 @@ from aiosqlitepool.events import (
 from aiosqlitepool.stats import Holder
 from aiosqlitepool.subscribers.structlog import StructlogSubscriber
 
+from ..support.acquires import acquired
 from ..support.clock import Clock
 from ..support.pools import StubPool, pool_of, queued
 from ..support.stub import StubDriver, fails
@@ -82,7 +84,7 @@ def log() -> Log:
 
 
 def slow(pool: StubPool, wait_time: float = 0.05) -> None:
-    pool.events.emit(ConnectionAcquired(pool.name, 1, "queued", wait_time))
+    acquired(pool.events, wait_time, pool=pool.name)
 
 
 def timed_out(pool: StubPool) -> None:
@@ -126,11 +128,15 @@ def test_an_acquire_that_is_not_slow_is_not_logged(log: Log) -> None:
     assert log.records == []
 
 
-def test_what_is_slow_can_be_chosen(log: Log) -> None:
-    pool = log.pool(slow_acquire=1.0)
-    slow(pool, 0.9)
-    slow(pool, 1.0)
-    assert log.names() == ["pool.acquire.slow"]
+@timeless
+async def test_what_is_slow_is_what_the_pool_says(log: Log) -> None:
+    async with pool_of(StubDriver(), 1, slow_acquire=1, subscribers=[log.subscriber()]) as pool:
+        for seconds in (0.9, 1.1):
+            async with pool.connection():
+                waiter = await queued(pool)
+                await asyncio.sleep(seconds)
+            await pool.release(await waiter)
+    assert log.only("pool.acquire.slow")[1]["wait_ms"] == pytest.approx(1100, abs=1)
 
 
 @timeless
@@ -325,15 +331,15 @@ def test_at_info_nothing_listens_to_what_is_only_worth_debugging() -> None:
 
 
 def test_at_error_nothing_listens_to_acquires() -> None:
-    assert ConnectionAcquired not in Log(logging.ERROR).pool().events.handlers
+    assert AcquireSlow not in Log(logging.ERROR).pool().events.handlers
 
 
 def test_above_error_nothing_listens_at_all() -> None:
     assert Log(logging.CRITICAL).pool().events.handlers == {}
 
 
-def test_releases_are_never_listened_to(log: Log) -> None:
-    assert ConnectionReleased not in log.pool().events.handlers
+def test_releases_and_acquires_that_are_not_slow_are_not_subscribed_to(log: Log) -> None:
+    assert not {ConnectionReleased, ConnectionAcquired} & set(log.pool().events.handlers)
 
 
 async def test_a_detached_pool_is_not_logged(log: Log) -> None:
@@ -403,7 +409,7 @@ def test_with_the_standard_library_behind_it_records_go_to_its_logger(
 def test_with_the_standard_library_behind_it_its_level_counts(stdlib: None, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR, "aiosqlitepool"):
         pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[StructlogSubscriber()])
-    assert ConnectionAcquired not in pool.events.handlers
+    assert AcquireSlow not in pool.events.handlers
 
 
 async def test_an_asynchronous_logger_is_used_synchronously_for_nobody_would_await_it(
@@ -443,7 +449,7 @@ def test_a_logger_of_another_library_is_refused() -> None:
 
 
 ARGUMENTS = [
-    ("slow_acquire", -1),
+    ("interval", -1),
     ("interval", "10"),
     ("burst", 0),
     ("burst", "5"),

@@ -22,7 +22,7 @@ from typing import Any
 import aiosqlite
 
 from ...bus import Detach
-from ...events import ConnectionAcquired, PoolEvent
+from ...events import AcquireSlow, ConnectionAcquired, PoolEvent
 from ...pool.pool import SQLiteConnectionPool
 from ...stats import PoolStats
 from .data import Size
@@ -31,6 +31,7 @@ __all__ = ["PRAGMAS", "Run", "Summary", "Watch", "Workload", "execute", "percent
 
 _SEED = 20_240_229
 _WARM_UP = 100  # requests, before the measured ones
+_SLOW = 0.001  # seconds; acquisitions as slow as that are candidates for the slowest
 _SLOWEST = 5  # acquisitions remembered
 _SAMPLED = 16  # acquisitions from one look at the pool's levels to the next
 
@@ -106,7 +107,7 @@ class Watch:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.stats: PoolStats | None = None
-        self.slowest: list[ConnectionAcquired] = []
+        self.slowest: list[AcquireSlow] = []
         self._waits: list[float] = []
         self._pool: SQLiteConnectionPool[Any] | None = None
 
@@ -121,8 +122,8 @@ class Watch:
             if len(self._waits) % _SAMPLED == 0 and self._pool is not None:
                 self.stats = self._pool.stats()
             self._waits.append(event.wait_time)
-            if len(self.slowest) < _SLOWEST or event.wait_time > self.slowest[-1].wait_time:
-                self.slowest = nlargest(_SLOWEST, [*self.slowest, event], key=lambda each: each.wait_time)
+        elif isinstance(event, AcquireSlow):
+            self.slowest = nlargest(_SLOWEST, [*self.slowest, event], key=lambda each: each.wait_time)
 
     def forget_waits(self) -> None:
         """Begin anew with waits and levels, but not with the counts of events."""
@@ -186,6 +187,7 @@ async def execute(run: Run, path: Path, pool_size: int) -> None:
         partial(_connect, path),
         pool_size,
         acquisition_timeout=None,
+        slow_acquire=_SLOW,
         name=f"demo: {run.workload.title}",
         subscribers=[run.watch],
     )

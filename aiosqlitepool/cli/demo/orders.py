@@ -28,6 +28,7 @@ __all__ = ["PATIENCE", "Writing", "write_orders"]
 PATIENCE = 1.0
 """Seconds that a colliding writer waits for SQLite's lock, of which a request has not many."""
 
+_SLOW = 0.01  # seconds; an acquire as slow as that has a span
 _ARTICLES = 100
 _TABLES = f"""
 PRAGMA journal_mode = WAL;
@@ -132,7 +133,9 @@ async def _colliding(path: Path, size: int) -> AsyncIterator[Add]:
                 await db.execute(statement, values)
             await db.commit()
 
-    async with SQLiteConnectionPool(connect, size, acquisition_timeout=None, name="demo: orders") as pool:
+    async with SQLiteConnectionPool(
+        connect, size, acquisition_timeout=None, slow_acquire=_SLOW, name="demo: orders"
+    ) as pool:
         yield add
 
 
@@ -145,7 +148,7 @@ async def _in_blocks(path: Path) -> AsyncIterator[Add]:
             for statement, values in _statements(order):
                 await db.execute(statement, values)
 
-    async with SQLiteDatabase(path, name="demo: orders", acquisition_timeout=None) as database:
+    async with SQLiteDatabase(path, name="demo: orders", acquisition_timeout=None, slow_acquire=_SLOW) as database:
         yield add
 
 
@@ -160,5 +163,5 @@ async def _in_functions(path: Path) -> AsyncIterator[Add]:
     async def add(order: int) -> None:
         await database.run_write(write, order, label="add an order")
 
-    async with SQLiteDatabase(path, name="demo: orders", acquisition_timeout=None) as database:
+    async with SQLiteDatabase(path, name="demo: orders", acquisition_timeout=None, slow_acquire=_SLOW) as database:
         yield add

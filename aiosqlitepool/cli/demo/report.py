@@ -22,7 +22,7 @@ from rich.progress import Progress as ProgressBars
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from ...events import ConnectionAcquired
+from ...events import AcquireSlow
 from .data import Progress
 from .load import Run, Summary
 from .orders import PATIENCE, Writing
@@ -233,9 +233,9 @@ def print_events(console: Console, runs: Sequence[Run]) -> None:
 
 def print_slowest(console: Console, runs: Sequence[Run]) -> None:
     """Print the acquisitions that waited longest, and for whom."""
-    acquired = [event for run in runs if run.watch is not None for event in run.watch.slowest if event.wait_time]
+    acquired = [event for run in runs if run.watch is not None for event in run.watch.slowest]
     if not acquired:
-        console.print("No acquisition had to wait.")
+        console.print("No acquisition took 1 ms or longer.")
         return
     table = _table("The slowest acquisitions")
     table.add_column("waited, ms", justify="right")
@@ -247,11 +247,11 @@ def print_slowest(console: Console, runs: Sequence[Run]) -> None:
     console.print(table)
 
 
-def _waited_for(event: ConnectionAcquired) -> str:
+def _waited_for(event: AcquireSlow) -> str:
     if event.path != "queued":
         return "a new connection" if event.path == "new" else "a health check"
-    named = [f"{holder.label} ({1000 * holder.held:.1f})" for holder in event.waited_for[:_HOLDERS]]
-    rest = len(event.waited_for) - len(named)
+    named = [f"{holder.label} ({1000 * holder.held:.1f})" for holder in event.holders[:_HOLDERS]]
+    rest = len(event.holders) - len(named)
     # None is named if every connection was on its way from one holder to the next at that moment.
     return ", ".join([*named, f"{rest} more"] if rest else named) or "-"
 

@@ -66,7 +66,7 @@ def _otlp(say: Say) -> Iterator[None]:
 
     tracing, metering = TracerProvider(), MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())])
     tracing.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    subscriber = OpenTelemetrySubscriber(tracer_provider=tracing, meter_provider=metering, slow_acquire=0.01)
+    subscriber = OpenTelemetrySubscriber(tracer_provider=tracing, meter_provider=metering)
     detach = subscribe_all(subscriber)
     try:
         say("Spans and metrics go to the OTLP endpoint that the environment names")

@@ -12,11 +12,12 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.cli.top.scrape import ScrapeError, full_url, scrape
-from aiosqlitepool.events import AcquireFailed, AcquireTimedOut, ConnectionAcquired, ErrorInfo, RolledBackOnReturn
+from aiosqlitepool.events import AcquireFailed, AcquireTimedOut, ErrorInfo, RolledBackOnReturn
 from aiosqlitepool.subscribers import _metrics as names
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
+from ...support.acquires import acquired
 from ...support.pools import pool_of, queued
 from ...support.stub import StubDriver
 
@@ -83,7 +84,7 @@ def test_plain_text_and_openmetrics_are_read_alike(driver: StubDriver, says: Cal
     pool: SQLiteConnectionPool[Any] = SQLiteConnectionPool(
         driver, name="app.db", subscribers=[PrometheusSubscriber(registry)]
     )
-    pool.events.emit(ConnectionAcquired("app.db", 1, "queued", 0.2))
+    acquired(pool.events, 0.2)
     plain = scrape(says((200, "text/plain; version=0.0.4", generate_latest(registry))))
     openmetrics = scrape(says((200, "application/openmetrics-text; version=1.0.0", generate_openmetrics(registry))))
     assert plain.buckets == openmetrics.buckets

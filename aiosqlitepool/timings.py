@@ -1,0 +1,39 @@
+"""Batches of timings: the cheap channel beside the events, for subscribers that count. Exported by `events`."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+__all__ = ["AcquirePath", "PoolTimings", "SlowWait"]
+
+AcquirePath = Literal["idle", "new", "queued"]
+
+
+@dataclass(slots=True)
+class SlowWait:
+    """One slow acquire in a batch. `context` is the caller's context when it acquired, for a trace or an exemplar."""
+
+    path: AcquirePath
+    wait_time: float
+    context: contextvars.Context = field(repr=False, compare=False)
+
+
+@dataclass(slots=True)
+class PoolTimings:
+    """Wait and use times since the previous batch. `PoolEvent` subscribers do not receive it: they receive the events.
+
+    Each acquire is in exactly one of three places: the count `immediate` (an idle connection, acquired without a
+    wait), `waits` by path, or `slow` if it took the pool's `slow_acquire` seconds. `uses` holds how long each released
+    connection was in use. Emitted after every 64 uses, and by `flush_timings()` in the thread that calls it; one batch
+    at a time.
+    """
+
+    name: ClassVar[str] = "timings"
+    pool: str
+    immediate: int
+    waits: Mapping[AcquirePath, Sequence[float]]
+    slow: Sequence[SlowWait]
+    uses: Sequence[float]
