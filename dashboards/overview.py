@@ -257,7 +257,7 @@ def _slow_acquires() -> Panel:
     return traces(
         "Slow acquisitions",
         "Whom did they wait for?",
-        "Acquires that failed, or took longer than the subscriber's slow_acquire (50 ms). A span links to those of the "
+        "Acquires that failed, or took longer than the pool's slow_acquire (50 ms). A span links to those of the "
         "callers that held the connections meanwhile: open them, and see what they did. Empty: nothing was slow, or no "
         "spans reach Tempo.",
         f"{{ {found} }} | select({shown})",
