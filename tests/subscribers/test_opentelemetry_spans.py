@@ -260,12 +260,16 @@ async def test_a_connect_for_nobody_is_told_when_the_pool_closes_at_the_latest(t
 
 
 @pytest.mark.parametrize("mode", ["queued", "all"])
-async def test_a_quick_connect_is_written_at_once_where_every_acquire_is_seen(telemetry: Telemetry, mode: str) -> None:
+@timeless
+async def test_a_quick_connect_is_written_at_once_and_once_where_every_acquire_is_seen(mode: str) -> None:
+    telemetry = Telemetry()
     subscribers = [telemetry.subscriber(spans=mode)]
-    async with pool_of(StubDriver(), 1, slow_acquire=60, subscribers=subscribers) as pool, pool.connection():
+    async with pool_of(slowly(0.01), 1, slow_acquire=60, subscribers=subscribers) as pool, pool.connection():
         connect = telemetry.span(CONNECT)
         parents = [span.context.span_id for span in telemetry.spans(ACQUIRE)]
         assert [connect.parent and connect.parent.span_id] == (parents or [None])
+        await asyncio.sleep(1)
+    assert len(telemetry.spans(CONNECT)) == 1
 
 
 @timeless
@@ -323,9 +327,12 @@ async def test_a_checkout_lasts_from_lending_to_return_and_belongs_to_the_span_i
     async with pool_of(StubDriver(), 1, subscribers=subscribers) as pool:
         with telemetry.tracer.start_as_current_span("request") as request:
             connection = await pool.acquire(label="GET /users")
+        slow = await queued(pool)
         await asyncio.sleep(3)
         await pool.release(connection)
-    span = telemetry.span(CHECKOUT)
+        await pool.release(await slow)
+    assert telemetry.spans(ACQUIRE) == []
+    span = telemetry.spans(CHECKOUT)[0]
     assert span.parent is not None
     assert span.parent.span_id == request.get_span_context().span_id
     assert span.end_time - span.start_time == pytest.approx(3e9, rel=0.001)  # type: ignore[operator]
