@@ -1,1 +1,1 @@
-"""The commands of `python -m aiosqlitepool`: the demo, `top`, and the export of the SRE pack."""
+"""The commands of `python -m aiosqlitepool`: `demo`, `top` and `export`."""

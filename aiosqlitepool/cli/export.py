@@ -1,8 +1,8 @@
-"""The SRE pack out of the installed package: `python -m aiosqlitepool export DIR`, or `export()`.
+"""Export the SRE pack from the installed package: `python -m aiosqlitepool export DIR`, or `export()`.
 
-Copies Prometheus rules, alerts, Alertmanager's route, the runbook and the Grafana boards, with what the caller chose
-put in: where links lead, and how long everything takes. Knows nothing of pools, and needs no YAML library: what it
-changes are durations and the beginnings of links, so that comments and layout stay.
+The pack has Prometheus rules, alerts, an Alertmanager route, the runbook and the Grafana dashboards. The caller can set
+the base URLs of the links and scale all durations. Both are replaced in the text, without a YAML library, which keeps
+comments and layout.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -19,21 +19,21 @@ __all__ = ["FilesExistError", "export", "main", "scale", "scaled"]
 
 _PROGRAM = "python -m aiosqlitepool export"
 
-# How the links of an alert begin as they are shipped.
+# The beginnings of the links in the shipped alerts.
 _RUNBOOK, _GRAFANA = "runbook_url: runbook.md", "dashboard_url: /d/"
 
 _UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _DURATION = r"(?:\d+(?:ms|[smhdw]))+"
-# What stands before one: a key whose whole value it is, or the brackets, the resolution or the offset of a selector.
+# What precedes a duration: a key whose whole value it is, or the bracket, resolution or offset of a selector.
 _BEFORE = rf"^\s*(?:- )?\w+:\s+(?={_DURATION}\s*(?:#.*)?$)|\[(?={_DURATION}[\]:])|(?<=\w):(?={_DURATION}\])|\boffset\s+"
 _DURATIONS = re.compile(rf"({_BEFORE})({_DURATION})", re.MULTILINE)
 
 
 class FilesExistError(Exception):
-    """Files that would be written exist already and are different; nothing was written. `paths` names them."""
+    """Files at the target exist and differ. Nothing was written. `paths` names these files."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        super().__init__(f"{len(paths)} files exist already and are different: {', '.join(map(str, paths))}")
+        super().__init__(f"{len(paths)} files exist and differ: {', '.join(map(str, paths))}")
         self.paths: tuple[Path, ...] = tuple(paths)
 
 
@@ -45,26 +45,32 @@ def export(
     runbook_url: str | None = None,
     grafana_url: str | None = None,
 ) -> tuple[Path, ...]:
-    """Write the pack below `directory`, which is made if need be; returns the files, also those that were there.
+    """Write the pack to `directory`. Return the paths of all its files, also of those that were up to date.
 
     Args:
-        directory: gets `metrics/` for Prometheus and Alertmanager, and `dashboards/` for Grafana.
-        force: overwrite files that are different.
-        time_scale: what every duration is multiplied by: intervals, windows of rates, how long a condition must hold
-            before it is an alert. Thresholds stay. For trying alerts out: with 0.05, five minutes are fifteen seconds.
-        runbook_url: where `runbook.md` is published; alerts link to its headings.
-        grafana_url: where Grafana is; alerts link to its boards.
+        directory: gets `metrics/` for Prometheus and Alertmanager, and `dashboards/` for Grafana. Created if missing.
+        force: overwrite files that differ.
+        time_scale: the factor for every duration: intervals, rate windows and the `for` of alerts. Thresholds stay as
+            they are. Use 0.05 to test alerts: 5 minutes become 15 seconds.
+        runbook_url: the URL of the published `runbook.md`, for the links in alerts.
+        grafana_url: the base URL of Grafana, for the links in alerts.
 
-    Raises `FilesExistError` without `force`, `ValueError` for a scale that is not positive, `OSError` as it comes.
+    Raises `FilesExistError` if files differ and `force` is false, `ValueError` if `time_scale` is not positive, and any
+    `OSError`.
     """
     if not 0 < time_scale < float("inf"):
         raise ValueError(f"time_scale must be a positive number, not {time_scale!r}")
     texts = {
         directory / name: _rendered(name, text, time_scale, runbook_url, grafana_url)
         for name, text in _pack()
-        # Tests of rules tell of rules as they are.
+        # The tests of the rules have fixed durations: they would fail for scaled rules.
         if time_scale == 1 or not name.startswith("metrics/tests/")
     }
+    _write(texts, force)
+    return tuple(sorted(texts))
+
+
+def _write(texts: Mapping[Path, str], force: bool) -> None:
     changed = {path: text for path, text in texts.items() if not _holds(path, text)}
     existing = sorted(path for path in changed if path.exists() or path.is_symlink())
     if existing and not force:
@@ -72,7 +78,6 @@ def export(
     for path, text in changed.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode("utf-8"))
-    return tuple(sorted(texts))
 
 
 def _holds(path: Path, text: str) -> bool:
@@ -80,7 +85,7 @@ def _holds(path: Path, text: str) -> bool:
 
 
 def scaled(text: str, factor: float) -> str:
-    """Multiply every duration in the text of a Prometheus or Alertmanager file by a factor, to whole milliseconds."""
+    """Multiply each duration in a Prometheus or Alertmanager file by `factor`. Round to whole milliseconds."""
     return _DURATIONS.sub(lambda found: f"{found[1]}{_scaled(found[2], factor)}", text)
 
 
@@ -103,13 +108,13 @@ def _rendered(name: str, text: str, time_scale: float, runbook_url: str | None, 
     return text if time_scale == 1 else scaled(text, time_scale)
 
 
-# -- what there is
+# -- the files of the pack
 
 
 def _pack() -> Iterator[tuple[str, str]]:
-    """Every file of the pack: its path below the directory, and its text."""
+    """Yield the relative path and the text of each file."""
     package = files("aiosqlitepool")
-    # Beside the package in a checkout, inside it if it was installed.
+    # In a checkout the pack is beside the package, in an installation inside it.
     root = _root(Path(__file__).parent.parent.parent, package / "sre")
     for path, file in _files_below(root / "metrics", "metrics"):
         yield path, file.read_text("utf-8")
@@ -119,11 +124,11 @@ def _pack() -> Iterator[tuple[str, str]]:
 
 
 def _root(*places: Traversable) -> Traversable:
-    """The first of these places that has the pack."""
+    """Return the first of `places` that has the pack. Raises `FileNotFoundError` if none has."""
     for root in places:
         if (root / "metrics" / "rules.yml").is_file():
             return root
-    raise FileNotFoundError(f"the package was installed without its rules and boards: {places[-1]} has none")
+    raise FileNotFoundError(f"the package was installed without its rules and dashboards: {places[-1]} has none")
 
 
 def _files_below(folder: Traversable, path: str) -> Iterator[tuple[str, Traversable]]:
@@ -138,7 +143,7 @@ def _files_below(folder: Traversable, path: str) -> Iterator[tuple[str, Traversa
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, 1 if files could not be written, 2 for a wrong call."""
+    """Run the command. Return its exit code: 0, 1 if files could not be written, 2 for invalid arguments."""
     options = _parser().parse_args(argv)
     try:
         written = export(
@@ -150,8 +155,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except FilesExistError as error:
         for path in error.paths:
-            print(f"{_PROGRAM}: exists already and is different: {path}", file=sys.stderr)
-        print(f"{_PROGRAM}: nothing was written; --force overwrites", file=sys.stderr)
+            print(f"{_PROGRAM}: file exists and differs: {path}", file=sys.stderr)
+        print(f"{_PROGRAM}: nothing was written; use --force to overwrite", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"{_PROGRAM}: error: {error}", file=sys.stderr)
@@ -164,44 +169,48 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
-        description="Write Prometheus rules and alerts, Alertmanager's route, the runbook and the Grafana boards.",
-        epilog="Nothing is overwritten without --force. Where to go from there is said in the README.",
+        description="Write the Prometheus rules and alerts, an Alertmanager route, the runbook and Grafana dashboards.",
+        epilog="Files that differ are overwritten only with --force. The README describes the next steps.",
     )
     add = parser.add_argument
-    add("directory", type=Path, metavar="DIR", help="gets metrics/ and dashboards/")
-    add("--force", action="store_true", help="overwrite files that are different")
-    add("--runbook-url", type=_page, metavar="URL", help="where runbook.md is published, for links in alerts")
-    add("--grafana-url", type=_site, metavar="URL", help="where Grafana is, for links in alerts")
+    add("directory", type=Path, metavar="DIR", help="where to write metrics/ and dashboards/; created if missing")
+    add("--force", action="store_true", help="overwrite files that differ")
+    add("--runbook-url", type=_page, metavar="URL", help="URL of the published runbook.md, for the links in alerts")
+    add("--grafana-url", type=_site, metavar="URL", help="base URL of Grafana, for the links in alerts")
     add(
         "--time-scale",
         type=scale,
         default=1.0,
         metavar="F",
-        help="multiply every interval, window and 'for' by this; 0.05 to try alerts out (default: 1)",
+        help="factor for every interval, window and 'for'; use 0.05 to test alerts (default: 1)",
     )
     return parser
 
 
 def _url(text: str) -> str:
     if not re.fullmatch(r"https?://[^\s\"'{}]+", text):
-        raise argparse.ArgumentTypeError(f"must begin with http:// or https:// and have no spaces, not {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must begin with http:// or https:// and contain no spaces, quotes or braces, not {text!r}"
+        )
     return text
 
 
 def _page(text: str) -> str:
     if "#" in text:
-        raise argparse.ArgumentTypeError(f"must have no #, which each alert adds with its heading, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must not contain #: each alert adds # and its heading, not {text!r}")
     return _url(text)
 
 
 def _site(text: str) -> str:
     if "?" in text or "#" in text:
-        raise argparse.ArgumentTypeError(f"must end before any ? or #, for the path of a board follows, not {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must not contain ? or #: each alert adds the path of a dashboard, not {text!r}"
+        )
     return _url(text)
 
 
 def scale(text: str) -> float:
-    """The value of `--time-scale`, for argparse."""
+    """Parse the value of `--time-scale`. Raises `argparse.ArgumentTypeError`."""
     try:
         factor = float(text)
     except ValueError:

@@ -90,7 +90,7 @@ def test_each_workload_has_its_table(small_run: tuple[str, Path]) -> None:
 
 def test_orders_are_written_in_three_ways_of_which_two_never_fail(small_run: tuple[str, Path]) -> None:
     output, _ = small_run
-    assert "Orders: 100 transactions, 5 writers that wait 1 s for a lock" in output
+    assert "Orders: 100 transactions, 5 writers, lock timeout 1 s" in output
     assert re.search(r"^Orders, pool of 5: \d+ of 100 written, [\d,]+ per second$", output, re.M)
     for way in ("db.write()", "db.run_write()"):
         assert f"Orders, {way}: 100 of 100 written" in output
@@ -130,7 +130,7 @@ def test_every_event_is_counted_once(small_run: tuple[str, Path]) -> None:
 
 def test_the_slowest_are_told_with_what_they_waited_for(small_run: tuple[str, Path]) -> None:
     output, _ = small_run
-    slowest = output.split("The slowest acquisitions")[1]
+    slowest = output.split("The slowest acquires")[1]
     told = re.findall(r"^ *(\d+\.\d\d) +GET /users/\d+ +\d+ +(GET /users/\d+ \(\d+\.\d\)|-)", slowest, re.M)
     waits = [float(wait) for wait, _ in told]
     assert len(waits) == 5
@@ -381,7 +381,7 @@ def test_a_connection_that_fails_is_told_in_one_line(
     monkeypatch.setattr(load, "_connect", refuse)
     assert cli.main(["--path", str(tmp_path / "demo.db"), "--scale", str(SCALE), *SMALL]) == 1
     told = capsys.readouterr().err
-    assert told.endswith("error: unable to open database file (too many open files? try fewer --workers)\n")
+    assert told.endswith("error: unable to open database file (too many open files? use fewer --workers)\n")
 
 
 # -- percentiles

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from aiosqlitepool.__main__ import main
-from aiosqlitepool.cli.export import FilesExistError, _root, export, scaled
+from aiosqlitepool.cli.export import FilesExistError, _root, export, scale, scaled
 
 ROOT = Path(__file__).parent.parent.parent
 PACK = sorted(
@@ -38,7 +38,7 @@ def test_the_pack_is_taken_from_the_first_place_that_has_it(tmp_path: Path) -> N
 
 
 def test_a_package_without_its_pack_says_so(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="installed without its rules and boards.*sre has none"):
+    with pytest.raises(FileNotFoundError, match="installed without its rules and dashboards.*sre has none"):
         _root(tmp_path / "checkout", tmp_path / "sre")
 
 
@@ -132,7 +132,7 @@ def test_it_overwrites_nothing_and_then_writes_nothing(tmp_path: Path, capsys: p
     assert main(["export", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert said.out == ""
-    assert f"exists already and is different: {mine}" in said.err
+    assert f"file exists and differs: {mine}" in said.err
     assert "--force" in said.err
     assert written(tmp_path) == ["metrics/alerts.yml"]
     assert mine.read_text() == "groups: []\n"
@@ -181,10 +181,19 @@ def test_something_unreadable_where_a_file_should_be_is_in_the_way(tmp_path: Pat
         (["--time-scale", "0"], "must be a positive number, not '0'"),
         (["--time-scale", "fast"], "must be a positive number, not 'fast'"),
         (["--time-scale", "inf"], "must be a positive number, not 'inf'"),
-        (["--runbook-url", "wiki/pool"], "must begin with http:// or https:// and have no spaces, not 'wiki/pool'"),
-        (["--runbook-url", "https://wiki/#pool"], "must have no #, which each alert adds with its heading"),
-        (["--grafana-url", "https://grafana/?orgId=2"], "must end before any ? or #, for the path of a board follows"),
-        (["--grafana-url", "http://a b"], "must begin with http:// or https:// and have no spaces, not 'http://a b'"),
+        (
+            ["--runbook-url", "wiki/pool"],
+            "must begin with http:// or https:// and contain no spaces, quotes or braces, not 'wiki/pool'",
+        ),
+        (["--runbook-url", "https://wiki/#pool"], "must not contain #: each alert adds # and its heading"),
+        (
+            ["--grafana-url", "https://grafana/?orgId=2"],
+            "must not contain ? or #: each alert adds the path of a dashboard",
+        ),
+        (
+            ["--grafana-url", "http://a b"],
+            "must begin with http:// or https:// and contain no spaces, quotes or braces, not 'http://a b'",
+        ),
     ],
 )
 def test_a_wrong_argument_is_named(
@@ -221,3 +230,7 @@ def test_a_built_wheel_in_a_fresh_environment_has_it_all(tmp_path: Path) -> None
     run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel, "aiosqlite")
     run(python, "-I", "-m", "aiosqlitepool", "export", tmp_path / "pack")
     assert written(tmp_path / "pack") == PACK
+
+
+def test_a_time_scale_is_any_positive_number() -> None:
+    assert (scale("2"), scale("0.5")) == (2.0, 0.5)

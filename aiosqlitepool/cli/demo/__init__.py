@@ -1,7 +1,7 @@
-"""The demo: a real database, two workloads, each without and with a pool, and what the pool had to tell of it.
+"""The demo: two read workloads, each without and with a pool, and three ways to write, on a generated database.
 
-Run it with `python -m aiosqlitepool demo`; it needs the extra `demo`. `data` builds the database, `load` runs the
-workloads, `report` shows both, `cli` puts them together. Only `report` knows rich.
+Run it with `python -m aiosqlitepool demo`. It needs the extra `demo`. `data` builds the database, `load` and `orders`
+run the workloads, `report` shows the results, and `cli` combines them. Only `report` imports rich.
 """
 
 from .cli import main

@@ -1,6 +1,6 @@
-"""The demo's command line: its arguments, and the order in which things happen.
+"""The demo's command line: its arguments and its steps.
 
-Imports rich, by way of `report`, only once the arguments are known to be right.
+Imports `report`, and so rich, only after the arguments have been checked.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _PROGRAM = "python -m aiosqlitepool demo"
-_SMALLEST, _LARGEST = 0.0001, 10.0  # scales; below, a post would have more likes than there are users
-_INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
+_SMALLEST, _LARGEST = 0.0001, 10.0  # scales; below 0.0001, a post would need more likes than there are users
+_INTERRUPTED = 130  # 128 + SIGINT, by the convention of shells
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo and return its exit code: 0, 1 if the database failed, 2 for a wrong call, 130 after Ctrl-C."""
+    """Run the demo. Return its exit code: 0, 1 if the database fails, 2 for a wrong argument, 130 after Ctrl-C."""
     options = _parser().parse_args(argv)
     try:
         _demonstrate(options)
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _end("error: rich is missing; install it with: pip install 'aiosqlitepool[demo]'", 2)
     except (OSError, sqlite3.Error) as error:
-        hint = " (too many open files? try fewer --workers)" if "unable to open" in str(error) else ""
+        hint = " (too many open files? use fewer --workers)" if "unable to open" in str(error) else ""
         return _end(f"error: {error}{hint}", 1)
     return 0
 
@@ -63,22 +63,22 @@ def _end(message: str, code: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
-        description="Build a real SQLite database and use it without and with a pool, side by side; then write to one.",
-        epilog="Scale 1.0 is 1.2 million users, 120 thousand posts, 6 million comments and 12 million likes.",
+        description="Read a generated SQLite database without and with a pool, then write to another in three ways.",
+        epilog="Scale 1.0: 1.2 million users, 120 thousand posts, 6 million comments and 12 million likes.",
     )
     add = parser.add_argument
     add("--scale", type=_scale, metavar="F", help=f"size of the database (default: {DEFAULT_SCALE})")
-    add("--path", type=Path, metavar="FILE", help="use this demo database, built if need be, and keep it")
-    add("--keep", action="store_true", help="keep the temporary database, too, and tell where it is")
-    add("--pool-size", type=_few, default=5, metavar="N", help="connections at most (default: %(default)s)")
+    add("--path", type=Path, metavar="FILE", help="use this demo database and keep it; built if missing")
+    add("--keep", action="store_true", help="keep the temporary database and print its path")
+    add("--pool-size", type=_few, default=5, metavar="N", help="maximum number of connections (default: %(default)s)")
     add("--requests", type=_many, default=1_000, metavar="N", help="user pages to serve (default: %(default)s)")
-    add("--workers", type=_few, default=100, metavar="N", help="workers that serve them (default: %(default)s)")
+    add("--workers", type=_few, default=100, metavar="N", help="workers that serve user pages (default: %(default)s)")
     add("--selects", type=_many, default=10_000, metavar="N", help="rows to look up (default: %(default)s)")
-    add("--select-workers", type=_few, default=5, metavar="N", help="workers that do (default: %(default)s)")
+    add("--select-workers", type=_few, default=5, metavar="N", help="workers that look up rows (default: %(default)s)")
     add("--orders", type=_many, default=2_000, metavar="N", help="orders to write (default: %(default)s)")
-    add("--writers", type=_few, default=50, metavar="N", help="tasks that do (default: %(default)s)")
-    add("--serve", action="store_true", help="go on serving user pages, and /metrics, until Ctrl-C")
-    add("--port", type=_port, default=0, metavar="N", help="where to serve /metrics (default: a free port)")
+    add("--writers", type=_few, default=50, metavar="N", help="tasks that write orders (default: %(default)s)")
+    add("--serve", action="store_true", help="afterwards, serve user pages and /metrics until Ctrl-C")
+    add("--port", type=_port, default=0, metavar="N", help="port of /metrics (default: a free port)")
     return parser
 
 
@@ -87,13 +87,13 @@ def _scale(text: str) -> float:
         scale = float(text)
     except ValueError:
         scale = 0.0
-    if not _SMALLEST <= scale <= _LARGEST:  # so written, because no comparison with NaN is true
+    if not _SMALLEST <= scale <= _LARGEST:  # `not ... <=` also rejects NaN
         raise argparse.ArgumentTypeError(f"must be a number from {_SMALLEST} to {_LARGEST:g}, not {text!r}")
     return scale
 
 
 def _few(text: str) -> int:
-    return _count(text, 1_000)  # each may be an open connection, with a thread and files of its own
+    return _count(text, 1_000)  # each can be an open connection, with a thread and file descriptors
 
 
 def _many(text: str) -> int:
@@ -114,7 +114,7 @@ def _count(text: str, most: int) -> int:
     return count
 
 
-# -- what happens
+# -- steps
 
 
 def _demonstrate(options: argparse.Namespace) -> None:
@@ -122,10 +122,10 @@ def _demonstrate(options: argparse.Namespace) -> None:
 
     began = time.monotonic()
     console = report.console_for_stdout()
-    say = partial(console.print, soft_wrap=True, highlight=False)
+    show = partial(console.print, soft_wrap=True, highlight=False)
     with (
         _database(options, lambda path: _prepared(console, path, options.scale)) as database,
-        observing(say, options.port),
+        observing(show, options.port),
     ):
         workloads = (
             user_pages(database.size, options.requests, options.workers),
@@ -145,8 +145,8 @@ def _demonstrate(options: argparse.Namespace) -> None:
         if options.keep or options.path is not None:
             console.print(f"The database is kept: {database.path}", soft_wrap=True)
         if options.serve:
-            say("Serving user pages until Ctrl-C")
-            with suppress(KeyboardInterrupt):  # here, the proper way to end
+            show("Serving user pages until Ctrl-C")
+            with suppress(KeyboardInterrupt):  # Ctrl-C is how users end it
                 asyncio.run(_serve(workloads[0], database.path, options.pool_size))
             tidy(database.path)
     console.print(f"All done in {time.monotonic() - began:.1f} s.")
@@ -177,7 +177,7 @@ async def _serve(workload: Workload, path: Path, pool_size: int) -> None:
 
 @contextmanager
 def _database(options: argparse.Namespace, prepared: Callable[[Path], Database]) -> Iterator[Database]:
-    """The database to use: the given one, or one in a directory of its own that goes when the demo ends."""
+    """Yield the database at `--path`, or a temporary one, which is removed at the end unless `--keep` is given."""
     if options.path is not None:
         yield prepared(options.path)
         return

@@ -1,7 +1,7 @@
-"""The demo's database: users, posts, comments and likes in one WAL-mode file, the same in every run.
+"""The demo's database: users, posts, comments and likes in one WAL-mode file.
 
-Row contents come from arithmetic on row numbers, not from a random generator, so that any scale can be built in any
-Python and two files of one scale hold the same rows. Plain `sqlite3`; knows nothing of pools or of how it is shown.
+Row contents are computed from row numbers, without a random generator: two files of one scale hold the same rows, in
+any version of Python. Uses only `sqlite3`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["DEFAULT_SCALE", "Database", "DatabaseRefusedError", "Progress", "Siz
 DEFAULT_SCALE = 0.01
 
 Progress = Callable[[str, int, int], object]
-"""Called as `progress(table, rows_done, rows_in_all)`."""
+"""Called as `progress(table, rows_done, rows_total)`."""
 
 _BATCH = 10_000
-_LAYOUT = "1"  # raised when the tables change, so that older files are built anew
+_LAYOUT = "1"  # increase it when the tables change: files with another layout are rebuilt
 _FIRST_POST = 1_700_000_000  # seconds since 1970
 
 _TABLES = """
@@ -53,7 +53,7 @@ CREATE TABLE likes (
 CREATE TABLE demo_meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
-# Made once their tables are full, which is faster than keeping them sorted row by row.
+# Created after the rows are inserted, which is faster than updating an index with each row.
 _INDEXES = (
     ("users", "CREATE UNIQUE INDEX users_by_email ON users (email)"),
     ("posts", "CREATE INDEX posts_by_user ON posts (user_id)"),
@@ -75,12 +75,12 @@ _WORDS = ("pools", "threads", "pages", "locks", "queues", "caches", "writers", "
 
 
 class DatabaseRefusedError(Exception):
-    """The path names something that is no demo database and must not be touched; the message says what."""
+    """The path does not lead to a demo database. The file was not changed; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many rows each table has."""
+    """The number of rows of each table."""
 
     users: int
     posts: int
@@ -89,7 +89,7 @@ class Size:
 
     @classmethod
     def at(cls, scale: float) -> Size:
-        """The size at a scale; 1.0 is 1.2 million users with 12 million likes."""
+        """Return the size at a scale; 1.0 is 1.2 million users with 12 million likes."""
         return cls(
             users=round(1_200_000 * scale),
             posts=round(120_000 * scale),
@@ -99,7 +99,7 @@ class Size:
 
     @property
     def writers(self) -> int:
-        """How many users write posts: the first ones, about ten posts each. Everyone comments and likes."""
+        """The number of users with posts, about ten posts each: the users with the lowest ids."""
         return max(1, self.posts // 10)
 
     def __str__(self) -> str:
@@ -108,7 +108,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A demo database on disk; `reused` says that it was there already."""
+    """A demo database on disk. `reused` is true if it existed before."""
 
     path: Path
     scale: float
@@ -116,16 +116,16 @@ class Database:
 
     @property
     def size(self) -> Size:
-        """How many rows it holds."""
+        """The number of rows of each table."""
         return Size.at(self.scale)
 
 
 def open_or_build(path: Path, scale: float | None, progress: Progress) -> Database:
-    """Use the demo database at `path` if it has this scale (`None` takes any), else build it there.
+    """Return the demo database at `path` if it has this scale, or any if `scale` is `None`; else build it there.
 
-    Raises `DatabaseRefusedError` if `path` holds anything else than a demo database, which stays as it is.
+    Raises `DatabaseRefusedError` if `path` leads to anything else than a demo database.
     """
-    path = path.absolute()  # also keeps ":memory:" from meaning anything special
+    path = path.absolute()  # makes ":memory:" a normal file name
     recorded = _recorded_scale(path) if path.exists() else None
     if recorded is not None and scale in (None, recorded):
         return Database(path, recorded, reused=True)
@@ -137,42 +137,42 @@ def open_or_build(path: Path, scale: float | None, progress: Progress) -> Databa
 
 
 def build(path: Path, scale: float, progress: Progress) -> None:
-    """Build a demo database of this scale beside `path`, then put it there at once: it is never half built."""
+    """Build a demo database of this scale in a temporary directory, then rename it to `path`."""
     with TemporaryDirectory(prefix=".aiosqlitepool-demo-", dir=path.parent) as folder:
         unfinished = Path(folder, path.name)
         with closing(sqlite3.connect(unfinished, isolation_level=None)) as db:
-            # Nothing can be lost that a second run would not build again.
+            # Durability is not needed: an incomplete file is discarded.
             db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -64000")
             db.executescript(_TABLES)
             _fill(db, Size.at(scale), progress)
             db.executemany("INSERT INTO demo_meta VALUES (?, ?)", [("layout", _LAYOUT), ("scale", repr(scale))])
             db.execute("PRAGMA journal_mode = WAL")
-        # The journal of a file that stood here before would be replayed into the new one.
+        # SQLite would replay the WAL of an earlier file at this path into the new file.
         for leftover in ("-wal", "-shm"):
             path.with_name(path.name + leftover).unlink(missing_ok=True)
         os.replace(unfinished, path)
 
 
 def tidy(path: Path) -> None:
-    """Remove the journal beside a database nobody uses any more.
+    """Remove the WAL of a database that has no connections.
 
-    The last connection to close does that, but of several that close at the same moment each may take another for it.
+    The last connection to close removes it, but not if several connections close at the same moment.
     """
     with closing(sqlite3.connect(path)) as db:
         db.execute("SELECT 1 FROM demo_meta").fetchall()
 
 
 def _recorded_scale(path: Path) -> float | None:
-    """The scale of a demo database, `None` if its layout is of another version."""
+    """Return the scale of a demo database, or `None` if it has another layout version."""
     if not path.is_file():
         raise DatabaseRefusedError("it is not a file")
     try:
-        # Immutable: looking at somebody's database must neither lock it nor leave a file beside it.
+        # immutable=1: reading a database of another program must not lock it or create files beside it.
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as db:
             meta = dict(db.execute("SELECT key, value FROM demo_meta"))
         return float(meta["scale"]) if meta["layout"] == _LAYOUT else None
     except (sqlite3.Error, KeyError, ValueError) as error:
-        raise DatabaseRefusedError(f"it exists and is not a demo database ({error}); it was left alone") from error
+        raise DatabaseRefusedError(f"it exists and is not a demo database ({error}); it was not changed") from error
 
 
 def _fill(db: sqlite3.Connection, size: Size, progress: Progress) -> None:
@@ -220,7 +220,7 @@ def _comments(size: Size) -> Iterator[tuple[object, ...]]:
 def _likes(size: Size) -> Iterator[tuple[object, ...]]:
     for post in range(size.posts):
         likes = size.likes * (post + 1) // size.posts - size.likes * post // size.posts
-        # Steps that together go round the users once at most, so that nobody likes a post twice.
+        # All steps together pass each user at most once: a user likes a post at most once.
         first, step = _scatter(post, size.users), max(1, size.users // likes)
         for like in range(likes):
             yield 1 + post, 1 + (first + like * step) % size.users
@@ -231,5 +231,5 @@ def _two_words(number: int) -> tuple[str, str]:
 
 
 def _scatter(number: int, below: int) -> int:
-    """Spread consecutive numbers evenly and without apparent order over `range(below)` (Fibonacci hashing)."""
+    """Map consecutive numbers evenly, and without visible order, to `range(below)` (Fibonacci hashing)."""
     return (number * 2_654_435_769 % 2**32) * below >> 32

@@ -1,7 +1,7 @@
-"""The demo's two workloads, each run once with a connection of its own for every request and once with a pool.
+"""The demo's two read workloads, each run once with a new connection per request and once with a pool.
 
-Both ways send the same requests in the same order through the same number of workers, open connections with the
-same pragmas, and are measured after the same warm-up. Knows nothing of how it is shown.
+Both runs send the same requests in the same order with the same number of workers, open connections with the same
+pragmas, and are measured after the same warm-up.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from .data import Size
 __all__ = ["PRAGMAS", "Run", "Summary", "Watch", "Workload", "execute", "percentile", "select_users", "user_pages"]
 
 _SEED = 20_240_229
-_WARM_UP = 100  # requests, before the measured ones
-_SLOW = 0.001  # seconds; acquisitions as slow as that are candidates for the slowest
-_SLOWEST = 5  # acquisitions remembered
-_SAMPLED = 16  # acquisitions from one look at the pool's levels to the next
+_WARM_UP = 100  # requests before the measurement
+_SLOW = 0.001  # seconds from which an acquire emits AcquireSlow
+_SLOWEST = 5  # slowest acquires to keep
+_SAMPLED = 16  # acquires between two calls of pool.stats()
 
 PRAGMAS = """
 PRAGMA synchronous = NORMAL;
@@ -53,12 +53,12 @@ _USER_PAGE = (
 )
 _SELECT_USER = "SELECT id, name, email FROM users WHERE id = ?"
 
-Borrow = Callable[[str], AbstractAsyncContextManager[aiosqlite.Connection]]
+Connect = Callable[[str], AbstractAsyncContextManager[aiosqlite.Connection]]
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A number of like requests, one per key, sent by `workers` workers that each wait for their answer."""
+    """Requests of one kind, one per key, sent by `workers` workers, one request at a time each."""
 
     title: str
     unit: str
@@ -69,13 +69,13 @@ class Workload:
 
 
 def user_pages(size: Size, requests: int, workers: int) -> Workload:
-    """What a web server does for the page of a user who writes: four indexed queries per request."""
+    """Return a workload like that of a web page: four indexed queries per request."""
     keys = random.Random(_SEED).choices(range(1, size.writers + 1), k=requests)
     return Workload("User pages", "requests", "GET /users/{}", workers, keys, _serve_user_page)
 
 
 def select_users(size: Size, selects: int, workers: int) -> Workload:
-    """The least that can be asked of a database: one row by its primary key."""
+    """Return the smallest workload: one row by its primary key per request."""
     keys = random.Random(_SEED).choices(range(1, size.users + 1), k=selects)
     return Workload("Lookups", "SELECTs", "SELECT user {}", workers, keys, _serve_select)
 
@@ -92,7 +92,7 @@ async def _serve_select(db: aiosqlite.Connection, user: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a run comes to: requests per second, and the latency of a request in milliseconds."""
+    """The results of a run: requests per second, and latencies of requests in milliseconds."""
 
     rate: float
     average: float
@@ -102,7 +102,7 @@ class Summary:
 
 
 class Watch:
-    """A pool's subscriber that counts all its events and remembers its waits."""
+    """A subscriber of one pool that counts its events and records its wait times."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -114,9 +114,9 @@ class Watch:
     def attach(self, pool: SQLiteConnectionPool[Any]) -> Detach:
         """Subscribe to every event of the pool."""
         self._pool = pool
-        return pool.events.subscribe(PoolEvent, self._note)
+        return pool.events.subscribe(PoolEvent, self._on_event)
 
-    def _note(self, event: PoolEvent) -> None:
+    def _on_event(self, event: PoolEvent) -> None:
         self.counts[event.name] += 1
         if isinstance(event, ConnectionAcquired):
             if len(self._waits) % _SAMPLED == 0 and self._pool is not None:
@@ -126,17 +126,17 @@ class Watch:
             self.slowest = nlargest(_SLOWEST, [*self.slowest, event], key=lambda each: each.wait_time)
 
     def forget_waits(self) -> None:
-        """Begin anew with waits and levels, but not with the counts of events."""
+        """Discard the recorded waits and levels. Keep the counts of events."""
         self._waits, self.slowest, self.stats = [], [], None
 
     def p99_wait(self) -> float:
-        """The 99th percentile of all waits so far, in seconds; 0 if there was none."""
+        """Return the 99th percentile of the recorded waits in seconds, 0 without any."""
         return percentile(sorted(self._waits), 99) if self._waits else 0.0
 
 
 @dataclass(slots=True)
 class Run:
-    """One workload on its way, without a pool if nobody watches one."""
+    """One run of a workload: with a pool if it has a `watch`, else with a new connection per request."""
 
     workload: Workload
     watch: Watch | None = None
@@ -146,42 +146,42 @@ class Run:
 
     @property
     def title(self) -> str:
-        """What runs, and how."""
+        """The workload's title, and whether it runs with a pool."""
         return f"{self.workload.title}, {'without' if self.watch is None else 'with'} pool"
 
     @property
     def under_way(self) -> bool:
-        """Whether it is being measured now."""
+        """Whether the measurement has begun and not ended."""
         return self.began is not None and self.ended is None
 
     @property
     def rate(self) -> float:
-        """Requests per second so far, or in all once it has ended."""
+        """Requests per second since the measurement began, until now or until its end."""
         if self.began is None:
             return 0.0
         now = time.perf_counter() if self.ended is None else self.ended
         return len(self.latencies) / max(now - self.began, 1e-9)
 
     def summary(self) -> Summary:
-        """What it comes to; only of a run that served something."""
+        """Return the results. The run must have served at least one request."""
         took = sorted(1000 * latency for latency in self.latencies)
         return Summary(self.rate, fmean(took), percentile(took, 50), percentile(took, 90), percentile(took, 99))
 
 
 def percentile(ascending: Sequence[float], percent: int) -> float:
-    """The smallest of the values that at least `percent` percent of them do not exceed (nearest rank)."""
+    """Return the smallest value that at least `percent` percent of the values do not exceed (nearest rank)."""
     if not ascending:
-        raise ValueError("there is no percentile of no values")
+        raise ValueError("ascending must not be empty: there is no percentile of no values")
     if not 0 <= percent <= 100:
         raise ValueError(f"percent must be from 0 to 100, not {percent!r}")
-    rank = -(-percent * len(ascending) // 100)  # rounded up, and in integers: 0.9 * 10 may exceed 9
+    rank = -(-percent * len(ascending) // 100)  # rounded up, in integers to avoid rounding errors
     return ascending[max(rank, 1) - 1]
 
 
 async def execute(run: Run, path: Path, pool_size: int) -> None:
-    """Warm up, then send the run's requests and note how long each took."""
+    """Warm up, then send the run's requests and record their latencies."""
     if run.watch is None:
-        await _measure(run, lambda label: _connection_of_its_own(path))
+        await _measure(run, lambda label: _new_connection(path))
         return
     pool = SQLiteConnectionPool(
         partial(_connect, path),
@@ -195,35 +195,35 @@ async def execute(run: Run, path: Path, pool_size: int) -> None:
         await _measure(run, lambda label: pool.connection(label=label))
 
 
-async def _measure(run: Run, borrow: Borrow) -> None:
-    await _drive(run.workload, run.workload.keys[:_WARM_UP], borrow, lambda latency: None)
+async def _measure(run: Run, connect: Connect) -> None:
+    await _drive(run.workload, run.workload.keys[:_WARM_UP], connect, lambda latency: None)
     if run.watch is not None:
         run.watch.forget_waits()
     run.began = time.perf_counter()
-    await _drive(run.workload, run.workload.keys, borrow, run.latencies.append)
+    await _drive(run.workload, run.workload.keys, connect, run.latencies.append)
     run.ended = time.perf_counter()
 
 
-async def _drive(workload: Workload, keys: Sequence[int], borrow: Borrow, note: Callable[[float], object]) -> None:
-    pending = iter(keys)  # one for all workers: whoever is free takes the next
+async def _drive(workload: Workload, keys: Sequence[int], connect: Connect, record: Callable[[float], object]) -> None:
+    pending = iter(keys)  # shared: a worker that is free takes the next key
 
     async def work() -> None:
         for key in pending:
             began = time.perf_counter()
-            async with borrow(workload.label.format(key)) as db:
+            async with connect(workload.label.format(key)) as db:
                 await workload.serve(db, key)
-            note(time.perf_counter() - began)
+            record(time.perf_counter() - began)
 
     try:
         async with asyncio.TaskGroup() as group:
             for number in range(1, workload.workers + 1):
                 group.create_task(work(), name=f"worker {number}")
     except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None  # what stops one worker stops them all: once told is enough
+        raise failures.exceptions[0] from None  # all workers fail for the same reason: report one
 
 
 @asynccontextmanager
-async def _connection_of_its_own(path: Path) -> AsyncIterator[aiosqlite.Connection]:
+async def _new_connection(path: Path) -> AsyncIterator[aiosqlite.Connection]:
     db = await _connect(path)
     try:
         yield db
@@ -234,7 +234,7 @@ async def _connection_of_its_own(path: Path) -> AsyncIterator[aiosqlite.Connecti
 async def _connect(path: Path) -> aiosqlite.Connection:
     db = await aiosqlite.connect(path)
     try:
-        await db.executescript(PRAGMAS)  # all in one trip, which is kind to connections that serve one request
+        await db.executescript(PRAGMAS)  # one call to the worker thread for all pragmas
     except BaseException:
         await db.close()
         raise

@@ -1,7 +1,6 @@
-"""The demo's chapter on writing: many tasks add orders, by connections that collide and by a `SQLiteDatabase`.
+"""The demo's write workload: many tasks add orders, through a pool of competing writers and a `SQLiteDatabase`.
 
-An order is one transaction of four statements, the same in all three ways, in a file that is used for nothing else.
-Knows nothing of how it is shown.
+An order is one transaction of four statements, the same in all three ways. Each way has a database of its own.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from ...database import SQLiteDatabase
 from ...pool.pool import SQLiteConnectionPool
 from .load import PRAGMAS, Summary, percentile
 
-__all__ = ["PATIENCE", "Writing", "write_orders"]
+__all__ = ["BUSY_TIMEOUT", "Writing", "write_orders"]
 
-PATIENCE = 1.0
-"""Seconds that a colliding writer waits for SQLite's lock, of which a request has not many."""
+BUSY_TIMEOUT = 1.0
+"""Seconds that a competing writer waits for SQLite's lock. Web requests rarely have more time."""
 
-_SLOW = 0.01  # seconds; an acquire as slow as that has a span
+_SLOW = 0.01  # seconds from which an acquire emits AcquireSlow
 _ARTICLES = 100
 _TABLES = f"""
 PRAGMA journal_mode = WAL;
@@ -45,7 +44,7 @@ Add = Callable[[int], Awaitable[object]]
 
 @dataclass(slots=True)
 class Writing:
-    """How it went to write all orders in one way; `latencies` are of all, those that `failed` among them."""
+    """The results of writing all orders in one way. `latencies` include failed orders."""
 
     title: str
     orders: int
@@ -54,21 +53,21 @@ class Writing:
     latencies: list[float] = field(default_factory=list)
 
     def summary(self) -> Summary:
-        """What it comes to: orders written per second, and how long each took."""
+        """Return orders written per second, and the latencies of orders in milliseconds."""
         took = sorted(1000 * latency for latency in self.latencies)
         rate = (self.orders - self.failed) / self.seconds
         return Summary(rate, fmean(took), percentile(took, 50), percentile(took, 90), percentile(took, 99))
 
     @property
     def longest(self) -> float:
-        """Milliseconds that the slowest order took."""
+        """The latency of the slowest order, in milliseconds."""
         return 1000 * max(self.latencies)
 
 
 async def write_orders(orders: int, writers: int) -> AsyncIterator[Writing]:
-    """Write so many orders by so many tasks, in one way after the other; gives how each went."""
+    """Write `orders` orders with `writers` tasks, in one way after the other. Yield the results of each way."""
     ways: dict[str, Callable[[Path], AbstractAsyncContextManager[Add]]] = {
-        f"pool of {writers}": partial(_colliding, size=writers),
+        f"pool of {writers}": partial(_competing, size=writers),
         "db.write()": _in_blocks,
         "db.run_write()": _in_functions,
     }
@@ -78,7 +77,7 @@ async def write_orders(orders: int, writers: int) -> AsyncIterator[Writing]:
             _make_tables(path)
             writing = Writing(title, orders)
             async with way(path) as add:
-                await _drive(Writing("warm-up", writers), add, writers)  # connections are open, statements prepared
+                await _drive(Writing("warm-up", writers), add, writers)  # opens connections and prepares statements
                 await _drive(writing, add, writers)
         yield writing
 
@@ -89,7 +88,7 @@ def _make_tables(path: Path) -> None:
 
 
 async def _drive(writing: Writing, add: Add, writers: int) -> None:
-    pending = iter(range(writing.orders))  # one for all writers: whoever is free takes the next
+    pending = iter(range(writing.orders))  # shared: a writer that is free takes the next order
 
     async def write() -> None:
         for order in pending:
@@ -114,15 +113,15 @@ def _statements(order: int) -> Iterator[tuple[str, Sequence[int]]]:
         yield _SELL, ((article + 7 * also) % _ARTICLES,)
 
 
-# -- the ways
+# -- three ways to write
 
 
 @asynccontextmanager
-async def _colliding(path: Path, size: int) -> AsyncIterator[Add]:
-    """A connection for each writer: they meet in SQLite."""
+async def _competing(path: Path, size: int) -> AsyncIterator[Add]:
+    """One connection per writer. Writers wait in SQLite's busy handler."""
 
     async def connect() -> aiosqlite.Connection:
-        db = await aiosqlite.connect(path, timeout=PATIENCE, isolation_level=None)
+        db = await aiosqlite.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
         await db.executescript(PRAGMAS)
         return db
 
@@ -141,7 +140,7 @@ async def _colliding(path: Path, size: int) -> AsyncIterator[Add]:
 
 @asynccontextmanager
 async def _in_blocks(path: Path) -> AsyncIterator[Add]:
-    """One connection writes, and writers queue for it."""
+    """Writers queue for one connection. Each statement is a call to its worker thread."""
 
     async def add(order: int) -> None:
         async with database.write(label="add an order") as db:
@@ -154,7 +153,7 @@ async def _in_blocks(path: Path) -> AsyncIterator[Add]:
 
 @asynccontextmanager
 async def _in_functions(path: Path) -> AsyncIterator[Add]:
-    """The same, and each transaction is one trip to the thread that writes."""
+    """Writers queue for one connection. Each transaction is one call to its worker thread."""
 
     def write(db: sqlite3.Connection, order: int) -> None:
         for statement, values in _statements(order):

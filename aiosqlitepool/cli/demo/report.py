@@ -1,6 +1,6 @@
-"""What the demo shows: a live board on a terminal, plain lines elsewhere, and the tables at the end.
+"""The demo's output: a live board on a terminal, plain lines elsewhere, and tables at the end.
 
-The only module that knows rich. Nothing here measures anything.
+The only module of the demo that imports rich.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rich.table import Table
 from ...events import AcquireSlow
 from .data import Progress
 from .load import Run, Summary
-from .orders import PATIENCE, Writing
+from .orders import BUSY_TIMEOUT, Writing
 
 __all__ = [
     "building",
@@ -38,11 +38,11 @@ __all__ = [
     "watching",
 ]
 
-_FRAME = 0.125  # seconds between two looks at a run
-_LINE = 1.0  # seconds between two plain lines
+_FRAME = 0.125  # seconds between two updates of the board
+_LINE = 1.0  # seconds between two lines
 _WIDEST = 100  # columns
-_SLOWEST = 5  # acquisitions
-_HOLDERS = 2  # named per acquisition
+_SLOWEST = 5  # acquires
+_HOLDERS = 2  # holders named per acquire
 
 _LATENCIES: dict[str, Callable[[Summary], float]] = {
     "average, ms": lambda summary: summary.average,
@@ -54,14 +54,14 @@ _LATENCIES: dict[str, Callable[[Summary], float]] = {
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        # Nobody reads any more (`demo | head`): as good as Ctrl-C, which ends it with everything tidied up.
+        # The reader has exited (`demo | head`). SIGINT ends the demo and removes its files.
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         signal.raise_signal(signal.SIGINT)
 
 
 def console_for_stdout() -> Console:
-    """A console that sends control codes to a terminal and to nothing else, whatever the environment asks for."""
+    """Return a console that sends control codes only to a terminal, also if FORCE_COLOR or the like is set."""
     terminal = sys.stdout.isatty()
     width = None if terminal else _WIDEST
     return _Console(force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
@@ -71,12 +71,12 @@ def _is_lively(console: Console) -> bool:
     return console.is_terminal and console.is_interactive
 
 
-# ------------------------------------------------------------------------------------------------- while it runs
+# ------------------------------------------------------------------------------------------------- progress
 
 
 @contextmanager
 def building(console: Console) -> Iterator[Progress]:
-    """Show how far a database is built; gives the function to tell it."""
+    """Show the progress of a build. Yield the progress function."""
     if not _is_lively(console):
         yield _building_in_lines(console)
         return
@@ -87,25 +87,25 @@ def building(console: Console) -> Iterator[Progress]:
 
 
 def _building_in_lines(console: Console) -> Progress:
-    told = time.monotonic()
+    printed_at = time.monotonic()
 
-    def tell(table: str, done: int, total: int) -> None:
-        nonlocal told
-        if done == total or time.monotonic() - told >= _LINE:
-            told = time.monotonic()
+    def show(table: str, done: int, total: int) -> None:
+        nonlocal printed_at
+        if done == total or time.monotonic() - printed_at >= _LINE:
+            printed_at = time.monotonic()
             console.print(f"Building the database: {table}, {done:,} of {total:,} rows")
 
-    return tell
+    return show
 
 
 @asynccontextmanager
 async def watching(console: Console, runs: Sequence[Run]) -> AsyncIterator[None]:
-    """Show all runs while they are under way, one after the other."""
+    """Show the progress of all runs inside the block."""
     if not _is_lively(console):
         async with _repeating(_lines(console, runs)):
             yield
         return
-    # No thread of rich's own: the board is drawn between requests, at the same cost to both ways of running.
+    # auto_refresh=False: no thread of rich. The board is drawn in the event loop, at the same cost for all runs.
     with Live(console=console, auto_refresh=False) as live:
         async with _repeating(lambda: live.update(_board(console, runs), refresh=True)):
             yield
@@ -113,34 +113,34 @@ async def watching(console: Console, runs: Sequence[Run]) -> AsyncIterator[None]
 
 @asynccontextmanager
 async def _repeating(show: Callable[[], object]) -> AsyncIterator[None]:
-    async def look() -> None:
+    async def repeat() -> None:
         while True:
             show()
             await asyncio.sleep(_FRAME)
 
-    looking = asyncio.create_task(look(), name="demo: view")
+    task = asyncio.create_task(repeat(), name="demo: view")
     try:
         yield
     finally:
-        looking.cancel()
+        task.cancel()
         with suppress(asyncio.CancelledError):
-            await looking
+            await task
         show()
 
 
 def _lines(console: Console, runs: Sequence[Run]) -> Callable[[], None]:
-    untold, told_at = list(runs), time.monotonic()
+    unfinished, printed_at = list(runs), time.monotonic()
 
-    def tell(run: Run) -> None:
-        nonlocal told_at
-        told_at = time.monotonic()
+    def print_line(run: Run) -> None:
+        nonlocal printed_at
+        printed_at = time.monotonic()
         console.print(_line(run), soft_wrap=True)
 
     def show() -> None:
-        while untold and untold[0].ended is not None:
-            tell(untold.pop(0))
-        if untold and untold[0].under_way and time.monotonic() - told_at >= _LINE:
-            tell(untold[0])
+        while unfinished and unfinished[0].ended is not None:
+            print_line(unfinished.pop(0))
+        if unfinished and unfinished[0].under_way and time.monotonic() - printed_at >= _LINE:
+            print_line(unfinished[0])
 
     return show
 
@@ -176,11 +176,11 @@ def _board(console: Console, runs: Sequence[Run]) -> Table:
     return board
 
 
-# ------------------------------------------------------------------------------------------------- when it is over
+# ------------------------------------------------------------------------------------------------- results
 
 
 def print_comparison(console: Console, without: Run, pooled: Run) -> None:
-    """Print what one workload came to without and with the pool, and by how much the pool improved it."""
+    """Print the results of one workload without and with the pool, and the ratio of the two."""
     workload, before, after = without.workload, without.summary(), pooled.summary()
     table = _table(f"{workload.title}: {len(workload.keys):,} {workload.unit}, {workload.workers:,} workers")
     table.add_column("")
@@ -195,7 +195,7 @@ def print_comparison(console: Console, without: Run, pooled: Run) -> None:
 
 
 def print_writing(console: Console, writing: Writing) -> None:
-    """Print that all orders were written in one way."""
+    """Print one line with the results of one way."""
     done = (
         f"{writing.orders - writing.failed:,} of {writing.orders:,} written, {writing.summary().rate:,.0f} per second"
     )
@@ -203,11 +203,9 @@ def print_writing(console: Console, writing: Writing) -> None:
 
 
 def print_writings(console: Console, writings: Sequence[Writing], writers: int) -> None:
-    """Print what writing came to, in each way."""
+    """Print a table with the results of all ways."""
     summaries = [writing.summary() for writing in writings]
-    table = _table(
-        f"Orders: {writings[0].orders:,} transactions, {writers:,} writers that wait {PATIENCE:g} s for a lock"
-    )
+    table = _table(f"Orders: {writings[0].orders:,} transactions, {writers:,} writers, lock timeout {BUSY_TIMEOUT:g} s")
     table.add_column("")
     for writing in writings:
         table.add_column(writing.title, justify="right", no_wrap=True)
@@ -220,9 +218,9 @@ def print_writings(console: Console, writings: Sequence[Writing], writers: int) 
 
 
 def print_events(console: Console, runs: Sequence[Run]) -> None:
-    """Print how often the pool of each run told which event, in the order of their first telling."""
+    """Print how often the pool of each run emitted each event, in the order of first emission."""
     pooled = [(run, run.watch.counts) for run in runs if run.watch is not None]
-    table = _table("What the pools did, warm-up included")
+    table = _table("Events of the pools, warm-up included")
     table.add_column("event")
     for run, _ in pooled:
         table.add_column(run.workload.title, justify="right")
@@ -232,16 +230,16 @@ def print_events(console: Console, runs: Sequence[Run]) -> None:
 
 
 def print_slowest(console: Console, runs: Sequence[Run]) -> None:
-    """Print the acquisitions that waited longest, and for whom."""
+    """Print the slowest acquires, and the holders that they waited for."""
     acquired = [event for run in runs if run.watch is not None for event in run.watch.slowest]
     if not acquired:
-        console.print("No acquisition took 1 ms or longer.")
+        console.print("No acquire took 1 ms or longer.")
         return
-    table = _table("The slowest acquisitions")
+    table = _table("The slowest acquires")
     table.add_column("waited, ms", justify="right")
-    table.add_column("for what")
-    table.add_column("in front", justify="right")
-    table.add_column("waited for (ms held until then)")
+    table.add_column("label")
+    table.add_column("ahead in queue", justify="right")
+    table.add_column("waited for (ms in use by then)")
     for event in nlargest(_SLOWEST, acquired, key=lambda each: each.wait_time):
         table.add_row(f"{1000 * event.wait_time:.2f}", event.label, str(event.pending), _waited_for(event))
     console.print(table)
@@ -252,7 +250,7 @@ def _waited_for(event: AcquireSlow) -> str:
         return "a new connection" if event.path == "new" else "a health check"
     named = [f"{holder.label} ({1000 * holder.held:.1f})" for holder in event.holders[:_HOLDERS]]
     rest = len(event.holders) - len(named)
-    # None is named if every connection was on its way from one holder to the next at that moment.
+    # There are no holders if every connection was between two holders when this caller joined the queue.
     return ", ".join([*named, f"{rest} more"] if rest else named) or "-"
 
 

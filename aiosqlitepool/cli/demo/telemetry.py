@@ -1,6 +1,6 @@
-"""The demo as an SRE would run it: `/metrics` for Prometheus, and OTLP where the environment asks for it.
+"""The demo's telemetry: `/metrics` for Prometheus, and OTLP if the environment configures it.
 
-Every pool of the demo is observed, by way of `subscribe_all`. What is not installed is left out, and said to be.
+Covers every pool of the demo, through `subscribe_all`. A library that is missing is reported and skipped.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from ...pool.process import subscribe_all
 
 __all__ = ["observing"]
 
-Say = Callable[[str], None]
+Show = Callable[[str], None]
 
 _OTLP = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
 
 
 @contextmanager
-def observing(say: Say, port: int) -> Iterator[None]:
-    """Serve `/metrics` on loopback (`port` 0 takes a free one) and export to OTLP if the environment says so."""
+def observing(show: Show, port: int) -> Iterator[None]:
+    """Serve `/metrics` on loopback (`port` 0: a free port), and export to OTLP if the environment names an endpoint."""
     with ExitStack() as stack:
-        for observer in (_prometheus(say, port), _otlp(say)):
+        for observer in (_prometheus(show, port), _otlp(show)):
             try:
                 stack.enter_context(observer)
             except ModuleNotFoundError as error:
-                say(f"Left out: {error}")
+                show(f"Skipped: {error}")
         yield
 
 
 @contextmanager
-def _prometheus(say: Say, port: int) -> Iterator[None]:
+def _prometheus(show: Show, port: int) -> Iterator[None]:
     from ...subscribers.prometheus import PrometheusSubscriber
 
-    # Only now: without prometheus_client, the import above fails with a hint at the extra.
+    # Imported second: without prometheus_client, the import above fails with a message that names the extra.
     from prometheus_client import CollectorRegistry, start_http_server  # isort: skip
 
     registry = CollectorRegistry()
     detach = subscribe_all(PrometheusSubscriber(registry=registry))
     server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
     try:
-        say(f"Metrics while this runs: http://127.0.0.1:{server.server_port}/metrics")
+        show(f"Serving metrics during this run: http://127.0.0.1:{server.server_port}/metrics")
         yield
     finally:
         detach()
@@ -51,7 +51,7 @@ def _prometheus(say: Say, port: int) -> Iterator[None]:
 
 
 @contextmanager
-def _otlp(say: Say) -> Iterator[None]:
+def _otlp(show: Show) -> Iterator[None]:
     if not any(os.environ.get(name) for name in _OTLP):
         yield
         return
@@ -69,7 +69,7 @@ def _otlp(say: Say) -> Iterator[None]:
     subscriber = OpenTelemetrySubscriber(tracer_provider=tracing, meter_provider=metering)
     detach = subscribe_all(subscriber)
     try:
-        say("Spans and metrics go to the OTLP endpoint that the environment names")
+        show("Exporting spans and metrics to the OTLP endpoint in the environment")
         yield
     finally:
         detach()

@@ -1,7 +1,7 @@
-"""What pools are doing, in a terminal, from any `/metrics` endpoint: `python -m aiosqlitepool top URL`.
+"""Show the state of pools in a terminal, from a `/metrics` endpoint: `python -m aiosqlitepool top URL`.
 
-Needs the extra `top`. `scrape` asks the endpoint and reads what is ours, `figures` makes numbers for people of it,
-`board` shows them, `cli` puts them together. Only `board` knows rich, only `scrape` knows prometheus_client.
+Needs the extra `top`. `scrape` reads the endpoint, `figures` computes rates and percentiles, `board` renders them, and
+`cli` combines the three. Only `board` imports rich, and only `scrape` imports prometheus_client.
 """
 
 from .cli import main

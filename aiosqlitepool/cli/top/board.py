@@ -1,4 +1,4 @@
-"""How figures look in a terminal: a bar and a small table for each pool. The only module here that knows rich."""
+"""Render figures in a terminal: a bar and a small table for each pool. The only module of `top` that imports rich."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ __all__ = ["board", "showing"]
 
 Show = Callable[[RenderableType], object]
 
-_WIDTH = 100  # columns, where there is no terminal
-_BAR = 24  # cells
+_WIDTH = 100  # columns, if the output is not a terminal
+_BAR = 24  # columns
 _FULL, _EMPTY = "█", "░"
 
 
 @contextmanager
 def showing(on_screen: bool) -> Iterator[Show]:
-    """What shows a board: in place, on a screen of its own, if that is wanted and possible, else below the last one."""
+    """Yield a function that shows a board: in place if `on_screen` is true and the output is a terminal, else below."""
     terminal = sys.stdout.isatty()
-    # Control codes for a terminal and for nothing else, whatever the environment asks for.
+    # Control codes go only to a terminal, also if FORCE_COLOR or the like is set.
     console = Console(
         force_terminal=terminal, width=None if terminal else _WIDTH, highlight=False, markup=False, emoji=False
     )
 
     def show(shown: RenderableType) -> None:
         console.print(shown)
-        console.file.flush()  # whoever reads a pipe would wait for many boards
+        console.file.flush()  # else a pipe would deliver many boards at once, late
 
     if on_screen and console.is_terminal and console.is_interactive:
         with Live(console=console, screen=True, auto_refresh=False) as live:
@@ -44,12 +44,12 @@ def showing(on_screen: bool) -> Iterator[Show]:
         yield show
 
 
-def board(pools: Iterable[PoolFigures], url: str, trouble: str | None = None) -> RenderableType:
-    """All pools, below where they were looked at and, if the last look failed, why."""
+def board(pools: Iterable[PoolFigures], url: str, error: str | None = None) -> RenderableType:
+    """Return all pools, below the URL and the error of the last scrape."""
     head = Text.assemble(("aiosqlitepool top", "bold"), "  ", (url, "dim"))
     parts: list[RenderableType] = [head]
-    if trouble is not None:
-        parts.append(Text(trouble, style="bold red"))
+    if error is not None:
+        parts.append(Text(error, style="bold red"))
     for pool in pools:
         parts += [Text(), _levels(pool), _spans(pool)]
     return Group(*parts)
@@ -58,8 +58,8 @@ def board(pools: Iterable[PoolFigures], url: str, trouble: str | None = None) ->
 def _levels(pool: PoolFigures) -> Text:
     full = pool.used >= pool.max_size
     cells = round(_BAR * min(1.0, pool.used / pool.max_size)) if pool.max_size else 0
-    queue = f"{pool.waiting:,} waiting, oldest {duration(pool.oldest_waiter)}" if pool.waiting else "nobody waits"
-    out = f"  longest out {duration(pool.oldest_checkout)}" if pool.oldest_checkout else ""
+    queue = f"{pool.waiting:,} waiting, oldest {duration(pool.oldest_waiter)}" if pool.waiting else "no waiters"
+    held = f"  longest in use {duration(pool.oldest_checkout)}" if pool.oldest_checkout else ""
     return Text.assemble(
         (pool.pool, "bold"),
         "  ",
@@ -68,7 +68,7 @@ def _levels(pool: PoolFigures) -> Text:
         (_FULL * cells, "red" if full and pool.waiting else "blue"),
         (_EMPTY * (_BAR - cells), "dim"),
         f"  {pool.used} used, {pool.idle} idle of {pool.max_size}",
-        (out, "dim"),
+        (held, "dim"),
     )
 
 
@@ -91,9 +91,9 @@ def _spans(pool: PoolFigures) -> Table:
     table.add_column("", no_wrap=True)
     for heading in _HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
-    if pool.lately is not None and pool.lately.seconds is not None:
-        table.add_row(f"last {pool.lately.seconds:.1f} s", *_cells(pool.lately))
-    table.add_row("in all", *_cells(pool.in_all), style="dim")
+    if pool.recent is not None and pool.recent.seconds is not None:
+        table.add_row(f"last {pool.recent.seconds:.1f} s", *_cells(pool.recent))
+    table.add_row("total", *_cells(pool.total), style="dim")
     return table
 
 

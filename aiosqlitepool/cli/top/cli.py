@@ -1,4 +1,4 @@
-"""The command line of `top`: its arguments, and when to look again."""
+"""The command line of `top`: its arguments and its refresh loop."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _PROGRAM = "python -m aiosqlitepool top"
-_SHORTEST, _LONGEST = 0.1, 3600.0  # seconds between two looks
+_SHORTEST, _LONGEST = 0.1, 3600.0  # seconds between two scrapes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Show what pools do, until Ctrl-C; returns 0, 1 if the endpoint could not be read at first, 2 for a wrong call."""
+    """Show the pools until Ctrl-C. Return 0, 1 if the first scrape fails, 2 for a wrong argument or a missing extra."""
     options = _parser().parse_args(argv)
     try:
         return _watch(options)
     except KeyboardInterrupt:
-        return 0  # the proper way to end
+        return 0  # Ctrl-C is how users end the program
     except ModuleNotFoundError as error:
         return _end(f"{error.name} is missing; install it with: pip install 'aiosqlitepool[top]'", 2)
 
@@ -37,14 +37,14 @@ def _end(message: str, code: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
-        description="Show what the pools of a program are doing, from its /metrics endpoint.",
-        epilog="Rates and percentiles are of the time between two looks, and below them of all the time since the "
-        "program began. Failures are connections that could not be opened, or failed a check.",
+        description="Show the state of a program's pools, from its /metrics endpoint.",
+        epilog="The first line of a pool covers the time between two scrapes, the second the time since the program "
+        "started. Failures are connections that could not be opened or failed a health check.",
     )
     add = parser.add_argument
-    add("url", metavar="URL", help="where the metrics are: http://127.0.0.1:8000/metrics, or just 127.0.0.1:8000")
-    add("--interval", type=_seconds, default=2.0, metavar="S", help="seconds from look to look (default: %(default)s)")
-    add("--once", action="store_true", help="look twice, one interval apart, print that, and end")
+    add("url", metavar="URL", help="the endpoint: http://127.0.0.1:8000/metrics, or 127.0.0.1:8000 for short")
+    add("--interval", type=_seconds, default=2.0, metavar="S", help="seconds between scrapes (default: %(default)s)")
+    add("--once", action="store_true", help="scrape twice, one interval apart, print the result and exit")
     return parser
 
 
@@ -54,7 +54,9 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not _SHORTEST <= seconds <= _LONGEST:
-        raise argparse.ArgumentTypeError(f"must be seconds from {_SHORTEST:g} to {_LONGEST:g}, not {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be a number of seconds from {_SHORTEST:g} to {_LONGEST:g}, not {text!r}"
+        )
     return seconds
 
 
@@ -67,42 +69,42 @@ def _watch(options: argparse.Namespace) -> int:
         url = full_url(options.url)
     except ValueError as error:
         return _end(f"argument URL: {error}", 2)
-    looks = _Looks(lambda: scrape(url), ScrapeError)
+    scrapes = _Scrapes(lambda: scrape(url), ScrapeError)
     try:
-        looks.first()
+        scrapes.take()
         if options.once:
             time.sleep(options.interval)
-            looks.first()
+            scrapes.take()
     except ScrapeError as error:
         return _end(str(error), 1)
     with showing(on_screen=not options.once) as show:
         while True:
-            show(board(figures(looks.now, looks.before), url, looks.trouble))
+            show(board(figures(scrapes.now, scrapes.before), url, scrapes.error))
             if options.once:
                 return 0
             time.sleep(options.interval)
-            looks.again()
+            scrapes.try_take()
 
 
-class _Looks:
-    """The last two looks that succeeded, and what is wrong since."""
+class _Scrapes:
+    """The last two successful scrapes, and the error of the last scrape if it failed."""
 
     now: Scrape
     before: Scrape | None = None
-    trouble: str | None = None
+    error: str | None = None
 
-    def __init__(self, look: Callable[[], Scrape], failure: type[Exception]) -> None:
-        self._look, self._failure = look, failure
+    def __init__(self, scrape: Callable[[], Scrape], failure: type[Exception]) -> None:
+        self._scrape, self._failure = scrape, failure
 
-    def first(self) -> None:
-        """Look; raises what the look raises."""
-        found = self._look()
+    def take(self) -> None:
+        """Scrape the endpoint. Raises what the scrape raises."""
+        found = self._scrape()
         self.before = getattr(self, "now", None)
-        self.now, self.trouble = found, None
+        self.now, self.error = found, None
 
-    def again(self) -> None:
-        """Look; what goes wrong is trouble, and the last figures stay."""
+    def try_take(self) -> None:
+        """Scrape the endpoint. If that fails, set `error` and keep the last figures."""
         try:
-            self.first()
+            self.take()
         except self._failure as error:
-            self.trouble = f"no figures for {time.monotonic() - self.now.at:.0f} s: {error}"
+            self.error = f"no figures for {time.monotonic() - self.now.at:.0f} s: {error}"

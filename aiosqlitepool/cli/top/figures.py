@@ -1,4 +1,4 @@
-"""What two looks at an endpoint come to: levels of now, rates and percentiles of the time between, totals. Pure."""
+"""Compute figures from two scrapes: current levels, the counts and percentiles between the two, and totals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["Percentile", "PoolFigures", "Span", "figures", "percentile"]
 
 
 class Percentile(NamedTuple):
-    """A time in seconds; `beyond` it, if that is where the last bucket begins, which has no end."""
+    """A time in seconds. If `beyond` is true, the percentile is in the last bucket, above this time."""
 
     seconds: float
     beyond: bool = False
@@ -38,9 +38,9 @@ class Percentile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a pool did in a span of time: counts, and percentiles, which are `None` if there was nothing to measure.
+    """Counts and percentiles of a pool in a span of time. A percentile is `None` without measurements.
 
-    `seconds` is how long that was, or `None` for all the time since the program began.
+    `seconds` is the length of the span, or `None` for the time since the program started.
     """
 
     seconds: float | None
@@ -58,7 +58,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class PoolFigures:
-    """One pool: its levels now, what it did between two looks (if there were two), and in all. Ages are seconds."""
+    """One pool: its current levels, its figures between the two scrapes (`None` after the first), and its totals.
+
+    Ages are in seconds.
+    """
 
     pool: str
     used: int
@@ -67,12 +70,12 @@ class PoolFigures:
     waiting: int
     oldest_waiter: float
     oldest_checkout: float
-    lately: Span | None
-    in_all: Span
+    recent: Span | None
+    total: Span
 
 
 def figures(now: Scrape, before: Scrape | None = None) -> list[PoolFigures]:
-    """The figures of every pool that is there now, by name."""
+    """Return the figures of each pool in the latest scrape, sorted by name."""
     return [_pool(now, before, pool) for pool in now.pools]
 
 
@@ -91,7 +94,7 @@ def _pool(now: Scrape, before: Scrape | None, pool: str) -> PoolFigures:
 
 
 def _span(now: Scrape, before: Scrape, pool: str, seconds: float | None) -> Span:
-    def more(metric: Metric, value: str | None = None) -> float:
+    def increase(metric: Metric, value: str | None = None) -> float:
         return _increase(now.number(metric, pool, value), before.number(metric, pool, value))
 
     waits, uses, creates = (
@@ -100,33 +103,33 @@ def _span(now: Scrape, before: Scrape, pool: str, seconds: float | None) -> Span
     )
     return Span(
         seconds,
-        idle=more(ACQUIRES, "idle"),
-        new=more(ACQUIRES, "new"),
-        queued=more(ACQUIRES, "queued"),
+        idle=increase(ACQUIRES, "idle"),
+        new=increase(ACQUIRES, "new"),
+        queued=increase(ACQUIRES, "queued"),
         wait_p50=percentile(waits, 50),
         wait_p99=percentile(waits, 99),
         hold_p99=percentile(uses, 99),
-        timeouts=more(TIMEOUTS),
+        timeouts=increase(TIMEOUTS),
         creates=creates.get(math.inf, 0.0),
-        failures=more(CREATE_FAILURES) + more(HEALTH_FAILURES),
-        rollbacks=more(ROLLBACKS),
+        failures=increase(CREATE_FAILURES) + increase(HEALTH_FAILURES),
+        rollbacks=increase(ROLLBACKS),
     )
 
 
 def _increase(now: float, before: float) -> float:
-    # A counter that went down began anew, in a program that was started again.
+    # A counter that decreased was reset: the program was restarted.
     return now - before if now >= before else now
 
 
 def _increases(now: Mapping[float, float], before: Mapping[float, float]) -> dict[float, float]:
-    anew = any(count < before.get(bound, 0.0) for bound, count in now.items())
-    return {bound: count - (0.0 if anew else before.get(bound, 0.0)) for bound, count in now.items()}
+    is_reset = any(count < before.get(bound, 0.0) for bound, count in now.items())
+    return {bound: count - (0.0 if is_reset else before.get(bound, 0.0)) for bound, count in now.items()}
 
 
 def percentile(buckets: Mapping[float, float], percent: float) -> Percentile | None:
-    """Where that percent of the observations were at most, as Prometheus' `histogram_quantile` reckons it.
+    """Return a percentile, interpolated as by Prometheus' `histogram_quantile`, or `None` without observations.
 
-    `buckets` are cumulative counts by upper bound. `None` if nothing was observed.
+    `buckets` maps upper bounds to cumulative counts.
     """
     rising = sorted(buckets.items())
     if not rising or rising[-1][1] <= 0:

@@ -1,7 +1,7 @@
-"""One look at a metrics endpoint: everything in it that a pool's subscribers put there. Knows nothing of its meaning.
+"""Scrape a metrics endpoint and keep the metrics of this package.
 
-Prometheus' text and OpenMetrics are read alike, and so are the labels that an OpenTelemetry exporter or a federation
-adds: series that differ in nothing but those are one.
+Reads Prometheus text and OpenMetrics. Ignores the labels that an OpenTelemetry exporter or a federation adds: series
+that differ only in those are merged.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from ...subscribers._metrics import label_name as spelled
 
 __all__ = ["Scrape", "ScrapeError", "full_url", "scrape"]
 
-_PATIENCE = 5.0  # seconds for an answer
-_LARGEST = 64 * 2**20  # bytes of one
+_TIMEOUT = 5.0  # seconds
+_LARGEST = 64 * 2**20  # bytes of a response
 _OPENMETRICS = "application/openmetrics-text"
 _ACCEPT = f"{_OPENMETRICS};version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 
 _POOL = spelled(POOL)
-# By the name of a sample, whose it is.
+# The metric of each sample, by the name of the sample.
 _NUMBERS = {
     **{metric.family: metric for metric in LEVELS},
     **{f"{metric.family}_total": metric for metric in COUNTERS},
 }
 _BUCKETS = {f"{metric.family}_bucket": metric for metric in HISTOGRAMS}
-# Of several ages the oldest counts; all else adds up.
+# Merged series of these metrics keep the maximum; all others are added up.
 _AGES = (OLDEST_WAITER, OLDEST_CHECKOUT)
 
 
 class ScrapeError(Exception):
-    """The endpoint could not be read; the message says why, and what to look at."""
+    """The endpoint could not be read. The message gives the reason, and what to check."""
 
 
 @dataclass(frozen=True)
 class Scrape:
-    """What an endpoint said at one moment: `at` is `time.monotonic()`.
+    """The metrics of one endpoint at one moment; `at` is the `time.monotonic()` of the scrape.
 
-    `numbers` are levels and counters by metric, pool and the value that tells it apart (or ""); `buckets` are how many
-    observations of a histogram were at most each bound, by metric and pool.
+    `numbers` has levels and counters by metric, pool and label value ("" for a metric without a label of its own).
+    `buckets` has the cumulative counts of a histogram by upper bound, by metric and pool.
     """
 
     at: float
@@ -57,17 +57,17 @@ class Scrape:
 
     @property
     def pools(self) -> tuple[str, ...]:
-        """The pools that are open, by name; of others there are counters at most."""
+        """The names of the open pools, sorted. A closed pool has counters, but no levels."""
         return tuple(sorted({pool for metric, pool, _ in self.numbers if metric is COUNT}))
 
     def number(self, metric: Metric, pool: str, value: str | None = None) -> float:
-        """One number, or, without a `value`, the sum of all of its metric; 0 if there is none."""
+        """Return the number for a label value, or without `value` the sum of the metric; 0 if there is no sample."""
         if value is not None:
             return self.numbers.get((metric, pool, value), 0.0)
         return sum(number for (each, name, _), number in self.numbers.items() if each is metric and name == pool)
 
     def add(self, sample: Any) -> None:
-        """Take in one sample, if it is ours."""
+        """Add a sample if it is a metric of this package."""
         pool = sample.labels.get(_POOL)
         if pool is None:
             return
@@ -82,13 +82,13 @@ class Scrape:
 
 
 def full_url(text: str) -> str:
-    """The address that somebody means: `localhost:8000` is `http://localhost:8000/metrics`.
+    """Complete a URL: `localhost:8000` becomes `http://localhost:8000/metrics`.
 
-    Raises `ValueError` for what is no address of a web server.
+    Raises `ValueError` if `text` is not an HTTP address.
     """
     parts = _parts(text)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"must be an address like http://127.0.0.1:8000/metrics, not {text!r}")
+        raise ValueError(f"must be a URL like http://127.0.0.1:8000/metrics, not {text!r}")
     return urllib.parse.urlunsplit(parts._replace(path="/metrics" if parts.path in ("", "/") else parts.path))
 
 
@@ -96,12 +96,12 @@ def _parts(text: str) -> urllib.parse.SplitResult | None:
     try:
         parts = urllib.parse.urlsplit(text if "://" in text else f"http://{text}")
         return None if parts.port == 0 else parts
-    except ValueError:  # brackets that do not match, or a port that is none
+    except ValueError:  # unbalanced brackets, or an invalid port
         return None
 
 
 def scrape(url: str, clock: Callable[[], float] = time.monotonic) -> Scrape:
-    """Ask the endpoint once. Raises `ScrapeError`, also if it has no metrics of a pool."""
+    """Scrape the endpoint once. Raises `ScrapeError` if it cannot be read or has no metrics of an open pool."""
     kind, text = _get(url)
     found = Scrape(clock())
     try:
@@ -109,11 +109,13 @@ def scrape(url: str, clock: Callable[[], float] = time.monotonic) -> Scrape:
             for sample in family.samples:
                 found.add(sample)
     except (ValueError, KeyError) as error:
-        raise ScrapeError(f"{url} does not answer with metrics, but with {kind or 'something'}: {error}") from error
+        raise ScrapeError(
+            f"{url} returned no valid metrics, but {kind or 'content of unknown type'}: {error}"
+        ) from error
     if not found.pools:
         raise ScrapeError(
-            f"{url} has no metrics of aiosqlitepool: is a PrometheusSubscriber (or an OpenTelemetrySubscriber and its "
-            "exporter) attached to an open pool there?"
+            f"{url} has no metrics of aiosqlitepool: attach a PrometheusSubscriber, or an OpenTelemetrySubscriber "
+            "with a metrics exporter, to an open pool of that program"
         )
     return found
 
@@ -124,17 +126,17 @@ def _families(kind: str, text: str) -> Iterable[Any]:
 
 
 def _get(url: str) -> tuple[str, str]:
-    """The answer's content type and text."""
+    """Return the content type and the text of the response."""
     request = urllib.request.Request(url, headers={"Accept": _ACCEPT, "User-Agent": "aiosqlitepool-top"})
     try:
-        with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
-            kind, body = answer.headers.get("Content-Type", ""), answer.read(_LARGEST + 1)
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+            kind, body = response.headers.get("Content-Type", ""), response.read(_LARGEST + 1)
     except urllib.error.HTTPError as error:
         error.close()
-        raise ScrapeError(f"{url} answers {error.code} {error.reason}") from error
+        raise ScrapeError(f"{url} returned HTTP status {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise ScrapeError(f"cannot reach {url}: {reason}") from error
     if len(body) > _LARGEST:
-        raise ScrapeError(f"{url} answers with more than {_LARGEST // 2**20} MiB")
+        raise ScrapeError(f"{url} returned more than {_LARGEST // 2**20} MiB")
     return kind.partition(";")[0].strip().lower(), body.decode(errors="replace")

@@ -45,9 +45,9 @@ def test_once_prints_one_table_without_control_codes(url: str, capsys: pytest.Ca
     assert "\x1b" not in out
     assert url in out
     assert re.search(r"app\.db  1 waiting, oldest \d", out)
-    assert re.search(r"█{24}  2 used, 0 idle of 2  longest out \d", out)
+    assert re.search(r"█{24}  2 used, 0 idle of 2  longest in use \d", out)
     assert re.search(r"last 0\.\d s +0/s +0/s +0/s", out)
-    assert re.search(r"in all +0 +2 +0 ", out)
+    assert re.search(r"total +0 +2 +0 ", out)
     assert max(map(len, out.splitlines())) <= 100
 
 
@@ -60,7 +60,7 @@ def test_several_pools_each_have_their_lines(says: Callable[..., str], capsys: p
     url = says((200, "text/plain", "".join(lines).encode()))
     assert main(["top", url, "--once", "--interval", "0.1"]) == 0
     out = capsys.readouterr().out
-    assert re.findall(r"^(app.db/\w+)  nobody waits", out, re.MULTILINE) == ["app.db/read", "app.db/write"]
+    assert re.findall(r"^(app.db/\w+)  no waiters", out, re.MULTILINE) == ["app.db/read", "app.db/write"]
     assert out.count("██████░░░░░░░░░░░░░░░░░░  1 used, 0 idle of 4") == 2
 
 
@@ -129,7 +129,7 @@ def test_an_endpoint_that_goes_away_is_told_and_waited_for(driver: StubDriver, s
         try:
             seen: list[str] = []
             for line in top.stdout:
-                seen += re.findall("no figures for .* answers 503|0 used, 0 idle of 3", line)
+                seen += re.findall("no figures for .* returned HTTP status 503|0 used, 0 idle of 3", line)
                 if len(seen) == 4:
                     break
         finally:
@@ -145,7 +145,7 @@ def test_an_endpoint_that_goes_away_is_told_and_waited_for(driver: StubDriver, s
     ("arguments", "code", "complaint"),
     [
         (["127.0.0.1:9", "--once"], 1, "error: cannot reach http://127.0.0.1:9/metrics: "),
-        (["ftp://x"], 2, "error: argument URL: must be an address like http://127.0.0.1:8000/metrics, not 'ftp://x'"),
+        (["ftp://x"], 2, "error: argument URL: must be a URL like http://127.0.0.1:8000/metrics, not 'ftp://x'"),
     ],
 )
 def test_what_is_wrong_at_first_ends_it(
@@ -160,7 +160,7 @@ def test_the_interval_must_be_a_time(value: str, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as ended:
         main(["top", "localhost", f"--interval={value}"])
     assert ended.value.code == 2
-    assert f"must be seconds from 0.1 to 3600, not {value!r}" in capsys.readouterr().err
+    assert f"must be a number of seconds from 0.1 to 3600, not {value!r}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("library", ["rich", "prometheus_client"])

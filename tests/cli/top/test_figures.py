@@ -20,8 +20,8 @@ from aiosqlitepool.subscribers._metrics import (
 BUCKETS = {0.1: 50.0, 0.5: 90.0, 1.0: 100.0, math.inf: 100.0}
 
 
-def looked(at: float, **numbers: float) -> Scrape:
-    """A look at one pool: so many acquires and timeouts, and waits that took up to 0.1 s or up to 1 s."""
+def scraped(at: float, **numbers: float) -> Scrape:
+    """A scrape of one pool with these counts of acquires, timeouts, waits up to 0.1 s and waits up to 1 s."""
     queued, timeouts = numbers.get("queued", 0), numbers.get("timeouts", 0)
     short, long = numbers.get("short", 0), numbers.get("long", 0)
     return Scrape(
@@ -59,18 +59,18 @@ def test_of_nothing_there_is_no_percentile(buckets: dict[float, float]) -> None:
     assert percentile(buckets, 99) is None
 
 
-def test_one_look_tells_of_now_and_of_all_the_time_before() -> None:
-    (pool,) = figures(looked(10.0, queued=7, timeouts=1, short=100))
+def test_one_scrape_gives_current_levels_and_totals() -> None:
+    (pool,) = figures(scraped(10.0, queued=7, timeouts=1, short=100))
     assert (pool.pool, pool.used, pool.idle, pool.max_size, pool.waiting) == ("app.db", 3, 1, 5, 0)
-    assert pool.lately is None
-    assert (pool.in_all.queued, pool.in_all.timeouts, pool.in_all.rollbacks, pool.in_all.creates) == (7, 1, 3, 4)
-    assert pool.in_all.wait_p99 == Percentile(pytest.approx(0.099))
+    assert pool.recent is None
+    assert (pool.total.queued, pool.total.timeouts, pool.total.rollbacks, pool.total.creates) == (7, 1, 3, 4)
+    assert pool.total.wait_p99 == Percentile(pytest.approx(0.099))
 
 
-def test_two_looks_tell_of_the_time_between_too() -> None:
-    before, now = looked(10.0, queued=7, short=100), looked(12.0, queued=11, timeouts=3, short=100, long=10)
-    lately = figures(now, before)[0].lately
-    assert lately == Span(
+def test_two_scrapes_give_the_figures_of_the_time_between() -> None:
+    before, now = scraped(10.0, queued=7, short=100), scraped(12.0, queued=11, timeouts=3, short=100, long=10)
+    recent = figures(now, before)[0].recent
+    assert recent == Span(
         seconds=2.0,
         idle=0,
         new=0,
@@ -86,14 +86,14 @@ def test_two_looks_tell_of_the_time_between_too() -> None:
 
 
 def test_a_program_that_was_started_again_counts_from_zero() -> None:
-    before, now = looked(10.0, queued=1000, short=1000), looked(12.0, queued=5, long=10)
-    lately = figures(now, before)[0].lately
-    assert lately is not None
-    assert lately.queued == 5
-    assert lately.wait_p50 == Percentile(pytest.approx(0.55))
+    before, now = scraped(10.0, queued=1000, short=1000), scraped(12.0, queued=5, long=10)
+    recent = figures(now, before)[0].recent
+    assert recent is not None
+    assert recent.queued == 5
+    assert recent.wait_p50 == Percentile(pytest.approx(0.55))
 
 
 def test_a_pool_that_was_not_there_before_is_counted_from_its_beginning() -> None:
-    lately = figures(looked(12.0, queued=5), Scrape(10.0))[0].lately
-    assert lately is not None
-    assert lately.queued == 5
+    recent = figures(scraped(12.0, queued=5), Scrape(10.0))[0].recent
+    assert recent is not None
+    assert recent.queued == 5

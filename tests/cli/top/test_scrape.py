@@ -119,14 +119,14 @@ def test_nobody_there() -> None:
 @pytest.mark.parametrize(
     ("answer", "complaint"),
     [
-        ((404, "text/html", b"<h1>no"), "answers 404 Not Found"),
-        ((200, "text/html", b"<html><body>Hello</body></html>"), "does not answer with metrics, but with text/html"),
-        ((200, "application/json", b'{"status": "ok"}'), "does not answer with metrics, but with application/json"),
-        ((200, "", b"hello"), "does not answer with metrics, but with something"),
-        ((200, "application/openmetrics-text", b"a 1\n"), "does not answer with metrics"),
-        ((200, "text/plain", b"up 1\n"), "has no metrics of aiosqlitepool: is a PrometheusSubscriber"),
+        ((404, "text/html", b"<h1>no"), "returned HTTP status 404 Not Found"),
+        ((200, "text/html", b"<html><body>Hello</body></html>"), "returned no valid metrics, but text/html"),
+        ((200, "application/json", b'{"status": "ok"}'), "returned no valid metrics, but application/json"),
+        ((200, "", b"hello"), "returned no valid metrics, but content of unknown type"),
+        ((200, "application/openmetrics-text", b"a 1\n"), "returned no valid metrics"),
+        ((200, "text/plain", b"up 1\n"), "has no metrics of aiosqlitepool: attach a PrometheusSubscriber"),
         ((200, "text/plain", b""), "has no metrics of aiosqlitepool"),
-        ((200, "text/plain", b"#" * (2**26 + 1)), "answers with more than"),
+        ((200, "text/plain", b"#" * (2**26 + 1)), "returned more than"),
         ((200, "text/plain", b"\xff\xfe 1\n"), "no"),
     ],
 )
@@ -181,5 +181,5 @@ def test_an_address_may_be_short(text: str, url: str) -> None:
     "text", ["", "http://", "file:///etc/passwd", "ftp://x", "x:port", "x:99999", "/metrics", "[::1"]
 )
 def test_what_is_no_address_is_refused_by_its_value(text: str) -> None:
-    with pytest.raises(ValueError, match="must be an address like http"):
+    with pytest.raises(ValueError, match="must be a URL like http"):
         full_url(text)
