@@ -1,4 +1,4 @@
-"""Acquire and release alone, on a connection that does nothing: what the pool itself costs.
+"""Acquire and release alone, on a real connection that runs no statement: what the pool itself costs.
 
 Idle: one task, which always finds a free connection. Contended: 50 tasks and 5 connections, each kept for one turn of
 the loop, so that nine borrows of ten have to queue; the turn itself is part of the figure.
@@ -11,8 +11,8 @@ import gc
 from time import perf_counter
 
 from ..contenders import Contender
+from ..inside.idle import connect_idle
 from ..inside.load import timed
-from ..inside.stub import connect_stub
 from ..inside.task import Measured, Task, UnsuitableError
 from . import Figure, Workload, takes_factory
 
@@ -22,7 +22,7 @@ SIZE = 5
 async def measure(contender: Contender, tasks: int, task: Task) -> Measured:
     if not takes_factory(contender):
         raise UnsuitableError("takes no connection factory")
-    await contender.open_with(connect_stub, SIZE)  # type: ignore[attr-defined]
+    await contender.open_with(connect_idle, SIZE)  # type: ignore[attr-defined]
     borrow = _alone if tasks == 1 else _for_a_turn
     cycles = max(1, task.count(20_000) // tasks)
     try:

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from time import perf_counter
 
 from ..contenders import Contender
-from ..inside.stub import connect_stub
+from ..inside.idle import connect_idle
 from ..inside.task import Measured, Task, UnsuitableError
 from . import Figure, Workload, takes_factory
 
@@ -15,7 +15,7 @@ from . import Figure, Workload, takes_factory
 async def measure(contender: Contender, size: int, task: Task) -> Measured:
     if not takes_factory(contender):
         raise UnsuitableError("takes no connection factory")
-    await contender.open_with(connect_stub, size)  # type: ignore[attr-defined]
+    await contender.open_with(connect_idle, size)  # type: ignore[attr-defined]
     cycles = task.count(10_000)
     try:
         async with AsyncExitStack() as all_of_them:

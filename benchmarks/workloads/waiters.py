@@ -12,7 +12,7 @@ import gc
 from time import perf_counter
 
 from ..contenders import Contender
-from ..inside.stub import connect_stub
+from ..inside.idle import connect_idle
 from ..inside.task import Measured, Task, UnsuitableError
 from . import Figure, Workload, takes_factory
 
@@ -22,7 +22,7 @@ async def measure(contender: Contender, waiters: int, task: Task) -> Measured:
         raise UnsuitableError("takes no connection factory")
     waiters = task.count(waiters)
     repeats = max(1, task.count(20_000) // waiters)
-    await contender.open_with(connect_stub, 1)  # type: ignore[attr-defined]
+    await contender.open_with(connect_idle, 1)  # type: ignore[attr-defined]
     gc.collect()
     gc.disable()
     try:
