@@ -1,4 +1,4 @@
-"""A fast asyncio connection pool for SQLite, instrumented to the core."""
+"""A fast, observable asyncio connection pool for SQLite."""
 
 from .database import SQLiteDatabase
 from .driver import Connection

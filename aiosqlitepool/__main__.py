@@ -1,4 +1,4 @@
-"""The command line: `python -m aiosqlitepool <command>`. Each command is imported only when it is asked for."""
+"""The command line, `python -m aiosqlitepool COMMAND`. Imports only the command that runs."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def _export(arguments: Sequence[str]) -> int:
     return main(arguments)
 
 
-# A command takes the arguments that follow its name, parses them itself, and returns the exit code.
+# Each command parses the arguments that follow its name, and returns the exit code.
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
-    "demo": (_demo, "build a real SQLite database and compare its use without and with a pool"),
-    "top": (_top, "show what the pools of a program are doing, from its /metrics endpoint"),
-    "export": (_export, "write the rules, alerts, runbook and boards that come with the package"),
+    "demo": (_demo, "build a SQLite database and compare its use without and with a pool"),
+    "top": (_top, "show the state of a program's pools, from its /metrics endpoint"),
+    "export": (_export, "write the Prometheus rules, alerts, runbook and Grafana dashboards of the package"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that `argv` (by default this process's arguments) names, and return its exit code."""
+    """Run the command that `argv` names, by default `sys.argv[1:]`, and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m aiosqlitepool",
         description="A fast asyncio connection pool for SQLite.",
-        epilog="Each command explains its own arguments: python -m aiosqlitepool COMMAND --help",
+        epilog="For the arguments of a command: python -m aiosqlitepool COMMAND --help",
     )
     parser.add_argument("--version", action="version", version=f"aiosqlitepool {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

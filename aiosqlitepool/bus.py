@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import logging
 import threading
 import time
 from collections import deque
@@ -14,7 +15,6 @@ from typing import Any, Final, TypeVar, get_args
 
 from .errors import ErrorInfo
 from .events import PoolEvent, SubscriberFailed, event_types
-from .log import log
 from .timings import AcquirePath, PoolTimings, SlowWait
 
 __all__ = ["BATCH_SIZE", "LOG_INTERVAL", "Detach", "EventBus", "FailureLog", "Handler"]
@@ -25,6 +25,8 @@ Handler = Callable[[E], object]
 Detach = Callable[[], None]
 # A handler and the exception that it raised.
 Failure = tuple[Handler[Any], BaseException]
+
+log: Final = logging.getLogger("aiosqlitepool")
 
 # Uses per batch. A smaller batch costs more per use; a larger one delays the event loop for longer at a time.
 BATCH_SIZE: Final = 64

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from aiosqlitepool.driver import GenericAdapter
+from aiosqlitepool.pool import connection
 from aiosqlitepool.testing import Recorder
 
 from .support.clock import Clock
@@ -41,3 +43,16 @@ def recorder() -> Recorder:
 def database(tmp_path: Path) -> Path:
     """A real SQLite file in WAL mode with a table `note(id, text)`."""
     return make_database(tmp_path / "app.db")
+
+
+class _CleanAdapter(GenericAdapter):
+    """Knows that nothing has to be undone."""
+
+    def end_lease(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clean_releases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stub connections be released as clean ones of aiosqlite are: at once."""
+    monkeypatch.setattr(connection, "adapter_for", lambda raw, _: _CleanAdapter(raw))

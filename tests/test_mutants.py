@@ -12,9 +12,7 @@ import types
 
 import pytest
 
-from aiosqlitepool.pool import acquire as lending
-from aiosqlitepool.pool import inventory as stock
-from aiosqlitepool.pool import slots
+from aiosqlitepool.pool import acquire, inventory, slots
 
 from .pool import test_slots_machine
 from .support.simulation import SimulationError, simulate
@@ -44,33 +42,33 @@ def mutate(module: types.ModuleType, old: str, new: str) -> types.ModuleType:
 
 
 @pytest.fixture
-def lost_hand_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A waiter cancelled after the slot was handed to it keeps it."""
+def kept_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiter cancelled after the slot was handed to it keeps the slot."""
     mutant = mutate(
-        lending,
-        "elif future.exception() is None and (slot := future.result()) is not None:\n"
-        "                self._stock.put_back(slot, self._clock())",
-        "elif future.exception() is None and future.result() is not None:\n                pass",
+        acquire,
+        "elif turn.exception() is None and (slot := turn.result()) is not None:\n"
+        "                self._inventory.put_back_unused(slot)",
+        "elif turn.exception() is None and turn.result() is not None:\n                pass",
     )
-    monkeypatch.setattr(lending.Lending, "_pass_on", mutant.Lending._pass_on)
+    monkeypatch.setattr(acquire.Acquirer, "_pass_on", mutant.Acquirer._pass_on)
 
 
 @pytest.fixture
 def missing_done_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slot is handed to the oldest waiter, also to one that was cancelled a moment ago."""
-    mutant = mutate(slots, "if waiter is not None and not waiter.done():", "if waiter is not None:")
-    monkeypatch.setattr(slots.Slots, "give_back", mutant.Slots.give_back)
+    mutant = mutate(slots, "if not request.turn.done():", "if request.turn is not None:")
+    monkeypatch.setattr(slots.Slots, "_first", mutant.Slots._first)
 
 
 @pytest.fixture
 def forgotten_give_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """When a connection could not be opened, its slot stays taken."""
     mutant = mutate(
-        stock,
-        "        self.put_back(preparation.slot, self._clock())\n",
-        "        if failure is None:\n            self.put_back(preparation.slot, self._clock())\n",
+        inventory,
+        "        self.put_back(slot, now)\n        if error is not None and not opened:\n",
+        "        if error is None:\n            self.put_back(slot, now)\n        elif not opened:\n",
     )
-    monkeypatch.setattr(stock.Stock, "prepared", mutant.Stock.prepared)
+    monkeypatch.setattr(inventory.Inventory, "_prepared", mutant.Inventory._prepared)
 
 
 def simulated() -> None:
@@ -81,8 +79,8 @@ def test_without_a_mutant_the_simulation_is_content() -> None:
     simulated()
 
 
-@pytest.mark.usefixtures("lost_hand_back")
-def test_a_lost_hand_back_is_noticed_by_the_simulation() -> None:
+@pytest.mark.usefixtures("kept_slot")
+def test_a_slot_kept_by_a_cancelled_waiter_is_noticed_by_the_simulation() -> None:
     with pytest.raises(SimulationError, match=r"can be lent|forgotten|does not end|hang|never closed"):
         simulated()
 

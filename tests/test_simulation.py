@@ -67,7 +67,7 @@ def test_a_connection_that_begins_to_close_as_the_pool_gives_up_is_closed_all_th
             await acquiring
         await asyncio.sleep(60)
         assert connection.closed == 1, f"after {turns} turns"
-        assert not pool._stock.lifecycle.connections
+        assert not pool._inventory.connector.connections
 
     for turns in range(8):
         run(main(turns))

@@ -136,7 +136,7 @@ class Soak:
         while len(lent) < SIZE:
             with contextlib.suppress(OSError):
                 lent.append(await pool.acquire())
-        while len(pool._stock.tasks):
+        while len(pool._inventory.background):
             await asyncio.sleep(0.001)
         used = Used.now()
         for connection in lent:

@@ -58,7 +58,7 @@ async def works(pool: Pool) -> None:
     async with asyncio.timeout(PATIENCE), contextlib.AsyncExitStack() as stack:
         lent = [await stack.enter_async_context(pool.connection()) for _ in range(pool.stats().max_size)]
         assert len(set(map(id, lent))) == pool.stats().max_size
-    pool._stock.slots.check()
+    pool._inventory.slots.check()
     assert pool.stats().used == 0
 
 
@@ -287,7 +287,7 @@ async def test_what_a_handler_reads_of_the_pool_adds_up_at_every_event(
         stats = pool.stats()
         assert 0 <= stats.used <= stats.max_size
         assert stats.used + stats.idle <= stats.max_size
-        pool._stock.slots.check()
+        pool._inventory.slots.check()
         assert len(pool.holders()) <= stats.used
         seen.append(repr(pool))
 
@@ -297,6 +297,7 @@ async def test_what_a_handler_reads_of_the_pool_adds_up_at_every_event(
     assert pool.stats().subscriber_errors == 0, seen
 
 
+@pytest.mark.usefixtures("clean_releases")
 async def test_a_handler_sees_the_world_that_its_event_made(driver: StubDriver) -> None:
     worlds: dict[str, tuple[int, int, str]] = {}
     pool = pool_of(driver)
@@ -422,6 +423,7 @@ async def test_a_handler_that_blocks_delays_and_loses_nothing(driver: StubDriver
     assert recorder.names.count("acquire_wait") == recorder.names.count("release") == 22
 
 
+@pytest.mark.usefixtures("clean_releases")
 @timeless
 async def test_a_handler_that_blocks_past_the_deadline_lets_who_was_handed_a_place_have_it(
     driver: StubDriver,

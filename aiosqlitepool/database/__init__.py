@@ -1,7 +1,7 @@
-"""One SQLite file for a whole program: one writer and many readers, as two pools composed.
+"""`SQLiteDatabase`: one writer connection and several reader connections to one SQLite file.
 
-SQLite lets one connection write at a time. Connections that all write collide in its busy handler, which sleeps and is
-no queue. Here writers queue, in order, for the one connection that writes, and readers never wait for it.
+SQLite allows one writer at a time. Concurrent writers retry in its busy handler, which polls instead of queueing.
+`SQLiteDatabase` queues writers (FIFO) for one connection. In WAL mode, readers never wait for the writer.
 """
 
 from .database import SQLiteDatabase

@@ -1,4 +1,4 @@
-"""A copy of a database while it is in use: of one moment, taken while writers go on."""
+"""Back up a database while it is in use. The copy is a snapshot; in WAL mode, writers do not wait for it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..driver import ended
@@ -17,20 +18,19 @@ from .file import DatabaseFile
 
 __all__ = ["Progress", "back_up"]
 
-# Called with the pages copied so far and the pages in all.
+# Called with the number of pages copied so far and the total number of pages.
 Progress = Callable[[int, int], object]
 
 _numbers = itertools.count(1)
 
 
 async def back_up(
-    file: DatabaseFile, target: str | os.PathLike[str], progress: Progress | None, pages: int, patience: float | None
+    file: DatabaseFile, target: str | os.PathLike[str], progress: Progress | None, pages: int, timeout: float | None
 ) -> None:
-    """Copy the database to `target`, `pages` at a time, calling `progress(copied, total)` in the event loop.
+    """Copy the database to `target`, as `SQLiteDatabase.backup()` describes.
 
-    The copy appears when it is complete; an older file of that name is replaced then. Raises `ValueError` if `target`
-    is the database itself, and what SQLite, the operating system or `progress` raise. Cancelled or failed, it leaves
-    nothing behind.
+    `timeout` is the number of seconds to wait for a lock before the copy begins, `None` for no limit. If the copy fails
+    or is cancelled, the incomplete file is removed.
     """
     if isinstance(pages, bool) or not isinstance(pages, int) or pages < 1:
         raise ValueError(f"pages must be an int of at least 1, not {pages!r}")
@@ -38,17 +38,17 @@ async def back_up(
         raise TypeError(f"progress must be callable or None, not {progress!r} ({type(progress).__name__})")
     path = _checked(file, target)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}-{next(_numbers)}.partial")
-    copying = _Copying(file, unfinished, progress, pages, patience)
-    running = asyncio.ensure_future(asyncio.to_thread(copying.run))
+    backup = _Backup(file, unfinished, progress, pages, timeout)
+    running = asyncio.ensure_future(asyncio.to_thread(backup.run))
     try:
         try:
             await asyncio.wait((running,))
         except asyncio.CancelledError as cancellation:
-            copying.stop(cancellation)
+            backup.abort(cancellation)
             await ended(running)
             raise
         running.result()
-        copying.check()
+        backup.raise_if_aborted()
         os.replace(unfinished, path)
     finally:
         for leftover in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
@@ -65,67 +65,66 @@ def _checked(file: DatabaseFile, target: str | os.PathLike[str]) -> Path:
         raise IsADirectoryError(f"target must be a file, not the directory {shown!r}")
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"target must be in a directory that exists, not {shown!r}")
-    if path.with_name(f"{path.name}-wal").exists():
-        # SQLite would take what is in there for changes to the copy.
-        raise FileExistsError(f"{path}-wal exists: the database at target is in use, or was not closed")
+    wal = path.with_name(f"{path.name}-wal")
+    if wal.exists():
+        # SQLite would apply this WAL to the copy.
+        raise FileExistsError(f"{wal} exists: the database at {shown!r} is in use, or was not closed. Close it first")
     return path
 
 
-class _Copying:
-    """One copying; `run` is for a thread of its own, the rest for the event loop."""
+@dataclass(eq=False)
+class _Backup:
+    """One backup. `run` and the methods that it calls belong to a worker thread, the others to the event loop."""
 
-    def __init__(
-        self, file: DatabaseFile, path: Path, progress: Progress | None, pages: int, patience: float | None
-    ) -> None:
-        self._file = file
-        self._path = path
-        self._progress = progress
-        self._pages = pages
-        self._patience = patience
-        self._loop = asyncio.get_running_loop()
-        # Why to stop, once there is a reason.
-        self._reason: BaseException | None = None
+    file: DatabaseFile
+    path: Path
+    progress: Progress | None
+    pages: int
+    timeout: float | None
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    # Set in the event loop, read in the worker thread.
+    error: BaseException | None = None
 
-    def stop(self, reason: BaseException) -> None:
-        """Copy no further."""
-        self._reason = reason
+    def abort(self, error: BaseException) -> None:
+        """Stop before the next pages and raise `error`."""
+        self.error = error
 
-    def check(self) -> None:
-        """Raise what there is as a reason to stop."""
-        if self._reason is not None:
-            raise self._reason
+    def raise_if_aborted(self) -> None:
+        """Raise the error given to `abort`, if any. Safe to call from any thread."""
+        if self.error is not None:
+            raise self.error
 
-    def _tell(self, copied: int, total: int) -> None:
-        if self._progress is not None and self._reason is None:
+    def _call_progress(self, copied: int, total: int) -> None:
+        if self.progress is not None and self.error is None:
             try:
-                self._progress(copied, total)
+                self.progress(copied, total)
             except BaseException as error:
-                self.stop(error)
+                self.abort(error)
 
-    # -- in the thread
+    # -- in the worker thread
 
     def run(self) -> None:
-        """Copy everything."""
-        with contextlib.closing(self._file.connect_natively()) as source:
+        """Copy all pages."""
+        with contextlib.closing(self.file.connect_natively()) as source:
             self._begin_reading(source)
-            with contextlib.closing(sqlite3.connect(self._path)) as copy:
-                # It sleeps only if somebody else is at work in the copy.
-                source.backup(copy, pages=self._pages, progress=self._report)
+            with contextlib.closing(sqlite3.connect(self.path)) as copy:
+                # Sleeps only if another process uses the copy.
+                source.backup(copy, pages=self.pages, progress=self._on_pages_copied)
 
     def _begin_reading(self, source: sqlite3.Connection) -> None:
-        """Begin a transaction, or each commit of a writer would start the copying anew."""
-        since, pausing = time.monotonic(), pauses()
+        """Begin a read transaction. Without it, SQLite would restart the backup after each commit."""
+        started_at, pausing = time.monotonic(), pauses()
         source.execute("BEGIN")
         while True:
             try:
                 return source.execute("SELECT 1 FROM sqlite_schema LIMIT 1").close()
-            except sqlite3.Error as error:  # a writer is in the way, where there is no WAL
-                late = self._patience is not None and time.monotonic() > since + self._patience
-                if busy_kind(error) is None or late:
+            except sqlite3.Error as error:  # without WAL, a writer locks readers out
+                is_late = self.timeout is not None and time.monotonic() > started_at + self.timeout
+                if busy_kind(error) is None or is_late:
                     raise
-            self.check()
+            self.raise_if_aborted()
             time.sleep(next(pausing))
 
-    def _report(self, status: int, remaining: int, total: int) -> None:
-        self.check()
-        self._loop.call_soon_threadsafe(self._tell, total - remaining, total)
+    def _on_pages_copied(self, status: int, remaining: int, total: int) -> None:
+        self.raise_if_aborted()
+        self.loop.call_soon_threadsafe(self._call_progress, total - remaining, total)

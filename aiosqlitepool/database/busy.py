@@ -1,6 +1,7 @@
-"""What it means that SQLite is busy, and how to wait for that without holding a thread.
+"""Classify SQLite's busy errors, and compute the pauses between attempts.
 
-Inside one program writers queue. What is left is other processes: their locks end when they end, and nobody tells.
+Writers of one `SQLiteDatabase` queue, so it is another process, or another connection, that holds the lock. SQLite does
+not signal the end of a lock: the only way to wait for it is to try again.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from ..events import BusyKind
 
 __all__ = ["busy_kind", "pauses"]
 
-# Seconds, doubled from the first to the last: short against the 100 ms that SQLite's own handler may sleep, so that a
-# program that waits here gets its turn beside one that waits there.
+# Seconds. The longest pause is shorter than the 100 ms that SQLite's own busy handler may sleep, so that programs which
+# use that handler do not get the lock more often than this one.
 _FIRST_PAUSE: Final = 0.001
 _LAST_PAUSE: Final = 0.025
 
 
 def busy_kind(error: BaseException) -> BusyKind | None:
-    """Which kind of busy this error is, or `None` if it is none.
+    """Return the kind of a busy error, or `None` for any other error.
 
-    "busy": another connection has the lock, and waiting helps. "snapshot": somebody committed after this transaction
-    began to read; only starting it again helps. Source: sqlite.org/rescode.html.
+    "busy": another connection holds the lock; trying the statement again helps. "snapshot": another connection
+    committed after this transaction began to read; only a new transaction helps. Source: sqlite.org/rescode.html.
     """
     code = getattr(error, "sqlite_errorcode", None) if isinstance(error, sqlite3.Error) else None
     if code is None or code & 0xFF != sqlite3.SQLITE_BUSY:
@@ -32,7 +33,7 @@ def busy_kind(error: BaseException) -> BusyKind | None:
 
 
 def pauses() -> Iterator[float]:
-    """How long to wait before each further attempt, in seconds."""
+    """Yield the pause before each further attempt, in seconds. Pauses double from 1 ms to 25 ms."""
     pause = _FIRST_PAUSE
     while True:
         yield pause

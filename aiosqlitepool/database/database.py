@@ -1,4 +1,4 @@
-"""`SQLiteDatabase`: over one file, a pool of the one connection that writes and a pool of those that read."""
+"""`SQLiteDatabase`: a writer pool of one connection and a reader pool, both for one file."""
 
 from __future__ import annotations
 
@@ -7,19 +7,27 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
 from typing import Any, TypeVar, TypeVarTuple
 
 import aiosqlite
 
 from ..errors import PoolClosedError, PoolUsageError
 from ..events import Checkpointed
-from ..pool.pool import SQLiteConnectionPool, Subscriber, checked_subscribers
-from ..pool.settings import MOST_CONNECTIONS, check_count, check_name, check_seconds
+from ..pool import SQLiteConnectionPool, Subscriber
+from ..pool.process import checked_subscribers
+from ..pool.settings import (
+    MOST_CONNECTIONS,
+    OnConnect,
+    check_count,
+    check_label,
+    check_name,
+    check_seconds,
+    check_timeout,
+)
 from .backup import Progress, back_up
-from .file import DatabaseFile, OnConnect
+from .file import DatabaseFile
 from .functions import bound, label_of
-from .maintenance import Care
+from .maintenance import Maintenance
 from .pragmas import PragmaValue, checked_pragmas
 from .reader import Reader, ReaderPool
 from .writer import Writer, WriterPool
@@ -31,25 +39,24 @@ Ts = TypeVarTuple("Ts")
 
 
 class SQLiteDatabase:
-    """One SQLite database for one event loop: writers queue for one connection, readers have their own.
+    """One SQLite database for one event loop. Writers queue for one connection; readers have connections of their own.
 
-    Open it with `async with` or `open()`. Every argument is checked at once: `TypeError` or `ValueError` names it and
-    its value. All times are seconds, ints or floats.
+    Use `async with`, or `open()` and `close()`. An invalid argument raises a `TypeError` or `ValueError` that names it.
 
     Args:
-        path: the file, or ":memory:" for a database that all connections share and that ends when this is closed.
-        readers: connections that read, at most.
-        name: its pools are named `<name>/write` and `<name>/read`; the file's name if not given.
-        pragmas: set for each connection beside, or instead of, those of its role; a misspelt one is a `ValueError`.
-        acquisition_timeout: how long a caller may wait, for its turn and for other processes together; `None` for ever.
-        operation_timeout: how long one check, reset or close of a connection may take.
-        max_waiting: how many callers may queue for either pool; further ones get `PoolFullError`.
-        slow_acquire: as for `SQLiteConnectionPool`, for both pools.
-        reader_warn_after: a connection that reads for longer is told of as `LeakSuspected`; `None` never.
-        reader_max_age: a block or function that reads for longer is ended with `TimeoutError`; `None` never.
-        checkpoint_above: bytes of the WAL from which it is folded into the database while nobody writes.
-        on_connect: awaited with each new `aiosqlite.Connection`: row factories, functions.
-        subscribers: attached to both pools, as by their `subscribe()`.
+        path: the file, or ":memory:" for an in-memory database that all connections share and that ends with `close()`.
+        readers: the maximum number of reader connections.
+        name: the prefix of the pool names `<name>/write` and `<name>/read`; `None` for the file's name.
+        pragmas: set on each connection, in addition to the pragmas of its role or instead of them.
+        acquisition_timeout: seconds to wait for a connection and the locks of other processes; `None` for no limit.
+        operation_timeout: seconds for one check, reset or close of a connection.
+        max_waiting: the maximum number of waiters per pool; further callers get `PoolFullError`. `None` for no limit.
+        slow_acquire: seconds from which an acquire in either pool emits `AcquireSlow`; `None` for never.
+        reader_warn_after: seconds in use after which a reader connection emits `LeakSuspected`; `None` for never.
+        reader_max_age: seconds after which a read block or function is ended with `TimeoutError`; `None` for no limit.
+        checkpoint_above: the WAL size in bytes above which the idle writer runs a checkpoint.
+        on_connect: awaited with each new `aiosqlite.Connection`, for example to set a row factory.
+        subscribers: attached to both pools, as `SQLiteConnectionPool.subscribe()` does.
     """
 
     def __init__(
@@ -71,34 +78,24 @@ class SQLiteDatabase:
     ) -> None:
         check_count("readers", readers, least=1, most=MOST_CONNECTIONS)
         check_count("checkpoint_above", checkpoint_above, least=0)
-        patience = check_seconds("acquisition_timeout", acquisition_timeout)
+        self._timeout = timeout = check_seconds("acquisition_timeout", acquisition_timeout)
         max_age = check_seconds("reader_max_age", reader_max_age, positive=True)
         warn_after = check_seconds("reader_warn_after", reader_warn_after, positive=True)
-        if on_connect is not None and not callable(on_connect):
-            raise TypeError(f"on_connect must be callable or None, not {on_connect!r} ({type(on_connect).__name__})")
-        self._file = DatabaseFile(path, checked_pragmas(pragmas), on_connect)
-        self._name = self._file.name if name is None else check_name(name)
+        self._file = file = DatabaseFile(path, checked_pragmas(pragmas))
+        self._name = file.name if name is None else check_name(name)
         common: dict[str, Any] = {
-            "acquisition_timeout": patience,
+            "acquisition_timeout": timeout,
             "operation_timeout": operation_timeout,
             "max_waiting": max_waiting,
             "slow_acquire": slow_acquire,
+            "on_connect": on_connect,
             "subscribers": checked_subscribers(subscribers),
         }
-        self._writer = Writer(WriterPool(self._file, name=f"{self._name}/write", **common), patience)
-        self._reader = Reader(
-            ReaderPool(
-                self._file.factory("read"),
-                pool_size=readers,
-                leak_threshold=warn_after,
-                name=f"{self._name}/read",
-                **common,
-            ),
-            patience,
-            max_age,
-        )
-        self._care = Care(self._writer, self._file, checkpoint_above)
-        self._patience = patience
+        writer = WriterPool(file, name=f"{self._name}/write", **common)
+        reader = ReaderPool(file, name=f"{self._name}/read", pool_size=readers, leak_threshold=warn_after, **common)
+        self._writer = Writer(writer, timeout)
+        self._reader = Reader(reader, timeout, max_age)
+        self._maintenance = Maintenance(self._writer, file, checkpoint_above)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
         self._opened = False
@@ -107,91 +104,114 @@ class SQLiteDatabase:
     # -- reading and writing
 
     def read(
-        self, *, snapshot: bool = False, label: str | None = None
+        self, *, snapshot: bool = False, label: str | None = None, timeout: float | None = None
     ) -> AbstractAsyncContextManager[aiosqlite.Connection]:
-        """Borrow a connection that cannot write, for an `async with` block.
+        """Acquire a reader connection for an `async with` block.
 
-        Each statement sees what is committed when it begins; with `snapshot`, all of the block sees one moment, which
-        keeps the WAL from being folded in for as long. Raises what entering `SQLiteConnectionPool.connection()` does.
+        Args:
+            snapshot: if true, all statements of the block see the database as it was at the beginning of the block, and
+                the WAL cannot shrink until the block ends. If false, each statement sees the last commit before it.
+            label: identifies the holder in diagnostics, events and spans.
+            timeout: seconds to wait, instead of `acquisition_timeout`.
+
+        Entering the block raises the same errors as `SQLiteConnectionPool.connection()`.
         """
         self._check_readable()
-        return self._reader.block(label, snapshot=snapshot)
+        return self._reader.block(check_label(label), _checked_timeout(timeout), snapshot=snapshot)
 
-    def write(self, *, label: str | None = None) -> AbstractAsyncContextManager[aiosqlite.Connection]:
-        """Borrow the connection that writes, for an `async with` block that is a transaction.
+    def write(
+        self, *, label: str | None = None, timeout: float | None = None
+    ) -> AbstractAsyncContextManager[aiosqlite.Connection]:
+        """Acquire the writer connection for an `async with` block, which is one transaction.
 
-        Callers are served in order. Leaving the block commits; an exception or a cancellation rolls back. A block
-        within a block of the same task is a savepoint of its own. Raises what entering
-        `SQLiteConnectionPool.connection()` does, and `sqlite3.OperationalError` when another process held the database
-        for the whole `acquisition_timeout`.
+        The end of the block commits; an exception or a cancellation rolls back. Callers are served in FIFO order. A
+        block inside a block of the same task is a savepoint. `label` and `timeout` are those of `read()`.
+
+        Entering the block raises the same errors as `SQLiteConnectionPool.connection()`, and `sqlite3.OperationalError`
+        if another process locks the database until the timeout.
         """
         self._check_open()
-        return self._writer.block(label)
+        return self._writer.block(check_label(label), _checked_timeout(timeout))
 
     async def run_read(
-        self, fn: Callable[[sqlite3.Connection, *Ts], R], *args: *Ts, label: str | None = None, retry: bool = True
+        self,
+        fn: Callable[[sqlite3.Connection, *Ts], R],
+        *args: *Ts,
+        label: str | None = None,
+        timeout: float | None = None,
+        retry: bool = True,
     ) -> R:
-        """Run `fn(connection, *args)` in a worker thread, as one transaction that reads; returns what it returns.
+        """Run `fn(connection, *args)` in a worker thread, as one read transaction, and return its result.
 
-        `fn` gets the plain `sqlite3.Connection`, sees one moment of the database, and must return rows, not a cursor.
-        With `retry` it is run again when another process was in the way. Cancelled, it is interrupted. `label` is
-        its name if not given.
+        A cancellation of the caller interrupts `fn`. All queries of `fn` see the same snapshot.
+
+        Args:
+            fn: a plain function of a `sqlite3.Connection`. It must not return a cursor, generator or coroutine.
+            label: identifies the holder in diagnostics, events and spans; the name of `fn` if not given.
+            timeout: seconds to wait, instead of `acquisition_timeout`.
+            retry: if another process locks the database after `fn` has begun, run `fn` again.
         """
         self._check_readable()
         job = bound(fn, args)
-        return await self._reader.run(job, label_of(fn, label), retry=retry)
+        return await self._reader.run(job, label_of(fn, label), timeout=_checked_timeout(timeout), retry=retry)
 
     async def run_write(
-        self, fn: Callable[[sqlite3.Connection, *Ts], R], *args: *Ts, label: str | None = None, retry: bool = True
+        self,
+        fn: Callable[[sqlite3.Connection, *Ts], R],
+        *args: *Ts,
+        label: str | None = None,
+        timeout: float | None = None,
+        retry: bool = True,
     ) -> R:
-        """Run `fn(connection, *args)` in the thread that writes, as one transaction; returns what it returns.
+        """Run `fn(connection, *args)` in the writer's worker thread, as one transaction, and return its result.
 
-        All of it, with its BEGIN and COMMIT, is one trip to that thread: the fastest way to write. What `fn` raises
-        rolls back. Another process that is in the way of the beginning is waited for; with `retry`, `fn` is also run
-        again when one was in the way later. Cancelled, it either never began, or it is waited for, and then it has
-        ended as if it had not been cancelled.
+        The fastest way to write: BEGIN, `fn` and COMMIT are one call to the worker thread. An exception of `fn` rolls
+        back. A cancellation of the caller prevents a function that has not begun; it does not stop one that has: the
+        caller waits for its end, and the transaction commits or rolls back as without the cancellation. The arguments
+        are those of `run_read()`. This method waits for other processes before `fn` begins even if `retry` is false.
         """
         self._check_open()
         job = bound(fn, args)
-        return await self._writer.run(job, label_of(fn, label), retry=retry)
+        return await self._writer.run(job, label_of(fn, label), timeout=_checked_timeout(timeout), retry=retry)
 
-    # -- its own life
+    # -- open and close
 
     async def open(self) -> None:
-        """Open it: the connection that writes first and alone, which sets the journal mode. Harmless when it is open.
+        """Open both pools, the writer first because it sets the journal mode. Do nothing if the database is open.
 
-        Raises what SQLite raises if the file is none of its databases, which closes it, and `PoolClosedError` then.
+        If that fails, the database is closed, and the error is raised: of SQLite, of `on_connect`, or of a pool. Raises
+        `PoolClosedError` after `close()`.
         """
         self._check_loop()
         async with self._opening:
             if self._opened:
-                await self._writer.pool.open()  # which knows whether this is its loop
+                await self._writer.pool.open()  # raises if this is another event loop
             else:
                 await self._open()
 
     async def _open(self) -> None:
         self._loop = asyncio.get_running_loop()
         try:
-            self._file.hold()
+            self._file.open_anchor()
             await self._writer.pool.open()
             await self._reader.pool.open()
         except BaseException:
             await self.close()
             raise
-        self._care.start()
+        self._maintenance.start()
         self._opened = True
 
     async def close(self, timeout: float | None = None) -> None:
-        """Close both pools, those who read first, so that the last to close folds the WAL into the database.
+        """Close both pools, the readers first: the last connection to close checkpoints and removes the WAL.
 
-        Each gets `timeout` seconds, as `SQLiteConnectionPool.close()` does. Harmless when closed; concurrent calls
-        await the same end, which a cancellation of this one does not stop.
+        `timeout` is in seconds and counts for each pool, as in `SQLiteConnectionPool.close()`. Do nothing if the
+        database is closed. Concurrent calls wait for the same close, which continues if a caller is cancelled.
         """
         check_seconds("timeout", timeout)
         self._check_loop()
         if self._closing is None:
             self._opened = False
-            # Owned by no caller: a cancelled one must not leave it half done.
+            # A task of its own: the cancellation of a caller must not stop it half-way.
             closing = self._close(timeout)
             self._closing = asyncio.get_running_loop().create_task(closing, name=f"{self._name}:close-database")
         await asyncio.shield(self._closing)
@@ -199,18 +219,16 @@ class SQLiteDatabase:
     async def _close(self, timeout: float | None) -> None:
         try:
             await self._reader.pool.close(timeout)
-            await self._care.stop()
+            await self._maintenance.stop()
         finally:
             await self._writer.pool.close(timeout)
-            self._file.let_go()
+            self._file.close_anchor()
 
     async def __aenter__(self) -> SQLiteDatabase:
         await self.open()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def _check_open(self) -> None:
@@ -221,51 +239,61 @@ class SQLiteDatabase:
 
     def _check_readable(self) -> None:
         self._check_open()
-        if self._file.in_memory and self._writer.is_mine:
+        if self._file.in_memory and self._writer.in_own_block:
             raise PoolUsageError(
-                "a database in memory has no WAL: inside a block that writes, nobody can read but the block's own "
-                "connection"
+                "an in-memory database has no WAL: inside a write() block, read with the connection of that block"
             )
 
     def _check_loop(self) -> None:
         if self._loop not in (None, asyncio.get_running_loop()) and not self._loop.is_closed():
             raise PoolUsageError(
-                f"database {self._name!r} belongs to another event loop; close it there before that loop ends, and "
-                "make a database of its own for each loop"
+                f"database {self._name!r} belongs to another event loop: close it in that loop, and create one "
+                "SQLiteDatabase for each loop"
             )
 
-    # -- caring for it
+    # -- maintenance
 
     async def backup(
         self, target: str | os.PathLike[str], *, progress: Progress | None = None, pages: int = 1000
     ) -> None:
-        """Copy the database as it is now to the file `target`, while writers go on.
+        """Copy a snapshot of the database to the file `target`. In WAL mode, writers do not wait for it.
 
-        `progress(copied, total)` is told pages, in the event loop. The copy appears when it is complete. Raises
-        `ValueError` if `target` is the database itself, and what SQLite or the operating system raise.
+        Args:
+            target: the path of the copy. An existing file is replaced when the copy is complete, and kept if it fails.
+            progress: called as `progress(copied, total)` in the event loop, in pages.
+            pages: the number of pages to copy at a time.
+
+        Raises `ValueError` if `target` is the database itself, and errors of SQLite, the file system and `progress`.
         """
         self._check_open()
-        await back_up(self._file, target, progress, pages, self._patience)
+        await back_up(self._file, target, progress, pages, self._timeout)
 
     async def checkpoint(self) -> Checkpointed:
-        """Fold the WAL into the database now, in the turn of a writer; returns how far that went."""
+        """Queue as a writer, copy the WAL into the database, and truncate it if no reader prevents that.
+
+        Returns the emitted event. Raises `PoolUsageError` inside a `write()` block of the same task.
+        """
         self._check_open()
-        return await self._care.checkpoint()
+        return await self._maintenance.checkpoint()
 
     @property
     def name(self) -> str:
-        """The database's name."""
+        """The name of the database."""
         return self._name
 
     @property
     def readers(self) -> SQLiteConnectionPool[aiosqlite.Connection]:
-        """The pool of connections that read, with its `stats()`, `holders()` and `events`."""
+        """The pool of the reader connections, with its `stats()`, `holders()` and `events`."""
         return self._reader.pool
 
     @property
     def writer(self) -> SQLiteConnectionPool[aiosqlite.Connection]:
-        """The pool of the connection that writes."""
+        """The pool of the writer connection."""
         return self._writer.pool
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}: {self.writer!r}, {self.readers!r}>"
+
+
+def _checked_timeout(timeout: float | None) -> float | None:
+    return None if timeout is None else check_timeout("timeout", timeout)

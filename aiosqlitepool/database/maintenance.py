@@ -1,6 +1,6 @@
-"""What a database needs now and then: its WAL folded in, and its statistics brought up to date.
+"""Background maintenance: checkpoint the WAL, and update the statistics of SQLite's query planner.
 
-Done by the writer while nobody writes, in one short trip each.
+Runs while the writer is idle. Each step is one short call to the writer's worker thread.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import logging
 import sqlite3
 import time
 import weakref
@@ -16,26 +17,28 @@ from typing import Any, Final
 
 from ..driver import call_to_the_end
 from ..events import Checkpointed, CheckpointResult
-from ..log import log
 from .file import DatabaseFile
 from .writer import Writer
 
-__all__ = ["Care"]
+__all__ = ["Maintenance"]
 
-# Seconds between two looks at whether there is anything to do.
+log: Final = logging.getLogger("aiosqlitepool")
+
+# Seconds between two checks for due work.
 _INTERVAL: Final = 1.0
-# Seconds until the next attempt at a WAL that a reader kept from being cut.
+# Seconds from one automatic checkpoint to the next, if a reader prevented the first from emptying the WAL.
 _CHECKPOINT_AGAIN: Final = 30.0
-# Seconds between two runs of `PRAGMA optimize`, which sqlite.org recommends "every few hours" for a long-lived program.
+# Seconds between two runs of `PRAGMA optimize`. sqlite.org recommends "every few hours" for long-lived connections.
 _OPTIMIZE_EVERY: Final = 4 * 3600.0
-# Rows of an index looked at by it, so that it never takes long; and what it looks at: every table (0x10000), for the
-# queries are made by other connections. Source: sqlite.org/pragma.html#pragma_optimize.
+# The most rows of each index that `PRAGMA optimize` reads, which bounds its duration.
 _ANALYSIS_LIMIT: Final = 400
-_WHAT_TO_OPTIMIZE: Final = 0x10002
+# 0x10000: consider all tables, not only those that this connection has queried: the queries run on the readers.
+# 0x02: run ANALYZE where it helps. Source: sqlite.org/pragma.html#pragma_optimize.
+_OPTIMIZE_MASK: Final = 0x10002
 
 
-class Care:
-    """Looks after one database until it is stopped, or forgotten."""
+class Maintenance:
+    """Maintains one database in a background task, until `stop()` or until the database is garbage collected."""
 
     def __init__(
         self, writer: Writer, file: DatabaseFile, checkpoint_above: int, clock: Callable[[], float] = time.monotonic
@@ -50,51 +53,50 @@ class Care:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Look once a second from now on."""
-        looking = _look_after(weakref.ref(self))
+        """Start the task that calls `run_due` once a second."""
         self._task = asyncio.get_running_loop().create_task(
-            looking, name=f"{self._pool.name}:care", context=contextvars.Context()
+            _run_repeatedly(weakref.ref(self)), name=f"{self._pool.name}:maintenance", context=contextvars.Context()
         )
-        self._task._log_destroy_pending = False  # type: ignore[attr-defined]  # see Tasks.spawn
+        self._task._log_destroy_pending = False  # type: ignore[attr-defined]  # see BackgroundTasks.spawn
 
     async def stop(self) -> None:
-        """Look no more, and leave the database with its statistics up to date, if nobody is in the way."""
+        """Stop the task, then run `PRAGMA optimize` if the writer is idle."""
         task, self._task = self._task, None
         if task is not None and task.get_loop() is asyncio.get_running_loop():
             task.cancel()
             await asyncio.wait({task})
-            if not self._busy:
-                await self._quietly(self._optimize)
+            if not self._writer_is_busy:
+                await self._run_logged(self._optimize)
 
     @property
-    def _busy(self) -> bool:
+    def _writer_is_busy(self) -> bool:
         stats = self._pool.stats()
         return stats.used + stats.waiting > 0
 
-    async def look(self) -> None:
-        """Do what is due, unless somebody writes or waits to."""
-        if self._busy:
+    async def run_due(self) -> None:
+        """Checkpoint and optimize if either is due. Do nothing while the writer has a holder or waiters."""
+        if self._writer_is_busy:
             return
         now = self._clock()
         if now >= self._checkpoint_at and self._file.wal_bytes() > self._checkpoint_above:
             self._checkpoint_at = now + _CHECKPOINT_AGAIN
-            await self._quietly(self.checkpoint)
+            await self._run_logged(self.checkpoint)
         if now >= self._optimize_at:
             self._optimize_at = now + _OPTIMIZE_EVERY
-            await self._quietly(self._optimize)
+            await self._run_logged(self._optimize)
 
-    async def _quietly(self, work: Callable[[], Awaitable[object]]) -> None:
+    async def _run_logged(self, work: Callable[[], Awaitable[object]]) -> None:
         try:
             await work()
         except Exception as error:
-            log.warning("pool %r: could not look after the database: %s", self._pool.name, error)
+            log.warning("pool %r: maintenance failed: %s", self._pool.name, error)
 
     async def checkpoint(self) -> Checkpointed:
-        """Fold the WAL into the database and cut it to nothing, as far as readers let that happen now."""
-        async with self._writer.alone("checkpoint") as connection:
-            began = time.monotonic()
+        """Copy the WAL into the database and truncate it, as far as current readers allow. Return the emitted event."""
+        async with self._writer.exclusive("checkpoint") as connection:
+            started_at = time.monotonic()
             busy, pages, moved = await call_to_the_end(connection, _checkpoint)
-            took = time.monotonic() - began
+            took = time.monotonic() - started_at
         wal_bytes = self._file.wal_bytes()
         if wal_bytes <= self._checkpoint_above:
             self._checkpoint_at = self._clock()
@@ -104,22 +106,22 @@ class Care:
         return event
 
     async def _optimize(self) -> None:
-        async with self._writer.alone("optimize") as connection:
+        async with self._writer.exclusive("optimize") as connection:
             await call_to_the_end(connection, _optimize)
 
 
-async def _look_after(care: weakref.ref[Care]) -> None:
-    # Held only while it looks: a program that forgets a database must be able to lose it.
+async def _run_repeatedly(reference: weakref.ref[Maintenance]) -> None:
+    # Holds a strong reference only while work is due: the garbage collector can collect a database that is still open.
     while True:
         await asyncio.sleep(_INTERVAL)
-        if (looking := care()) is None:
+        if (maintenance := reference()) is None:
             return
-        await looking.look()
-        del looking
+        await maintenance.run_due()
+        del maintenance
 
 
 def _checkpoint(native: sqlite3.Connection) -> tuple[int, int, int]:
-    # What can be moved without anybody waiting; then, only if that was all, the cut.
+    # PASSIVE never waits for readers or writers. TRUNCATE waits for readers: it runs only if PASSIVE copied all pages.
     busy, pages, moved = _row(native, "PRAGMA wal_checkpoint(PASSIVE)")
     if not busy and pages == moved:
         _row(native, "PRAGMA wal_checkpoint(TRUNCATE)")
@@ -128,11 +130,11 @@ def _checkpoint(native: sqlite3.Connection) -> tuple[int, int, int]:
 
 def _optimize(native: sqlite3.Connection) -> None:
     _row(native, f"PRAGMA analysis_limit = {_ANALYSIS_LIMIT}")
-    _row(native, f"PRAGMA optimize = {_WHAT_TO_OPTIMIZE:#x}")
+    _row(native, f"PRAGMA optimize = {_OPTIMIZE_MASK:#x}")
 
 
 def _row(native: sqlite3.Connection, statement: str) -> Any:
     cursor = native.cursor()
-    cursor.row_factory = None  # whatever the program has chosen for its own rows
+    cursor.row_factory = None  # the program may have set another one on the connection
     with contextlib.closing(cursor):
         return cursor.execute(statement).fetchone()

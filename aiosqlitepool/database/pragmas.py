@@ -1,6 +1,6 @@
-"""How a connection is set up for its role: which pragmas, in which order, and why.
+"""The pragmas of writer and reader connections: their values and their order.
 
-Knows SQLite, nothing of pools. A pragma that SQLite does not know is ignored by it without a word; here it is an error.
+SQLite ignores unknown pragmas and unknown values silently. This module rejects them.
 """
 
 from __future__ import annotations
@@ -9,40 +9,43 @@ import difflib
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from typing import Literal
 
-__all__ = ["PragmaValue", "Role", "checked_pragmas", "settings"]
+__all__ = ["FILE_PRAGMAS", "PragmaValue", "Role", "checked_pragmas", "settings"]
 
 Role = Literal["read", "write"]
 PragmaValue = str | int | float | bool
 
-# In the order in which they are set.
+# Pragmas are set in the order in which they stand here.
 _COMMON: dict[str, PragmaValue] = {
-    "foreign_keys": True,  # off by default, for the sake of programs older than 2009
-    "temp_store": "MEMORY",  # sorting and temporary tables need no file
-    "cache_size": -16_000,  # 16 MB instead of 2
+    "foreign_keys": True,  # SQLite keeps it off for compatibility with programs older than 2009
+    "temp_store": "MEMORY",  # sorts and temporary tables create no file
+    "cache_size": -16_000,  # in KiB: 16 MB instead of 2
 }
 _BY_ROLE: dict[Role, dict[str, PragmaValue]] = {
     "write": {
-        # Milliseconds in the worker thread, where nothing can be cancelled; the rest is waited for in the event loop.
+        # Milliseconds. Blocks the worker thread and cannot be cancelled: longer waits are in the event loop.
         "busy_timeout": 20,
-        # Readers and the writer do not wait for each other. It stays in the file, and is set by the writer alone.
+        # Readers and the writer do not wait for each other. Stored in the file: only the writer sets it.
         "journal_mode": "WAL",
-        # Safe in WAL mode: a power cut can lose the last commits, and never the database.
+        # In WAL mode, a power failure can lose the last commits but cannot corrupt the database.
         "synchronous": "NORMAL",
         **_COMMON,
     },
-    # A reader waits only for a database without WAL, as one in memory is, or for another process that recovers one.
+    # Milliseconds. A reader waits only without WAL (in memory, for example), or while another process recovers a WAL.
     "read": {"busy_timeout": 30_000, **_COMMON, "query_only": True},
 }
-# Set first, because they must be when the others are; and what a reader is not asked to do.
+# Pragmas that must be set before the others.
 _FIRST = ("busy_timeout", "page_size", "auto_vacuum", "encoding", "journal_mode")
-_WRITER_ONLY = frozenset({"page_size", "auto_vacuum", "encoding", "journal_mode", "journal_size_limit"})
-# What the roles are made of.
-_NOT_YOURS = {"query_only": "readers are what cannot write"}
+# Pragmas whose value is stored in the file.
+FILE_PRAGMAS = frozenset({"page_size", "auto_vacuum", "encoding", "journal_mode"})
+_WRITER_ONLY = FILE_PRAGMAS | {"journal_size_limit"}
+# Pragmas that the user cannot set, and why.
+_RESERVED = {"query_only": "it is on for readers and off for the writer"}
 
 _VALUE = re.compile(r"[-+.\w]+")
-# Every word that is a value of some pragma. SQLite takes any other one for "off", or for the default, without a word.
+# Every word that is a value of some pragma. SQLite silently takes any other word for "off" or for the default.
 _WORDS = (
     *("on", "off", "yes", "no", "true", "false", "default", "none", "full", "normal", "extra", "fast"),
     *("memory", "file", "delete", "truncate", "persist", "wal", "exclusive", "incremental"),
@@ -51,7 +54,7 @@ _WORDS = (
 
 
 def checked_pragmas(pragmas: Mapping[str, PragmaValue] | None) -> dict[str, PragmaValue]:
-    """The user's pragmas by lower-case name; raises `TypeError` or `ValueError` naming the one that makes no sense."""
+    """Return the user's pragmas by lower-case name. Raises `TypeError` or `ValueError` that names an invalid pragma."""
     if pragmas is not None and not isinstance(pragmas, Mapping):
         raise TypeError(f"pragmas must be a mapping of names to values, not {pragmas!r} ({type(pragmas).__name__})")
     checked: dict[str, PragmaValue] = {}
@@ -65,8 +68,8 @@ def checked_pragmas(pragmas: Mapping[str, PragmaValue] | None) -> dict[str, Prag
 
 
 def _check_name(name: str) -> None:
-    if name in _NOT_YOURS:
-        raise ValueError(f"pragmas: {name!r} cannot be set: {_NOT_YOURS[name]}")
+    if name in _RESERVED:
+        raise ValueError(f"pragmas: {name!r} cannot be set: {_RESERVED[name]}")
     known = _known_pragmas()
     if name not in known:
         close = difflib.get_close_matches(name, known, 1)
@@ -75,11 +78,8 @@ def _check_name(name: str) -> None:
 
 
 def _known_pragmas() -> list[str]:
-    connection = sqlite3.connect(":memory:")
-    try:
+    with closing(sqlite3.connect(":memory:")) as connection:
         return [name for (name,) in connection.execute("PRAGMA pragma_list")]
-    finally:
-        connection.close()
 
 
 def _check_value(name: str, value: object) -> None:
@@ -94,9 +94,9 @@ def _check_value(name: str, value: object) -> None:
 
 
 def settings(role: Role, pragmas: Mapping[str, PragmaValue]) -> Iterator[tuple[str, str]]:
-    """Name and value of each pragma for a connection of this role, in the order in which to set them."""
-    mine = {name: value for name, value in pragmas.items() if role == "write" or name not in _WRITER_ONLY}
-    wanted = {**_BY_ROLE[role], **mine}
+    """Yield the name and value of each pragma of this role, in the order in which to set them."""
+    given = {name: value for name, value in pragmas.items() if role == "write" or name not in _WRITER_ONLY}
+    wanted = {**_BY_ROLE[role], **given}
     for name in (*(name for name in _FIRST if name in wanted), *(name for name in wanted if name not in _FIRST)):
         value = wanted[name]
         yield name, str(int(value) if isinstance(value, bool) else value)

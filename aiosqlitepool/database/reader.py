@@ -1,122 +1,127 @@
-"""The connections that read: as many at once as there are, never waiting for the one that writes."""
+"""The reader connections: as many reads at a time as there are connections, in parallel with the writer."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiosqlite
 
 from ..driver import call
-from ..pool.lease import Errand, Lease
+from ..pool.lease import Lease
 from ..pool.pool import SQLiteConnectionPool
-from ..pool.settings import check_label
+from ..pool.settings import check_label, check_timeout
 from ..stats import PoolStats
+from .file import DatabaseFile
 from .transaction import Transaction
 
 __all__ = ["Reader", "ReaderPool"]
 
 R = TypeVar("R")
 
-_BEGIN = "BEGIN"
-
 _NOTE = "a connection that reads cannot write: use write() or run_write()"
 
 
-class _ReadingLease(Lease[aiosqlite.Connection]):
-    """A lease whose holder is told why it could not write."""
+class _ReaderLease(Lease[aiosqlite.Connection]):
+    """A lease that adds a note to the error of a holder that tries to write."""
 
     __slots__ = ()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # SQLite says "readonly database", which sends people to look at the permissions of the file; its extended codes
-        # tell of those indeed. The note is there if a block within this one has made it.
+        # SQLite's message, "attempt to write a readonly database", suggests wrong file permissions. Wrong permissions
+        # have extended error codes: they get no note. An inner block may have added the note already.
         code = getattr(error, "sqlite_errorcode", None) if isinstance(error, sqlite3.Error) else None
         if error is not None and code == sqlite3.SQLITE_READONLY and _NOTE not in getattr(error, "__notes__", ()):
             error.add_note(_NOTE)
         await super().__aexit__(kind, error, trace)
 
 
-class _ReadingErrand(Errand[aiosqlite.Connection], _ReadingLease):
-    """The same for one function, whose caller never gets the connection."""
-
-    __slots__ = ()
-
-
 class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
-    """The pool of the connections that read, which says so."""
+    """The pool of the reader connections."""
 
-    def connection(self, *, label: str | None = None) -> Lease[aiosqlite.Connection]:
-        """Borrow a connection that reads, as from any pool."""
-        return _ReadingLease(self._lending, check_label(label))
+    def __init__(self, file: DatabaseFile, **settings: Any) -> None:
+        self.session_sql: Sequence[str] = file.session_sql("read")
+        super().__init__(file.factory("read"), **settings)
 
-    def lent_for(self, label: str | None) -> Lease[aiosqlite.Connection]:
-        """A connection for a function."""
-        return _ReadingErrand(self._lending, label)
+    def connection(self, *, label: str | None = None, timeout: float | None = None) -> Lease[aiosqlite.Connection]:
+        """Acquire a reader connection for an `async with` block, as `SQLiteConnectionPool.connection()` does."""
+        if timeout is not None:
+            timeout = check_timeout("timeout", timeout)
+        return _ReaderLease(self._acquirer, self._releaser, check_label(label), timeout)
 
     def stats(self) -> PoolStats:
-        """The pool at this moment. Safe to call from any thread."""
+        """Return the pool's current state. Safe to call from any thread."""
         return replace(super().stats(), role="read")
 
 
 class Reader:
-    """Reads through the connections of its pool."""
+    """Runs read blocks and functions on the connections of one pool.
 
-    def __init__(self, pool: ReaderPool, patience: float | None, max_age: float | None) -> None:
+    `timeout` is the default of each call, `max_age` the longest duration of a read: in seconds, `None` for no limit.
+    """
+
+    def __init__(self, pool: ReaderPool, timeout: float | None, max_age: float | None) -> None:
         self.pool = pool
-        self._patience = patience
+        self._timeout = timeout
         self._max_age = max_age
 
-    def block(self, label: str | None, *, snapshot: bool) -> AbstractAsyncContextManager[aiosqlite.Connection]:
-        """A connection that reads; with `snapshot`, all of the block sees the same moment."""
+    def block(
+        self, label: str | None, timeout: float | None, *, snapshot: bool
+    ) -> AbstractAsyncContextManager[aiosqlite.Connection]:
+        """Return a context manager that yields a connection, with `snapshot` inside a read transaction."""
         if snapshot:
-            return self._snapshot(label)
-        lease = self.pool.connection(label=label)
-        return lease if self._max_age is None else self._bounded(lease)
+            return self._snapshot(label, timeout)
+        lease = self.pool.connection(label=label, timeout=timeout)
+        return lease if self._max_age is None else self._limited(lease)
 
     @asynccontextmanager
-    async def _bounded(self, lease: Lease[aiosqlite.Connection]) -> AsyncIterator[aiosqlite.Connection]:
-        # Inside the lease, so that its end gives back what the block was interrupted at.
-        async with lease as connection, self._not_for_ever():
+    async def _limited(self, lease: Lease[aiosqlite.Connection]) -> AsyncIterator[aiosqlite.Connection]:
+        # The time limit is inside the lease: the release then resets what the limit interrupted.
+        async with lease as connection, self._age_limit():
             yield connection
 
     @asynccontextmanager
-    async def _snapshot(self, label: str | None) -> AsyncIterator[aiosqlite.Connection]:
-        transaction = Transaction(self.pool, _BEGIN, self._patience, label)
+    async def _snapshot(self, label: str | None, timeout: float | None) -> AsyncIterator[aiosqlite.Connection]:
+        transaction = self._transaction(label, timeout)
         try:
-            async with self._bounded(self.pool.connection(label=label)) as connection:
+            async with self._limited(self.pool.connection(label=label, timeout=timeout)) as connection:
                 await transaction.start(partial(call, connection, transaction.begin_reading))
                 try:
                     yield connection
                     await call(connection, transaction.commit)
                 except Exception:
-                    with contextlib.suppress(Exception):  # the block's own error is what its caller should see
+                    with contextlib.suppress(Exception):  # the caller gets the error of the block
                         await call(connection, transaction.roll_back)
                     raise
         finally:
-            transaction.tell()
+            transaction.emit()
 
-    async def run(self, fn: Callable[[sqlite3.Connection], R], label: str | None, *, retry: bool) -> R:
-        """A transaction around `fn(native)`, in one trip; cancelled, it is interrupted."""
-        transaction = Transaction(self.pool, _BEGIN, self._patience, label)
+    def _transaction(self, label: str | None, timeout: float | None) -> Transaction:
+        return Transaction(self.pool, "BEGIN", self._timeout if timeout is None else timeout, label)
+
+    async def run(
+        self, fn: Callable[[sqlite3.Connection], R], label: str | None, *, timeout: float | None, retry: bool
+    ) -> R:
+        """Run `fn(native)` as one read transaction, in one call to the worker thread. A cancellation interrupts it."""
+        transaction = self._transaction(label, timeout)
         try:
-            async with self._bounded(self.pool.lent_for(label)) as connection:
-                return await transaction.start(lambda: call(connection, transaction.run, fn), again=retry)
+            async with self._limited(self.pool.connection(label=label, timeout=timeout)) as connection:
+                return await transaction.start(lambda: call(connection, transaction.run, fn), retry=retry)
         finally:
-            transaction.tell()
+            transaction.emit()
 
     @asynccontextmanager
-    async def _not_for_ever(self) -> AsyncIterator[None]:
-        """Bound a block: what is read for too long keeps the WAL from being folded into the database."""
+    async def _age_limit(self) -> AsyncIterator[None]:
+        """Raise `TimeoutError` in a block that reads for too long: an open snapshot keeps the WAL from shrinking."""
         scope = asyncio.timeout(self._max_age)
         try:
             async with scope:
@@ -125,5 +130,6 @@ class Reader:
             if not scope.expired():
                 raise
             raise TimeoutError(
-                f"pool {self.pool.name!r}: a block that reads was open for longer than reader_max_age={self._max_age} s"
+                f"pool {self.pool.name!r}: a read was open for longer than reader_max_age={self._max_age} s. Raise "
+                "reader_max_age or split the read"
             ) from error

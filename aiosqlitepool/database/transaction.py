@@ -1,9 +1,8 @@
-"""One transaction: begun as often as another process is in the way, and told of when it has ended."""
+"""One transaction: begin, commit and roll back, retry while the database is busy, and emit `TransactionEnded`."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,50 +20,53 @@ __all__ = ["Pool", "Transaction"]
 R = TypeVar("R")
 Pool = SQLiteConnectionPool[aiosqlite.Connection]
 
-# Seconds that the worker waits, with the transaction done, for readers of a database without WAL to let it commit.
-# They cannot begin anew meanwhile, and a function that was rolled back would have to be run again.
-_COMMIT_PATIENCE: Final = 5.0
+# Seconds that the worker thread waits to commit a function's transaction, in a database without WAL. Readers block the
+# commit, but no new reader can begin meanwhile. The alternative is to roll back and run the function again.
+_COMMIT_TIMEOUT: Final = 5.0
 
 
 class Transaction:
-    """What happens to one transaction of one pool. Its methods `begin` to `run` are for the connection's worker."""
+    """One transaction in one pool, which `statement` begins.
 
-    __slots__ = ("_asked", "_began", "_ended", "_label", "_patience", "_pool", "_retries", "_statement", "outcome")
+    `timeout` is the number of seconds to wait for the locks of other connections, `None` for no limit.
+    """
 
-    def __init__(self, pool: Pool, statement: str, patience: float | None, label: str | None) -> None:
+    __slots__ = ("_began", "_ended", "_label", "_pool", "_requested", "_retries", "_statement", "_timeout", "outcome")
+
+    def __init__(self, pool: Pool, statement: str, timeout: float | None, label: str | None) -> None:
         self._pool = pool
         self._statement = statement
-        self._patience = patience
+        self._timeout = timeout
         self._label = label
-        self._asked = time.monotonic()
+        self._requested = time.monotonic()
+        # The worker thread sets both times: a busy event loop does not lengthen the measured duration.
         self._began = 0.0
-        # Read in the worker: a busy event loop, which hears of the end late, does not make a transaction longer.
         self._ended: float | None = None
         self._retries = 0
-        # `None` until it has begun. Written by the worker while the caller awaits it.
+        # `None` until the transaction begins. The worker thread writes it while the caller waits.
         self.outcome: TransactionOutcome | None = None
 
-    # -- in the worker
+    # -- in the worker thread
 
     def begin(self, native: sqlite3.Connection) -> None:
-        """Begin it."""
+        """Begin the transaction."""
         self._began, self._ended = time.monotonic(), None
         native.execute(self._statement)
         self.outcome = "rolled_back"
 
     def begin_reading(self, native: sqlite3.Connection) -> None:
-        """Begin it, and read: only that fixes what it sees."""
+        """Begin the transaction and fix its snapshot, which SQLite does at the first read."""
         self.begin(native)
         native.execute("SELECT 1 FROM sqlite_schema LIMIT 1").close()
 
     def commit(self, native: sqlite3.Connection) -> None:
-        """Commit it; raises `PoolUsageError` if somebody has ended it before."""
+        """Commit the transaction. Raises `PoolUsageError` if it has ended already."""
         if not native.in_transaction:
             self.outcome = "failed"
             raise PoolUsageError(
-                "the transaction was ended before its block was: leave commit() and rollback() to the database, which "
-                "commits when the block ends and rolls back when it raises; executescript() commits too, and some "
-                "errors make SQLite roll back. Whatever the block wrote after that was committed by itself"
+                "the transaction ended inside its block: remove commit(), rollback() and executescript(), which "
+                "commits. The database commits when the block ends, and rolls back when it raises. SQLite itself rolls "
+                "back on some errors. Each statement after the end of the transaction was committed on its own"
             )
         try:
             native.execute("COMMIT")
@@ -75,13 +77,17 @@ class Transaction:
         self._ended = time.monotonic()
 
     def roll_back(self, native: sqlite3.Connection) -> None:
-        """Roll it back, if SQLite has not done so itself."""
+        """Roll the transaction back, unless it has ended already."""
         if native.in_transaction:
             native.execute("ROLLBACK")
         self._ended = time.monotonic()
 
     def run(self, native: sqlite3.Connection, fn: Callable[[sqlite3.Connection], R]) -> R:
-        """Begin it, run `fn(native)`, and commit; roll back if that raises."""
+        """Begin, run `fn(native)` and commit; roll back if any of that raises. Return the result of `fn`.
+
+        Restores the row and text factories of `native` afterwards.
+        """
+        row_factory, text_factory = native.row_factory, native.text_factory
         self.begin(native)
         try:
             result = fn(native)
@@ -90,15 +96,17 @@ class Transaction:
             except sqlite3.Error as error:
                 if busy_kind(error) is None:
                     raise
-                self._commit_patiently(native)
+                self._retry_commit(native)
         except BaseException:
             self.roll_back(native)
             raise
+        finally:
+            native.row_factory, native.text_factory = row_factory, text_factory
         return result
 
-    def _commit_patiently(self, native: sqlite3.Connection) -> None:
-        patience = _COMMIT_PATIENCE if self._patience is None else min(self._patience, _COMMIT_PATIENCE)
-        pausing, deadline = pauses(), time.monotonic() + patience
+    def _retry_commit(self, native: sqlite3.Connection) -> None:
+        timeout = _COMMIT_TIMEOUT if self._timeout is None else min(self._timeout, _COMMIT_TIMEOUT)
+        pausing, deadline = pauses(), time.monotonic() + timeout
         while True:
             try:
                 return self.commit(native)
@@ -110,24 +118,19 @@ class Transaction:
 
     # -- in the event loop
 
-    @property
-    def deadline(self) -> float:
-        """Until when it may wait for its turn, as a reading of `time.monotonic()`."""
-        return math.inf if self._patience is None else self._asked + self._patience
+    async def start(self, work: Callable[[], Awaitable[R]], *, retry: bool = True) -> R:
+        """Await `work()`, which begins the transaction, until the database is not busy. Return its result.
 
-    async def start(self, work: Callable[[], Awaitable[R]], *, again: bool = True) -> R:
-        """Await `work()`, which begins it, as often as another process is in the way.
-
-        The time that there is counts from when the transaction was asked for. With `again` false, `work()` is not
-        repeated once it has begun.
+        The timeout counts from the construction of this object. With `retry` false, do not repeat `work()` once the
+        transaction has begun. Raises SQLite's own error after the timeout.
         """
-        return await self._attempt(work, self._asked, again)
+        return await self._attempt(work, self._requested, retry)
 
     async def finish(self, work: Callable[[], Awaitable[R]]) -> R:
-        """Await `work()`, which ends it, likewise, with the whole time anew."""
+        """Await `work()`, which ends the transaction, as `start` does. The timeout counts from now."""
         return await self._attempt(work, time.monotonic(), True)
 
-    async def _attempt(self, work: Callable[[], Awaitable[R]], since: float, again: bool) -> R:
+    async def _attempt(self, work: Callable[[], Awaitable[R]], since: float, retry: bool) -> R:
         pausing: Iterator[float] | None = None
         while True:
             try:
@@ -135,29 +138,31 @@ class Transaction:
             except sqlite3.Error as error:
                 pausing = pausing or pauses()
                 kind, pause = busy_kind(error), next(pausing)
-                if kind is None or (self.outcome is not None and not again):
-                    self._failed()
+                if kind is None or (self.outcome is not None and not retry):
+                    self._mark_failed()
                     raise
-                if self._patience is not None and time.monotonic() + pause > since + self._patience:
-                    # SQLite's own error passes through.
-                    error.add_note(f"another connection held the database of pool {self._pool.name!r} all that time")
-                    self._failed()
+                if self._timeout is not None and time.monotonic() + pause > since + self._timeout:
+                    error.add_note(
+                        f"pool {self._pool.name!r}: another connection locked the database until the timeout of "
+                        f"{self._timeout:g} s. Shorten its transactions or raise the timeout"
+                    )
+                    self._mark_failed()
                     raise
             self._retries += 1
             if BusyRetried in self._pool.events.handlers:
                 self._pool.events.emit(BusyRetried(self._pool.name, kind, pause, self._label))
             await asyncio.sleep(pause)
 
-    def _failed(self) -> None:
-        # One that could not even begin: else nothing would count the callers that get "database is locked".
+    def _mark_failed(self) -> None:
+        # A transaction that could not begin counts as failed: its caller gets "database is locked".
         self.outcome = self.outcome or "failed"
 
-    def tell(self) -> None:
-        """Tell how it ended, if it began or could not; of one that was cancelled before, nothing."""
+    def emit(self) -> None:
+        """Emit `TransactionEnded`, unless the transaction was cancelled before it began."""
         if self.outcome is not None and TransactionEnded in self._pool.events.handlers:
-            # Cancelled, or its worker dead, it was ended by the reset of its connection.
-            took = (self._ended or time.monotonic()) - self._began
-            waited = self._began - self._asked
+            # No end was measured if the reset of the connection ended it, after a cancellation or a dead worker thread.
+            duration = (self._ended or time.monotonic()) - self._began
+            waited = self._began - self._requested
             self._pool.events.emit(
-                TransactionEnded(self._pool.name, self.outcome, waited, took, self._retries, self._label)
+                TransactionEnded(self._pool.name, self.outcome, waited, duration, self._retries, self._label)
             )

@@ -1,6 +1,6 @@
-"""The one connection that writes: transactions in the order in which their callers came.
+"""The writer connection: one transaction at a time, in the order of the calls.
 
-A block has the connection for itself. Functions that follow each other share it.
+A `write()` block holds the connection exclusively. Consecutive `run_write()` functions share one lease of it.
 """
 
 from __future__ import annotations
@@ -8,121 +8,98 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import aiosqlite
 
 from ..driver import call, call_anyway, call_to_the_end
 from ..errors import PoolUsageError
-from ..pool.lease import Errand
+from ..pool.lease import SharedLease
 from ..pool.pool import SQLiteConnectionPool
-from ..stats import PoolStats, Waiter
+from ..stats import PoolStats
 from .file import DatabaseFile
-from .pipeline import Shares
 from .transaction import Transaction
 
 __all__ = ["Writer", "WriterPool"]
 
 R = TypeVar("R")
 
-_BEGIN: Final = "BEGIN IMMEDIATE"
-
 
 class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
-    """The pool of the connection that writes, which also knows who shares it, and how large the WAL is."""
+    """The pool of the writer connection. Its `stats()` include the size of the WAL."""
 
-    def __init__(self, file: DatabaseFile, *, max_waiting: int | None, **settings: Any) -> None:
+    def __init__(self, file: DatabaseFile, **settings: Any) -> None:
         self._file = file
-        self.shares: Shares = Shares(self, max_waiting)
-        super().__init__(
-            file.factory("write"), pool_size=1, min_size=1, idle_timeout=None, max_waiting=max_waiting, **settings
-        )
+        self.session_sql: Sequence[str] = file.session_sql("write")
+        super().__init__(file.factory("write"), pool_size=1, min_size=1, idle_timeout=None, **settings)
 
-    def lent_for(
-        self, transaction: Transaction, label: str | None
-    ) -> AbstractAsyncContextManager[aiosqlite.Connection]:
-        """The connection, for a function that others may follow; alone, if nobody is there: that is the shorter way."""
-        if self._stock.slots.idle and self.shares.are_none:
-            return Errand(self._lending, label)
-        return self.shares.one(transaction.deadline, label)
+    def shared(self, label: str | None, timeout: float | None) -> SharedLease[aiosqlite.Connection]:
+        """Return a lease for one function. Further functions may be queued in the worker thread behind it."""
+        return SharedLease(self._acquirer, self._releaser, self._clock, label, timeout)
 
     def stats(self) -> PoolStats:
-        """The pool at this moment. Safe to call from any thread."""
-        stats, waiting = super().stats(), self.waiters()
-        return replace(
-            stats,
-            role="write",
-            waiting=len(waiting),
-            oldest_waiter=waiting[0].waited if waiting else 0.0,
-            wal_bytes=self._file.wal_bytes(),
-        )
-
-    def waiters(self) -> tuple[Waiter, ...]:
-        """Who queues now, longest first, for its connection or for their turn with it. Safe to call from any thread."""
-        now, queue = time.monotonic(), self._stock.slots.queue()
-        sharing = self.shares.waiting(now, {attempt.task for attempt in queue})
-        sharers = self.shares.holders
-        alone = [attempt.waiter(now) for attempt in queue if attempt.task not in sharers]
-        return tuple(sorted((*alone, *sharing), key=lambda waiter: -waiter.waited))
+        """Return the pool's current state. Safe to call from any thread."""
+        return replace(super().stats(), role="write", wal_bytes=self._file.wal_bytes())
 
 
 class Writer:
-    """Writes through the only connection of its pool."""
+    """Runs write blocks and functions on the only connection of its pool.
 
-    def __init__(self, pool: WriterPool, patience: float | None) -> None:
+    `timeout` is the default of each call, in seconds; `None` for no limit.
+    """
+
+    def __init__(self, pool: WriterPool, timeout: float | None) -> None:
         self.pool = pool
-        self._patience = patience
-        # The block that is open: its connection, the task that opened it, and how many blocks are open inside it.
+        self._timeout = timeout
+        # The open block: its connection, the task that opened it, and the number of savepoints open inside it.
         self._connection: aiosqlite.Connection | None = None
         self._owner: asyncio.Task[Any] | None = None
         self._depth = 0
 
     @property
-    def is_mine(self) -> bool:
-        """Whether this very task is inside a block."""
+    def in_own_block(self) -> bool:
+        """Whether the current task is inside a write block that it opened."""
         return self._owner is not None and self._owner is asyncio.current_task()
 
     # -- blocks
 
     @asynccontextmanager
-    async def alone(self, label: str | None) -> AsyncIterator[aiosqlite.Connection]:
-        """The connection, without a transaction."""
-        if self.is_mine:
-            raise PoolUsageError(f"{label}: not possible inside a block that writes; do it after the block")
-        await self.pool.shares.end_joining(label)
-        async with self.pool.connection(label=label) as connection:
+    async def exclusive(self, label: str | None, timeout: float | None = None) -> AsyncIterator[aiosqlite.Connection]:
+        """Yield the connection, without a transaction. Raises `PoolUsageError` inside the task's own write block."""
+        if self.in_own_block:
+            raise PoolUsageError(f"{label}: not possible inside a write() block; call it after the block")
+        async with self.pool.connection(label=label, timeout=timeout) as connection:
             yield connection
 
     @asynccontextmanager
-    async def block(self, label: str | None) -> AsyncIterator[aiosqlite.Connection]:
-        """A transaction around a block; inside a block of the same task, a savepoint."""
-        if self.is_mine:
+    async def block(self, label: str | None, timeout: float | None) -> AsyncIterator[aiosqlite.Connection]:
+        """Yield the connection inside a transaction; inside the task's own write block, inside a savepoint."""
+        if self.in_own_block:
             async with self._savepoint() as connection:
                 yield connection
             return
-        transaction = Transaction(self.pool, _BEGIN, self._patience, label)
+        transaction = self._transaction(label, timeout)
         try:
-            async with self.alone(label) as connection:
+            async with self.exclusive(label, timeout) as connection:
                 await transaction.start(partial(call_to_the_end, connection, transaction.begin))
                 self._connection, self._owner = connection, asyncio.current_task()
                 try:
                     yield connection
                     await transaction.finish(partial(call_to_the_end, connection, transaction.commit))
                 except Exception:
-                    # What the block raised is what its caller should see; what is left open the pool will roll back.
+                    # The caller gets the error of the block. If the rollback fails, the release rolls back.
                     with contextlib.suppress(Exception):
                         await call(connection, transaction.roll_back)
                     raise
                 finally:
-                    # A cancelled block is rolled back on its way to the pool, where no cancellation reaches.
+                    # The release rolls a cancelled block back: a second cancellation cannot stop it.
                     self._connection = self._owner = None
         finally:
-            transaction.tell()
+            transaction.emit()
 
     @asynccontextmanager
     async def _savepoint(self) -> AsyncIterator[aiosqlite.Connection]:
@@ -135,10 +112,10 @@ class Writer:
             try:
                 yield connection
             except BaseException:
-                # Also when cancelled, and cancelled again: whoever set the deadline may go on in the outer block.
-                # If there is nothing to go back to any more, the outer block will hear of it when it commits.
+                # Runs also if the task is cancelled again: the outer block may continue after a timeout of this one.
+                # If the rollback fails, the commit of the outer block raises.
                 with contextlib.suppress(Exception):
-                    await call_anyway(connection, _go_back, name)
+                    await call_anyway(connection, _roll_back_to, name)
                 raise
             await call_anyway(connection, _execute, f"RELEASE {name}")
         finally:
@@ -146,31 +123,39 @@ class Writer:
 
     # -- functions
 
-    async def run(self, fn: Callable[[sqlite3.Connection], R], label: str | None, *, retry: bool) -> R:
-        """A transaction around `fn(native)`; inside a block of the same task, a savepoint."""
-        if self.is_mine:
+    def _transaction(self, label: str | None, timeout: float | None) -> Transaction:
+        return Transaction(self.pool, "BEGIN IMMEDIATE", self._timeout if timeout is None else timeout, label)
+
+    async def run(
+        self, fn: Callable[[sqlite3.Connection], R], label: str | None, *, timeout: float | None, retry: bool
+    ) -> R:
+        """Run `fn(native)` as one transaction; inside the task's own write block, in a savepoint."""
+        if self.in_own_block:
             async with self._savepoint() as connection:
                 return await call_to_the_end(connection, fn)
-        transaction = Transaction(self.pool, _BEGIN, self._patience, label)
+        transaction = self._transaction(label, timeout)
         try:
-            async with self.pool.lent_for(transaction, label) as connection:
-                return await transaction.start(lambda: call_to_the_end(connection, transaction.run, fn), again=retry)
+            async with self.pool.shared(label, timeout) as lease:
+                return await transaction.start(lambda: lease.run(partial(transaction.run, fn=fn)), retry=retry)
         finally:
-            transaction.tell()
+            transaction.emit()
 
 
 def _execute(native: sqlite3.Connection, statement: str) -> None:
     if not native.in_transaction:
-        raise PoolUsageError(f"{statement}: SQLite has rolled the transaction back, or its block has ended it")
+        raise PoolUsageError(
+            f"{statement}: there is no transaction: SQLite rolled it back, or commit(), rollback() or executescript() "
+            "was called inside the block"
+        )
     native.execute(statement)
 
 
-def _go_back(native: sqlite3.Connection, savepoint: str) -> None:
+def _roll_back_to(native: sqlite3.Connection, savepoint: str) -> None:
     if native.in_transaction:
         try:
             native.execute(f"ROLLBACK TO {savepoint}")
             native.execute(f"RELEASE {savepoint}")
         except BaseException:
-            # What cannot be taken back alone must not be committed with the rest.
+            # The outer block must not commit the statements of this one.
             native.execute("ROLLBACK")
             raise

@@ -1,49 +1,67 @@
-"""The pool's hold on a connection: a plain one for any driver, a watchful one for aiosqlite.
+"""Connections and their worker threads: an adapter for aiosqlite, and a generic one for any other driver.
 
-If the installed aiosqlite does not look as expected, its connections get the plain one too.
+If the installed aiosqlite does not have the internals that its adapter uses, its connections get the generic one too.
 """
+
+from collections.abc import Sequence
 
 import aiosqlite
 
 from .aiosqlite_adapter import AiosqliteAdapter
-from .cursors import KNOWS_SQLITE3
 from .generic_adapter import GenericAdapter
-from .jobs import call, call_anyway, call_to_the_end, ended
-from .protocol import Adapter, Connection
-from .worker import (
-    INTERRUPT_PATIENCE,
-    KNOWS_AIOSQLITE,
-    OverriddenAdapter,
-    is_adopted,
-    is_overridden,
-    prepare_to_await,
-    running_threads,
-    see_off,
-    stop,
-)
+from .handle import Handle, handle_class
+from .jobs import Job, call, call_anyway, call_to_the_end, ended
+from .opening import KNOWS_AIOSQLITE, OverriddenAdapter, attached, connect, is_overridden, opened
+from .protocol import Adapter, Connection, Lessee
+from .sqlite import KNOWS_SQLITE3
+from .worker import INTERRUPT_PATIENCE
 
 __all__ = [
     "INTERRUPT_PATIENCE",
     "KNOWS_AIOSQLITE",
+    "Adapter",
     "AiosqliteAdapter",
     "Connection",
-    "Adapter",
     "GenericAdapter",
+    "Handle",
+    "Job",
+    "Lessee",
+    "adapter_for",
     "call",
     "call_anyway",
     "call_to_the_end",
+    "connect",
     "ended",
-    "is_adopted",
-    "adapter_for",
-    "prepare_to_await",
-    "running_threads",
-    "see_off",
-    "stop",
+    "factory_object",
+    "is_stale",
+    "opened",
+    "was_attached",
 ]
 
 
-def adapter_for(raw: Connection) -> Adapter:
-    """The best link there is for this connection."""
-    if KNOWS_AIOSQLITE and KNOWS_SQLITE3 and isinstance(raw, aiosqlite.Connection):
-        return OverriddenAdapter(raw) if is_overridden(raw) else AiosqliteAdapter(raw)
-    return GenericAdapter(raw)
+def adapter_for(raw: Connection, session_sql: Sequence[str] = ()) -> Adapter:
+    """Return the best adapter for this connection.
+
+    `session_sql` restores the pragmas of an aiosqlite connection after a lease that used one.
+    """
+    if not (KNOWS_AIOSQLITE and KNOWS_SQLITE3 and isinstance(raw, aiosqlite.Connection)):
+        return GenericAdapter(raw)
+    attached[id(raw)] = raw
+    if is_overridden(raw):
+        return OverriddenAdapter(raw)
+    return AiosqliteAdapter(raw, handle_class(type(raw)), session_sql)  # type: ignore[arg-type]
+
+
+def was_attached(raw: object) -> bool:
+    """Whether this connection is, or was, in a pool."""
+    return isinstance(raw, Handle) or attached.get(id(raw)) is raw
+
+
+def factory_object(connection: object) -> object:
+    """Return what the factory made: for a handle the object behind it, else the connection itself."""
+    return connection._pool_adapter.raw if isinstance(connection, Handle) else connection
+
+
+def is_stale(connection: object) -> bool:
+    """Whether this is a handle whose lease has ended. Never true of a driver that the pool does not know."""
+    return isinstance(connection, Handle) and connection._pool_adapter.lease is not connection._pool_lease

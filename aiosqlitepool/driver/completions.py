@@ -57,7 +57,7 @@ class Completions:
         pending, completed = self._pending, self.limiter.completed
         while pending:
             future, result, error = pending.popleft()
-            completed(future)
+            completed(future, None)
             if future.done():
                 continue
             if error is None:

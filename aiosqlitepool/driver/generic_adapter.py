@@ -1,10 +1,9 @@
-"""Any driver: correct by being pessimistic, for only the three methods of the protocol are known."""
+"""Any driver: only the three methods of the protocol are known. Rolls back on each release, checks by `SELECT 1`."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Generator
 from typing import Any
 
 from ..events import RollbackCause
@@ -14,7 +13,7 @@ __all__ = ["GenericAdapter"]
 
 
 class GenericAdapter:
-    """A connection of which only the protocol is known."""
+    """Drives a connection through `execute`, `rollback` and `close`."""
 
     __slots__ = ("_closing", "_raw")
 
@@ -22,93 +21,51 @@ class GenericAdapter:
         self._raw = raw
         self._closing = False
 
-    async def adopt(self) -> None:
+    async def attach(self) -> None:
         """Take it as it is."""
 
     def verify(self) -> None:
-        """Nothing is known."""
+        """Nothing can be verified without a trip to the driver."""
 
     async def check(self) -> None:
         """Run `SELECT 1`."""
         await self._raw.execute("SELECT 1")
 
-    def lend(self, lease: Lessee) -> bool:
-        """Nothing to note, and nothing is known that speaks against it."""
-        return True
+    def begin_lease(self, lease: Lessee) -> Any:
+        """Lend the factory's own object: use after release cannot be noticed."""
+        return self._raw
 
-    def challenge(self) -> None:
-        """Nothing is known: a stale release cannot be told from one on the holder's behalf."""
-
-    def excuse(self) -> None:
-        """Nobody is ever refused."""
-
-    def settle(self) -> Awaitable[None] | bool:
-        """Start the rollback; most drivers need no second step when there is nothing to undo."""
-        try:
-            steps = self._raw.rollback().__await__()
-            waits_for = next(steps)
-        except StopIteration:
-            return True
-        except BaseException as error:  # a driver's own cancelled future, say: no reason to lose the connection's place
-            return _raise(error)
-        return _Resumed(steps, waits_for)
+    def end_lease(self) -> bool:
+        """Ask for a reset: whether there is anything to undo is not known."""
+        return False
 
     async def reset(self, patience: float) -> RollbackCause | None:
-        """Roll back. Whether there was anything to undo cannot be known."""
+        """Roll back. Returns `None`, because whether anything was undone is not known."""
         await self._raw.rollback()
         return None
 
     async def close(self) -> None:
-        """Close it."""
+        """Close it, once."""
         if not self._closing:
             self._closing = True
             await self._raw.close()
 
     def abandon(self) -> None:
-        """Close it without waiting, if its loop still runs and that has not begun; else nothing can be done."""
+        """Close it in a task of its own. Without a running loop nothing can be done."""
         with contextlib.suppress(RuntimeError):
-            loop = asyncio.get_running_loop()
+            asyncio.get_running_loop()
             if not self._closing:
                 self._closing = True
-                _closings.add(closing := loop.create_task(self._raw.close()))
+                # Not create_task(), which takes coroutines only.
+                _closings.add(closing := asyncio.ensure_future(self._raw.close()))
                 closing.add_done_callback(_closed)
 
 
 # A loop keeps its tasks weakly.
-_closings: set[asyncio.Task[None]] = set()
+_closings: set[asyncio.Future[None]] = set()
 
 
-def _closed(closing: asyncio.Task[None]) -> None:
+def _closed(closing: asyncio.Future[None]) -> None:
     _closings.discard(closing)
     if not closing.cancelled():
-        closing.exception()  # looked at; there is nobody left to tell
-
-
-async def _raise(error: BaseException) -> None:
-    raise error
-
-
-class _Resumed:
-    """The rest of an awaitable whose first step has been taken already, for the same task to await.
-
-    Taking the first step by hand is what makes a release that need not wait cost no task and no timer.
-    """
-
-    __slots__ = ("_steps", "_waits_for")
-
-    def __init__(self, steps: Generator[Any, Any, Any], waits_for: Any) -> None:
-        self._steps = steps
-        self._waits_for = waits_for
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        waits_for = self._waits_for
-        while True:
-            try:
-                try:
-                    value = yield waits_for
-                except BaseException as error:
-                    waits_for = self._steps.throw(error)
-                else:
-                    waits_for = self._steps.send(value)
-            except StopIteration:
-                return
+        closing.exception()  # retrieved, or asyncio would log it: no caller waits for it

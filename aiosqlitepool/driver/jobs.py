@@ -1,4 +1,4 @@
-"""Whole functions in a connection's worker thread: one trip, and no place inside to be cancelled at."""
+"""Whole functions in a connection's worker thread: one trip, and no place inside at which to be cancelled."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, Generic, TypeVar, TypeVarTuple
 
 import aiosqlite
 
-from .aiosqlite_adapter import AiosqliteAdapter
+from .handle import Handle
 
-__all__ = ["call", "call_anyway", "call_to_the_end", "ended"]
+__all__ = ["Job", "call", "call_anyway", "call_to_the_end", "ended"]
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -27,21 +27,59 @@ async def call(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Connectio
     return result
 
 
-class _Ticket:
-    """Who comes first: the worker, or the caller that is cancelled. One list, popped by one of them."""
+class Job(Generic[R]):
+    """A function in a worker thread that either never begins or runs to its end. Queued at once."""
 
-    __slots__ = ("_left",)
+    __slots__ = ("_begun", "_ended", "_fn", "_over", "future")
 
-    def __init__(self) -> None:
-        self._left = [None]
+    def __init__(self, connection: aiosqlite.Connection, fn: Callable[[sqlite3.Connection], R]) -> None:
+        self._fn = fn
+        # Popped by whoever comes first: the worker that begins it, or the loop that withdraws it.
+        self._begun = [None]
+        self._ended = False
+        # Awaited by a cancelled caller until the function has ended.
+        self._over: asyncio.Future[None] | None = None
+        self.future: asyncio.Future[Any] = submit(connection, self._run)
 
-    def take(self) -> bool:
-        """Whether this is the first to take it; safe in any thread."""
+    def _run(self, native: sqlite3.Connection) -> R | None:
+        if not self._take():
+            return None
         try:
-            self._left.pop()
+            return self._fn(native)
+        finally:
+            # In this order: the loop sets `_over` first and then looks at `_ended`, so that one of them sees the other.
+            self._ended = True
+            if self._over is not None:
+                with contextlib.suppress(RuntimeError):  # a closed loop waits for nothing
+                    self._over.get_loop().call_soon_threadsafe(self._over.set_result, None)
+
+    def _take(self) -> bool:
+        try:
+            self._begun.pop()
         except IndexError:
             return False
         return True
+
+    def withdraw(self, error: BaseException) -> bool:
+        """Keep it from beginning, and raise `error` in its caller; False if it has begun."""
+        if not self._take():
+            return False
+        with contextlib.suppress(asyncio.InvalidStateError):  # its caller was cancelled a moment ago
+            self.future.set_exception(error)
+        return True
+
+    async def result(self) -> R:
+        """Return what the function returned. A cancellation is raised when the function has ended or cannot begin."""
+        try:
+            result: R = await self.future
+        except asyncio.CancelledError:
+            if not self.future.cancelled():
+                raise  # by the function itself
+            over = self._over = asyncio.get_running_loop().create_future()
+            if not self._take() and not self._ended:
+                await ended(over)
+            raise
+        return result
 
 
 async def call_to_the_end(
@@ -49,41 +87,18 @@ async def call_to_the_end(
 ) -> R:
     """Run `fn(native, *args)` in the worker of this connection; a cancellation never leaves it half done.
 
-    Cancelled before the worker came to it, it never runs. Cancelled later, this waits until it has ended, and then
-    raises the cancellation: whoever is cancelled here knows that nothing of its own is still on its way.
+    Cancelled before the worker begins, it never runs. Cancelled later, this waits until it has ended, and then raises
+    the cancellation.
     """
-    beginning, ending = _Ticket(), _Ticket()
-    over: asyncio.Future[None]  # made by the caller before it takes the second ticket: who takes it last has to act
-
-    def run(native: sqlite3.Connection) -> R | None:
-        if not beginning.take():
-            return None
-        try:
-            return fn(native, *args)
-        finally:
-            if not ending.take():
-                with contextlib.suppress(RuntimeError):  # a loop that has closed waits for nothing
-                    over.get_loop().call_soon_threadsafe(over.set_result, None)
-
-    running = _submit(connection, run)
-    try:
-        result: Any = await running
-    except asyncio.CancelledError:
-        over = asyncio.get_running_loop().create_future()
-        if not running.cancelled():
-            raise  # by the function itself
-        if not beginning.take() and ending.take():
-            await ended(over)
-        raise
-    return result  # type: ignore[no-any-return]
+    return await Job(connection, lambda native: fn(native, *args)).result()
 
 
 async def call_anyway(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Connection, *Ts], R], *args: *Ts) -> R:
-    """Run `fn(native, *args)` in the worker of this connection, whoever is cancelled meanwhile.
+    """Run `fn(native, *args)` in the worker of this connection, also when the caller is cancelled meanwhile.
 
-    For what must be undone before anybody goes on. A cancellation is raised once it has ended.
+    For what must be undone before anything else. A cancellation is raised once it has ended.
     """
-    running = _submit(connection, fn, *args)
+    running = submit(connection, fn, *args)
     cancellation = await ended(running)
     if cancellation is not None:
         raise cancellation
@@ -91,7 +106,7 @@ async def call_anyway(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Co
 
 
 async def ended(running: asyncio.Future[Any]) -> asyncio.CancelledError | None:
-    """Wait for what is about to end by itself, however often this task is cancelled; returns the cancellation."""
+    """Wait for what is about to end by itself, however often this task is cancelled; return the cancellation."""
     cancellation = None
     while not running.done():
         try:
@@ -99,13 +114,12 @@ async def ended(running: asyncio.Future[Any]) -> asyncio.CancelledError | None:
         except asyncio.CancelledError as error:
             cancellation = error
     if not running.cancelled():
-        running.exception()  # looked at, if nobody else does
+        running.exception()  # retrieved, or asyncio would log it
     return cancellation
 
 
-def _submit(connection: aiosqlite.Connection, fn: Callable[..., R], *args: Any) -> asyncio.Future[R]:
-    """Queue `fn(native, *args)` for the worker of a connection, watched or not."""
-    link = getattr(connection._execute, "__self__", None)
-    if isinstance(link, AiosqliteAdapter):
-        return link.submit(fn, *args)
+def submit(connection: aiosqlite.Connection, fn: Callable[..., R], *args: Any) -> asyncio.Future[R]:
+    """Queue `fn(native, *args)` for the worker of a connection, whether or not its adapter knows aiosqlite."""
+    if isinstance(connection, Handle):
+        return connection._pool_adapter.submit(connection._pool_lease, fn, *args)
     return asyncio.ensure_future(connection._execute(fn, connection._conn, *args))  # type: ignore[no-untyped-call]

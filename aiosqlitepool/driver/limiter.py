@@ -32,14 +32,18 @@ class Limiter:
         cores: How many cores the process may use; with one, no statement is delayed. Default: ask the system.
     """
 
-    __slots__ = ("_clock", "_delayed", "_limits", "_running", "_timer_set")
+    __slots__ = ("_clock", "_delayed", "_running", "_timer_set", "completed", "limits")
 
     def __init__(self, clock: Callable[[], float] = perf_counter, cores: int | None = None) -> None:
         if cores is None:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._clock, self._limits = clock, cores > 1
+        self._clock = clock
+        self.limits: bool = cores > 1
         # When each statement that counts was started, the oldest first.
         self._running: dict[object, float] = {}
+        # Called as `completed(key, None)`: the statement counts no longer. `start_delayed_soon` must follow, once for
+        # any number of these.
+        self.completed: Callable[[object, None], object] = self._running.pop
         # A plain dict finds its first key slowly once many keys before it are deleted.
         self._delayed: OrderedDict[object, tuple[Put, Any]] = OrderedDict()
         # True while any statement is delayed: a key that never completes must not block the queue.
@@ -52,7 +56,7 @@ class Limiter:
 
     def send(self, put: Put, job: Any, key: object) -> None:
         """Call `put(job)`, at once or when the limit allows it. The unique `key` says later what has completed."""
-        if self._limits:
+        if self.limits:
             now = self._clock()
             if self._delayed or (len(self._running) >= AT_ONCE and self._is_full(now)):
                 self._set_timer(now)
@@ -75,10 +79,6 @@ class Limiter:
     def withdraw_one(self, key: object) -> bool:
         """Remove a statement if it is delayed; return whether it was."""
         return self._delayed.pop(key, None) is not None
-
-    def completed(self, key: object) -> None:
-        """Count a statement no longer. `start_delayed_soon` must follow, once for any number of these."""
-        self._running.pop(key, None)
 
     def start_delayed_soon(self) -> None:
         """Start delayed statements after the tasks that await completed ones have run: both would need the GIL."""

@@ -1,86 +1,184 @@
-"""The worker thread behind an aiosqlite connection: that it is as expected, and that it ends when it should.
-
-Knows aiosqlite's insides, as `aiosqlite_link` does, and nothing of leases.
-"""
+"""The worker thread of an aiosqlite connection: queue jobs, interrupt what runs, end the thread. Knows no leases."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from types import FrameType
-from typing import Any, Final
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
 
 import aiosqlite
 import aiosqlite.core
 
-from .generic_adapter import GenericAdapter
+from ..errors import ConnectionBrokenError
+from .completions import Completions
 
-__all__ = [
-    "INTERRUPT_INTERVAL",
-    "INTERRUPT_PATIENCE",
-    "KNOWS_AIOSQLITE",
-    "OverriddenAdapter",
-    "close_and_stop",
-    "harry",
-    "interrupt",
-    "is_adopted",
-    "is_overridden",
-    "knows_aiosqlite",
-    "liveness",
-    "prepare_to_await",
-    "running_threads",
-    "see_off",
-    "stop",
-]
+__all__ = ["INTERRUPT_PATIENCE", "Worker", "close_and_stop", "interrupt", "interrupt_until_exit"]
 
-# A statement told to stop stops within a millisecond. One that has not by then sits where SQLite cannot hear the
-# interrupt (waiting for another process's lock, or inside a Python function): replacing the connection is cheaper.
+R = TypeVar("R")
+
+# Seconds. An interrupted statement stops within a millisecond. One that has not by then is where SQLite does not look
+# at the interrupt (waiting for another process's lock, or in a Python function): replacing the connection is cheaper.
 INTERRUPT_INTERVAL: Final = 0.001
 INTERRUPT_PATIENCE: Final = 0.005
+_LONGEST_INTERVAL: Final = 0.05
 
-# Seconds that a program which ends gives to Python code in a worker before it raises SystemExit in there.
-EXIT_PATIENCE: Final = 0.2
+# Seconds for which a program that ends waits for a worker, where no daemon thread can be started any more.
+_EXIT_PATIENCE: Final = 0.2
 
+# What the last job of a worker thread returns to aiosqlite's loop. Checked in `opening`.
+_STOP: Final = getattr(aiosqlite.core, "_STOP_RUNNING_SENTINEL", None)
 
-def knows_aiosqlite() -> bool:
-    """Whether the installed aiosqlite has the insides that the pool relies on."""
-    probe = aiosqlite.connect(":memory:")
-    return (
-        hasattr(aiosqlite.core, "_STOP_RUNNING_SENTINEL")
-        and all(hasattr(probe, name) for name in ("_execute", "_tx", "_thread", "_running", "_connection"))
-        and not probe._thread.is_alive()
-    )
+_running_loop = asyncio.get_running_loop
 
 
-KNOWS_AIOSQLITE: Final = knows_aiosqlite()
+class Worker:
+    """Runs jobs in the one thread that may use a native connection.
 
+    The loop writes `_sent`, the worker writes `_done` and `running`.
+    """
 
-def is_adopted(raw: object) -> bool:
-    """Whether a pool watches this connection already: its methods are shadowed on the instance."""
-    return isinstance(raw, aiosqlite.Connection) and "_execute" in vars(raw)
+    # Runs one operation of a lease, in the worker thread.
+    _run: Callable[..., None]
 
+    def __init__(self, raw: aiosqlite.Connection) -> None:
+        native = raw._connection
+        if native is None or not raw._running:
+            raise ConnectionBrokenError("connection_factory returned an aiosqlite connection that is not open")
+        self.native: sqlite3.Connection = native
+        # Until the connection is closed, by the pool or by a holder.
+        self.is_open: bool = True
+        # Until then and while the worker serves it.
+        self.is_alive: bool = True
+        self._jobs: SimpleQueue[Any] = SimpleQueue()
+        self._put: Callable[[Any], None] = self._jobs.put
+        self._loop = _running_loop()
+        self._completions = Completions.of(self._loop)
+        self._limiter = self._completions.limiter
+        self._thread: threading.Thread = raw._thread
+        # Operations of leases handed to the worker, and finished by it, ever; it is idle when they are equal.
+        self._sent = 0
+        self._done = 0
+        # What the worker runs now; a future identifies an operation.
+        self.running: asyncio.Future[Any] | None = None
 
-def liveness(thread: threading.Thread) -> Callable[[], bool]:
-    """The cheapest way to ask whether a thread still runs: asked with every operation, lest a caller hang on it."""
-    lock = getattr(thread, "_tstate_lock", None)  # until Python 3.12, where is_alive() takes ten times as long
-    return thread.is_alive if lock is None else lock.locked
+    def _serve(self) -> object:
+        """Run jobs until one of them ends the thread: tuples are the arguments of `_run`, others are called.
+
+        For aiosqlite's own loop this is one long job. That loop would log each operation twice.
+        """
+        get, run, job = self._jobs.get, self._run, None
+        try:
+            while job is not _STOP:
+                job = get()
+                if type(job) is tuple:
+                    run(*job)
+                    job = None  # or it would be kept, with its caller's arguments, until the next one
+                else:
+                    job = job()
+        finally:
+            self.is_alive = False
+        return _STOP
+
+    def check_alive(self) -> None:
+        """Raise `ConnectionBrokenError` unless it is."""
+        if not self.is_alive:
+            raise ConnectionBrokenError("the connection is closed or its worker thread is dead")
+
+    def post(self, fn: Callable[[], R]) -> asyncio.Future[R]:
+        """Queue a job of the pool's own, behind all that was queued before."""
+        future: asyncio.Future[R] = _running_loop().create_future()
+        # Its caller may have been cancelled by then: retrieved, or asyncio would log the exception.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+        def job() -> None:
+            try:
+                outcome: tuple[Any, BaseException | None] = fn(), None
+            except BaseException as error:
+                outcome = None, error
+            self._completions.post(future, *outcome)
+
+        self._limiter.send_now(self._put, job)
+        return future
+
+    async def interrupt_in_flight(self, done: asyncio.Future[Any]) -> None:
+        """Interrupt until `done`: between two statements of one job SQLite ignores an interrupt."""
+        pause = INTERRUPT_INTERVAL
+        while self._sent != self._done and not done.done():
+            if self.running is not None:
+                interrupt(self.native)
+            await asyncio.wait({done}, timeout=pause)
+            pause = min(2 * pause, _LONGEST_INTERVAL)
+
+    def withdraw(self, error: BaseException) -> None:
+        """Raise `error` in the callers of operations that the limiter delays. Safe in any thread."""
+        if not self._limiter.delayed:
+            return
+        try:
+            here = _running_loop() is self._loop
+        except RuntimeError:
+            here = False
+        if here:
+            self._withdraw(error)
+            return
+        with contextlib.suppress(RuntimeError):  # a closed loop waits for nothing
+            # The garbage collector may close a connection in any thread.
+            self._loop.call_soon_threadsafe(self._withdraw, error)
+
+    def _withdraw(self, error: BaseException) -> None:
+        for future in self._limiter.withdraw(self._put):
+            self._sent -= 1
+            with contextlib.suppress(asyncio.InvalidStateError):  # its caller was cancelled a moment ago
+                future.set_exception(error)
+
+    # -- the end of the thread
+
+    async def close(self) -> None:
+        """Interrupt, close in the worker, and wait until its thread has ended."""
+        if self.is_alive:
+            done = _running_loop().create_future()
+            self._stop(done)
+            await self.interrupt_in_flight(done)
+            await done
+        else:  # a holder closed it, or the thread is dead
+            self.abandon()
+        while self._thread.is_alive():  # noqa: ASYNC110 - the end of a thread wakes no task
+            await asyncio.sleep(INTERRUPT_INTERVAL)
+
+    def abandon(self) -> None:
+        """Interrupt, and leave the closing to the worker. Safe in any thread."""
+        self._stop(None)
+        if self._sent != self._done:
+            interrupt_until_exit(self._thread, self.native)
+
+    def _stop(self, done: asyncio.Future[Any] | None) -> None:
+        self.is_open = self.is_alive = False
+        then = None if done is None else partial(self._completions.post, done, None)
+        self._put(close_and_stop(self.native, then))
+        # Behind the end of the worker they would never run.
+        self.withdraw(ConnectionBrokenError("the connection was closed before this operation began"))
+
+    def stop_behind(self) -> asyncio.Future[None] | None:
+        """Close behind all that was queued before; return a future of the end, or `None` without a running loop."""
+        self.is_open = self.is_alive = False
+        try:
+            done = _running_loop().create_future()
+        except RuntimeError:
+            done = None
+        then = None if done is None else partial(self._completions.post, done, None)
+        self._limiter.send_now(self._put, close_and_stop(self.native, then))
+        return done
 
 
 def close_and_stop(
-    raw: aiosqlite.Connection, native: sqlite3.Connection, then: Callable[[BaseException | None], None] | None = None
-) -> None:
-    """Let the worker close the connection, call `then(error)` and end, without waiting for it.
-
-    Harmless when it stopped already: nobody reads that queue any more.
-    """
-    raw._running = False
-    raw._connection = None
+    native: sqlite3.Connection, then: Callable[[BaseException | None], None] | None = None
+) -> Callable[[], object]:
+    """Return the last job of a worker: close the connection, call `then(error)`, and end the thread."""
 
     def job() -> object:
         error: BaseException | None = None
@@ -90,44 +188,9 @@ def close_and_stop(
             error = raised
         if then is not None:
             then(error)
-        return aiosqlite.core._STOP_RUNNING_SENTINEL
+        return _STOP
 
-    raw._tx.put_nowait((None, job))
-
-
-# -- when nobody waits for it any more
-
-
-def harry(thread: threading.Thread, native: sqlite3.Connection) -> None:
-    """Interrupt what the worker runs until its thread ends, without waiting for that: it would hold up the program.
-
-    Between two statements of one job an interrupt goes unheard, so that one may not be enough.
-    """
-    if thread.is_alive():
-        harrier = threading.Thread(target=_harry, args=(thread, native), name="aiosqlitepool-exit", daemon=True)
-        try:
-            harrier.start()
-        except RuntimeError:  # pragma: no cover - Python 3.12 starts no thread any more once the program ends
-            _harry(thread, native, EXIT_PATIENCE)
-            _raise_in(thread)
-
-
-def _harry(thread: threading.Thread, native: sqlite3.Connection, at_most: float = math.inf) -> None:
-    waited, pause = 0.0, INTERRUPT_INTERVAL
-    while thread.is_alive() and waited < at_most:
-        interrupt(native)
-        if waited > EXIT_PATIENCE and not threading.main_thread().is_alive():
-            _raise_in(thread)
-        time.sleep(pause)
-        waited, pause = waited + pause, min(2 * pause, 0.05)
-
-
-def _raise_in(thread: threading.Thread) -> None:
-    """End Python code of the user's, as a generator for executemany(), which hears no interrupt."""
-    import ctypes  # only here: hardly a program needs it
-
-    if thread.is_alive():
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+    return job
 
 
 def interrupt(native: sqlite3.Connection) -> None:
@@ -136,131 +199,22 @@ def interrupt(native: sqlite3.Connection) -> None:
         native.interrupt()
 
 
-# -- classes of the user's own
-
-
-def is_overridden(raw: aiosqlite.Connection) -> bool:
-    """Whether its class overrides what the watchful link would go around."""
-    return any(
-        getattr(type(raw), name, None) is not getattr(aiosqlite.Connection, name, None)
-        for name in ("_execute", "rollback", "close", "stop")
+def interrupt_until_exit(thread: threading.Thread, native: sqlite3.Connection) -> None:
+    """Interrupt the connection repeatedly, from a daemon thread, until its worker thread exits. Returns at once."""
+    if not thread.is_alive():
+        return
+    interrupter = threading.Thread(
+        target=_interrupt_repeatedly, args=(thread, native), name="aiosqlitepool-exit", daemon=True
     )
-
-
-class OverriddenAdapter(GenericAdapter):
-    """A connection whose class overrides what the watchful link would go around: rolled back and closed as it likes."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, raw: aiosqlite.Connection) -> None:
-        super().__init__(raw)
-        self._connection = raw
-
-    def abandon(self) -> None:
-        """As any other; but where no loop runs to close it in, its thread must not hold up the program."""
-        native = self._connection._connection
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            if native is not None:
-                close_and_stop(self._connection, native)
-                harry(self._connection._thread, native)
-        else:
-            super().abandon()
-
-
-# -- around the opening of a connection
-
-
-def prepare_to_await(made: object) -> None:
-    """Let a worker thread not outlive its program, nor complain of outliving its loop; only before it is awaited."""
-    if KNOWS_AIOSQLITE and isinstance(made, aiosqlite.Connection) and not made._thread.is_alive():
-        thread: Any = made._thread
-        thread.daemon = True
-        thread.run = partial(_run_to_the_end, thread)
-
-
-def _run_to_the_end(thread: threading.Thread) -> None:
-    vars(thread).pop("run")  # or the two would keep each other alive
-    # All that it raises is that a loop was closed: the pool gave up on a file that took too long to open, and ended.
-    with contextlib.suppress(RuntimeError):
-        thread.run()
-
-
-def running_threads() -> frozenset[threading.Thread]:
-    """What runs before a factory is awaited, for `see_off`."""
-    return frozenset(threading.enumerate())
-
-
-async def see_off(made: object, error: BaseException, before: frozenset[threading.Thread]) -> None:
-    """Stop what a factory that failed had opened, and wait a moment for the worker threads, lest they outlive the loop.
-
-    `before` are the threads that ran when it was awaited.
-    """
-    leaving = list(_stop_leftovers(error, before)) if KNOWS_AIOSQLITE else []
-    if KNOWS_AIOSQLITE and isinstance(made, aiosqlite.Connection):
-        leaving.append(made._thread)
-    await _ended(leaving)
-
-
-async def stop(raw: aiosqlite.Connection) -> None:
-    """Stop a connection behind what it runs, and wait a moment for its worker thread, lest it outlive the loop."""
-    raw.stop()
-    await _ended([raw._thread])
-
-
-async def _ended(threads: list[threading.Thread]) -> None:
-    for _ in range(100):
-        if not any(thread.is_alive() for thread in threads):
-            break
-        await asyncio.sleep(INTERRUPT_INTERVAL)
-
-
-def _stop_leftovers(error: BaseException, before: frozenset[threading.Thread]) -> Iterator[threading.Thread]:
-    """Stop the connections that nobody but a failed factory can have: its caller gets the error and no connection."""
-    for frame in _frames(error):
-        for raw in _opened_in(frame):
-            native = raw._connection
-            if native is not None and raw._running and raw._thread not in before and not is_adopted(raw):
-                interrupt(native)
-                close_and_stop(raw, native)
-                yield raw._thread
-
-
-def _frames(error: BaseException) -> Iterator[FrameType]:
-    """The frames that the error has left, and those of the errors that led to it, but not the one it was caught in."""
-    seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen:
-        seen.add(id(each))
-        trace = each.__traceback__
-        if each is error and trace is not None:
-            trace = trace.tb_next
-        while trace is not None:
-            yield trace.tb_frame
-            trace = trace.tb_next
-        each = each.__cause__ or each.__context__
-
-
-def _opened_in(frame: FrameType) -> list[aiosqlite.Connection]:
-    """The connections in a frame's own variables, without those that are kept where they outlive it.
-
-    Kept is what is a variable of the module or of an enclosing function, or an attribute of an argument, as `self` is.
-    """
-    code, variables = frame.f_code, frame.f_locals
-    if frame.f_globals.get("__name__", "").startswith("aiosqlite."):
-        return []  # whatever it works on, it belongs to its caller
-    own = [variables[name] for name in (*code.co_varnames, *code.co_cellvars) if name in variables]
-    given = own[: code.co_argcount + code.co_kwonlyargcount]
-    kept = set(map(id, frame.f_globals.values()))
-    for value in given:
-        kept.update(map(id, _attributes(value)))
-    return [value for value in own if issubclass(type(value), aiosqlite.Connection) and id(value) not in kept]
-
-
-def _attributes(value: Any) -> list[Any]:
-    # Not hasattr() and vars(): they would call a property of the user's, which may do anything.
     try:
-        return list(object.__getattribute__(value, "__dict__").values())
-    except Exception:
-        return []
+        interrupter.start()
+    except RuntimeError:  # pragma: no cover - from Python 3.12, a program that ends can start no thread
+        _interrupt_repeatedly(thread, native, _EXIT_PATIENCE)
+
+
+def _interrupt_repeatedly(thread: threading.Thread, native: sqlite3.Connection, at_most: float = float("inf")) -> None:
+    waited, pause = 0.0, INTERRUPT_INTERVAL
+    while thread.is_alive() and waited < at_most:
+        interrupt(native)
+        time.sleep(pause)
+        waited, pause = waited + pause, min(2 * pause, _LONGEST_INTERVAL)

@@ -3,6 +3,7 @@
 Read `pool.py` first, then `slots.py`, `acquire.py`, `release.py` and `inventory.py`.
 """
 
-from .pool import PoolState, SQLiteConnectionPool, Subscriber
+from .pool import PoolState, SQLiteConnectionPool
+from .process import Subscriber
 
 __all__ = ["PoolState", "SQLiteConnectionPool", "Subscriber"]

@@ -1,20 +1,23 @@
-"""The tasks that a pool runs for itself: who asked for one may be cancelled, the task goes on. Knows no connections."""
+"""What the pool runs for itself: tasks that outlive a cancelled caller, and one timer. Knows no connections."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import math
+import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["LAST_GRACE", "Tasks"]
+__all__ = ["GRACE", "BackgroundTasks", "Timer"]
 
-# Seconds that closing waits for what was told to stop and should have stopped by then.
-LAST_GRACE = 0.2
+# Seconds that closing waits for tasks that were told to stop and should have stopped by then.
+GRACE: Final = 0.2
 
 
-class Tasks:
-    """The tasks of one pool, which it holds: a loop does so only weakly."""
+class BackgroundTasks:
+    """The running tasks of one pool. Holds them, because a loop does so only weakly."""
 
     __slots__ = ("_pool", "_running")
 
@@ -31,35 +34,91 @@ class Tasks:
         *,
         name: str,
         then: Callable[[asyncio.Task[Any]], None],
+        context: contextvars.Context | None = None,
     ) -> asyncio.Task[Any]:
-        """Run `work`; `then(task)` runs however it ends."""
+        """Run `work`, in a copy of the caller's context or in `context`; `then(task)` runs however it ends."""
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:  # the loop is gone, and this is its last coroutine being thrown away
+        except RuntimeError:  # the loop is closed, and its last coroutines are being thrown away
             work.close()
             raise
-        task = loop.create_task(work, name=f"{self._pool}:{name}")
-        # A loop that closes with pool tasks pending is told of by the pool itself, once, and with names.
+        task = loop.create_task(work, name=f"{self._pool}:{name}", context=context)
+        # The pool itself warns, once and with names, if its loop is closed while tasks are pending.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         task.add_done_callback(then)
         return task
 
-    async def rest(self, timeout: float | None = LAST_GRACE) -> None:
-        """Wait until none runs, `timeout` seconds at most."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=timeout)
+    async def wait(self, timeout: float | None = GRACE) -> None:
+        """Wait until none runs, `timeout` seconds at most; also for those that are spawned meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._running:
+                    await asyncio.wait(self._running)
 
     def cancel(self) -> None:
-        """Stop them all."""
+        """Cancel them all."""
         for task in tuple(self._running):
             task.cancel()
 
     def abandon(self) -> None:
-        """Throw away those whose loop has closed."""
+        """Close the coroutines of those whose loop is closed: they will never run again, and would complain."""
         for task in tuple(self._running):
             coroutine = task.get_coro()
             if task.get_loop().is_closed() and coroutine is not None:
-                with contextlib.suppress(Exception):  # it will never run again, and complains of that if left alone
+                with contextlib.suppress(Exception):
                     coroutine.close()
+
+
+class Timer:
+    """Calls a method that looks at the pool, at the earliest moment that anything asked for.
+
+    The method returns when to call it next, as clock time or infinity. It is held weakly: a program that forgets a
+    pool must be able to lose it.
+    """
+
+    __slots__ = ("__weakref__", "_clock", "_handle", "_look", "wake_at")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._look: Callable[[], Callable[[], float] | None] = lambda: None
+        self._handle: asyncio.TimerHandle | None = None
+        # Compared by the fast path before it calls wake(): nearly always the timer is set for something earlier.
+        self.wake_at: float = math.inf
+
+    def calls(self, look: Callable[[], float]) -> None:
+        """Set the method to call."""
+        self._look = weakref.WeakMethod(look)
+
+    def wake(self, when: float) -> None:
+        """Call it at clock time `when`, unless it is to be called earlier anyway."""
+        if when < self.wake_at:
+            self.stop()
+            self.wake_at = when
+            delay = max(0.0, when - self._clock())
+            self_ref: weakref.ref[Timer] = weakref.ref(self)
+            # In a context of its own: it is no part of the request that happened to set the timer, and must not keep
+            # what that request has in its context.
+            context = contextvars.Context()
+            self._handle = asyncio.get_running_loop().call_later(delay, _fire, self_ref, context=context)
+
+    def stop(self) -> None:
+        """Forget what was due."""
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = None
+        self.wake_at = math.inf
+
+    def fire(self) -> None:
+        """Call it, and set the timer for what comes next."""
+        self._handle, self.wake_at = None, math.inf
+        look = self._look()
+        if look is not None:
+            self.wake(look())
+
+
+def _fire(ref: weakref.ref[Timer]) -> None:
+    timer = ref()
+    if timer is not None:
+        timer.fire()

@@ -1,6 +1,6 @@
-"""The life of one connection: open, check, reset, close, each bounded in time and told as an event.
+"""One connection: open, check, reset and close it, each within a time limit and with its event.
 
-Works on connections whose slot is taken; knows nothing of slots, of callers or of who waits.
+Works on connections whose slot is taken; knows nothing of slots or of callers.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import sqlite3
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+import logging
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, Generic, TypeVar
 
 from ..bus import EventBus
 from ..driver import (
@@ -18,10 +19,8 @@ from ..driver import (
     Adapter,
     Connection,
     adapter_for,
-    is_adopted,
-    prepare_to_await,
-    running_threads,
-    see_off,
+    connect,
+    was_attached,
 )
 from ..errors import ConnectionBrokenError, PoolUsageError
 from ..events import (
@@ -33,140 +32,184 @@ from ..events import (
     HealthCheckFailed,
     RolledBackOnReturn,
 )
-from ..log import log
-from .pooled import PooledConnection
+from .checkout import Checkout
 from .settings import PoolSettings
 
-if TYPE_CHECKING:
-    from .slots import Slot
-
-__all__ = ["Lifecycle", "OpenFailed"]
+__all__ = ["Connector", "PooledConnection"]
 
 C = TypeVar("C", bound=Connection)
 
-_LEAST_CONDEMNED = 4
+log: Final = logging.getLogger("aiosqlitepool")
+
+# Lifetimes are shortened by up to a tenth, along the golden ratio: spread evenly over any number of connections, so
+# that they do not all expire together, and the same in every run.
+_JITTER: Final = 0.1
+_GOLDEN: Final = (math.sqrt(5) - 1) / 2
+
+# How the note begins that an error of a factory gets.
+
+# Seconds after which a connection that does not close no longer holds up the next one.
+_STEP_ASIDE: Final = 0.2
+# A pool of any size may have this many connections that do not stop, before a reset waits for one.
+_LEAST_STUCK: Final = 4
 
 
-class OpenFailed(Exception):  # noqa: N818 - never leaves the pool
-    """Carries a failure to open, and how many seconds it took, to whoever tells of it."""
+class PooledConnection(Generic[C]):
+    """A connection and what the pool knows of it. All times are readings of the pool's clock."""
 
-    def __init__(self, error: BaseException, create_time: float) -> None:
-        super().__init__(error)
-        self.error = error
-        self.create_time = create_time
+    __slots__ = (
+        "_check_after",
+        "adapter",
+        "check_time",
+        "checked_at",
+        "create_time",
+        "created_at",
+        "expires_at",
+        "good_until",
+        "idle_since",
+        "lease",
+        "lent",
+        "number",
+        "raw",
+        "runs_again",
+        "sharers",
+        "suspected",
+    )
+
+    def __init__(self, number: int, raw: C, adapter: Adapter, *, began: float, now: float, settings: PoolSettings):
+        self.number: int = number
+        self.raw: C = raw
+        self.adapter: Adapter = adapter
+        self.created_at: float = now
+        self.idle_since: float = now
+        self.create_time: float = now - began
+        self.check_time: float = 0.0
+        jitter = 1.0 - _JITTER * (number * _GOLDEN % 1.0)
+        lifetime = settings.max_lifetime
+        self.expires_at: float = math.inf if lifetime is None else now + lifetime * jitter
+        self._check_after = math.inf if settings.health_check_after is None else settings.health_check_after
+        self.checked(now)
+        # The checkout that has it alone, or those that share it, their handle, and whether one of them runs again.
+        self.lease: Checkout[Any] | None = None
+        self.sharers: dict[Any, None] = {}
+        self.lent: C | None = None
+        self.runs_again: bool = False
+        # The checkout that was suspected to leak.
+        self.suspected: Checkout[Any] | None = None
+
+    def checked(self, now: float) -> None:
+        """Note that it was found healthy, and until when it need not be verified when it is released."""
+        self.checked_at: float = now
+        self.good_until: float = min(self.expires_at, now + self._check_after)
+
+    def expire(self) -> None:
+        """Let it be replaced when it is next released or idle."""
+        self.expires_at = self.good_until = -math.inf
 
 
-class Lifecycle(Generic[C]):
+class Connector(Generic[C]):
     """Opens, checks, resets and closes the connections of one pool."""
 
     def __init__(
         self,
         factory: Callable[[], Awaitable[C]],
+        session_sql: Sequence[str],
         settings: PoolSettings,
         bus: EventBus,
-        clock: Callable[[], float],
     ) -> None:
         self._factory = factory
+        self._on_connect = settings.on_connect
+        self._session_sql = session_sql
         self._settings = settings
         self._name = str(settings.name)
         self._bus = bus
-        self._clock = clock
+        self._clock = settings.clock
         self._opened = 0
-        # Every connection from opening until it has closed, by the identity of the driver's object.
+        # Every connection from opening until it has closed, by the identity of the factory's object.
         self.connections: dict[int, PooledConnection[C]] = {}
-        self._adopting: set[int] = set()
-        # How many connections are closing although they did not stop: their worker threads still run.
-        self._condemned = 0
-        self._most_condemned = max(settings.pool_size, _LEAST_CONDEMNED)
-        # The newest failure to open and when it was, until an opening succeeds.
+        self._attaching: set[int] = set()
+        # How many connections are being closed: their worker threads still run.
+        self._closing = 0
+        self._most_stuck = max(settings.pool_size, _LEAST_STUCK)
+        # How many openings in a row have failed, the newest failure, and when it was.
+        self.failures: int = 0
         self.last_failure: tuple[ErrorInfo, float] | None = None
 
-    async def open(self, slot: Slot[PooledConnection[C]]) -> PooledConnection[C]:
-        """Open a connection for a taken slot; raises `OpenFailed`."""
+    # -- opening
+
+    async def open(self) -> PooledConnection[C]:
+        """Open a connection; raises what the factory, `on_connect` or the driver raised."""
         began = self._clock()
         try:
             raw = await self._connect()
-            link = await self._adopt(raw)
+            adapter = await self._attach(raw)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):  # they end more than this opening
             raise
         except BaseException as error:
-            self._say_where(error)
-            raise self.failed_to_open(error, began) from error
+            # "database is locked" in a factory that sets the journal mode is not about the caller's statement.
+            note = f"while pool {self._name!r} opened a connection"
+            if note not in getattr(error, "__notes__", ()):  # a factory may raise the same error again
+                error.add_note(note)
+            raise
         self._opened += 1
-        self.last_failure = None
-        now = self._clock()
-        pooled = PooledConnection(slot, self._opened, raw, link, began=began, now=now, settings=self._settings)
+        self.failures, self.last_failure = 0, None
+        pooled = PooledConnection(self._opened, raw, adapter, began=began, now=self._clock(), settings=self._settings)
         self.connections[id(raw)] = pooled
         return pooled
 
-    def _say_where(self, error: BaseException) -> None:
-        # "database is locked" while a factory sets the journal mode is not the statement that the caller waits to run.
-        note = f"while pool {self._name!r} opened a connection"
-        if note not in getattr(error, "__notes__", ()):  # a factory may raise one and the same again
-            error.add_note(note)
-
-    def failed_to_open(self, error: BaseException, began: float) -> OpenFailed:
-        """Note a failure to open."""
-        now = self._clock()
-        self.last_failure = (ErrorInfo.of(error), now)
-        return OpenFailed(error, now - began)
-
-    def tell_create_failed(self, failure: OpenFailed) -> None:
-        """Tell that a connection could not be opened, once its slot is free for the next attempt."""
-        if ConnectionCreateFailed in self._bus.handlers:
-            info = ErrorInfo.of(failure.error)
-            self._bus.emit(ConnectionCreateFailed(self._name, failure.create_time, info))
-
-    def tell_created(self, pooled: PooledConnection[C]) -> None:
-        """Tell that a connection was opened, once its slot holds it."""
+    def emit_created(self, pooled: PooledConnection[C]) -> None:
+        """Emit that a connection was opened, once its slot holds it."""
         if ConnectionCreated in self._bus.handlers:
             self._bus.emit(ConnectionCreated(self._name, pooled.number, pooled.create_time))
 
+    def failed(self, error: BaseException, now: float) -> None:
+        """Record a failure to open."""
+        self.failures += 1
+        self.last_failure = (ErrorInfo.of(error), now)
+
+    def emit_create_failed(self, error: BaseException, create_time: float) -> None:
+        """Emit that a connection could not be opened, once its slot is free for the next attempt."""
+        if ConnectionCreateFailed in self._bus.handlers:
+            self._bus.emit(ConnectionCreateFailed(self._name, create_time, ErrorInfo.of(error)))
+
     async def _connect(self) -> C:
-        made = self._factory()
-        if not inspect.isawaitable(made):
-            raise TypeError(f"connection_factory must return an awaitable, not {made!r} ({type(made).__name__})")
-        prepare_to_await(made)
-        before = running_threads()
-        try:
-            raw = await made
-        except BaseException as error:
-            await see_off(made, error, before)
-            raise
-        missing = [name for name in ("execute", "rollback", "close") if not callable(getattr(raw, name, None))]
-        if missing:
-            raise TypeError(f"connection_factory made {raw!r}, which has no {' and no '.join(missing)}()")
-        if isinstance(raw, sqlite3.Connection):
-            raise TypeError(
-                f"connection_factory made {raw!r}, whose methods cannot be awaited; use aiosqlite.connect()"
-            )
-        if id(raw) in self.connections or id(raw) in self._adopting:
+        raw: C = await connect(self._factory)
+        if id(raw) in self.connections or id(raw) in self._attaching:
             raise PoolUsageError(f"connection_factory made {raw!r} again, which is in the pool already")
-        if is_adopted(raw):
+        if was_attached(raw):
             raise PoolUsageError(f"connection_factory made {raw!r}, which is, or was, in another pool")
         return raw
 
-    async def _adopt(self, raw: C) -> Adapter:
-        self._adopting.add(id(raw))
+    async def _attach(self, raw: C) -> Adapter:
+        self._attaching.add(id(raw))
+        adapter: Adapter | None = None
         try:
-            link = adapter_for(raw)
-            await link.adopt()
+            if self._on_connect is not None:
+                connected = self._on_connect(raw)
+                if not inspect.isawaitable(connected):
+                    kind = type(connected).__name__
+                    raise TypeError(f"on_connect must return an awaitable, not {connected!r} ({kind})")
+                await connected
+            adapter = adapter_for(raw, self._session_sql)
+            await adapter.attach()
         except (Exception, asyncio.CancelledError):
-            # The caller never sees this connection, so nobody else could close it.
-            closing = _quietly(raw.close())
+            # The program never sees this connection, so nothing else could close it.
+            closing = _quietly(raw.close() if adapter is None else adapter.close())
             await asyncio.wait({closing}, timeout=self._settings.operation_timeout)
             raise
         finally:
-            self._adopting.discard(id(raw))
-        return link
+            self._attaching.discard(id(raw))
+        return adapter
+
+    # -- checking and resetting
 
     async def check(self, pooled: PooledConnection[C]) -> Exception | None:
-        """What speaks against lending it: it does not answer, or its file is not the one on disk."""
+        """Return why it cannot be lent: it does not answer, or its file was replaced."""
         began, limit = self._clock(), self._settings.operation_timeout
         patience = asyncio.timeout(limit)
         try:
             async with patience:
-                await pooled.link.check()
+                await pooled.adapter.check()
         except Exception as error:
             return TimeoutError(f"it did not answer within {limit:g} s") if patience.expired() else error
         pooled.checked(self._clock())
@@ -174,54 +217,55 @@ class Lifecycle(Generic[C]):
         return None
 
     def verify(self, pooled: PooledConnection[C], now: float) -> Exception | None:
-        """The part of `check` that needs no trip to the driver."""
+        """The part of `check` that makes no trip to the driver."""
         try:
-            pooled.link.verify()
+            pooled.adapter.verify()
         except Exception as error:
             return error
         pooled.checked(now)
         return None
 
-    def tell_unhealthy(self, pooled: PooledConnection[C], idle_time: float, error: Exception) -> None:
-        """Tell that a connection was replaced because of `error`."""
+    def emit_unhealthy(self, pooled: PooledConnection[C], idle_time: float, error: Exception) -> None:
+        """Log and emit that a connection was replaced because of `error`."""
         log.warning("pool %r: connection %d is unhealthy: %s", self._name, pooled.number, ErrorInfo.of(error))
         if HealthCheckFailed in self._bus.handlers:
             self._bus.emit(HealthCheckFailed(self._name, pooled.number, idle_time, ErrorInfo.of(error)))
 
     async def reset(self, pooled: PooledConnection[C], label: str | None) -> CloseReason | None:
-        """Undo what the last lease left; returns why the connection must go if that failed."""
+        """Undo what the last lease left; return why the connection must be closed if that failed."""
         began = self._clock()
-        # A statement that cannot be interrupted is not waited for, unless so many were left behind already that
-        # replacing still more connections would breed threads.
+        # A statement that does not stop is not waited for, unless so many are left behind already that replacing
+        # still more connections would pile up threads.
         limit = self._settings.operation_timeout
-        patience = limit if self._condemned >= self._most_condemned else min(INTERRUPT_PATIENCE, limit)
+        patience = limit if self._closing >= self._most_stuck else min(INTERRUPT_PATIENCE, limit)
         try:
             async with asyncio.timeout(limit):
-                cause = await pooled.link.reset(patience)
+                cause = await pooled.adapter.reset(patience)
         except Exception as error:
-            return self._unfit(pooled, error)
+            log.warning("pool %r: connection %d could not be reset: %r", self._name, pooled.number, error)
+            return "broken" if isinstance(error, ConnectionBrokenError) else "reset_failed"
         if cause is not None and RolledBackOnReturn in self._bus.handlers:
             took = self._clock() - began
             self._bus.emit(RolledBackOnReturn(self._name, pooled.number, cause, took, label))
         return None
 
-    async def finish(self, pooled: PooledConnection[C], rest: Awaitable[None]) -> CloseReason | None:
-        """Await the rest of a rollback that the releasing task began; returns as `reset` does."""
+    # -- closing
+
+    async def close(self, pooled: PooledConnection[C], after: asyncio.Task[None] | None = None) -> None:
+        """Close within `operation_timeout`; past that the driver is left to finish by itself.
+
+        Connections close one after another: this one after `after`, unless that takes long.
+        """
+        self._closing += 1
         try:
-            async with asyncio.timeout(self._settings.operation_timeout):
-                await rest
-        except Exception as error:
-            return self._unfit(pooled, error)
-        return None
+            if after is not None:
+                await asyncio.wait((after,), timeout=_STEP_ASIDE)
+            await self._close(pooled)
+        finally:
+            self._closing -= 1
 
-    def _unfit(self, pooled: PooledConnection[C], error: Exception) -> CloseReason:
-        log.warning("pool %r: connection %d could not be reset: %r", self._name, pooled.number, error)
-        return "broken" if isinstance(error, ConnectionBrokenError) else "reset_failed"
-
-    async def close(self, pooled: PooledConnection[C]) -> None:
-        """Close within `operation_timeout`; past that the driver is left to finish by itself."""
-        self._condemned += 1
-        closing = _quietly(pooled.link.close())
+    async def _close(self, pooled: PooledConnection[C]) -> None:
+        closing = _quietly(pooled.adapter.close())
         try:
             # Not wait_for: a driver that swallows the cancellation would hold the pool past its deadline.
             await asyncio.wait({closing}, timeout=self._settings.operation_timeout)
@@ -230,27 +274,26 @@ class Lifecycle(Generic[C]):
         finally:
             if not closing.done():
                 log.warning("pool %r: connection %d did not close in time", self._name, pooled.number)
-            with contextlib.suppress(RuntimeError):  # the loop is gone
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 closing.cancel()
-            self._condemned -= 1
 
     async def discard(self, pooled: PooledConnection[C]) -> None:
-        """Close a connection that came too late to be told of."""
+        """Close a connection that was opened too late to be emitted as an event."""
         try:
             await self.close(pooled)
         finally:
             self.connections.pop(id(pooled.raw), None)
 
-    def left(self, pooled: PooledConnection[C], reason: CloseReason) -> None:
-        """Forget a connection that has closed, or that can only be left to close by itself, and tell of it."""
+    def closed(self, pooled: PooledConnection[C], reason: CloseReason) -> None:
+        """Forget a connection that has closed, or that can only be left to close by itself, and emit that."""
         if self.connections.pop(id(pooled.raw), None) is not None and ConnectionClosed in self._bus.handlers:
             age = self._clock() - pooled.created_at
             self._bus.emit(ConnectionClosed(self._name, pooled.number, reason, age))
 
 
 def _quietly(closing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Run to the end, also if nobody waits that long; a failure is not one that nobody looked at."""
+    """Run it to its end, also if that is not awaited; its exception is retrieved."""
     task = asyncio.get_running_loop().create_task(closing)
-    task._log_destroy_pending = False  # type: ignore[attr-defined]  # see Stock.spawn
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # see BackgroundTasks.spawn
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     return task

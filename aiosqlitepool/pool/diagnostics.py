@@ -1,6 +1,6 @@
-"""Who holds a connection now, and since when: for statistics, diagnoses, and the watch for leaks.
+"""Who holds a connection and who waits for one, and the text of the errors that say so.
 
-Reads the slots and changes nothing but whether a suspicion was told. Safe to ask from any thread.
+Reads the slots and changes nothing. Safe to call from any thread.
 """
 
 from __future__ import annotations
@@ -9,93 +9,176 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final
 
-from ..bus import EventBus
-from ..driver import Connection
-from ..events import LeakSuspected
-from ..stats import Holder, PoolStats
-from .lease import Lease
-from .pooled import PooledConnection
-from .settings import PoolSettings
+from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError
+from ..events import ErrorInfo
+from ..stats import Holder, PoolStats, Waiter
+from .checkout import Checkout
+from .connection import PooledConnection
 from .slots import Slots
 
-__all__ = ["Leases", "Situation"]
+__all__ = ["Diagnostics", "closed_while_waiting", "counts", "explain_full", "explain_timeout", "linked_holders"]
 
-C = TypeVar("C", bound=Connection)
+# How many holders an error text names, and how many a waiter's event carries.
+_NAMED: Final = 5
+_LINKED: Final = 8
 
-# A waiter's span links to this many holders at most.
-_LINKED_HOLDERS = 8
+
+class Diagnostics:
+    """The checkouts of one pool: those that hold a connection, and those that wait."""
+
+    def __init__(self, slots: Slots[PooledConnection[Any]], clock: Callable[[], float]) -> None:
+        self._slots = slots
+        self._clock = clock
+        # What callers that time out in this turn of the loop share: there may be ten thousand of them.
+        self._situation: _Situation | None = None
+
+    def checkouts(self) -> list[Checkout[Any]]:
+        """Return every checkout that holds a connection."""
+        found: list[Checkout[Any]] = []
+        for slot in self._slots.all:
+            pooled = slot.connection
+            if pooled is not None:
+                if (lease := pooled.lease) is not None:
+                    found.append(lease)
+                elif pooled.sharers:
+                    found += [each for each in tuple(pooled.sharers) if each.holds]
+        return found
+
+    def not_begun(self) -> list[Any]:
+        """Return the shared leases whose function has been sent to the worker thread and has not begun."""
+        found: list[Any] = []
+        for slot in self._slots.all:
+            pooled = slot.connection
+            if slot.sharers and pooled is not None:
+                found += [each for each in tuple(pooled.sharers) if not each.holds]
+        return found
+
+    def _behind(self) -> list[Any]:
+        """Return those of them that wait for others; the first function is about to begin."""
+        not_begun = self.not_begun()
+        slots = [slot for slot in self._slots.all if slot.sharers]
+        sharers = [lease for slot in slots if slot.connection is not None for lease in tuple(slot.connection.sharers)]
+        return not_begun if len(sharers) > len(not_begun) else not_begun[1:]
+
+    def holders(self) -> tuple[Holder, ...]:
+        """Return who holds a connection now, longest first."""
+        return _as_of(self.checkouts(), self._clock())
+
+    def waiters(self) -> tuple[Waiter, ...]:
+        """Return who waits for a connection now, longest first."""
+        now = self._clock()
+        return tuple(each.waiter(now) for each in (*self._behind(), *self._slots.queue()))
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait."""
+        return self._slots.waiting + len(self._behind())
+
+    def oldest_waiter(self, now: float) -> float:
+        """Return how long the oldest waiter has waited, in seconds."""
+        oldest = next(iter(self._behind()), None) or self._slots.oldest
+        return 0.0 if oldest is None else max(0.0, now - oldest.asked)
+
+    def oldest_checkout(self, now: float) -> float:
+        """Return how long the oldest holder has had its connection, in seconds."""
+        # Never negative: it may have begun after a reader in another thread asked what time it is.
+        return max(0.0, max((now - each.since for each in self.checkouts()), default=0.0))
+
+    # -- timeouts
+
+    def timed_out(
+        self,
+        checkout: Checkout[Any],
+        stats: Callable[[], PoolStats],
+        last_failure: tuple[ErrorInfo, float] | None,
+    ) -> PoolConnectionAcquireTimeoutError:
+        """Return the error of a caller that has waited too long, with the state of the pool now."""
+        now, situation = self._clock(), self._situation
+        if situation is None:
+            situation = self._situation = self._look(stats())
+            asyncio.get_running_loop().call_soon(self._forget_situation)
+        waited = now - checkout.asked
+        own = situation.held_by.get(checkout.task, ()) if checkout.task is not None else ()
+        failure = None if last_failure is None else (last_failure[0], now - last_failure[1])
+        message = explain_timeout(waited, situation.stats, situation.holders, own, failure)
+        return PoolConnectionAcquireTimeoutError(
+            message, waited=waited, stats=situation.stats, holders=situation.holders
+        )
+
+    def _look(self, stats: PoolStats) -> _Situation:
+        held_by: defaultdict[asyncio.Task[Any], list[int]] = defaultdict(list)
+        for checkout in self.checkouts():
+            if checkout.task is not None:
+                held_by[checkout.task].append(checkout.connection)
+        return _Situation(stats, self.holders(), held_by)
+
+    def _forget_situation(self) -> None:
+        self._situation = None
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
-    """The pool as those who give up at one moment find it: looked at once, for there may be ten thousand of them."""
+class _Situation:
+    """The pool as the callers that time out at one moment find it."""
 
     stats: PoolStats
     holders: tuple[Holder, ...]
     held_by: dict[asyncio.Task[Any], list[int]]
 
 
-class Leases(Generic[C]):
-    """The leases of one pool."""
-
-    def __init__(
-        self, slots: Slots[PooledConnection[C]], settings: PoolSettings, bus: EventBus, clock: Callable[[], float]
-    ) -> None:
-        self._slots = slots
-        self._name = str(settings.name)
-        self._threshold = settings.leak_threshold
-        self._bus = bus
-        self._clock = clock
-
-    def now(self) -> list[Lease[C]]:
-        """The lease of every connection that is out."""
-        leases: list[Lease[C]] = []
-        for slot in self._slots.all:
-            pooled = slot.connection
-            if pooled is not None and (lease := pooled.lease) is not None:
-                leases.append(lease)
-        return leases
-
-    def holders(self) -> tuple[Holder, ...]:
-        """Who holds a connection, longest first."""
-        return _as_they_were(self.now(), self._clock(), None)
-
-    @staticmethod
-    def holders_then(leases: Sequence[Lease[C]], moment: float) -> tuple[Holder, ...]:
-        """The eight holders of these leases that had held a connection longest at that moment."""
-        return _as_they_were(leases, moment)
-
-    def situation(self, stats: PoolStats) -> Situation:
-        """What a caller that gives up is told."""
-        held_by: defaultdict[asyncio.Task[Any], list[int]] = defaultdict(list)
-        for lease in self.now():
-            if lease.task is not None:
-                held_by[lease.task].append(lease.connection)
-        return Situation(stats, self.holders(), held_by)
-
-    def oldest(self, now: float) -> float:
-        """How long the longest lease has lasted."""
-        # Never negative: a lease may have begun after a reader in another thread asked what time it is.
-        return max(0.0, max((now - lease.since for lease in self.now()), default=0.0))
-
-    def suspect_leaks(self, now: float) -> float:
-        """Tell of leases that last too long, once of each; returns when the next one will."""
-        due = float("inf")
-        for lease in self.now() if self._threshold is not None else ():
-            suspect_at = lease.since + (self._threshold or 0.0)
-            if lease.leak_told:
-                continue
-            if now < suspect_at:
-                due = min(due, suspect_at)
-                continue
-            lease.leak_told = True
-            if LeakSuspected in self._bus.handlers:
-                self._bus.emit(LeakSuspected(self._name, lease.holder(now), now - lease.since))
-        return due
+def linked_holders(checkouts: Sequence[Checkout[Any]], moment: float) -> tuple[Holder, ...]:
+    """Return the eight of these that had held a connection longest at that moment, also if they released it since."""
+    return _as_of(checkouts, moment)[:_LINKED]
 
 
-def _as_they_were(leases: Sequence[Lease[C]], now: float, most: int | None = _LINKED_HOLDERS) -> tuple[Holder, ...]:
-    """The holders of these leases at `now`, longest first; also when they have given their connections back since."""
-    return tuple(lease.holder(now) for lease in sorted(leases, key=lambda each: each.since)[:most])
+def _as_of(checkouts: Sequence[Checkout[Any]], moment: float) -> tuple[Holder, ...]:
+    return tuple(each.holder(moment) for each in sorted(checkouts, key=lambda each: each.since))
+
+
+# -- texts
+
+
+def counts(stats: PoolStats) -> str:
+    """Return the pool's levels in words."""
+    return f"{stats.used} used, {stats.idle} idle of {stats.max_size}, {stats.waiting} waiting"
+
+
+def explain_full(stats: PoolStats, max_waiting: int) -> str:
+    """Return why an acquire was rejected."""
+    return f"pool {stats.pool!r} is full: max_waiting={max_waiting} callers may wait for others ({counts(stats)})"
+
+
+def closed_while_waiting(pool: str | None) -> PoolClosedError:
+    """Return the error of a waiter whose pool closes."""
+    return PoolClosedError(f"pool {pool!r} closed while its caller waited")
+
+
+def explain_timeout(
+    waited: float,
+    stats: PoolStats,
+    holders: tuple[Holder, ...],
+    own: Sequence[int],
+    failure: tuple[ErrorInfo, float] | None,
+) -> str:
+    """Return why an acquire timed out.
+
+    `own` are the connections that the waiting task itself holds; `failure` is the last failed attempt to open one, and
+    how many seconds ago that was.
+    """
+    parts = [f"no connection from pool {stats.pool!r} within {waited:.3f} s ({counts(stats)})"]
+    if failure is not None:
+        parts.append(f"the last attempt to connect failed {failure[1]:.3f} s ago: {failure[0]}")
+    busy = stats.used - len(holders)
+    if busy > 0:
+        parts.append(f"{busy} of those used {'is' if busy == 1 else 'are'} being opened, checked, reset or handed on")
+    if holders:
+        rest = len(holders) - _NAMED
+        parts.append("; ".join(map(str, holders[:_NAMED])) + (f"; and {rest} more" if rest > 0 else ""))
+    if own:
+        numbers = ", ".join(map(str, own))
+        parts.append(
+            f"the waiting task itself holds {'connection' if len(own) == 1 else 'connections'} {numbers}: "
+            "a task that needs a second connection while it keeps its first can deadlock with itself"
+        )
+    return ". ".join(part[0].upper() + part[1:] if number else part for number, part in enumerate(parts)) + "."

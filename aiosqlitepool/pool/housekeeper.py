@@ -1,71 +1,125 @@
-"""What happens to a pool while nobody calls: one timer that trims, expires, refills and watches for leaks.
-
-Decides *when*; what is done then is the pool's business. Costs one float comparison on the fast path.
-"""
+"""What happens to a pool without a caller: trim, expire and refill it, time out waiters, and suspect leaks."""
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import math
-import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Generic, TypeVar
 
-__all__ = ["Timer"]
+from ..bus import EventBus
+from ..driver import Connection
+from ..events import LeakSuspected
+from ..stats import PoolStats
+from .diagnostics import Diagnostics
+from .inventory import Inventory
+from .settings import PoolSettings
+
+__all__ = ["Housekeeper"]
+
+C = TypeVar("C", bound=Connection)
 
 
-class Kept(Protocol):
-    """What the timer needs of its pool."""
+# Seconds between attempts to refill a pool whose factory fails: doubled from the first up to the last.
+_REFILL_PAUSE: Final = 1.0
+_LONGEST_REFILL_PAUSE: Final = 30.0
+
+
+class Housekeeper(Generic[C]):
+    """Does what is due; `sweep` is called by the pool's timer."""
+
+    def __init__(
+        self,
+        inventory: Inventory[C],
+        diagnostics: Diagnostics,
+        settings: PoolSettings,
+        bus: EventBus,
+        stats: Callable[[], PoolStats],
+    ) -> None:
+        self._inventory = inventory
+        self._slots = inventory.slots
+        self._diagnostics = diagnostics
+        self._name = str(settings.name)
+        self._idle_timeout = math.inf if settings.idle_timeout is None else settings.idle_timeout
+        self._leak_threshold = settings.leak_threshold
+        self._bus = bus
+        self._clock = settings.clock
+        self._stats = stats
 
     def sweep(self) -> float:
-        """Do what is due now; returns when the next thing will be (clock time, or infinity)."""
-        ...
+        """Do what is due; return when the next thing will be."""
+        now = self._clock()
+        return min(
+            self._time_out_waiters(now),
+            self._inventory.preparations.give_up_hanging(now),
+            self.trim(now),
+            self._refill(now),
+            self._suspect_leaks(now),
+        )
 
+    def trim(self, now: float) -> float:
+        """Remove connections that were idle or open for too long; return when the next one will have been."""
+        inventory = self._inventory
+        for slot in self._slots.idle_slots():
+            pooled = slot.connection
+            assert pooled is not None
+            reason = inventory.preparations.why_not_idle(pooled, now)
+            if reason is not None and self._slots.take_this(slot):
+                inventory.remove(slot, reason)
+                inventory.give_back(slot)
+                inventory.preparations.emit_replaced(pooled, reason, now)
+        connections = [slot.connection for slot in self._slots.all if slot.connection is not None]
+        idle = [slot.connection for slot in self._slots.idle_slots() if slot.connection is not None]
+        return min(
+            # Those in use too, which are not looked at when they come back in time; but not if they are late already.
+            min((pooled.expires_at for pooled in connections if pooled.expires_at > now), default=math.inf),
+            min((pooled.idle_since + self._idle_timeout for pooled in idle), default=math.inf),
+        )
 
-class Timer:
-    """Calls `sweep()` at the earliest moment anybody asked for.
+    def _refill(self, now: float) -> float:
+        """Open connections up to `min_size`; after failures in a row, at longer and longer intervals."""
+        connector = self._inventory.connector
+        if not self._inventory.is_short():
+            return math.inf
+        if connector.last_failure is not None:
+            pause = min(_REFILL_PAUSE * 2.0 ** min(connector.failures - 1, 30), _LONGEST_REFILL_PAUSE)
+            due = connector.last_failure[1] + pause
+            if now < due:
+                return due
+        self._inventory.fill()
+        return math.inf
 
-    Holds its pool weakly: a program that forgets a pool must be able to lose it.
-    """
+    def _time_out_waiters(self, now: float) -> float:
+        late, due = self._slots.overdue(now)
+        for request in late:
+            self._slots.leave(request)
+            self._inventory.preparations.left(request, now)
+            if not request.turn.done():
+                request.turn.set_result(None)
+        return min(due, self._time_out_functions(now))
 
-    __slots__ = ("__weakref__", "_clock", "_handle", "_kept", "wake_at")
+    def _time_out_functions(self, now: float) -> float:
+        """Time out those whose function the worker has not begun; return when the next one is due."""
+        due = math.inf
+        for lease in self._diagnostics.not_begun():
+            if lease.deadline > now:
+                due = min(due, lease.deadline)
+            else:
+                last_failure = self._inventory.connector.last_failure
+                lease.withdraw(self._diagnostics.timed_out(lease, self._stats, last_failure))
+        return due
 
-    def __init__(self, kept: Kept, clock: Callable[[], float]) -> None:
-        self._kept = weakref.ref(kept)
-        self._clock = clock
-        self._handle: asyncio.TimerHandle | None = None
-        # Compared by the fast path before it calls wake(): nearly always the timer is set for something earlier.
-        self.wake_at: float = math.inf
-
-    def wake(self, when: float) -> None:
-        """Sweep at clock time `when`, unless an earlier sweep is due anyway."""
-        if when < self.wake_at:
-            self.stop()
-            self.wake_at = when
-            delay = max(0.0, when - self._clock())
-            self_ref: weakref.ref[Timer] = weakref.ref(self)
-            # In a context of its own: a sweep is no part of the request that happened to set the timer, and must not
-            # keep what that request has in its context for as long as the timer runs.
-            nobody = contextvars.Context()
-            self._handle = asyncio.get_running_loop().call_later(delay, _sweep, self_ref, context=nobody)
-
-    def stop(self) -> None:
-        """Forget what was due."""
-        if self._handle is not None:
-            self._handle.cancel()
-        self._handle = None
-        self.wake_at = math.inf
-
-    def fire(self) -> None:
-        """Sweep, and set the timer for what the sweep says comes next."""
-        self._handle, self.wake_at = None, math.inf
-        kept = self._kept()
-        if kept is not None:
-            self.wake(kept.sweep())
-
-
-def _sweep(ref: weakref.ref[Timer]) -> None:
-    timer = ref()
-    if timer is not None:
-        timer.fire()
+    def _suspect_leaks(self, now: float) -> float:
+        """Emit leases that last too long, each once; return when the next one will."""
+        due = math.inf
+        for lease in self._diagnostics.checkouts() if self._leak_threshold is not None else ():
+            suspect_at = lease.since + (self._leak_threshold or 0.0)
+            pooled = None if lease.slot is None else lease.slot.connection
+            if pooled is None or pooled.suspected is lease:
+                continue
+            if now < suspect_at:
+                due = min(due, suspect_at)
+                continue
+            pooled.suspected = lease
+            if LeakSuspected in self._bus.handlers:
+                self._bus.emit(LeakSuspected(self._name, lease.holder(now), now - lease.since))
+        return due

@@ -1,98 +1,189 @@
-"""One lending of one connection: the async context manager that `pool.connection()` returns."""
+"""What a caller gets: a lease of a connection for a block, and a shared lease for functions."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable
+import itertools
+import math
+import sqlite3
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-from ..driver import Connection
+from ..driver import Connection, Job
 from ..errors import PoolUsageError
-from ..stats import Holder
+from .acquire import Acquirer
+from .checkout import Checkout
+from .connection import PooledConnection
+from .release import Releaser
+from .slots import Slot
 
-if TYPE_CHECKING:
-    from .pooled import PooledConnection
-
-__all__ = ["Errand", "Lease"]
+__all__ = ["Lease", "SharedLease"]
 
 C = TypeVar("C", bound=Connection)
+R = TypeVar("R")
 
 
-class Lender(Protocol[C]):
-    """What a lease needs of its pool."""
+class _Behind:
+    """What a function returns that did not run, because one before it has to run again."""
 
-    def try_lend(self, lease: Lease[C]) -> C | None:
-        """Lend at once if an idle connection is fresh."""
-        ...
+    __slots__ = ("lease",)
 
-    async def lend(self, lease: Lease[C]) -> C:
-        """Lend as soon as it can be done."""
-        ...
-
-    def take_back(self, lease: Lease[C], /) -> Awaitable[None] | None:
-        """End a lease: at once if nothing has to be awaited for it, else by awaiting what this returns."""
-        ...
+    def __init__(self, lease: SharedLease[Any]) -> None:
+        self.lease: SharedLease[Any] = lease
 
 
-class Lease(Generic[C]):
-    """Borrows a connection for the length of an `async with` block.
+class Lease(Checkout[PooledConnection[C]], Generic[C]):
+    """Lends a connection for the length of an `async with` block. Each lease serves one block.
 
     Entering raises `PoolConnectionAcquireTimeoutError`, `PoolFullError`, `PoolClosedError`, or what the driver
-    raised when it could not connect. Leaving rolls back what was not committed. Each lease serves one block.
+    raised when it could not connect. Leaving rolls back what was not committed.
     """
 
-    __slots__ = ("_entered", "_lender", "connection", "context", "label", "leak_told", "pooled", "since", "task")
+    __slots__ = ("_acquirer", "_lent", "_releaser")
 
-    # Set when the lease begins, and kept when it has ended: who waited for it may look later.
-    since: float
-    task: asyncio.Task[Any] | None
-    connection: int
-
-    def __init__(self, lender: Lender[C], label: str | None) -> None:
-        self._lender = lender
+    def __init__(self, acquirer: Acquirer[C], releaser: Releaser[C], label: str | None, timeout: float | None) -> None:
+        # As in Checkout, without the price of a call.
         self.label: str | None = label
-        self.pooled: PooledConnection[C] | None = None
+        self.timeout: float | None = timeout
         self.context: contextvars.Context | None = None
-        self.leak_told: bool = False
-        self._entered = False
+        self.slot: Slot[PooledConnection[C]] | None = None
+        # `None` once the block was entered.
+        self._acquirer: Acquirer[C] | None = acquirer
+        self._releaser = releaser
 
     async def __aenter__(self) -> C:
-        if self._entered:
+        acquirer = self._acquirer
+        if acquirer is None:
             raise PoolUsageError("this lease serves one block only; call pool.connection() again for another one")
-        self._entered = True
-        connection = self._lender.try_lend(self)
-        return await self._lender.lend(self) if connection is None else connection
+        self._acquirer = None
+        connection = acquirer.try_acquire(self)
+        if connection is None:
+            connection = await acquirer.acquire(self)
+        # Kept for the length of the block, also if the block does not: a handle that is collected ends its lease.
+        self._lent: C | None = connection
+        return connection
+
+    def keep_nothing(self) -> None:
+        """Leave the connection to the caller alone, as `acquire()` does."""
+        self._lent = None
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        rest = self._lender.take_back(self)
+        rest = self._releaser.release(self)
+        self._lent = None
         if rest is not None:
             await rest
 
-    def holder(self, now: float) -> Holder:
-        """Who held this lease at `now`."""
-        task = self.task
-        return Holder(
-            connection=self.connection,
-            task=task.get_name() if task is not None else "a callback",
-            label=self.label,
-            held=max(0.0, now - self.since),
-            context=self.context,
-            ended=task is not None and task.done(),
+    def forgotten(self) -> None:
+        """Give the connection back: its handle was garbage collected. Called in any thread."""
+        self._releaser.forgotten(self)
+
+
+class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
+    """Runs functions in the worker thread of a connection, right behind those of other shared leases.
+
+    Its caller waits, also with the slot, until the worker begins its first function: until then it can time out. The
+    connection is never exposed to the caller.
+    """
+
+    __slots__ = ("_acquirer", "_clock", "_pooled", "_releaser", "ended", "is_paused", "job")
+
+    shared: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        acquirer: Acquirer[C],
+        releaser: Releaser[C],
+        clock: Callable[[], float],
+        label: str | None,
+        timeout: float | None,
+    ) -> None:
+        super().__init__(label, timeout)
+        self.since: float = math.inf
+        self._acquirer = acquirer
+        self._releaser = releaser
+        self._clock = clock
+        # The function that it runs, or has queued for the worker.
+        self.job: Job[Any] | None = None
+        # Whether its function has failed and may run again, or waits for one before it of which that is true.
+        self.is_paused: bool = False
+        # Set when it has ended, if another one waits for that.
+        self.ended: asyncio.Future[None] | None = None
+        self._pooled: PooledConnection[C] | None = None
+
+    async def __aenter__(self) -> SharedLease[C]:
+        await self._acquirer.acquire_shared(self)
+        self._pooled = None if self.slot is None else self.slot.connection
+        return self
+
+    async def run(self, fn: Callable[[sqlite3.Connection], R]) -> R:
+        """Run `fn(native)`: cancelled, it either never began, or it is waited for. May be called again when it failed.
+
+        Until then, functions behind it do not begin: it keeps its place.
+        """
+        assert self._pooled is not None, "a lease is entered before it is used"
+        lent: Any = self._pooled.lent
+        while True:
+            self.job = Job(lent, lambda native: self._in_turn(fn, native))
+            result: Any = await self.job.result()
+            if not isinstance(result, _Behind):
+                return result  # type: ignore[no-any-return]
+            await self._wait_for(result.lease)
+
+    def _in_turn(self, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> R | _Behind:
+        """Run the function in the worker thread, unless one before it has to run again."""
+        assert self._pooled is not None
+        before = itertools.takewhile(lambda each: each is not self, tuple(self._pooled.sharers))
+        paused = (
+            [each for each in before if isinstance(each, SharedLease) and each.is_paused]
+            if self._pooled.runs_again
+            else []
         )
+        self.is_paused = bool(paused)
+        if paused:
+            return _Behind(paused[-1])
+        if not self.holds:
+            self.since = self._clock()
+        try:
+            return fn(native)
+        except sqlite3.Error:
+            self.is_paused = self._pooled.runs_again = True
+            raise
 
-
-class Errand(Lease[C]):
-    """A lease for one function, run with a connection that its caller never gets."""
-
-    __slots__ = ()
+    async def _wait_for(self, other: SharedLease[Any]) -> None:
+        """Wait until another lease has ended; raises at the deadline, unless this one has begun before."""
+        assert self._pooled is not None
+        now = self._clock()
+        if other in self._pooled.sharers:
+            other.ended = other.ended or asyncio.get_running_loop().create_future()
+            is_bounded = not self.holds and self.deadline < math.inf
+            await asyncio.wait((other.ended,), timeout=max(0.0, self.deadline - now) if is_bounded else None)
+        if not self.holds and self._clock() >= self.deadline:
+            raise self._acquirer.timed_out(self)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self.pooled is not None, "an errand is left by whoever entered it"
-        self.pooled.link.excuse()
-        await super().__aexit__(kind, error, trace)
+        pooled, now, self.job = self._pooled, self._clock(), None
+        is_abandoned = pooled is None or self not in pooled.sharers
+        rest = self._releaser.release_shared(self, failed=kind is not None)
+        if self.ended is not None:
+            self.ended.set_result(None)
+        if pooled is not None and self.holds:
+            self._acquirer.emit_acquired(self, pooled)
+            if not is_abandoned:
+                self._releaser.emit_released(self, now, rest is not None)
+        elif error is not None:
+            self._acquirer.emit_failure(self, error)
+        if rest is not None:
+            await rest
+
+    def forgotten(self) -> None:
+        """Never called: the pool itself keeps the handle of a shared connection."""
+
+    def withdraw(self, error: BaseException) -> bool:
+        """Raise `error` in the caller if its function has not begun; False if it has."""
+        return self.job is not None and not self.holds and self.job.withdraw(error)

@@ -1,37 +1,34 @@
-"""`SQLiteConnectionPool`: the public face, and the pool's own life from construction to close.
+"""`SQLiteConnectionPool`: construct a pool, acquire, release, look at it.
 
-How connections are lent is in `lending`, how they are taken back in `returning`, how they are opened and replaced in
-`stock`, `preparation` and `lifecycle`.
+Connections are acquired in `acquire`, released in `release`, opened and replaced in `inventory`. The pool itself is
+opened and closed in `lifecycle`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-import warnings
-from collections.abc import Awaitable, Callable, Iterable
-from enum import Enum
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from ..bus import Detach, EventBus
-from ..driver import Connection
-from ..errors import PoolClosedError, PoolUsageError
-from ..events import PoolClosed, PoolOpened
-from ..log import log
+from ..driver import Connection, factory_object, is_stale
+from ..errors import PoolUsageError
 from ..stats import Holder, PoolStats, Waiter
-from . import exits
-from . import process as registry
-from .acquire import Lending
-from .diagnosis import counts
-from .diagnostics import Leases
-from .housekeeper import Timer
-from .inventory import Stock
+from . import process
+from .acquire import Acquirer
+from .background import Timer
+from .connection import Connector
+from .diagnostics import Diagnostics, counts
+from .housekeeper import Housekeeper
+from .inventory import Inventory
 from .lease import Lease
-from .release import Returning
-from .settings import PoolSettings, check_label, check_seconds
+from .lifecycle import PoolLifecycle, PoolState, Shutdown
+from .process import Subscriber
+from .release import Releaser
+from .settings import OnConnect, PoolSettings, check_label, check_timeout
 
-__all__ = ["PoolState", "SQLiteConnectionPool", "Subscriber", "checked_subscribers"]
+__all__ = ["PoolState", "SQLiteConnectionPool", "Subscriber"]
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -45,25 +42,7 @@ else:
     C = TypeVar("C", bound=Connection)
 
 
-class PoolState(Enum):
-    """The life of a pool, in order; `forked` is where a child process finds its parent's."""
-
-    UNOPENED = "unopened"
-    OPEN = "open"
-    CLOSING = "closing"
-    CLOSED = "closed"
-    FORKED = "forked"
-
-
-class Subscriber(Protocol):
-    """Something that wants a pool's events: it is shown the pool once and subscribes to what it needs."""
-
-    def attach(self, pool: SQLiteConnectionPool[Any], /) -> Detach:
-        """Subscribe to `pool.events`; returns what ends it."""
-        ...
-
-
-class SQLiteConnectionPool(Generic[C]):
+class SQLiteConnectionPool(PoolLifecycle[C]):
     """Lends up to `pool_size` connections to the tasks of one event loop, first come, first served.
 
     Construct it anywhere; its first use, or `open()`, ties it to the running loop. Every argument is checked at
@@ -75,7 +54,7 @@ class SQLiteConnectionPool(Generic[C]):
         pool_size: connections at most.
         acquisition_timeout: how long an acquire may take in all, queueing, opening and checking together.
             `None` waits for ever; `0` never queues: it takes or opens a connection, or fails at once.
-        idle_timeout: how long a connection may stand idle before it is closed; `None` never closes it.
+        idle_timeout: how long a connection may be idle before it is replaced; `None` for ever.
         operation_timeout: how long one check, reset or close of a connection may take.
         min_size: connections kept open once the pool is.
         max_lifetime: how old a connection may become, less up to a tenth so that not all expire at once;
@@ -83,16 +62,17 @@ class SQLiteConnectionPool(Generic[C]):
         max_waiting: how many callers may queue; further ones get `PoolFullError`. `None` for any number.
         health_check_after: idle longer than this, a connection is checked before it is lent; `0` checks always,
             `None` never.
-        leak_threshold: a connection out for longer than this is told of as a suspected leak; `None` never.
+        leak_threshold: a connection in use for longer than this emits `LeakSuspected`; `None` never.
         slow_acquire: an acquire that takes this long emits `AcquireSlow`; `None` never, `0` each acquire that did not
             get an idle connection at once.
+        on_connect: awaited with each new connection, before it is lent: pragmas, row factories, functions.
         name: the pool's name in every event, metric, span and log line; "pool-1", "pool-2", ... if not given.
         subscribers: objects whose `attach(pool)` is called now, as by `subscribe()`.
-        clock: what time it is, as `time.monotonic` tells it; tests pass their own.
+        clock: returns the time in seconds, as `time.monotonic` does; tests pass their own.
     """
 
-    # For __del__, which runs also for a pool whose arguments were refused.
-    _state = PoolState.CLOSED
+    # What restores the pragmas of a connection, after a lease that used one.
+    session_sql: Sequence[str] = ()
 
     def __init__(
         self,
@@ -108,250 +88,108 @@ class SQLiteConnectionPool(Generic[C]):
         health_check_after: float | None = 1.0,
         leak_threshold: float | None = None,
         slow_acquire: float | None = 0.05,
+        on_connect: OnConnect | None = None,
         name: str | None = None,
         subscribers: Iterable[Subscriber] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        for argument, value in (("connection_factory", connection_factory), ("clock", clock)):
-            if not callable(value):
-                raise TypeError(f"{argument} must be callable, not {value!r} ({type(value).__name__})")
-        settings = PoolSettings(
-            pool_size=pool_size,
-            acquisition_timeout=acquisition_timeout,
-            idle_timeout=idle_timeout,
-            operation_timeout=operation_timeout,
-            min_size=min_size,
-            max_lifetime=max_lifetime,
-            max_waiting=max_waiting,
-            health_check_after=health_check_after,
-            leak_threshold=leak_threshold,
-            slow_acquire=slow_acquire,
-            name=name,
+        if not callable(connection_factory):
+            kind = type(connection_factory).__name__
+            raise TypeError(f"connection_factory must be callable, not {connection_factory!r} ({kind})")
+        self._settings = PoolSettings(
+            pool_size, acquisition_timeout, idle_timeout, operation_timeout, min_size, max_lifetime, max_waiting,
+            health_check_after, leak_threshold, slow_acquire, on_connect, clock, name
+        )  # fmt: skip
+        self._assemble(connection_factory)
+        for subscriber in process.checked_subscribers(subscribers):
+            self.subscribe(subscriber)
+        process.register(self)
+
+    def _assemble(self, connection_factory: Callable[[], Awaitable[C]]) -> None:
+        settings = self._settings
+        self._clock = settings.clock
+        self._bus = bus = EventBus(settings.clock, str(settings.name))
+        self._timer = Timer(settings.clock)
+        connector: Connector[C] = Connector(connection_factory, self.session_sql, settings, bus)
+        self._inventory: Inventory[C] = Inventory(connector, settings, bus, self._timer)
+        self._diagnostics = Diagnostics(self._inventory.slots, settings.clock)
+        self._releaser: Releaser[C] = Releaser(self._inventory, settings, bus)
+        self._acquirer: Acquirer[C] = Acquirer(
+            self._inventory, self._diagnostics, settings, bus, self._timer, self._enter, self.stats
         )
-        self._settings = settings
-        self._clock = clock
-        self._bus = EventBus(clock, str(settings.name))
-        self._timer = Timer(self, clock)
-        self._stock: Stock[C] = Stock(connection_factory, settings, self._bus, clock, self._timer)
-        self._leases: Leases[C] = Leases(self._stock.slots, settings, self._bus, clock)
-        self._returning: Returning[C] = Returning(self._stock, self._leases, settings, self._bus, clock)
-        self._lending: Lending[C] = Lending(
-            self._stock,
-            self._leases,
-            self._returning,
-            settings,
-            self._bus,
-            clock,
-            self._timer,
-            enter=self._enter,
-            stats=self.stats,
-        )
+        self._housekeeper: Housekeeper[C] = Housekeeper(self._inventory, self._diagnostics, settings, bus, self.stats)
+        self._timer.calls(self._housekeeper.sweep)
+        self._shutdown: Shutdown[C] = Shutdown(self._inventory, self._diagnostics, self._releaser, settings)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
         self._state = PoolState.UNOPENED
-        for subscriber in checked_subscribers(subscribers):
-            self.subscribe(subscriber)
-        registry.register(self)
 
-    # -- borrowing
+    # -- acquire and release
 
-    def connection(self, *, label: str | None = None) -> Lease[C]:
-        """Borrow a connection for an `async with` block; leaving it rolls back what was not committed.
+    def connection(self, *, label: str | None = None, timeout: float | None = None) -> Lease[C]:
+        """Acquire a connection for an `async with` block; leaving it rolls back what was not committed.
 
-        `label` says what for, in diagnoses, events and spans: "GET /users". Entering the block raises
-        `PoolConnectionAcquireTimeoutError`, `PoolFullError`, `PoolClosedError`, `PoolUsageError` in the wrong loop
-        or process, or the driver's own exception when it cannot connect.
+        Args:
+            label: what for, in diagnoses, events and spans: "GET /users".
+            timeout: seconds, instead of the pool's `acquisition_timeout`; infinity waits for ever.
+
+        Entering the block raises `PoolConnectionAcquireTimeoutError`, `PoolFullError`, `PoolClosedError`,
+        `PoolUsageError` in the wrong loop or process, or the driver's own exception when it cannot connect.
         """
         if label is not None and not isinstance(label, str):
             check_label(label)
-        return Lease(self._lending, label)
+        if timeout is not None:
+            timeout = check_timeout("timeout", timeout)
+        return Lease(self._acquirer, self._releaser, label, timeout)
 
-    async def acquire(self, *, label: str | None = None) -> C:
-        """Borrow a connection until `release()`; raises what `connection()` does."""
-        return await self.connection(label=label).__aenter__()
+    async def acquire(self, *, label: str | None = None, timeout: float | None = None) -> C:
+        """Acquire a connection until `release()`. Takes and raises what `connection()` does."""
+        lease = self.connection(label=label, timeout=timeout)
+        connection = await lease.__aenter__()
+        lease.keep_nothing()
+        return connection
 
     async def release(self, connection: C) -> None:
-        """Give back what `acquire()` returned, for oneself or for the task that did.
+        """Release what `acquire()` returned, in any task.
 
-        Raises `PoolUsageError` for anything that is not lent, and if this task gave it back before and the pool has
-        lent it to another task since; of a driver that the pool does not know, that cannot be told.
+        Raises `PoolUsageError` if it is not in use, or was released before: of a driver that the pool does not know,
+        the latter cannot be told if the pool has lent it again since.
         """
-        pooled = self._stock.lifecycle.connections.get(id(connection))
+        pooled = self._inventory.connector.connections.get(id(factory_object(connection)))
         lease = None if pooled is None else pooled.lease
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:
             raise self._wrong_loop()
-        # A pool that closes takes connections from under their holders, who are not to blame for it.
-        if lease is None and self._state is not PoolState.CLOSING and self._state is not PoolState.CLOSED:
+        is_current = lease is not None and not is_stale(connection)
+        # A pool that closes takes connections from their holders, who made no mistake.
+        if not is_current and self._state is not PoolState.CLOSING and self._state is not PoolState.CLOSED:
             raise PoolUsageError(f"{connection!r} is not lent by pool {self.name!r}: released twice, or not its own")
-        if pooled is not None and lease is not None:
-            pooled.link.challenge()
+        if is_current and isinstance(lease, Lease):
             await lease.__aexit__(None, None, None)
 
-    # -- the pool's own life
+    def expire_connections(self) -> None:
+        """Replace every connection: idle ones now, others when they are released; after a migration, say."""
+        for pooled in self._inventory.connector.connections.values():
+            pooled.expire()
+        self._housekeeper.trim(self._clock())
 
-    async def open(self) -> None:
-        """Open the pool in the running loop, with `min_size` connections; harmless when it is open.
-
-        Raises the driver's exception if they cannot be opened, and `PoolClosedError` after `close()`.
-        """
-        self._enter()
-        await self._stock.filled()
-        if self._state is not PoolState.OPEN:
-            raise PoolClosedError(f"pool {self.name!r} closed while it was being opened")
-
-    async def close(self, timeout: float | None = None) -> None:
-        """Close the pool: nothing more is lent, idle connections close, lent ones when they come back.
-
-        After `timeout` seconds (default `operation_timeout`) what is still out is interrupted and closed, and a
-        `ResourceWarning` names the holders. Harmless when closed; concurrent calls await the same end, which a
-        cancellation of this one does not stop, and of their timeouts the one that ends first counts. The last
-        connection to close, which may have a long WAL to fold in, gets `operation_timeout` whatever `timeout` says.
-        """
-        default = self._settings.operation_timeout
-        patience = default if timeout is None else check_seconds("timeout", timeout)
-        loop = asyncio.get_running_loop()
-        if self._state is PoolState.CLOSED or self._state is PoolState.FORKED:
-            return
-        if self._loop is None or self._loop.is_closed():
-            self._end(len(self._returning.abandon_all()))
-            return
-        if loop is not self._loop:
-            raise PoolUsageError(f"pool {self.name!r} must be closed in the event loop that it was opened in")
-        self._stock.hurry(patience)
-        if self._closing is None:
-            self._stop_lending()
-            # Awaited by every caller of close() and owned by none: a cancelled one must not leave it half done.
-            self._closing = loop.create_task(self._close(), name=f"{self.name}:close-pool")
-        await asyncio.shield(self._closing)
-
-    async def __aenter__(self) -> SQLiteConnectionPool[C]:
-        try:
-            await self.open()
-        except BaseException:
-            if self._state is PoolState.OPEN:
-                await self.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def _enter(self) -> None:
-        """Let the running loop in: open the pool in it, or say why not."""
-        if self._state is PoolState.FORKED:
-            raise PoolUsageError(
-                f"pool {self.name!r} was opened before this process was forked; SQLite connections cannot cross a "
-                "fork: make a pool of its own in each process"
-            )
-        if self._state is not PoolState.UNOPENED and self._state is not PoolState.OPEN:
-            raise PoolClosedError(f"pool {self.name!r} is {self._state.value}")
-        loop = asyncio.get_running_loop()
-        if loop is self._loop:
-            return
-        if self._loop is not None:
-            raise self._wrong_loop()
-        self._loop = loop
-        self._lending.start()
-        self._state = PoolState.OPEN
-        exits.watch(self)
-        if PoolOpened in self._bus.handlers:
-            limits = self._settings
-            self._bus.emit(PoolOpened(self.name, limits.min_size, limits.pool_size, limits.max_waiting))
-        self._stock.fill()
-
-    def _wrong_loop(self) -> PoolUsageError:
-        return PoolUsageError(
-            f"pool {self.name!r} belongs to another event loop; close it there before that loop ends, and make a pool "
-            "of its own for each loop"
-        )
-
-    def _stop_lending(self) -> None:
-        self._state = PoolState.CLOSING
-        self._lending.stop()
-        self._timer.stop()
-        self._stock.close_idle()
-
-    async def _close(self) -> None:
-        abandoned: tuple[Holder, ...] = ()
-        try:
-            await self._stock.drain()
-            abandoned = self._returning.abandon()
-            await self._stock.tasks.rest()
-            await self._stock.close_last()
-            self._stock.tasks.cancel()
-            await self._stock.tasks.rest()
-        finally:
-            # Also when the loop is being torn down around this task: then nothing is left to await with.
-            self._stock.abandon()
-            self._end(len(abandoned))
-        if abandoned:
-            who = "; ".join(map(str, abandoned))
-            self._complain(f"pool {self.name!r} closed connections under their holders: {who}")
-
-    def _end(self, abandoned: int) -> None:
-        self._state = PoolState.CLOSED
-        self._lending.stop()
-        self._bus.flush_timings()
-        exits.forget(self)
-        if PoolClosed in self._bus.handlers:
-            self._bus.emit(PoolClosed(self.name, abandoned))
-
-    def sweep(self) -> float:
-        """Do what is due (called by the pool's timer); returns when the next thing will be."""
-        now = self._clock()
-        return min(self._stock.sweep(now), self._lending.expire_waiters(now), self._leases.suspect_leaks(now))
-
-    def abandon_at_exit(self) -> None:
-        """Leave the connections to close by themselves, and say so (called when the program ends)."""
-        if self._state is PoolState.OPEN or self._state is PoolState.CLOSING:
-            left, holders = f"{self!r} was never closed", self._returning.abandon_all()
-            self._end(len(holders))
-            self._complain(f"{left}{': ' if holders else ''}{'; '.join(map(str, holders))}")
-
-    def _complain(self, message: str) -> None:
-        # Logged too, because Python shows no ResourceWarning unless it is asked to.
-        log.warning(message)
-        warnings.warn(message, ResourceWarning, stacklevel=3, source=self)
-
-    def forked(self) -> None:
-        """Become useless (called in a forked child)."""
-        self._state = PoolState.FORKED
-        self._lending.stop()
-        self._bus.forked()
-
-    def __del__(self) -> None:
-        try:
-            self.abandon_at_exit()
-        finally:
-            if "_bus" in vars(self):
-                self._bus.ended = True
-
-    # -- looking at it
-
-    @property
-    def name(self) -> str:
-        """The pool's name."""
-        return str(self._settings.name)
+    # -- look at it
 
     @property
     def events(self) -> EventBus:
-        """The bus on which this pool tells its events."""
+        """The bus on which this pool emits its events."""
         return self._bus
 
     def subscribe(self, subscriber: Subscriber) -> Detach:
-        """Show the pool to a subscriber; returns a function that detaches it.
+        """Attach a subscriber; return a function that detaches it.
 
-        Raises `TypeError` if it has no `attach(pool)` method, or is a class where an object of it was meant.
+        Raises `TypeError` if it has no `attach(pool)` method, or is a class instead of an object.
         """
-        registry.check_subscriber(subscriber)
+        process.check_subscriber(subscriber)
         return subscriber.attach(self)
 
     def stats(self) -> PoolStats:
-        """The pool at this moment. Safe to call from any thread."""
-        slots, now = self._stock.slots, self._clock()
-        oldest = slots.oldest_caller
+        """Return the state of the pool now. Safe to call from any thread."""
+        slots, diagnostics, now = self._inventory.slots, self._diagnostics, self._clock()
         idle = slots.idle
         return PoolStats(
             pool=self.name,
@@ -360,27 +198,19 @@ class SQLiteConnectionPool(Generic[C]):
             min_size=self._settings.min_size,
             used=min(slots.used, self._settings.pool_size - idle),
             idle=idle,
-            waiting=slots.waiting,
-            oldest_waiter=0.0 if oldest is None else max(0.0, now - oldest.began),
-            oldest_checkout=self._leases.oldest(now),
+            waiting=diagnostics.waiting,
+            oldest_waiter=diagnostics.oldest_waiter(now),
+            oldest_checkout=diagnostics.oldest_checkout(now),
             subscriber_errors=self._bus.errors,
         )
 
     def holders(self) -> tuple[Holder, ...]:
-        """Who holds a connection now, longest first. Safe to call from any thread."""
-        return self._leases.holders()
+        """Return who holds a connection now, longest first. Safe to call from any thread."""
+        return self._diagnostics.holders()
 
     def waiters(self) -> tuple[Waiter, ...]:
-        """Who queues for a connection now, longest first. Safe to call from any thread."""
-        return self._lending.waiters()
+        """Return who waits for a connection now, longest first. Safe to call from any thread."""
+        return self._diagnostics.waiters()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self._state.value}: {counts(self.stats())}>"
-
-
-def checked_subscribers(subscribers: Iterable[Subscriber]) -> tuple[Subscriber, ...]:
-    """Return them all; raises `TypeError` naming the value if it is nothing to go through."""
-    try:
-        return tuple(subscribers)
-    except TypeError:
-        raise TypeError(f"subscribers must be an iterable of subscribers, not {subscribers!r}") from None

@@ -1,154 +1,193 @@
-"""Making one taken slot lendable: check what it holds, or open a connection.
+"""Slots that are being opened or checked, each in a task of the pool's own, and when to give that up.
 
-Runs in a task of the stock's own, whose outcome is handled however it ends: no cancellation of a caller can lose the
-slot. Knows nothing of leases, or of callers beyond the future they wait on.
+A task ends in `ended`, in its callback, which runs whatever becomes of it: no cancellation can lose the slot.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from contextvars import Context
+from functools import partial
+from typing import Any, Generic, TypeVar
 
+from ..bus import EventBus
 from ..driver import Connection
 from ..errors import PoolError
-from ..events import CloseReason
-from .background import Tasks
-from .connection import Lifecycle, OpenFailed
-from .pooled import PooledConnection
-from .slots import Slot
+from ..events import CloseReason, IdleReplaced
+from .background import BackgroundTasks, Timer
+from .connection import Connector, PooledConnection
+from .settings import PoolSettings
+from .slots import Slot, Slots
 
-__all__ = ["PooledSlot", "Preparation"]
+__all__ = ["PooledSlot", "Preparation", "Preparations"]
 
 C = TypeVar("C", bound=Connection)
 PooledSlot = Slot[PooledConnection[C]]
 
 
-class Stock(Protocol[C]):
-    """What a preparation needs of its stock."""
-
-    lifecycle: Lifecycle[C]
-    tasks: Tasks
-
-    def why_not_idle(self, pooled: PooledConnection[C]) -> CloseReason | None:
-        """Why a connection that stood idle has to go, if it does."""
-        ...
-
-    def tell_replaced(self, pooled: PooledConnection[C], reason: CloseReason) -> None:
-        """Tell that it went."""
-        ...
-
-    def drop(self, slot: PooledSlot[C], reason: CloseReason) -> None:
-        """Part a taken slot from its connection."""
-        ...
-
-    def filled_slot(self, slot: PooledSlot[C]) -> None:
-        """A slot has a new connection."""
-        ...
-
-    def prepared(self, preparation: Preparation[C], failure: OpenFailed | None) -> None:
-        """A preparation that nobody waits for any more, or that failed, gives its slot back."""
-        ...
-
-
 class Preparation(Generic[C]):
-    """One slot on its way to be lendable. `claim` gets the slot, or the error; `None` if nobody is to have it.
+    """A slot that is being opened or checked. It owns the slot until it has ended."""
 
-    `ended` is done when the slot is no longer the preparation's own, and `error` says then why that failed, if it did.
+    __slots__ = ("began", "caller", "due", "ended", "given_up", "slot", "task")
+
+    def __init__(self, slot: PooledSlot[C], caller: object, began: float, due: float) -> None:
+        self.slot: PooledSlot[C] = slot
+        # The request that it was begun for, if any, and when it is given up unless that still waits.
+        self.caller: object = caller
+        self.began: float = began
+        self.due: float = due
+        self.given_up: bool = False
+        self.ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        self.task: asyncio.Task[BaseException | None]
+
+
+class Preparations(Generic[C]):
+    """The preparations of one pool.
+
+    `remove(slot, reason)` removes the connection of a slot; `ended(preparation, error)` takes the slot back.
     """
 
-    __slots__ = ("_began", "_clock", "_pool", "_stock", "claim", "ended", "error", "slot", "task")
-
     def __init__(
-        self, stock: Stock[C], slot: PooledSlot[C], *, claimed: bool, pool: str, clock: Callable[[], float]
+        self,
+        slots: Slots[PooledConnection[C]],
+        connector: Connector[C],
+        background: BackgroundTasks,
+        settings: PoolSettings,
+        bus: EventBus,
+        timer: Timer,
+        remove: Callable[[PooledSlot[C], CloseReason], None],
+        ended: Callable[[Preparation[C], BaseException | None], None],
     ) -> None:
-        loop = asyncio.get_running_loop()
-        self._stock = stock
-        self._pool = pool
-        self._clock = clock
-        self._began = clock()
-        self.slot: PooledSlot[C] = slot
-        self.claim: asyncio.Future[PooledSlot[C] | None] | None = loop.create_future() if claimed else None
-        self.ended: asyncio.Future[None] = loop.create_future()
-        self.error: BaseException | None = None
-        name = "prepare" if claimed else "fill"
-        self.task: asyncio.Task[Any] = stock.tasks.spawn(self._run(), name=name, then=self._task_ended)
+        self._slots = slots
+        self._connector = connector
+        self._background = background
+        self._bus = bus
+        self._timer = timer
+        self._remove = remove
+        self._ended = ended
+        self._name = str(settings.name)
+        self._clock = settings.clock
+        self._limit = settings.operation_timeout
+        self._idle_timeout = math.inf if settings.idle_timeout is None else settings.idle_timeout
+        # A dict for its order: what is given up at the same moment is given up in the same order in every run.
+        self._running: dict[Preparation[C], None] = {}
 
-    async def _run(self) -> OpenFailed | None:
-        slot, lifecycle = self.slot, self._stock.lifecycle
-        if slot.connection is not None and await self._still_good(slot.connection):
+    def start(self, slot: PooledSlot[C], caller: object, context: Context | None) -> None:
+        """Check what a taken slot holds, or open a connection for it."""
+        now = self._clock()
+        preparation = Preparation(slot, caller, now, now + self._limit)
+        self._running[preparation] = None
+        self._slots.preparing += 1
+        self._timer.wake(preparation.due)
+        work, then = self._prepare(preparation), partial(self._task_ended, preparation)
+        preparation.task = self._background.spawn(work, name="prepare", then=then, context=context)
+
+    async def wait(self) -> list[BaseException]:
+        """Wait for those that run now; return why they failed."""
+        ending = [preparation.ended for preparation in self._running]
+        if ending:
+            # Not gather, whose cancellation would cancel what others wait for too.
+            await asyncio.wait(ending)
+        return [error for ended in ending if (error := ended.result()) is not None]
+
+    async def _prepare(self, preparation: Preparation[C]) -> BaseException | None:
+        slot = preparation.slot
+        if slot.connection is not None and await self._is_good(preparation, slot.connection):
             return None
+        preparation.began = self._clock()
         try:
-            pooled = await lifecycle.open(slot)
-        except OpenFailed as failure:
-            return failure  # a loop that ends, and cancels this task, would complain of one that raises instead
-        if self.ended.done():
-            await lifecycle.discard(pooled)
+            pooled = await self._connector.open()
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            return error  # a loop that ends, and cancels this task, would complain of one that raises instead
+        if preparation.ended.done():
+            await self._connector.discard(pooled)
             return None
         slot.connection = pooled
-        self._stock.filled_slot(slot)
-        lifecycle.tell_created(pooled)
+        self._timer.wake(pooled.expires_at)
+        self._connector.emit_created(pooled)
         return None
 
-    async def _still_good(self, pooled: PooledConnection[C]) -> bool:
-        stock, now = self._stock, self._clock()
-        reason = stock.why_not_idle(pooled)
+    async def _is_good(self, preparation: Preparation[C], pooled: PooledConnection[C]) -> bool:
+        now = self._clock()
+        reason = self.why_not_idle(pooled, now)
         if reason is not None:
-            stock.drop(self.slot, reason)
-            stock.tell_replaced(pooled, reason)
+            self._remove(preparation.slot, reason)
+            self.emit_replaced(pooled, reason, now)
             return False
-        error = await stock.lifecycle.check(pooled)
-        if error is None or self.ended.done():
+        error = await self._connector.check(pooled)
+        if error is None or preparation.ended.done():
             return True
-        stock.drop(self.slot, "unhealthy")
-        stock.lifecycle.tell_unhealthy(pooled, now - pooled.idle_since, error)
+        self._remove(preparation.slot, "unhealthy")
+        self._connector.emit_unhealthy(pooled, now - pooled.idle_since, error)
         return False
 
-    def _task_ended(self, task: asyncio.Task[OpenFailed | None]) -> None:
-        if self.ended.done():
-            return
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        failure = task.result() if error is None else None
-        self._end(failure, error)
+    def why_not_idle(self, pooled: PooledConnection[C], now: float) -> CloseReason | None:
+        """Return why a connection that is idle has to be replaced, if it does."""
+        if now >= pooled.expires_at:
+            return "lifetime"
+        return "idle" if now - pooled.idle_since >= self._idle_timeout else None
 
-    def _end(self, failure: OpenFailed | None, error: BaseException | None) -> None:
-        """The slot goes to whoever waits for it, or back."""
-        slot, claim = self.slot, self.claim
-        self.ended.set_result(None)
-        if failure is not None:
-            error = failure.error
-        if isinstance(error, asyncio.CancelledError):  # never the caller's own: it did not wait for that
-            error = self._took_too_long()
-        if error is not None and slot.connection is not None:
-            self._stock.drop(slot, "broken")  # cancelled in the middle of a check: nobody knows what it would answer
-        self.error = error
-        if error is None and claim is not None and not claim.done():
-            claim.set_result(slot)
-            return
-        self._stock.prepared(self, failure)
-        # Asked only now: whoever was told of the failure may have cancelled the caller.
-        if error is not None and claim is not None and not claim.done():
-            claim.set_exception(error)
+    def emit_replaced(self, pooled: PooledConnection[C], reason: CloseReason, now: float) -> None:
+        """Emit that an idle connection was replaced."""
+        if reason == "idle" and IdleReplaced in self._bus.handlers:
+            self._bus.emit(IdleReplaced(self._name, pooled.number, now - pooled.idle_since))
 
-    def _took_too_long(self) -> PoolError:
-        return PoolError(f"pool {self._pool!r}: opening the connection took too long or was cancelled")
+    def _task_ended(self, preparation: Preparation[C], task: asyncio.Task[BaseException | None]) -> None:
+        self._end(preparation, asyncio.CancelledError() if task.cancelled() else task.exception() or task.result())
 
-    def give_up_later(self, seconds: float) -> None:
-        """Cancel it if it still hangs after so many seconds; after as many again, do without it.
+    def _end(self, preparation: Preparation[C], error: BaseException | None) -> None:
+        if not preparation.ended.done():
+            del self._running[preparation]
+            self._slots.preparing -= 1
+            # Not the cancellation of any caller: none runs in this task.
+            is_cancelled = isinstance(error, asyncio.CancelledError)
+            preparation.ended.set_result(self._took_too_long() if is_cancelled else error)
+            self._ended(preparation, error)
+
+    # -- giving up
+
+    def give_up_hanging(self, now: float) -> float:
+        """Give up what has run for `operation_timeout` and lost its caller; return when to look next."""
+        due = math.inf
+        for preparation in [each for each in self._running if not each.given_up]:
+            if now >= preparation.due:
+                if preparation.caller is None or not self._slots.waits(preparation.caller):
+                    self._give_up(preparation, self._limit)
+                    continue
+                preparation.due = now + self._limit
+            due = min(due, preparation.due)
+        return due
+
+    def left(self, caller: object, now: float) -> None:
+        """Note that a caller has left the queue: what it had prepared may go on for `operation_timeout`."""
+        for preparation in self._running:
+            if preparation.caller is caller:
+                preparation.due = now + self._limit
+                self._timer.wake(preparation.due)
+
+    def give_up_all(self, seconds: float) -> None:
+        """Give up everything after so many seconds."""
+        seconds = min(seconds, self._limit)
+        for preparation in self._running:
+            self._later(preparation, seconds, self._give_up, seconds)
+
+    def _give_up(self, preparation: Preparation[C], seconds: float) -> None:
+        """Cancel it; after so many seconds, take its slot away.
 
         A factory that swallows the cancellation loses its slot then; what it makes in the end is closed.
         """
-        loop = self.task.get_loop()
-        if self.task.done() or loop.is_closed():
-            return
-        giving_up = loop.call_later(seconds, self.task.cancel)
-        doing_without = loop.call_later(2 * seconds, self._do_without)
-        self.task.add_done_callback(lambda _: giving_up.cancel())
-        self.task.add_done_callback(lambda _: doing_without.cancel())
+        preparation.given_up = True
+        preparation.task.cancel()
+        self._later(preparation, seconds, self._end, self._took_too_long())
 
-    def _do_without(self) -> None:
-        if not self.ended.done():
-            checking = self.slot.connection is not None
-            error = self._took_too_long()
-            failure = None if checking else self._stock.lifecycle.failed_to_open(error, self._began)
-            self._end(failure, error)
+    @staticmethod
+    def _later(preparation: Preparation[C], seconds: float, what: Callable[..., None], *args: Any) -> None:
+        timer = preparation.task.get_loop().call_later(seconds, what, preparation, *args)
+        preparation.ended.add_done_callback(lambda _: timer.cancel())
+
+    def _took_too_long(self) -> PoolError:
+        return PoolError(f"pool {self._name!r}: opening the connection took too long or was cancelled")

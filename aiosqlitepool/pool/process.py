@@ -1,22 +1,82 @@
-"""Every pool of the process, for a subscriber that wants them all: those that are alive and those to come."""
+"""Every pool of this process: for subscribers that want them all, for the end of the program, and for a fork.
+
+Worker threads that are not stopped would keep the interpreter alive; SQLite connections must not cross a fork.
+"""
 
 from __future__ import annotations
 
+import atexit
 import inspect
+import os
+import threading
 import weakref
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from ..bus import Detach
+__all__ = ["Subscriber", "check_subscriber", "checked_subscribers", "closed", "opened", "register", "subscribe_all"]
 
-__all__ = ["check_subscriber", "register", "subscribe_all"]
+Detach = Callable[[], None]
 
 
 class Pool(Protocol):
-    """What the registry needs of a pool."""
+    """What subscribers of all pools need of a pool."""
 
     def subscribe(self, subscriber: Any, /) -> Detach:
-        """Attach a subscriber; returns what detaches it."""
+        """Attach a subscriber; return what detaches it."""
         ...
+
+
+class OpenPool(Protocol):
+    """What the process does with a pool that is open."""
+
+    def abandon_at_exit(self) -> None:
+        """Warn of what was left open, and let it close by itself."""
+        ...
+
+    def forked(self) -> None:
+        """Become unusable: this is the child process."""
+        ...
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_open: weakref.WeakSet[OpenPool] = weakref.WeakSet()
+_subscriptions: list[_Subscription] = []
+
+
+def register(pool: Pool) -> None:
+    """Attach the subscribers of all pools to a new one."""
+    _pools.add(pool)
+    for subscription in tuple(_subscriptions):
+        subscription.attach(pool)
+
+
+def opened(pool: OpenPool) -> None:
+    """Abandon this pool when the program ends, and disable it in a forked child."""
+    _open.add(pool)
+
+
+def closed(pool: OpenPool) -> None:
+    """Forget a pool that was closed."""
+    _open.discard(pool)
+
+
+# -- subscribers
+
+
+class Subscriber(Protocol):
+    """Receives the events of pools."""
+
+    def attach(self, pool: Any, /) -> Detach:
+        """Subscribe to `pool.events`; return what ends that. `pool` is a `SQLiteConnectionPool`."""
+        ...
+
+
+def checked_subscribers(subscribers: Iterable[Subscriber]) -> tuple[Subscriber, ...]:
+    """Return them all; raise `TypeError` naming the value if it cannot be iterated over."""
+    try:
+        return tuple(subscribers)
+    except TypeError:
+        raise TypeError(f"subscribers must be an iterable of subscribers, not {subscribers!r}") from None
 
 
 class _Subscription:
@@ -37,17 +97,6 @@ class _Subscription:
         self.detachers.clear()
 
 
-_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-_subscriptions: list[_Subscription] = []
-
-
-def register(pool: Pool) -> None:
-    """A pool was made: whoever wants all of them gets this one too."""
-    _pools.add(pool)
-    for subscription in tuple(_subscriptions):
-        subscription.attach(pool)
-
-
 def check_subscriber(subscriber: object) -> None:
     """Raise `TypeError`, naming it, if that is no subscriber."""
     attach = getattr(subscriber, "attach", None)
@@ -58,10 +107,10 @@ def check_subscriber(subscriber: object) -> None:
 
 
 def subscribe_all(subscriber: Any) -> Detach:
-    """Attach a subscriber to every pool that is alive and to every pool made later; returns what detaches it from all.
+    """Attach a subscriber to every pool that exists and to every pool made later.
 
-    Raises `TypeError` if it has no `attach(pool)` method, or is a class where an object of it was meant, and whatever
-    `attach` raises; then it is attached to none.
+    Returns what detaches it from all of them. Raises `TypeError` if it has no `attach(pool)` method, or is a class
+    instead of an object, and whatever `attach` raises; then it is attached to none.
     """
     check_subscriber(subscriber)
     subscription = _Subscription(subscriber)
@@ -69,7 +118,29 @@ def subscribe_all(subscriber: Any) -> Detach:
     try:
         for pool in tuple(_pools):
             subscription.attach(pool)
-    except BaseException:  # nobody could detach it, and every later pool would be refused with it
+    except BaseException:  # the caller could not detach it, and it would be attached to every later pool
         subscription.detach()
         raise
     return subscription.detach
+
+
+# -- the end of the program, and forks
+
+
+def abandon_all() -> None:
+    """Abandon every pool that is open."""
+    for pool in tuple(_open):
+        pool.abandon_at_exit()
+
+
+def fork_all() -> None:
+    """Disable every open pool in a forked child."""
+    for pool in tuple(_open):
+        pool.forked()
+
+
+# atexit runs only after every non-daemon thread has ended, which the threads of forgotten connections never do.
+# concurrent.futures uses the same hook for the same reason.
+getattr(threading, "_register_atexit", atexit.register)(abandon_all)
+if hasattr(os, "register_at_fork"):  # a system without it cannot fork
+    os.register_at_fork(after_in_child=fork_all)

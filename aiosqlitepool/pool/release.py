@@ -1,140 +1,134 @@
-"""Taking back: what a lease leaves behind is undone before its slot goes on, and each release is told.
+"""Release connections: end the lease, undo what it left behind, and hand the slot on.
 
-A clean connection is taken back without a single await.
+A clean connection is released without a single await, and without a trip to its worker thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import logging
+from collections.abc import Coroutine
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from ..bus import EventBus
 from ..driver import Connection
 from ..errors import PoolUsageError
-from ..events import CloseReason, ConnectionReleased, LeakReturned
-from ..stats import Holder
-from .diagnostics import Leases
-from .inventory import Stock
-from .lease import Lease
-from .pooled import PooledConnection
+from ..events import AcquireSlow, CloseReason, ConnectionReleased, LeakReturned, LeakSuspected
+from .checkout import Checkout
+from .connection import PooledConnection
+from .inventory import Inventory, PooledSlot
 from .settings import PoolSettings
 
-__all__ = ["Returning"]
+__all__ = ["Releaser"]
 
 C = TypeVar("C", bound=Connection)
 
+log: Final = logging.getLogger("aiosqlitepool")
 
-class Returning(Generic[C]):
-    """Takes the connections of one stock back from those who hold them."""
 
-    def __init__(
-        self,
-        stock: Stock[C],
-        leases: Leases[C],
-        settings: PoolSettings,
-        bus: EventBus,
-        clock: Callable[[], float],
-    ) -> None:
-        self._stock = stock
-        self._leases = leases
+class Releaser(Generic[C]):
+    """Takes connections from their holders and gives their slots back."""
+
+    def __init__(self, inventory: Inventory[C], settings: PoolSettings, bus: EventBus) -> None:
+        self._inventory = inventory
         self._name = str(settings.name)
         self._bus = bus
-        self._clock = clock
+        self._clock = settings.clock
+        # Set when the pool is opened.
+        self.loop: asyncio.AbstractEventLoop
 
-    def take_back(self, lease: Lease[C]) -> Awaitable[None] | None:
-        """End a lease: at once if nothing has to be awaited for it, else by awaiting what this returns."""
-        pooled = lease.pooled
-        if pooled is None:
+    def release(self, lease: Checkout[PooledConnection[C]]) -> Coroutine[Any, Any, Any] | None:
+        """End a lease. Returns what to await until its connection is reset, or `None` if it is clean."""
+        slot = lease.slot
+        if slot is None:
             raise PoolUsageError("this lease holds no connection")
-        now = self._clock()
-        lease.pooled = None
-        if pooled.lease is not lease:
+        lease.slot = None
+        pooled, now = slot.connection, self._clock()
+        if pooled is None or pooled.lease is not lease:
             return None  # the pool closed it under its holder
-        outcome = pooled.link.settle()
+        is_clean = pooled.adapter.end_lease()
         pooled.lease = None
-        if outcome is True:
-            self._stock.put_back(pooled.slot, now)
+        if is_clean:
+            self._inventory.put_back(slot, now)
         if self._bus.handlers:
-            self._tell(lease, now, outcome is not True)
-        if outcome is True:
-            return None
-        if outcome is False:
-            return self._reset(pooled, lease.label)
-        return self._finish(pooled, lease.label, outcome)
-
-    def _tell(self, lease: Lease[C], now: float, needs_reset: bool) -> None:
-        bus = self._bus
-        if ConnectionReleased in bus.handlers:
-            bus.emit(self._released(lease, now, needs_reset))
-        if bus.batches:
-            bus.record_use(now - lease.since)
-        if lease.leak_told and LeakReturned in bus.handlers:
-            bus.emit(LeakReturned(self._name, lease.holder(now), now - lease.since))
-
-    def _released(self, lease: Lease[C], now: float, needs_reset: bool) -> ConnectionReleased:
-        use_time = now - lease.since
-        return ConnectionReleased(self._name, lease.connection, use_time, lease.label, needs_reset, lease.context)
-
-    async def _reset(self, pooled: PooledConnection[C], label: str | None) -> None:
-        """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection not lost."""
+            self.emit_released(lease, now, not is_clean)
+            if pooled.suspected is lease and LeakReturned in self._bus.handlers:
+                self._bus.emit(LeakReturned(self._name, lease.holder(now), now - lease.since))
+        if AcquireSlow not in self._bus.handlers:  # else those who waited for it may ask for both
+            lease.task = lease.context = None  # a program may keep a handle that is of no use any more
         # Not shield(): when closing the pool cuts the reset short, nobody cancelled the releasing task.
-        await asyncio.wait({self._start_reset(pooled, label)})
+        return None if is_clean else asyncio.wait((self._reset(slot, pooled, lease.label),))
 
-    def _start_reset(self, pooled: PooledConnection[C], label: str | None) -> asyncio.Task[CloseReason | None]:
-        work = self._stock.lifecycle.reset(pooled, label)
-        return self._stock.tasks.spawn(work, name="reset", then=partial(self._after_reset, pooled))
+    def release_shared(self, lease: Checkout[PooledConnection[C]], *, failed: bool) -> Coroutine[Any, Any, Any] | None:
+        """End a shared lease, likewise: the connection is given back, and reset if need be, by the last one."""
+        slot = lease.slot
+        lease.slot = None
+        pooled = None if slot is None else slot.connection
+        if slot is None or pooled is None or lease not in pooled.sharers:
+            return None
+        del pooled.sharers[lease]
+        if failed:  # the state of the connection is not certain
+            self._inventory.slots.end_sharing(slot)
+        if slot.sharers > 1:
+            self._inventory.slots.give_back(slot)
+            return None
+        is_clean = pooled.adapter.end_lease()
+        pooled.lent = None
+        if is_clean:
+            self._inventory.put_back(slot, self._clock())
+            return None
+        return asyncio.wait((self._reset(slot, pooled, lease.label),))
 
-    async def _finish(self, pooled: PooledConnection[C], label: str | None, rest: Awaitable[None]) -> None:
-        try:
-            reason = await self._stock.lifecycle.finish(pooled, rest)
-        except asyncio.CancelledError:
-            self._start_reset(pooled, label)
-            task = asyncio.current_task()
-            if task is None or task.cancelling():  # else it is the driver's own, of something that it had waited for
-                raise
-            return
-        except BaseException:  # Ctrl-C, or a loop that is gone: no time for a second attempt
-            self._abandon(pooled)
-            raise
-        self._returned(pooled, reason)
+    def emit_released(self, lease: Checkout[Any], now: float, needs_reset: bool) -> None:
+        """Emit that a lease has ended."""
+        bus, use_time = self._bus, now - lease.since
+        if bus.batches:
+            bus.record_use(use_time)
+        if ConnectionReleased in bus.handlers:
+            bus.emit(
+                ConnectionReleased(self._name, lease.connection, use_time, lease.label, needs_reset, lease.context)
+            )
 
-    def _after_reset(self, pooled: PooledConnection[C], task: asyncio.Task[CloseReason | None]) -> None:
-        failed = task.cancelled() or task.exception() is not None
-        self._returned(pooled, "reset_failed" if failed else task.result())
+    # -- resetting
 
-    def _abandon(self, pooled: PooledConnection[C]) -> None:
-        try:
-            self._returned(pooled, "reset_failed")
-        except RuntimeError:  # no loop runs to close it in
-            pooled.link.abandon()
+    def _reset(
+        self, slot: PooledSlot[C], pooled: PooledConnection[C], label: str | None
+    ) -> asyncio.Task[CloseReason | None]:
+        """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection not lost."""
+        work = self._inventory.connector.reset(pooled, label)
+        return self._inventory.background.spawn(work, name="reset", then=partial(self._after_reset, slot, pooled))
 
-    def _returned(self, pooled: PooledConnection[C], reason: CloseReason | None) -> None:
-        slot = pooled.slot
+    def _after_reset(
+        self, slot: PooledSlot[C], pooled: PooledConnection[C], task: asyncio.Task[CloseReason | None]
+    ) -> None:
+        reason: CloseReason | None = "reset_failed"
+        if task.cancelled():
+            reason = "pool_closed" if self._inventory.closing else reason
+        elif task.exception() is None:
+            reason = task.result()
         if reason is not None and slot.connection is pooled:  # else it was abandoned meanwhile
-            self._stock.drop(slot, reason)
-        self._stock.put_back(slot, self._clock())
+            self._inventory.remove(slot, reason)
+        self._inventory.put_back(slot, self._clock())
 
-    def abandon(self) -> tuple[Holder, ...]:
-        """Close every connection that is still out, under its holder; returns who they were."""
-        holders, leases, now = self._leases.holders(), self._leases.now(), self._clock()
-        for pooled in [lease.pooled for lease in leases if lease.pooled is not None]:
-            pooled.lease = None
-            self._stock.drop(pooled.slot, "pool_closed")
-            self._stock.put_back(pooled.slot, now)
-        self._tell_abandoned(leases, now)
-        return holders
+    # -- leases that do not end by themselves
 
-    def abandon_all(self) -> tuple[Holder, ...]:
-        """Let every connection close by itself, without a running loop; returns who held one."""
-        holders, leases, now = self._leases.holders(), self._leases.now(), self._clock()
-        self._stock.abandon()
-        self._tell_abandoned(leases, now)
-        return holders
+    def forgotten(self, lease: Checkout[PooledConnection[C]]) -> None:
+        """Reclaim the connection of a lease whose handle was garbage collected. Safe in any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.loop.call_soon_threadsafe(self._reclaim, lease)
 
-    def _tell_abandoned(self, leases: list[Lease[C]], now: float) -> None:
-        for lease in leases:
-            self._bus.emit(self._released(lease, now, True))
-            if self._bus.batches:
-                self._bus.record_use(now - lease.since)
+    def _reclaim(self, lease: Checkout[PooledConnection[C]]) -> None:
+        slot = lease.slot
+        pooled = None if slot is None else slot.connection
+        if pooled is None or pooled.lease is not lease:
+            return
+        now = self._clock()
+        holder = lease.holder(now)
+        log.warning("pool %r: a connection was never released and is taken back: %s", self._name, holder)
+        if pooled.suspected is not lease and LeakSuspected in self._bus.handlers:
+            self._bus.emit(LeakSuspected(self._name, holder, now - lease.since))
+        resetting = self.release(lease)
+        if resetting is not None:
+            resetting.close()  # the reset goes on by itself

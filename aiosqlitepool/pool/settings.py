@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, field
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["MOST_CONNECTIONS", "PoolSettings", "check_count", "check_label", "check_name", "check_seconds"]
+__all__ = [
+    "OnConnect",
+    "MOST_CONNECTIONS",
+    "PoolSettings",
+    "check_count",
+    "check_label",
+    "check_name",
+    "check_seconds",
+    "check_timeout",
+]
+
+OnConnect = Callable[[Any], Awaitable[Any]]
 
 # Each connection is a thread, and slots are made at once; a number beyond this is a mistake.
 MOST_CONNECTIONS = 10_000
@@ -32,9 +46,16 @@ class PoolSettings:
     health_check_after: float | None
     leak_threshold: float | None
     slow_acquire: float | None
-    name: str | None = field(default=None)
+    on_connect: OnConnect | None = None
+    clock: Callable[[], float] = time.monotonic
+    name: str | None = None
 
     def __post_init__(self) -> None:
+        if not callable(self.clock):
+            raise TypeError(f"clock must be callable, not {self.clock!r} ({type(self.clock).__name__})")
+        if self.on_connect is not None and not callable(self.on_connect):
+            kind = type(self.on_connect).__name__
+            raise TypeError(f"on_connect must be callable or None, not {self.on_connect!r} ({kind})")
         check_count("pool_size", self.pool_size, least=1, most=MOST_CONNECTIONS)
         check_count("min_size", self.min_size, least=0)
         if self.min_size > self.pool_size:
@@ -84,6 +105,12 @@ def check_seconds(name: str, value: object, *, positive: bool = False) -> float 
         bound = "greater than 0" if positive else "0 or more"
         raise ValueError(f"{name} must be {bound} seconds, not {value!r}")
     return None if math.isinf(seconds) else seconds
+
+
+def check_timeout(name: str, value: object) -> float:
+    """Return `value`, which is not `None`, as float seconds; infinity stays."""
+    seconds = check_seconds(name, value)
+    return math.inf if seconds is None else seconds
 
 
 def _checked_name(name: object) -> str:

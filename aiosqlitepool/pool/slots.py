@@ -1,63 +1,58 @@
-"""Who holds which slot and who waits. Pure and synchronous: no SQLite, no clock, no events, no await.
+"""Which slot is where, and who waits. Pure and synchronous: no SQLite, no clock, no events, no await.
 
-A pool is `size` slots, made once. A slot is in exactly one of three places, and the place *is* its state:
+A pool is `size` slots, made once. A slot is in one of three places, and the place *is* its state:
 
               take()                        give_back(slot)
     vacant ──────────►            ┌──────►  the oldest waiter (the slot stays taken)
                          taken ───┤──────►  idle    if it has a connection   (newest first out)
     idle   ──────────►            └──────►  vacant  if it has none
 
-Everything slow happens to a *taken* slot, and only its taker touches its connection; so there is no lock here,
-and nothing anybody has to clean up but the taker.
+Everything slow happens to a *taken* slot, and only its taker touches its connection. So there is no lock here, and
+nothing to clean up but by the taker.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
+import math
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-__all__ = ["Slot", "Slots"]
+__all__ = ["Request", "Slot", "Slots"]
 
 T = TypeVar("T")
 R = TypeVar("R")
-T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class Slot(Generic[T]):
-    """A place for one connection; `connection` is `None` while it is vacant or being filled."""
+    """A place for one connection; `connection` is `None` while it is vacant or being filled.
 
-    __slots__ = ("connection", "number")
+    `sharers` counts the takers of a slot that was taken by requests that share it, and is 0 for any other slot.
+    """
+
+    __slots__ = ("connection", "number", "sharers")
 
     def __init__(self, number: int) -> None:
         self.number: int = number
         self.connection: T | None = None
+        self.sharers: int = 0
 
     def __repr__(self) -> str:
         return f"<Slot {self.number}: {self.connection!r}>"
 
 
-class Waiter(Protocol[T_contra]):
-    """What a queue of waiters needs of an `asyncio.Future`."""
+class Request(Protocol):
+    """What the queue needs of a caller."""
 
-    def done(self) -> bool:
-        """Whether it was answered or given up already."""
-        ...
-
-    def set_result(self, result: T_contra, /) -> None:
-        """Answer it."""
-        ...
-
-    def set_exception(self, exception: BaseException, /) -> None:
-        """Tell it that there will be no answer."""
-        ...
-
-
-class Caller(Protocol):
-    """Who queues."""
-
-    # What tells it that a slot is its own, of type `Waiter`; `None` unless it stands in the queue.
+    # A future that gets a slot, `None` at its deadline, or an exception.
     turn: Any
+    # Clock times. The deadlines are in the order of the queue, unless a request has a timeout of its own (not `None`).
+    asked: float
+    deadline: float
+    timeout: float | None
+    # Whether it may hold a slot together with other such requests.
+    shared: ClassVar[bool]
 
 
 class Slots(Generic[T]):
@@ -66,26 +61,28 @@ class Slots(Generic[T]):
     Invariants, true whenever no method is running (`check()` asserts them):
       - every slot is in one place only: in `_idle`, in `_vacant`, or taken, which is neither;
       - an idle slot has a connection, a vacant one has none;
-      - while anyone waits (and is not done waiting), nothing is idle and nothing is vacant;
-      - the first in the queue has not left it, and no more places are kept there for those who left than others wait.
+      - no slot is idle or vacant while more requests wait (whose futures are not done) than connections are prepared.
     """
 
-    __slots__ = ("_idle", "_left", "_queue", "_vacant", "all")
+    __slots__ = ("_idle", "_in_order", "_queue", "_vacant", "all", "preparing", "shared")
 
     def __init__(self, size: int) -> None:
         self.all: tuple[Slot[T], ...] = tuple(Slot(number) for number in range(1, size + 1))
         # Oldest first; taken from the end, so that a quiet pool keeps few connections busy and can shrink.
         self._idle: list[Slot[T]] = []
         self._vacant: list[Slot[T]] = list(reversed(self.all))
-        # The first of them waits. Who leaves from the middle keeps its place until those before it are gone, or too
-        # many have left: a mapping could forget it at once, but costs each who waits more the longer the queue is.
-        self._queue: deque[Any] = deque()
-        # Who has left and keeps its place. A set, for whom Ctrl-C interrupts as they leave may be taken out twice.
-        self._left: set[Any] = set()
+        # The requests that wait, oldest first.
+        self._queue: OrderedDict[Any, None] = OrderedDict()
+        # Whether the deadlines of the queue are in its order.
+        self._in_order = True
+        # The slot that more shared requests may join.
+        self.shared: Slot[T] | None = None
+        # How many slots are taken to be opened or checked, and will be given back then.
+        self.preparing: int = 0
 
     @property
     def idle(self) -> int:
-        """How many slots hold a connection nobody uses."""
+        """How many slots hold a connection that nobody uses."""
         return len(self._idle)
 
     @property
@@ -95,21 +92,31 @@ class Slots(Generic[T]):
 
     @property
     def waiting(self) -> int:
-        """How many callers are queued. Safe to read from any thread, never negative."""
-        return max(0, len(self._queue) - len(self._left))
+        """How many requests wait. Safe to read from any thread."""
+        return len(self._queue)
 
     @property
-    def oldest_caller(self) -> Any:
-        """Who has waited longest, or `None`. Safe to read from any thread."""
-        return _retried(lambda: next((caller for caller in self._queue if caller.turn is not None), None))
+    def oldest(self) -> Any:
+        """The request that has waited longest, or `None`. Safe to read from any thread."""
+        return _retried(lambda: next(iter(self._queue), None))
 
     def queue(self) -> tuple[Any, ...]:
-        """Who waits, oldest first. Safe to call from any thread."""
-        return tuple(caller for caller in _retried(lambda: tuple(self._queue)) if caller.turn is not None)
+        """Return the requests that wait, oldest first. Safe to call from any thread."""
+        return _retried(lambda: tuple(self._queue))
+
+    def waits(self, request: object) -> bool:
+        """Whether this request is in the queue."""
+        return request in self._queue
+
+    def waiter(self, position: int) -> Any:
+        """Return the request that is this far from the front."""
+        return next(itertools.islice(self._queue, position, None))
 
     def idle_slots(self) -> tuple[Slot[T], ...]:
-        """The idle slots, longest idle first."""
+        """Return the idle slots, longest idle first."""
         return tuple(self._idle)
+
+    # -- taking
 
     def take_idle(self) -> Slot[T] | None:
         """Take the idle slot used last, or nothing."""
@@ -127,52 +134,105 @@ class Slots(Generic[T]):
             return False
         return True
 
+    def share(self, slot: Slot[T]) -> None:
+        """Let other shared requests join a slot that a shared request has taken alone."""
+        slot.sharers = 1
+        self.shared = slot
+
+    def join(self) -> Slot[T] | None:
+        """Join the slot that is shared now, or nothing. Never overtakes a request that waits."""
+        slot = self.shared
+        if slot is None or self._queue:
+            return None
+        slot.sharers += 1
+        return slot
+
+    def end_sharing(self, slot: Slot[T]) -> None:
+        """Let no further request join this slot."""
+        if self.shared is slot:
+            self.shared = None
+
+    # -- giving back
+
     def give_back(self, slot: Slot[T]) -> None:
-        """Hand a taken slot to the oldest waiter, or put it where its content says it belongs."""
-        while self._queue:
-            waiter = self._queue[0].turn
-            # A waiter cancelled a moment ago is done but has not run yet to leave the queue. Handing it the slot
-            # would raise here and lose the slot for ever. And one that is gone was interrupted as it left, by Ctrl-C.
-            if waiter is not None and not waiter.done():
-                waiter.set_result(slot)
-                self._step_up()  # only now, or Ctrl-C in between would lose it
+        """Give back a taken slot: to the oldest waiter, or to the place where it belongs by what it holds."""
+        if slot.sharers:
+            slot.sharers -= 1
+            if slot.sharers:
+                self._hand_on(slot)
                 return
-            self._step_up()
-        (self._vacant if slot.connection is None else self._idle).append(slot)
+            self.end_sharing(slot)
+        if slot.connection is None:
+            self._vacant.append(slot)
+        elif not (self._queue and self._hand_on(slot)):
+            self._idle.append(slot)
 
-    def enqueue(self, caller: Caller, waiter: Waiter[Slot[T]]) -> None:
-        """Queue behind everyone; only right after nothing could be taken."""
-        caller.turn = waiter
-        self._queue.append(caller)
+    def _hand_on(self, slot: Slot[T]) -> bool:
+        """Hand the slot to the oldest waiter, and to those behind it that may share it; whether any got it."""
+        while (request := self._first()) is not None:
+            if slot.sharers:
+                if not request.shared or self.shared is not slot:
+                    return True
+                slot.sharers += 1
+            # Answered before it leaves the queue: Ctrl-C in between must not lose the slot.
+            request.turn.set_result(slot)
+            del self._queue[request]
+            if not request.shared:
+                return True
+            if not slot.sharers:
+                self.share(slot)
+        return slot.sharers > 0
 
-    def leave(self, caller: Caller) -> None:
-        """Take a caller out of the queue, if it is still there."""
-        if caller.turn is not None:
-            caller.turn = None
-            self._left.add(caller)
-            self._close_ranks()
+    def _first(self) -> Any:
+        """Return the oldest request that still waits for an answer."""
+        while self._queue:
+            request = next(iter(self._queue))
+            # A waiter cancelled a moment ago is done but has not run yet to leave the queue. Handing it the slot would
+            # raise here and lose the slot.
+            if not request.turn.done():
+                return request
+            del self._queue[request]
+        return None
 
-    def _step_up(self) -> None:
-        """The first in the queue need not wait any more."""
-        self._queue[0].turn = None
-        self._close_ranks()
+    # -- the queue
 
-    def _close_ranks(self) -> None:
-        """Let the queue begin with somebody who waits, and hold no more who left than who wait."""
-        queue = self._queue
-        while queue and queue[0].turn is None:
-            self._left.discard(queue[0])
-            queue.popleft()
-        if 2 * len(self._left) > len(queue):
-            self._queue = deque(caller for caller in queue if caller.turn is not None)
-            self._left = set()
+    def enqueue(self, request: Request, *, again: bool = False) -> None:
+        """Queue behind all others; a request that queues again, behind those that asked before it only."""
+        self._in_order = request.timeout is None and (self._in_order or not self._queue)
+        self._queue[request] = None
+        if again:
+            for later in [each for each in self._queue if each.asked > request.asked]:
+                self._queue.move_to_end(later)
 
-    def dismiss(self) -> list[Waiter[Slot[T]]]:
-        """Empty the queue and return who stood in it, oldest first."""
-        dismissed = []
-        for caller in self.queue():
-            dismissed.append(caller.turn)
-            self.leave(caller)
+    def leave(self, request: Request) -> None:
+        """Take a request out of the queue, if it is still there."""
+        self._queue.pop(request, None)
+
+    def overdue(self, now: float) -> tuple[list[Any], float]:
+        """Return the requests whose deadline has passed, and the next deadline."""
+        late, due = [], math.inf
+        for request in self._queue:
+            if request.deadline <= now:
+                late.append(request)
+                continue
+            due = min(due, request.deadline)
+            if self._in_order:
+                break
+        return late, due
+
+    def fail_oldest(self, error: BaseException) -> bool:
+        """Raise `error` in the oldest waiter; False if none waits."""
+        request = self._first()
+        if request is None:
+            return False
+        request.turn.set_exception(error)
+        self.leave(request)
+        return True
+
+    def dismiss(self) -> list[Any]:
+        """Empty the queue and return what stood in it, oldest first."""
+        dismissed = list(self._queue)
+        self._queue.clear()
         return dismissed
 
     def check(self) -> None:
@@ -184,16 +244,15 @@ class Slots(Generic[T]):
         assert idle | vacant <= set(self.all), "a slot of another pool"
         assert all(slot.connection is not None for slot in idle), "an idle slot without a connection"
         assert all(slot.connection is None for slot in vacant), "a vacant slot with a connection"
-        assert not self._queue or self._queue[0].turn is not None, "the first in the queue has left"
-        assert self.waiting == len(self.queue()) >= len(self._left), "more have left the queue than wait in it"
-        queued = [caller for caller in self.queue() if not caller.turn.done()]
-        assert not (queued and (idle or vacant)), "someone waits although a slot is free"
+        assert not any(slot.sharers for slot in idle | vacant), "a slot that nobody has taken is shared"
+        waiting = sum(not request.turn.done() for request in self._queue)
+        assert not idle | vacant or waiting <= self.preparing, "a request waits although a slot is free"
 
 
-def _retried(look: Callable[[], R]) -> R:
-    """What a look from another thread sees, once the queue did not change between two of its steps."""
+def _retried(read: Callable[[], R]) -> R:
+    """Read from any thread: again, if the queue was changed in the middle of it."""
     while True:
         try:
-            return look()
+            return read()
         except RuntimeError:
             continue

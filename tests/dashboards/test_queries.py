@@ -7,18 +7,18 @@ import itertools
 import promql_parser
 import pytest
 
-from aiosqlitepool.subscribers import _metrics as _semconv
+from aiosqlitepool.subscribers import _buckets, _metrics
 from aiosqlitepool.subscribers._metrics import Metric
 from dashboards.render.board import Query
 
 from .promql import RANGE, RATE_INTERVAL, every_query, parsed, selectors
 
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "level": ("",), "gauge": ("",)}
-METRICS = {metric.family + suffix: metric for metric in _semconv.METRICS for suffix in SUFFIXES[metric.kind]}
+METRICS = {metric.family + suffix: metric for metric in _metrics.METRICS for suffix in SUFFIXES[metric.kind]}
 BUCKETS = {
-    _semconv.WAIT_TIME: _semconv.WAIT_BUCKETS,
-    _semconv.CREATE_TIME: _semconv.CREATE_BUCKETS,
-    _semconv.USE_TIME: _semconv.USE_BUCKETS,
+    _metrics.WAIT_TIME: _buckets.WAIT_BUCKETS,
+    _metrics.CREATE_TIME: _buckets.CREATE_BUCKETS,
+    _metrics.USE_TIME: _buckets.USE_BUCKETS,
 }
 IDENTITY = ("job", "instance")
 
@@ -65,7 +65,7 @@ def test_its_legend_names_labels_that_the_answer_has(query: Query) -> None:
 
 @every_query()
 def test_it_picks_what_the_variables_pick(query: Query) -> None:
-    pool = _semconv.label_name(_semconv.POOL)
+    pool = _metrics.label_name(_metrics.POOL)
     for selector in selectors(query.expr):
         for label, variable in (("job", "$job"), ("instance", "$instance"), (pool, "$pool")):
             assert selector.matchers[label] == (promql_parser.MatchOp.Re, variable)

@@ -91,9 +91,10 @@ async def test_a_process_that_holds_on_for_too_long_is_an_error_of_sqlite(databa
             with pytest.raises(sqlite3.OperationalError, match="locked") as failed:
                 await attempt
             assert failed.value.__notes__ == [
-                "another connection held the database of pool 'app.db/write' all that time"
+                "pool 'app.db/write': another connection locked the database until the timeout of 0.1 s. Shorten its "
+                "transactions or raise the timeout"
             ]
-    # Not one of them began, and each is one that somebody has to see failing.
+    # Neither began: both callers got an error, so both count as failed.
     told = recorder.of(TransactionEnded)
     assert [event.outcome for event in told] == ["failed", "failed"]
     assert all(event.wait_time >= 0 for event in told)
@@ -173,22 +174,22 @@ async def test_a_function_waits_to_commit_in_its_thread_and_runs_once(database: 
     assert notes(database) == ["mine"]
 
 
-@pytest.mark.parametrize("patience", [0.05, None])
+@pytest.mark.parametrize("timeout", [0.05, None])
 async def test_a_function_that_may_not_commit_is_run_again_only_if_it_may(
-    database: Path, patience: float | None, monkeypatch: pytest.MonkeyPatch, recorder: Recorder
+    database: Path, timeout: float | None, monkeypatch: pytest.MonkeyPatch, recorder: Recorder
 ) -> None:
-    monkeypatch.setattr("aiosqlitepool.database.transaction._COMMIT_PATIENCE", 0.05)
+    monkeypatch.setattr("aiosqlitepool.database.transaction._COMMIT_TIMEOUT", 0.05)
     async with (
-        without_wal(database, acquisition_timeout=patience, subscribers=[recorder]) as db,
+        without_wal(database, acquisition_timeout=timeout, subscribers=[recorder]) as db,
         other_process(database, "BEGIN") as other,
     ):
         await other.does("SELECT text FROM note")
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             await db.run_write(add, "never", retry=False)
         assert recorder.of(BusyRetried) == []
-        if patience is None:
+        if timeout is None:
             writing = asyncio.create_task(db.run_write(add, "kept"))
             await first(db.writer)
             await other.does("COMMIT")
             await writing
-    assert notes(database) == (["kept"] if patience is None else [])
+    assert notes(database) == (["kept"] if timeout is None else [])

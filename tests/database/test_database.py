@@ -79,10 +79,10 @@ async def test_a_function_that_would_go_on_after_its_transaction_is_refused_and_
     for run in (db.run_read, db.run_write):
         with pytest.raises(TypeError, match="fn must be callable, not 7"):
             await run(7)  # type: ignore[operator]
-        with pytest.raises(TypeError, match=r"fn must be a plain function .* returned a coroutine, which would go on"):
+        with pytest.raises(TypeError, match=r"fn must be a plain function .* returned a coroutine, which would use"):
             await run(asynchronous)
     for fn, kind in ((generator, "generator"), (cursor, "Cursor"), (lazily, "map")):
-        with pytest.raises(TypeError, match=f"returned a {kind}, which would go on"):
+        with pytest.raises(TypeError, match=f"returned a {kind}, which would use"):
             await db.run_write(fn)
     assert notes(database) == []
 
@@ -123,7 +123,7 @@ async def test_opening_twice_is_harmless_also_at_once(database: Path) -> None:
             db = SQLiteDatabase(path)
             await asyncio.gather(db.open(), db.open())
             await db.open()
-            assert sum(task.get_name().endswith(":care") for task in asyncio.all_tasks()) == 1
+            assert sum(task.get_name().endswith(":maintenance") for task in asyncio.all_tasks()) == 1
             await db.close()
 
 
@@ -211,7 +211,7 @@ async def test_closing_ends_a_function_that_takes_too_long(database: Path) -> No
     assert running.done()
 
 
-async def test_the_last_to_close_folds_the_wal_in(database: Path) -> None:
+async def test_the_last_connection_to_close_removes_the_wal(database: Path) -> None:
     async with SQLiteDatabase(database) as db:
         await db.run_write(add, "a")
         await db.run_read(texts)

@@ -226,8 +226,8 @@ async def test_a_block_that_writes_in_memory_keeps_readers_waiting_until_it_ends
 async def test_reading_inside_ones_own_block_in_memory_is_refused_at_once(memory: SQLiteDatabase) -> None:
     async with memory.write() as connection:
         await insert(connection, "a")
-        with pytest.raises(PoolUsageError, match="a database in memory has no WAL"):
+        with pytest.raises(PoolUsageError, match="an in-memory database has no WAL"):
             memory.read()
-        with pytest.raises(PoolUsageError, match="a database in memory has no WAL"):
+        with pytest.raises(PoolUsageError, match="an in-memory database has no WAL"):
             await memory.run_read(texts)
     assert await memory.run_read(texts) == ["a"]

@@ -12,7 +12,7 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import SQLiteDatabase
-from aiosqlitepool.database.maintenance import Care
+from aiosqlitepool.database.maintenance import Maintenance
 from aiosqlitepool.events import Checkpointed
 from aiosqlitepool.testing import Recorder
 
@@ -23,11 +23,11 @@ from ..support.other import other_process
 from ..support.storm import nothing_left_behind
 
 
-def care_of(db: SQLiteDatabase, clock: Clock, above: int = 0) -> Care:
-    return Care(db._writer, db._file, above, clock)
+def maintenance_of(db: SQLiteDatabase, clock: Clock, above: int = 0) -> Maintenance:
+    return Maintenance(db._writer, db._file, above, clock)
 
 
-async def test_a_checkpoint_folds_the_wal_in_and_cuts_it(db: SQLiteDatabase, recorder: Recorder) -> None:
+async def test_a_checkpoint_copies_the_wal_and_truncates_it(db: SQLiteDatabase, recorder: Recorder) -> None:
     await db.run_write(add, "a")
     assert db.writer.stats().wal_bytes
     event = await db.checkpoint()
@@ -59,7 +59,7 @@ async def test_a_checkpoint_that_another_process_prevents_is_partial(db: SQLiteD
 
 
 @pytest.mark.parametrize("factory", [aiosqlite.Row, lambda cursor, row: {"row": row}, lambda cursor, row: None])
-async def test_row_factories_of_the_program_are_none_of_its_business(database: Path, factory: Any) -> None:
+async def test_a_checkpoint_ignores_the_row_factory_of_the_program(database: Path, factory: Any) -> None:
     async def rows(connection: aiosqlite.Connection) -> None:
         connection.row_factory = factory
 
@@ -68,36 +68,36 @@ async def test_row_factories_of_the_program_are_none_of_its_business(database: P
         assert (await db.checkpoint()).result == "complete"
 
 
-async def test_a_wal_that_has_grown_is_folded_in_when_nobody_writes(db: SQLiteDatabase, recorder: Recorder) -> None:
-    care = care_of(db, Clock())
+async def test_a_large_wal_is_checkpointed_while_the_writer_is_idle(db: SQLiteDatabase, recorder: Recorder) -> None:
+    maintenance = maintenance_of(db, Clock())
     await db.run_write(add, "a")
     async with held_writer(db):
-        await care.look()
+        await maintenance.run_due()
         assert recorder.of(Checkpointed) == []
-    await care.look()
+    await maintenance.run_due()
     (event,) = recorder.of(Checkpointed)
     assert event.wal_bytes == 0
-    await care.look()
+    await maintenance.run_due()
     assert len(recorder.of(Checkpointed)) == 1
 
 
-async def test_a_small_wal_is_left_alone(db: SQLiteDatabase, recorder: Recorder) -> None:
+async def test_a_small_wal_is_not_checkpointed(db: SQLiteDatabase, recorder: Recorder) -> None:
     await db.run_write(add, "a")
-    await care_of(db, Clock(), above=1_000_000).look()
+    await maintenance_of(db, Clock(), above=1_000_000).run_due()
     assert recorder.of(Checkpointed) == []
 
 
-async def test_a_wal_that_a_reader_holds_is_tried_again_after_a_while(db: SQLiteDatabase, recorder: Recorder) -> None:
+async def test_a_partial_checkpoint_is_repeated_after_30_seconds(db: SQLiteDatabase, recorder: Recorder) -> None:
     clock = Clock()
-    care = care_of(db, clock)
+    maintenance = maintenance_of(db, clock)
     await db.run_write(add, "a")
     async with db.read(snapshot=True):
         await db.run_write(add, "b")
         for _ in range(3):
-            await care.look()
+            await maintenance.run_due()
         assert [event.result for event in recorder.of(Checkpointed)] == ["partial"]
     clock.advance(31)
-    await care.look()
+    await maintenance.run_due()
     assert [event.result for event in recorder.of(Checkpointed)] == ["partial", "complete"]
 
 
@@ -110,12 +110,12 @@ async def traced(db: SQLiteDatabase) -> list[str]:
 
 async def test_statistics_are_brought_up_to_date_every_few_hours(db: SQLiteDatabase) -> None:
     statements, clock = await traced(db), Clock()
-    care = care_of(db, clock, above=1_000_000)
-    await care.look()
+    maintenance = maintenance_of(db, clock, above=1_000_000)
+    await maintenance.run_due()
     assert statements == []
     clock.advance(4 * 3600)
-    await care.look()
-    await care.look()
+    await maintenance.run_due()
+    await maintenance.run_due()
     assert statements == ["PRAGMA analysis_limit = 400", "PRAGMA optimize = 0x10002"]
 
 
@@ -125,20 +125,18 @@ async def test_statistics_are_brought_up_to_date_at_the_end(database: Path) -> N
     assert statements[-1] == "PRAGMA optimize = 0x10002"
 
 
-async def test_what_goes_wrong_is_logged_and_tried_again_later(
-    db: SQLiteDatabase, caplog: pytest.LogCaptureFixture
-) -> None:
-    care = care_of(db, Clock(), above=-1)
+async def test_a_maintenance_error_is_logged(db: SQLiteDatabase, caplog: pytest.LogCaptureFixture) -> None:
+    maintenance = maintenance_of(db, Clock(), above=-1)
     async with db.writer.connection() as connection:
         await connection._execute(connection._conn.set_authorizer, lambda *_: sqlite3.SQLITE_DENY)
     with caplog.at_level(logging.WARNING, "aiosqlitepool"):
-        await care.look()
-    assert "pool 'app.db/write': could not look after the database: not authorized" in caplog.text
+        await maintenance.run_due()
+    assert "pool 'app.db/write': maintenance failed: not authorized" in caplog.text
     async with db.writer.connection() as connection:
         await connection._execute(connection._conn.set_authorizer, None)
 
 
-async def test_it_is_looked_after_all_along(
+async def test_maintenance_runs_while_the_database_is_open(
     database: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aiosqlitepool.database.maintenance._INTERVAL", 0.001)
@@ -149,14 +147,14 @@ async def test_it_is_looked_after_all_along(
         assert isinstance(event, Checkpointed)
 
 
-async def test_a_database_that_is_forgotten_is_not_kept_alive_by_its_care(
+async def test_the_maintenance_task_does_not_keep_a_database_alive(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aiosqlitepool.database.maintenance._INTERVAL", 0.001)
     with nothing_left_behind():
         db = SQLiteDatabase(database)
         await db.open()
-        (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "app.db/write:care"]
+        (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "app.db/write:maintenance"]
         gone = weakref.ref(db)
         with pytest.warns(ResourceWarning, match="was never closed"):
             del db

@@ -58,7 +58,7 @@ async def test_pragmas_of_ones_own_override(tmp_path: Path) -> None:
     [
         ({"foreign_key": 1}, ValueError, "knows no pragma 'foreign_key'; did you mean 'foreign_keys'"),
         ({"xyzzyxyzzy": 1}, ValueError, r"knows no pragma 'xyzzyxyzzy'$"),
-        ({"query_only": 0}, ValueError, "'query_only' cannot be set: readers are what cannot write"),
+        ({"query_only": 0}, ValueError, "'query_only' cannot be set: it is on for readers and off for the writer"),
         ({"synchronous": "NORMALL"}, ValueError, "synchronous must be a number or a word .* did you mean 'NORMAL'"),
         (
             {"synchronous": "Qqqqq"},

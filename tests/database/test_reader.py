@@ -104,7 +104,7 @@ async def test_a_snapshot_that_raises_is_rolled_back(db: SQLiteDatabase, recorde
 
 
 async def test_a_snapshot_that_ends_its_own_transaction_is_told_so(db: SQLiteDatabase) -> None:
-    with pytest.raises(PoolUsageError, match="ended before its block was"):
+    with pytest.raises(PoolUsageError, match="the transaction ended inside its block"):
         async with db.read(snapshot=True) as connection:
             await connection.execute("COMMIT")
 

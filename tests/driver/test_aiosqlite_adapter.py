@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import ConnectionBrokenError, PoolUsageError, SQLiteConnectionPool
-from aiosqlitepool.driver import KNOWS_AIOSQLITE, AiosqliteAdapter, adapter_for, limiter
-from aiosqlitepool.driver.worker import knows_aiosqlite
+from aiosqlitepool.driver import AiosqliteAdapter, adapter_for, limiter
 from aiosqlitepool.events import ConnectionClosed, HealthCheckFailed, RolledBackOnReturn
 from aiosqlitepool.testing import Recorder
 
@@ -25,7 +24,18 @@ from ..support.clock import Clock
 from ..support.files import make_database, notes
 from ..support.limiter import limit_here
 from ..support.stub import settle
-from ..support.worker import ENDLESS, Gate, began, counted, end_worker, jobs
+from ..support.worker import (
+    ENDLESS,
+    Gate,
+    adapter_of,
+    began,
+    busy_worker,
+    end_worker,
+    jobs,
+    native_of,
+    until_workers_are,
+    workers,
+)
 
 Pool = SQLiteConnectionPool[aiosqlite.Connection]
 
@@ -34,10 +44,10 @@ PATIENCE = 60
 
 
 def pool_on(database: Path, size: int = 1, **settings: Any) -> Pool:
-    """A pool of counted connections on a real file, whose clock stands still unless the test has its own."""
+    """A pool on a real file, whose clock stands still unless the test has its own."""
     settings.setdefault("clock", Clock())
     settings.setdefault("idle_timeout", None)
-    return SQLiteConnectionPool(lambda: counted(aiosqlite.connect(database)), size, **settings)
+    return SQLiteConnectionPool(lambda: aiosqlite.connect(database), size, **settings)
 
 
 async def insert(connection: aiosqlite.Connection, text: str) -> None:
@@ -48,68 +58,15 @@ async def texts(connection: aiosqlite.Connection) -> list[str]:
     return [row[0] for row in await connection.execute_fetchall("SELECT text FROM note ORDER BY id")]
 
 
-def workers() -> int:
-    return sum("_connection_worker_thread" in thread.name for thread in threading.enumerate())
-
-
-async def until_workers_are(count: int) -> None:
-    """Wait for worker threads to end, which wakes nobody; a thread that stays is a hang."""
-    async with asyncio.timeout(PATIENCE):
-        while workers() > count:  # fewer: one of an earlier test was still about to end
-            await asyncio.sleep(0.001)
-
-
-# -- what is known
-
-
-def test_the_installed_aiosqlite_has_the_insides_that_are_known() -> None:
-    assert knows_aiosqlite()
-    assert KNOWS_AIOSQLITE
-
-
-async def test_an_aiosqlite_connection_gets_the_watchful_link() -> None:
+async def test_an_aiosqlite_connection_gets_the_aiosqlite_adapter() -> None:
     async with aiosqlite.connect(":memory:") as connection:
         assert isinstance(adapter_for(connection), AiosqliteAdapter)
 
 
 async def test_connections_outside_the_pool_stay_as_they_are(database: Path) -> None:
     async with pool_on(database) as pool, pool.connection(), aiosqlite.connect(database) as other:
-        assert "_execute" not in vars(other)
+        assert type(other) is aiosqlite.Connection
         assert await texts(other) == []
-
-
-async def test_what_a_class_of_the_users_own_overrides_is_called(database: Path, recorder: Recorder) -> None:
-    called: list[str] = []
-
-    class Own(aiosqlite.Connection):
-        async def rollback(self) -> None:
-            called.append("rollback")
-            await super().rollback()
-
-        async def close(self) -> None:
-            called.append("close")
-            await super().close()
-
-    def connect() -> aiosqlite.Connection:
-        return Own(lambda: sqlite3.connect(database), 64)
-
-    async with SQLiteConnectionPool(connect, 1, subscribers=[recorder]) as pool:
-        async with pool.connection() as connection:
-            await insert(connection, "never committed")
-        assert called == ["rollback"]
-        async with pool.connection() as again:
-            assert again is connection
-            assert await texts(again) == []
-    assert called == ["rollback", "rollback", "close"]
-
-
-async def test_a_class_of_the_users_own_that_only_adds_to_it_gets_the_watchful_link(database: Path) -> None:
-    class Own(aiosqlite.Connection):
-        async def texts(self) -> list[str]:
-            return await texts(self)
-
-    async with Own(lambda: sqlite3.connect(database), 64) as connection:
-        assert isinstance(adapter_for(connection), AiosqliteAdapter)
 
 
 # -- trips to the worker
@@ -177,7 +134,7 @@ async def test_an_uncommitted_write_is_gone_after_the_return(database: Path, rec
         async with pool.connection() as connection:
             await insert(connection, "never committed")
         async with pool.connection() as again:
-            assert again is connection
+            assert native_of(again) is native_of(connection)
             assert not again.in_transaction
             assert await texts(again) == []
     assert [event.cause for event in recorder.of(RolledBackOnReturn)] == ["transaction"]
@@ -206,7 +163,7 @@ async def test_a_transaction_is_undone_in_autocommit_mode_as_well(database: Path
             await connection.execute("BEGIN IMMEDIATE")
             await insert(connection, "never committed")
         async with pool.connection() as again:
-            assert again is connection
+            assert native_of(again) is native_of(connection)
             assert not again.in_transaction
             await again.execute("BEGIN")
             await again.execute("COMMIT")
@@ -237,7 +194,7 @@ async def test_a_connection_whose_transaction_outlives_its_rollback_is_closed(
         async with pool.connection() as connection:
             await insert(connection, "never committed")
         async with pool.connection() as again:
-            assert again is not connection
+            assert native_of(again) is not native_of(connection)
     assert recorder.of(RolledBackOnReturn) == []
     assert {event.connection: event.reason for event in recorder.of(ConnectionClosed)}[1] == "reset_failed"
     assert notes(database) == []
@@ -265,7 +222,7 @@ async def test_an_explicit_transaction_is_undone_and_frees_the_write_lock(databa
         await other.execute("BEGIN IMMEDIATE")
 
 
-async def test_a_half_read_cursor_is_closed_and_pins_no_snapshot_for_the_next_borrower(
+async def test_a_half_read_cursor_is_closed_and_pins_no_snapshot_for_the_next_holder(
     database: Path, recorder: Recorder
 ) -> None:
     path = make_database(database.with_name("other.db"), "a", "b", "c")
@@ -277,7 +234,7 @@ async def test_a_half_read_cursor_is_closed_and_pins_no_snapshot_for_the_next_bo
             await insert(outsider, "d")
             await outsider.commit()
         async with pool.connection() as again:
-            assert again is connection
+            assert native_of(again) is native_of(connection)
             assert await texts(again) == ["a", "b", "c", "d"]
             await insert(again, "e")  # BUSY_SNAPSHOT if the old snapshot were still pinned
             await again.commit()
@@ -330,11 +287,11 @@ async def test_a_half_read_cursor_of_the_users_own_class_is_closed_as_well(datab
             await insert(outsider, "c")
             await outsider.commit()
         async with pool.connection() as again:
-            assert again is connection
+            assert native_of(again) is native_of(connection)
             assert await texts(again) == ["a", "b", "c"]
 
 
-async def test_a_cursor_that_nobody_holds_any_more_needs_no_reset(database: Path) -> None:
+async def test_a_cursor_that_was_collected_needs_no_reset(database: Path) -> None:
     path = make_database(database.with_name("other.db"), "a", "b")
     async with pool_on(path) as pool:
         async with pool.connection() as connection:
@@ -375,12 +332,12 @@ async def test_a_blob_left_open_is_closed_and_pins_no_snapshot(database: Path, r
     path = make_database(database.with_name("other.db"), "a")
     async with pool_on(path, subscribers=[recorder]) as pool:
         async with pool.connection() as connection:
-            blob = await connection._execute(connection._conn.blobopen, "note", "text", 1)
+            blob = await connection._execute(connection._conn.blobopen, "note", "text", 1)  # type: ignore[no-untyped-call]
             before = jobs(connection)
         assert jobs(connection) - before == 1
         async with pool.connection() as connection:
             with pytest.raises(sqlite3.ProgrammingError, match="closed blob"):
-                await connection._execute(blob.read)
+                await connection._execute(blob.read)  # type: ignore[no-untyped-call]
     assert [event.cause for event in recorder.of(RolledBackOnReturn)] == ["cursor"]
 
 
@@ -478,7 +435,7 @@ async def test_a_cancellation_does_not_hit_a_statement_queued_behind(database: P
             assert list(await behind) == [("behind",)]
 
 
-async def test_a_cancelled_statement_whose_cursor_nobody_gets_does_not_pass_the_interrupt_on(database: Path) -> None:
+async def test_a_cancelled_statement_whose_cursor_is_lost_does_not_pass_the_interrupt_on(database: Path) -> None:
     with Gate() as gate:
         async with pool_on(database) as pool, pool.connection() as connection:
             await gate.install(connection)
@@ -581,23 +538,16 @@ async def test_a_statement_that_the_worker_has_not_begun_when_its_lease_ends_nev
     database: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aiosqlitepool.pool.connection.INTERRUPT_PATIENCE", PATIENCE)
-    asleep, wake_up = threading.Event(), threading.Event()
-
-    def sleep() -> None:  # as a thread does that the system has no time for
-        asleep.set()
-        wake_up.wait(PATIENCE)
-
     async with pool_on(database, subscribers=[recorder]) as pool:
         connection = await pool.acquire()
-        connection._tx.put_nowait((None, sleep))  # type: ignore[arg-type]
-        await asyncio.to_thread(asleep.wait, PATIENCE)
-        late = asyncio.create_task(insert(connection, "too late"))
-        await settle()
-        release = asyncio.create_task(pool.release(connection))
-        await settle()
-        assert not release.done()  # there is nothing to interrupt, and nothing to wait for but the thread
-        wake_up.set()
-        await asyncio.wait_for(release, PATIENCE)
+        with busy_worker(connection) as wake_up:
+            late = asyncio.create_task(insert(connection, "too late"))
+            await settle()
+            release = asyncio.create_task(pool.release(connection))
+            await settle()
+            assert not release.done()  # there is nothing to interrupt, and nothing to wait for but the thread
+            wake_up()
+            await asyncio.wait_for(release, PATIENCE)
         with pytest.raises(PoolUsageError, match="before this operation began"):
             await late
         assert recorder.of(ConnectionClosed) == []
@@ -614,7 +564,7 @@ async def test_a_statement_that_cannot_be_interrupted_costs_the_connection_and_n
                 task = asyncio.create_task(stuck.execute_fetchall("SELECT gate()"))
                 await asyncio.wait_for(gate.reached.wait(), PATIENCE)
             async with pool.connection() as connection:  # while the gate is shut
-                assert connection is not stuck
+                assert native_of(connection) is not native_of(stuck)
                 assert await texts(connection) == []
             gate.open()
             await asyncio.wait({task})
@@ -652,94 +602,7 @@ async def test_a_reset_cut_short_by_closing_the_pool_is_no_cancellation_of_the_r
             task.exception()
 
 
-# -- use after the return
-
-
-async def test_a_connection_used_after_its_return_is_an_error(database: Path) -> None:
-    async with pool_on(database) as pool:
-        async with pool.connection() as connection:
-            pass
-        for attempt in (
-            lambda: connection.execute("SELECT 1"),
-            lambda: connection.execute_fetchall("SELECT 1"),
-            lambda: connection.commit(),
-            lambda: connection.rollback(),
-            lambda: connection.cursor(),
-        ):
-            with pytest.raises(PoolUsageError, match="went back to the pool"):
-                await attempt()
-        async with pool.connection() as again:
-            assert await texts(again) == []
-
-
-async def test_a_connection_closed_after_its_return_does_not_harm_the_pool(database: Path) -> None:
-    async with pool_on(database) as pool:
-        async with pool.connection() as connection:
-            pass
-        with pytest.raises(PoolUsageError, match="went back to the pool"):
-            await connection.close()
-        async with pool.connection() as again:
-            assert await texts(again) == []
-
-
-async def test_a_cursor_used_after_the_return_is_an_error(database: Path) -> None:
-    async with pool_on(make_database(database.with_name("other.db"), "a", "b")) as pool:
-        async with pool.connection() as connection:
-            cursor = await connection.execute("SELECT text FROM note")
-        for attempt in (cursor.fetchone, cursor.fetchall, cursor.fetchmany, lambda: cursor.execute("SELECT 1")):
-            with pytest.raises(PoolUsageError, match="went back to the pool"):
-                await attempt()
-
-
-async def test_a_cursor_of_an_earlier_lease_is_an_error_in_a_later_one(database: Path) -> None:
-    async with pool_on(make_database(database.with_name("other.db"), "a", "b")) as pool:
-        async with pool.connection() as connection:
-            cursor = await connection.execute("SELECT text FROM note")
-        async with pool.connection():
-            with pytest.raises(PoolUsageError, match="earlier lease"):
-                await cursor.fetchone()
-
-
-async def test_a_cursor_may_be_closed_after_the_return(database: Path) -> None:
-    async with pool_on(make_database(database.with_name("other.db"), "a", "b")) as pool:
-        async with pool.connection() as connection:
-            cursor = await connection.execute("SELECT text FROM note")
-        await cursor.close()
-
-
-async def test_the_former_holder_cannot_use_a_connection_that_was_lent_to_another_task(database: Path) -> None:
-    lent, finished = asyncio.Event(), asyncio.Event()
-
-    async def other() -> None:
-        async with pool.connection() as again:
-            assert again is connection
-            await insert(again, "private")
-            lent.set()
-            await finished.wait()
-            await again.commit()
-
-    async with pool_on(database) as pool:
-        async with pool.connection() as connection:
-            pass
-        task = asyncio.create_task(other())
-        await asyncio.wait_for(lent.wait(), PATIENCE)
-        with pytest.raises(PoolUsageError, match="lent it to another task"):
-            await connection.execute("SELECT text FROM note")
-        with pytest.raises(PoolUsageError, match="lent it to another task"):
-            await connection.rollback()
-        finished.set()
-        await task
-        async with pool.connection() as again:  # and may borrow it again
-            assert await texts(again) == ["private"]
-
-
-async def test_a_holder_may_let_other_tasks_use_its_connection(database: Path) -> None:
-    async with pool_on(database) as pool:
-        for _ in range(2):
-            async with pool.connection() as connection:
-                await asyncio.gather(*(asyncio.create_task(insert(connection, "note")) for _ in range(3)))
-                await connection.commit()
-    assert notes(database) == ["note"] * 6
+# -- other event loops
 
 
 async def test_a_connection_used_in_another_event_loop_is_an_error_and_no_hang(database: Path) -> None:
@@ -761,7 +624,7 @@ async def test_a_dead_worker_is_noticed_at_the_acquire(database: Path, recorder:
             pass
         end_worker(dead)
         async with pool.connection() as connection:
-            assert connection is not dead
+            assert native_of(connection) is not native_of(dead)
             assert await asyncio.wait_for(texts(connection), PATIENCE) == []
         (event,) = recorder.of(HealthCheckFailed)
         assert event.connection == 1
@@ -772,17 +635,6 @@ async def test_a_dead_worker_is_noticed_at_the_acquire(database: Path, recorder:
     }
 
 
-async def test_a_dead_worker_is_noticed_before_a_statement_hangs_on_it(database: Path, recorder: Recorder) -> None:
-    async with pool_on(database, subscribers=[recorder]) as pool:
-        async with pool.connection() as connection:
-            end_worker(connection)
-            with pytest.raises(ConnectionBrokenError, match="worker thread is dead"):
-                await asyncio.wait_for(connection.execute("SELECT 1"), PATIENCE)
-        async with pool.connection() as again:
-            assert again is not connection
-    assert {event.connection: event.reason for event in recorder.of(ConnectionClosed)}[1] in ("broken", "unhealthy")
-
-
 async def test_a_dead_worker_with_an_open_transaction_is_noticed_at_the_return(
     database: Path, recorder: Recorder
 ) -> None:
@@ -791,7 +643,7 @@ async def test_a_dead_worker_with_an_open_transaction_is_noticed_at_the_return(
             await insert(connection, "never committed")
             end_worker(connection)
         async with pool.connection() as again:
-            assert again is not connection
+            assert native_of(again) is not native_of(connection)
     assert {event.connection: event.reason for event in recorder.of(ConnectionClosed)}[1] == "broken"
 
 
@@ -802,23 +654,37 @@ async def test_a_waiter_is_not_lent_a_dead_connection(database: Path) -> None:
             await settle()
             end_worker(dead)
         connection = await asyncio.wait_for(waiter, PATIENCE)
-        assert connection is not dead
+        assert native_of(connection) is not native_of(dead)
         await pool.release(connection)
 
 
-async def test_a_connection_closed_by_its_user_is_replaced(database: Path, recorder: Recorder) -> None:
+async def test_a_connection_closed_by_its_holder_is_replaced(database: Path, recorder: Recorder) -> None:
     async with pool_on(database, subscribers=[recorder]) as pool:
         async with pool.connection() as connection:
             await connection.close()
             with pytest.raises(ValueError, match=r"[Cc]losed|no active connection"):
                 await connection.execute("SELECT 1")
         async with pool.connection() as again:
-            assert again is not connection
+            assert native_of(again) is not native_of(connection)
             assert await texts(again) == []
     assert {event.connection: event.reason for event in recorder.of(ConnectionClosed)} == {
         1: "broken",
         2: "pool_closed",
     }
+
+
+async def test_a_connection_whose_native_one_was_closed_in_its_worker_is_replaced(
+    database: Path, recorder: Recorder
+) -> None:
+    async with pool_on(database, subscribers=[recorder]) as pool:
+        async with pool.connection() as connection:
+            await connection._execute(native_of(connection).close)  # type: ignore[no-untyped-call]
+            with pytest.raises(ValueError, match=r"[Cc]losed|no active connection"):
+                await connection.execute("SELECT 1")
+        async with pool.connection() as again:
+            assert await texts(again) == []
+        await until_workers_are(1)
+    assert {event.connection: event.reason for event in recorder.of(ConnectionClosed)}[1] == "broken"
 
 
 async def test_closing_a_connection_twice_is_as_harmless_as_without_a_pool(database: Path) -> None:
@@ -827,10 +693,10 @@ async def test_closing_a_connection_twice_is_as_harmless_as_without_a_pool(datab
             await connection.close()
             await connection.close()
         async with pool.connection() as again:
-            assert again is not connection
+            assert native_of(again) is not native_of(connection)
 
 
-async def test_a_cursor_of_a_connection_closed_by_its_user_says_so(database: Path) -> None:
+async def test_a_cursor_of_a_connection_closed_by_its_holder_says_so(database: Path) -> None:
     async with pool_on(database) as pool, pool.connection() as connection:
         cursor = await connection.execute("SELECT text FROM note")
         await connection.close()
@@ -844,18 +710,18 @@ async def test_a_connection_closed_in_the_midst_of_a_transaction_is_replaced(dat
             await insert(connection, "never committed")
             await connection.close()
         async with pool.connection() as again:
-            assert again is not connection
+            assert native_of(again) is not native_of(connection)
             assert await texts(again) == []
 
 
-async def test_a_connection_stopped_by_its_user_is_replaced(database: Path) -> None:
+async def test_a_connection_stopped_by_its_holder_is_replaced(database: Path) -> None:
     async with pool_on(database) as pool:
         async with pool.connection() as connection:
             stopped = connection.stop()
             assert stopped is not None
             await stopped
         async with pool.connection() as again:
-            assert again is not connection
+            assert native_of(again) is not native_of(connection)
 
 
 async def test_a_check_asks_the_worker(database: Path, clock: Clock) -> None:
@@ -865,7 +731,7 @@ async def test_a_check_asks_the_worker(database: Path, clock: Clock) -> None:
         before = jobs(connection)
         clock.advance(2)
         async with pool.connection() as again:
-            assert again is connection
+            assert native_of(again) is native_of(connection)
         assert jobs(connection) - before == 1
 
 
@@ -881,7 +747,7 @@ async def test_the_file_is_watched_whatever_the_text_factory(database: Path, clo
         make_database(database.with_name("other.db")).replace(database)
         clock.advance(2)
         async with pool.connection() as again:
-            assert again is not connection
+            assert native_of(again) is not native_of(connection)
 
 
 async def test_a_connection_that_is_not_open_cannot_be_pooled(database: Path) -> None:
@@ -891,6 +757,46 @@ async def test_a_connection_that_is_not_open_cannot_be_pooled(database: Path) ->
     async with SQLiteConnectionPool(forgets_to_await) as pool:
         with pytest.raises(ConnectionBrokenError, match="not open"):
             await pool.acquire()
+
+
+async def test_a_connection_that_cannot_be_taken_over_is_closed_and_leaves_no_thread(database: Path) -> None:
+    class NeverRollsBack(sqlite3.Connection):
+        def rollback(self) -> None:
+            pass
+
+    async def leaves_a_transaction_open() -> aiosqlite.Connection:
+        connection = await aiosqlite.connect(database, factory=NeverRollsBack)
+        await insert(connection, "never committed")
+        return connection
+
+    before = workers()
+    async with SQLiteConnectionPool(leaves_a_transaction_open) as pool:
+        with pytest.raises(sqlite3.OperationalError, match="still open after it was rolled back"):
+            await pool.acquire()
+        await until_workers_are(before)
+    assert notes(database) == []
+
+
+async def test_a_connection_whose_taking_over_is_cancelled_is_closed_and_leaves_no_thread(database: Path) -> None:
+    before, reached, go_on = workers(), threading.Event(), threading.Event()
+
+    class SlowToRollBack(sqlite3.Connection):
+        @property
+        def in_transaction(self) -> bool:
+            reached.set()
+            assert go_on.wait(PATIENCE)
+            return super().in_transaction
+
+    connection = await aiosqlite.connect(database, factory=SlowToRollBack)
+    adapter = adapter_for(connection)
+    attaching = asyncio.create_task(adapter.attach())
+    await asyncio.to_thread(reached.wait, PATIENCE)
+    attaching.cancel()
+    await asyncio.wait({attaching})
+    closing = asyncio.create_task(adapter.close())
+    go_on.set()
+    await asyncio.wait_for(closing, PATIENCE)
+    await until_workers_are(before)
 
 
 async def test_a_connection_that_was_closed_already_cannot_be_pooled(database: Path) -> None:
@@ -936,7 +842,7 @@ async def test_an_error_passes_through_although_a_variable_on_its_way_cannot_be_
     database: Path,
 ) -> None:
     class Proxy:
-        @property
+        @property  # type: ignore[misc]
         def __class__(self) -> type:  # as a lazy proxy of a web framework does outside of a request
             raise RuntimeError("there is no request")
 
@@ -946,14 +852,14 @@ async def test_an_error_passes_through_although_a_variable_on_its_way_cannot_be_
 
     async with pool_on(database) as pool:
         async with pool.connection() as connection:
-            connection.row_factory = row_factory
+            connection.row_factory = row_factory  # type: ignore[assignment]
             with pytest.raises(KeyError, match="no such column"):
                 await asyncio.wait_for(connection.execute_fetchall("SELECT 1"), PATIENCE)
             connection.row_factory = None
         assert pool.stats().idle == 1
 
 
-async def test_an_error_of_the_users_that_nobody_expects_reaches_the_caller_and_the_next_one_can_work(
+async def test_an_unexpected_error_of_the_users_code_reaches_its_caller_and_the_next_one_can_work(
     database: Path,
 ) -> None:
     class Treacherous(sqlite3.Connection):
@@ -972,7 +878,7 @@ async def test_an_error_of_the_users_that_nobody_expects_reaches_the_caller_and_
             results = [await asyncio.gather(each, return_exceptions=True) for each in statements]
             assert any(isinstance(result, ZeroDivisionError) for (result,) in results)
         async with pool.connection() as again:
-            assert again is connection
+            assert native_of(again) is native_of(connection)
             assert await texts(again) == []
 
 
@@ -1040,7 +946,7 @@ async def test_closing_interrupts_what_still_runs(database: Path) -> None:
         await asyncio.wait_for(pool.close(timeout=0), PATIENCE)
     with pytest.raises(sqlite3.OperationalError, match="interrupted"):
         await asyncio.wait_for(task, PATIENCE)
-    with pytest.raises(ValueError, match=r"[Cc]losed|no active connection"):
+    with pytest.raises(PoolUsageError, match="went back to the pool"):
         await connection.execute("SELECT 1")
 
 
@@ -1053,19 +959,17 @@ async def test_closing_interrupts_nothing_while_nothing_runs_or_the_wal_would_be
             interrupts.append(self)
             super().interrupt()
 
-    go_on = threading.Event()
     async with SQLiteConnectionPool(lambda: aiosqlite.connect(database, factory=Watched), 1) as pool:
         async with pool.connection() as connection:
             await insert(connection, "kept")
             await connection.commit()
-            connection._tx.put_nowait((None, lambda: go_on.wait(PATIENCE)))  # the worker is busy, and with no statement
-            queued = asyncio.create_task(insert(connection, "never begun"))
-            await settle()
-            link = pool._stock.slots.all[0].connection.link  # type: ignore[union-attr]
-            closing = asyncio.create_task(link.close())
-            await settle()
-            go_on.set()
-            await asyncio.wait_for(closing, PATIENCE)
+            with busy_worker(connection) as go_on:  # and with no statement
+                queued = asyncio.create_task(insert(connection, "never begun"))
+                await settle()
+                closing = asyncio.create_task(adapter_of(connection).close())
+                await settle()
+                go_on()
+                await asyncio.wait_for(closing, PATIENCE)
             with pytest.raises(PoolUsageError, match="before this operation began"):
                 await queued
             assert interrupts == []
@@ -1241,27 +1145,43 @@ async def test_a_connection_released_with_a_delayed_statement_is_lent_clean(
             await late
         gate.open()
         async with pool.connection() as again:
-            assert again is fourth
+            assert native_of(again) is native_of(fourth)
             assert await asyncio.wait_for(texts(again), PATIENCE) == []
 
 
-@pytest.mark.parametrize(
-    ("end", "error"),
-    [
-        (lambda connection: connection.stop(), ValueError),
-        (lambda connection: connection._execute.__self__.abandon(), ConnectionBrokenError),
-    ],
-    ids=["stop", "abandon"],
-)
-async def test_the_caller_of_a_delayed_statement_gets_an_error_when_the_connection_ends(
-    database: Path, monkeypatch: pytest.MonkeyPatch, end: Callable[[aiosqlite.Connection], object], error: type
+@pytest.mark.parametrize("how", ["stop", "close"])
+async def test_a_delayed_statement_runs_before_its_holder_closes_the_connection(
+    database: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    async with a_delayed_connection(database, monkeypatch) as (_, connection, _gate):
+        delayed = asyncio.create_task(connection.execute_fetchall("SELECT 'in time'"))
+        await settle()
+        await asyncio.wait_for(getattr(connection, how)(), PATIENCE)
+        assert list(await asyncio.wait_for(delayed, PATIENCE)) == [("in time",)]
+
+
+async def test_the_caller_of_a_delayed_statement_gets_an_error_when_the_connection_is_abandoned(
+    database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with a_delayed_connection(database, monkeypatch) as (_, connection, _gate):
         waiting = asyncio.create_task(insert(connection, "too late"))
         await settle()
-        end(connection)
+        adapter_of(connection).abandon()
         await asyncio.wait({waiting}, timeout=PATIENCE)
-        assert isinstance(waiting.exception(), error)
+        assert isinstance(waiting.exception(), ConnectionBrokenError)
+
+
+async def test_the_caller_of_a_delayed_statement_gets_an_error_when_it_is_interrupted(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_delayed_connection(database, monkeypatch) as (_, connection, gate):
+        waiting = asyncio.create_task(insert(connection, "too late"))
+        await settle()
+        await connection.interrupt()
+        with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+            await asyncio.wait_for(waiting, PATIENCE)
+        gate.open()
+        assert await asyncio.wait_for(texts(connection), PATIENCE) == []
 
 
 async def test_the_caller_of_a_delayed_statement_gets_an_error_when_another_thread_ends_the_connection(
@@ -1270,7 +1190,7 @@ async def test_the_caller_of_a_delayed_statement_gets_an_error_when_another_thre
     async with a_delayed_connection(database, monkeypatch) as (_, connection, _gate):
         waiting = asyncio.create_task(insert(connection, "too late"))
         await settle()
-        collector = threading.Thread(target=connection._execute.__self__.abandon)  # type: ignore[attr-defined]
+        collector = threading.Thread(target=adapter_of(connection).abandon)
         collector.start()
         collector.join(PATIENCE)
         await asyncio.wait({waiting}, timeout=PATIENCE)

@@ -17,10 +17,11 @@ from ..support.timeless import timeless
 
 
 class Lessee:
-    task: asyncio.Task[Any] | None = None
+    def forgotten(self) -> None:
+        raise AssertionError("the factory's own object is lent: the pool cannot notice that it is lost")
 
 
-def test_an_unknown_driver_gets_the_plain_link() -> None:
+def test_an_unknown_driver_gets_the_generic_adapter() -> None:
     assert isinstance(adapter_for(StubConnection()), GenericAdapter)
 
 
@@ -32,10 +33,10 @@ def test_three_methods_make_a_connection() -> None:
 @timeless
 async def test_a_connection_is_taken_as_it_is() -> None:
     connection = StubConnection()
-    link = GenericAdapter(connection)
-    immediately(link.adopt())
-    link.verify()
-    assert link.lend(Lessee())
+    adapter = GenericAdapter(connection)
+    immediately(adapter.attach())
+    adapter.verify()
+    assert adapter.begin_lease(Lessee()) is connection
     assert (connection.executed, connection.rollbacks, connection.closed) == ([], 0, 0)
 
 
@@ -53,116 +54,46 @@ async def test_a_check_that_fails_raises_what_the_driver_raised() -> None:
 
 
 @timeless
-async def test_a_rollback_that_need_not_wait_settles_at_once() -> None:
+async def test_every_lease_ends_with_a_rollback_of_which_nothing_is_known() -> None:
     connection = StubConnection()
-    assert GenericAdapter(connection).settle() is True
+    adapter = GenericAdapter(connection)
+    adapter.begin_lease(Lessee())
+    assert not adapter.end_lease()
+    assert connection.rollbacks == 0
+    assert await adapter.reset(patience=1) is None
     assert connection.rollbacks == 1
 
 
 @timeless
-async def test_a_rollback_that_waits_is_finished_by_awaiting_it_and_begun_only_once() -> None:
-    event = asyncio.Event()
-    connection = StubConnection(on_rollback=waits_for(event))
-    rest = GenericAdapter(connection).settle()
-    assert not isinstance(rest, bool)
-
-    async def finish() -> None:
-        await rest
-
-    task = asyncio.create_task(finish())
-    await settle()
-    assert not task.done()
-    event.set()
-    await task
-    assert connection.rollbacks == 1
-
-
-@timeless
-async def test_a_rollback_may_wait_many_times() -> None:
-    async def often(connection: StubConnection) -> None:
-        for _ in range(5):
-            await asyncio.sleep(0)
-            await asyncio.sleep(1)
-
-    rest = GenericAdapter(StubConnection(on_rollback=often)).settle()
-    assert not isinstance(rest, bool)
-    await rest
-
-
-@timeless
-async def test_a_rollback_that_fails_at_once_fails_when_it_is_awaited() -> None:
-    rest = GenericAdapter(StubConnection(on_rollback=fails(OSError("broken")))).settle()
-    assert not isinstance(rest, bool)
+async def test_a_rollback_that_fails_fails_the_reset() -> None:
     with pytest.raises(OSError, match="broken"):
-        await rest
+        await GenericAdapter(StubConnection(on_rollback=fails(OSError("broken")))).reset(patience=1)
 
 
 @timeless
-async def test_a_rollback_that_fails_later_fails_when_it_is_awaited() -> None:
-    async def later(connection: StubConnection) -> None:
-        await asyncio.sleep(1)
-        raise OSError("broken")
-
-    rest = GenericAdapter(StubConnection(on_rollback=later)).settle()
-    assert not isinstance(rest, bool)
-    with pytest.raises(OSError, match="broken"):
-        await rest
-
-
-@timeless
-async def test_a_rollback_may_handle_an_error_of_what_it_waits_for() -> None:
-    waits_for_this: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def handles(connection: StubConnection) -> None:
-        with pytest.raises(OSError, match="inside"):
-            await waits_for_this
-        await asyncio.sleep(1)
-
-    rest = GenericAdapter(StubConnection(on_rollback=handles)).settle()
-    assert not isinstance(rest, bool)
-    waits_for_this.set_exception(OSError("inside"))
-    await rest
-
-
-@timeless
-async def test_a_rollback_sees_the_cancellation_of_the_releasing_task() -> None:
-    seen: list[str] = []
-
-    async def cleans_up(connection: StubConnection) -> None:
-        try:
-            await asyncio.sleep(100)
-        except asyncio.CancelledError:
-            seen.append("cancelled")
-            raise
-
-    rest = GenericAdapter(StubConnection(on_rollback=cleans_up)).settle()
-    assert not isinstance(rest, bool)
-
-    async def finish() -> None:
-        await rest
-
-    task = asyncio.create_task(finish())
-    await settle()
-    task.cancel()
-    await settle()
-    assert task.cancelled()
-    assert seen == ["cancelled"]
-
-
-@timeless
-async def test_a_reset_is_a_rollback_of_which_nothing_is_known() -> None:
-    connection = StubConnection()
-    assert await GenericAdapter(connection).reset(patience=1) is None
-    assert connection.rollbacks == 1
+async def test_a_rollback_goes_on_when_the_releasing_task_is_cancelled(driver: StubDriver) -> None:
+    go_on = asyncio.Event()
+    async with pool_of(driver, 1) as pool:
+        connection = await pool.acquire()
+        connection.on_rollback = waits_for(go_on)
+        release = asyncio.create_task(pool.release(connection))
+        await settle()
+        release.cancel()
+        await settle()
+        assert release.cancelled()
+        assert pool.stats().used == 1
+        go_on.set()
+        await settle()
+        assert pool.stats().idle == 1
 
 
 @timeless
 async def test_abandoning_closes_without_waiting_and_closing_does_not_close_again() -> None:
     connection = StubConnection()
-    link = GenericAdapter(connection)
-    link.abandon()
+    adapter = GenericAdapter(connection)
+    adapter.abandon()
     assert connection.closed == 0
-    await link.close()
+    await adapter.close()
     await settle()
     assert connection.closed == 1
 
@@ -188,7 +119,7 @@ def test_abandoning_without_a_loop_can_do_nothing() -> None:
 
 
 @timeless
-async def test_what_a_plain_connection_left_behind_is_never_told_for_it_is_not_known(
+async def test_what_a_connection_of_an_unknown_driver_left_behind_is_not_known_and_not_emitted(
     driver: StubDriver, recorder: Recorder
 ) -> None:
     async with pool_of(driver, subscribers=[recorder]) as pool:
@@ -235,3 +166,11 @@ async def test_a_driver_without_coroutines_will_do() -> None:
             async with pool.connection() as connection:
                 assert connection is made[0]
     assert made[0].closed
+
+
+@timeless
+async def test_a_driver_without_coroutines_can_be_abandoned() -> None:
+    connection = OldStyle()
+    GenericAdapter(connection).abandon()
+    await settle()
+    assert connection.closed

@@ -11,11 +11,10 @@ import pytest
 
 from aiosqlitepool import PoolUsageError, SQLiteConnectionPool
 from aiosqlitepool.driver import call, call_anyway, call_to_the_end, ended
-from aiosqlitepool.driver.jobs import _submit as submit
+from aiosqlitepool.driver.jobs import submit
 
 from ..support.databases import Hold
 from ..support.stub import settle
-from ..support.worker import end_worker
 
 CALLS: list[Callable[..., Any]] = [call, call_to_the_end, call_anyway]
 
@@ -58,10 +57,10 @@ async def test_a_connection_that_went_back_is_not_called(database: Path, how: Ca
 
 
 @pytest.mark.parametrize("how", CALLS)
-async def test_nobody_waits_for_a_worker_that_is_dead(database: Path, how: Callable[..., Any]) -> None:
+async def test_a_connection_that_its_holder_closed_is_not_called(database: Path, how: Callable[..., Any]) -> None:
     async with pool_on(database) as pool, pool.connection() as connection:
-        end_worker(connection)
-        with pytest.raises(Exception, match="worker thread is dead"):
+        await connection.close()
+        with pytest.raises(ValueError, match=r"[Cc]losed|no active connection"):
             await how(connection, one)
 
 
@@ -90,7 +89,7 @@ async def test_outside_any_pool_too(database: Path) -> None:
             first = submit(connection, hold)
             await hold.reached.wait()
             second = asyncio.create_task(call_to_the_end(connection, lambda native: ran.append("it ran")))
-            await settle()  # it is in the queue by now, from which nobody takes it
+            await settle()  # it is in the queue of aiosqlite by now, which cannot be withdrawn from
             second.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await second

@@ -27,7 +27,7 @@ class FineLoop(VirtualLoop):
         super().__init__()
         self._clock_resolution = 1e-9
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         return asyncio.BaseEventLoop.call_at(self, when, callback, *args, context=context)
@@ -64,7 +64,7 @@ def limiter_here(cores: int = 2) -> Limiter:
 def complete(limiter: Limiter, keys: Collection[object]) -> None:
     """Report one batch of completions, as `Completions.deliver` does."""
     for key in keys:
-        limiter.completed(key)
+        limiter.completed(key, None)
     limiter.start_delayed_soon()
 
 
@@ -233,7 +233,7 @@ def test_a_timer_that_fires_early_starts_nothing_early() -> None:
     class EarlyLoop(FineLoop):
         """Its timers fire after half the time, as coarse clocks allow."""
 
-        def call_later(
+        def call_later(  # type: ignore[override]
             self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None
         ) -> asyncio.TimerHandle:
             return super().call_later(delay / 2, callback, *args, context=context)

@@ -27,6 +27,7 @@ from ..support.timeless import about, timeless
 # -- idle connections
 
 
+@pytest.mark.usefixtures("clean_releases")
 @timeless
 async def test_an_idle_connection_is_lent_and_taken_back_without_a_single_await(driver: StubDriver) -> None:
     async with pool_of(driver) as pool:
@@ -176,6 +177,7 @@ async def test_a_caller_cancelled_in_the_queue_leaves_it(driver: StubDriver, rec
         assert (pool.stats().used, pool.stats().idle) == (0, 1)
 
 
+@pytest.mark.usefixtures("clean_releases")
 @timeless
 async def test_a_caller_cancelled_after_the_hand_over_passes_the_connection_on_to_the_next_waiter(
     driver: StubDriver,
@@ -191,6 +193,7 @@ async def test_a_caller_cancelled_after_the_hand_over_passes_the_connection_on_t
         assert (pool.stats().used, pool.stats().idle) == (0, 1)
 
 
+@pytest.mark.usefixtures("clean_releases")
 @timeless
 async def test_a_caller_cancelled_after_the_hand_over_with_nobody_behind_it_makes_the_connection_idle(
     driver: StubDriver,
@@ -423,6 +426,7 @@ async def test_with_a_timeout_of_zero_a_connection_is_still_opened(driver: StubD
         assert connection is driver.connections[0]
 
 
+@pytest.mark.usefixtures("clean_releases")
 @timeless
 async def test_with_a_timeout_of_zero_an_idle_connection_is_lent(driver: StubDriver) -> None:
     async with pool_of(driver, 1, acquisition_timeout=0) as pool:
@@ -556,6 +560,7 @@ async def test_a_place_in_the_queue_is_free_again_when_a_waiter_leaves(driver: S
 # -- slow and failing connects
 
 
+@pytest.mark.usefixtures("clean_releases")
 @timeless
 async def test_a_slow_connect_delays_no_release_and_no_acquire_that_an_idle_connection_can_serve(
     driver: StubDriver,
@@ -565,24 +570,45 @@ async def test_a_slow_connect_delays_no_release_and_no_acquire_that_an_idle_conn
         driver.on_connect = hangs
         slow = await queued(pool)
         immediately(pool.release(first))
-        assert immediately(pool.acquire()) is first
+        assert await slow is first  # it does not wait for its own connect to end
+        immediately(pool.release(second))
+        assert immediately(pool.acquire()) is second
         immediately(pool.release(second))
         immediately(pool.release(first))
-        assert await runs(slow)
-        slow.cancel()
 
 
+@pytest.mark.usefixtures("clean_releases")
 @timeless
-async def test_a_connection_given_back_while_another_opens_serves_those_who_queue(driver: StubDriver) -> None:
+async def test_a_connection_released_while_another_opens_serves_the_waiters_in_their_order(driver: StubDriver) -> None:
     async with pool_of(driver, 2) as pool:
         held = await pool.acquire()
         driver.on_connect = hangs
-        slow = await queued(pool)
-        waiter = await queued(pool)
+        first = await queued(pool)
+        second = await queued(pool)
         await pool.release(held)
-        assert await waiter is held
+        assert await first is held
+        assert await runs(second)
         await pool.release(held)
-        slow.cancel()
+        assert await second is held
+        await pool.release(held)
+
+
+@timeless
+async def test_a_waiter_whose_predecessor_was_served_while_its_connect_hangs_gets_a_connect_of_its_own(
+    driver: StubDriver,
+) -> None:
+    async with pool_of(driver, 2, operation_timeout=3) as pool:
+        held = await pool.acquire()
+        driver.on_connect = hangs
+        first = await queued(pool)
+        second = await queued(pool)
+        await pool.release(held)
+        assert await first is held
+        driver.on_connect = None
+        other = await second  # once the hanging connect is given up
+        assert (other is not held, driver.attempts) == (True, 3)
+        await pool.release(held)
+        await pool.release(other)
 
 
 @timeless
@@ -611,6 +637,28 @@ async def test_a_failing_connect_says_once_which_pool_it_was_for(driver: StubDri
             with pytest.raises(OSError, match="unable to open"):
                 await pool.acquire()
     assert failure.__notes__ == ["while pool 'app.db' opened a connection"]
+
+
+@timeless
+async def test_a_factory_that_raises_the_same_error_in_two_pools_disturbs_no_caller_of_the_first(
+    driver: StubDriver,
+) -> None:
+    driver.on_connect = fails(OSError("unable to open database file"))
+    first, second = pool_of(driver, name="first"), pool_of(driver, name="second")
+
+    async def caller() -> None:
+        with pytest.raises(OSError, match="unable to open"):
+            await first.acquire()
+        await asyncio.sleep(1)
+
+    running = asyncio.create_task(caller())
+    await settle()
+    with pytest.raises(OSError, match="unable to open") as raised:
+        await second.acquire()
+    await running
+    assert raised.value.__notes__ == [f"while pool {name!r} opened a connection" for name in ("first", "second")]
+    await first.close()
+    await second.close()
 
 
 @timeless

@@ -36,7 +36,7 @@ from aiosqlitepool.testing import Recorder
 
 from ..support.clock import Clock
 from ..support.storm import assert_whole, factory, make_database, nothing_left_behind
-from ..support.stub import StubConnection, StubDriver, fails, hangs, settle, waits_for
+from ..support.stub import StubConnection, StubDriver, hangs, settle, waits_for
 from ..support.timeless import timeless
 
 # For waits that must end, in seconds; what they must not wait for takes a minute.
@@ -199,6 +199,7 @@ async def test_a_slot_handed_to_a_cancelled_caller_goes_on_to_the_next(after: in
     await pool.close()
 
 
+@pytest.mark.usefixtures("clean_releases")
 async def test_a_slot_handed_to_a_caller_cancelled_in_the_same_turn_is_seen_as_its_own_and_given_back() -> None:
     pool, events = pool_of(StubDriver())
     held = await pool.acquire()
@@ -242,7 +243,7 @@ async def test_a_caller_cancelled_just_after_it_was_told_that_it_is_late_leaves_
     caller = asyncio.create_task(pool.acquire())
     await settle()
     clock.advance(6)
-    pool.sweep()
+    pool._housekeeper.sweep()
 
     await give_up(caller)
 
@@ -261,7 +262,7 @@ async def test_a_caller_cancelled_just_before_it_is_told_that_it_is_late_leaves_
     await settle()
     clock.advance(6)
     caller.cancel()  # it has not run since, and is still in the queue
-    pool.sweep()
+    pool._housekeeper.sweep()
 
     await asyncio.wait({caller, late})
 
@@ -353,17 +354,44 @@ async def test_a_caller_cancelled_around_the_moment_its_connection_has_opened_lo
     await pool.close()
 
 
-@pytest.mark.parametrize("after", TURNS)
-async def test_a_failure_to_connect_after_its_caller_left_lets_the_next_waiter_try(after: int) -> None:
+def refused_once(driver: StubDriver) -> asyncio.Event:
+    """Let the first attempt to connect fail as soon as the event is set."""
     refuse = asyncio.Event()
-    driver = StubDriver()
 
-    async def refused_once() -> None:
+    async def connect() -> None:
         if driver.attempts == 1:
             await refuse.wait()
             raise OSError("no such host")
 
-    driver.on_connect = refused_once
+    driver.on_connect = connect
+    return refuse
+
+
+async def test_a_failure_to_connect_whose_caller_has_left_goes_to_the_oldest_waiter() -> None:
+    driver = StubDriver()
+    refuse = refused_once(driver)
+    pool, events = pool_of(driver)
+    first = asyncio.create_task(pool.acquire())
+    await settle()
+    second, third = asyncio.create_task(borrow(pool)), asyncio.create_task(borrow(pool))
+    await settle()
+
+    await give_up(first)
+    refuse.set()
+    with pytest.raises(OSError, match="no such host"):
+        await second
+    await third
+
+    assert driver.attempts == 2
+    assert [event.error.type for event in events.of(ConnectionCreateFailed)] == ["OSError"]
+    await assert_whole(pool)
+    await pool.close()
+
+
+@pytest.mark.parametrize("after", TURNS)
+async def test_a_caller_cancelled_around_the_moment_its_connect_fails_holds_up_no_other_caller(after: int) -> None:
+    driver = StubDriver()
+    refuse = refused_once(driver)
     pool, events = pool_of(driver)
     first = asyncio.create_task(pool.acquire())
     await settle()
@@ -373,11 +401,13 @@ async def test_a_failure_to_connect_after_its_caller_left_lets_the_next_waiter_t
     refuse.set()
     await turns(after)
     first.cancel()
-    await asyncio.wait({first})
-    assert first.cancelled() or isinstance(first.exception(), OSError)
-    await second
+    await asyncio.wait({first, second})
 
-    assert driver.attempts == 2
+    assert first.cancelled() or isinstance(first.exception(), OSError)
+    if second.exception() is None:
+        assert driver.attempts == 2
+    else:  # the first had left before the failure was known
+        assert (first.cancelled(), type(second.exception()), driver.attempts) == (True, OSError, 1)
     assert [event.error.type for event in events.of(ConnectionCreateFailed)] == ["OSError"]
     await assert_whole(pool)
     await pool.close()
@@ -633,7 +663,7 @@ class Database:
         await connection.create_function("gate", -1, self.gate)
         return connection
 
-    def pool(self, size: int = 1, **settings: Any) -> tuple[SQLiteConnectionPool[aiosqlite.Connection], Recorder]:
+    def pool(self, size: int = 1, **settings: Any) -> tuple[SQLiteConnectionPool[Any], Recorder]:
         events = Recorder()
         _made.append(SQLiteConnectionPool(self.connect, size, name="fire", subscribers=[events], **settings))
         return _made[-1], events
@@ -924,7 +954,7 @@ async def test_a_reset_that_fails_when_nobody_waits_for_it_any_more_is_not_compl
 
     await give_up(await start(database, caller()))
     database.open_gate()
-    while len(pool._stock.tasks):
+    while len(pool._inventory.background):
         await asyncio.sleep(0.001)
 
     assert [event.reason for event in events.of(ConnectionClosed)] == ["reset_failed"]
@@ -1162,24 +1192,33 @@ async def test_a_connection_that_cannot_be_reset_after_a_cancelled_release_is_re
 # -- release of a driver of which nothing is known
 
 
-async def test_a_rollback_cancelled_with_its_release_is_done_again_by_the_pool() -> None:
+async def test_a_rollback_goes_on_when_its_release_is_cancelled_and_is_not_begun_again() -> None:
     rolled_back = asyncio.Event()
-    driver = StubDriver(on_rollback=waits_for(rolled_back))
+    interrupted: list[BaseException] = []
+
+    async def rolls_back(_: StubConnection) -> None:
+        try:
+            await rolled_back.wait()
+        except asyncio.CancelledError as error:
+            interrupted.append(error)
+
+    driver = StubDriver(on_rollback=rolls_back)
     pool, events = pool_of(driver)
     connection = await pool.acquire()
     release = asyncio.create_task(pool.release(connection))
     await settle()
-    assert connection.rollbacks == 1
-
-    await give_up(release)
+    release.cancel()
+    await turns(1)
+    assert release.cancelled()  # at once: it does not wait for the rollback
+    following = asyncio.create_task(borrow(pool))
     await settle()
-    assert connection.rollbacks == 2
-    assert (pool.stats().used, pool.stats().idle) == (1, 0)
+    assert (pool.stats().used, pool.stats().idle, pool.stats().waiting) == (1, 0, 1)
+
     rolled_back.set()
-    await settle()
+    await following
 
-    assert pool.stats().idle == 1
-    assert events.of(ConnectionClosed) == []
+    assert connection.rollbacks == 2  # one for each lease
+    assert (pool.stats().idle, interrupted, events.of(ConnectionClosed)) == (1, [], [])
     await assert_whole(pool)
     await pool.close()
 
@@ -1225,18 +1264,22 @@ async def test_a_block_cancelled_and_cancelled_again_while_it_rolls_back_loses_n
     await pool.close()
 
 
-async def test_a_rollback_that_is_cancelled_and_fails_the_second_time_costs_the_connection_only() -> None:
-    async def fails_later(connection: StubConnection) -> None:
-        if connection.number == 1:
-            await asyncio.Event().wait() if connection.rollbacks == 1 else await fails(OSError("gone"))()
+async def test_a_rollback_that_fails_after_its_release_was_cancelled_costs_the_connection_only() -> None:
+    rolled_back = asyncio.Event()
 
-    driver = StubDriver(on_rollback=fails_later)
+    async def fails_once(connection: StubConnection) -> None:
+        await rolled_back.wait()
+        if connection.number == 1:
+            raise OSError("gone")
+
+    driver = StubDriver(on_rollback=fails_once)
     pool, events = pool_of(driver)
     connection = await pool.acquire()
     release = asyncio.create_task(pool.release(connection))
     await settle()
 
     await give_up(release)
+    rolled_back.set()
     await settle()
 
     assert [event.reason for event in events.of(ConnectionClosed)] == ["reset_failed"]
@@ -1262,31 +1305,6 @@ async def test_a_rollback_that_hangs_after_its_release_was_cancelled_gives_its_p
     await settle()
 
     assert [event.reason for event in events.of(ConnectionClosed)] == ["reset_failed"]
-    await assert_whole(pool)
-    await pool.close()
-
-
-async def test_a_rollback_that_swallows_the_cancellation_is_waited_for() -> None:
-    rolled_back = asyncio.Event()
-
-    async def stubborn(_: StubConnection) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            await rolled_back.wait()
-        await rolled_back.wait()
-
-    driver = StubDriver(on_rollback=stubborn)
-    pool, _ = pool_of(driver)
-    connection = await pool.acquire()
-    release = asyncio.create_task(pool.release(connection))
-    await settle()
-    release.cancel()
-    await settle()
-    assert (release.done(), pool.stats().used) == (False, 1)
-
-    rolled_back.set()
-    await asyncio.wait({release})
-
-    assert (pool.stats().used, connection.rollbacks) == (0, 1)
     await assert_whole(pool)
     await pool.close()
 
@@ -1332,7 +1350,7 @@ async def test_a_cancelled_close_goes_on_until_the_last_connection_is_back() -> 
     assert (pool.stats().state, driver.open) == ("closed", 0)
     assert [event.abandoned for event in events.of(PoolClosed)] == [0]
     assert [event.reason for event in events.of(ConnectionClosed)] == ["pool_closed"]
-    pool._stock.slots.check()
+    pool._inventory.slots.check()
 
 
 async def test_a_close_awaits_the_end_of_one_that_was_cancelled() -> None:
@@ -1402,7 +1420,7 @@ async def test_a_caller_cancelled_while_its_connection_opens_into_a_closing_pool
 
     assert driver.open == 0
     assert [event.reason for event in events.of(ConnectionClosed)] == ["pool_closed"]
-    pool._stock.slots.check()
+    pool._inventory.slots.check()
 
 
 async def test_a_holder_that_gives_back_what_close_took_from_under_it_is_not_blamed() -> None:
@@ -1440,4 +1458,4 @@ async def test_close_does_not_wait_for_a_statement_longer_than_it_was_told_to(tm
             await task
         assert [event.abandoned for event in events.of(PoolClosed)] == [1]
         assert [event.reason for event in events.of(ConnectionClosed)] == ["pool_closed"]
-        pool._stock.slots.check()
+        pool._inventory.slots.check()

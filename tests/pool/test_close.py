@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import re
 from typing import Any
@@ -624,29 +625,81 @@ async def test_a_closed_pool_tells_of_its_end_after_it_has_ended(driver: StubDri
 
 
 @timeless
-async def test_a_connection_that_comes_back_after_all_others_have_closed_is_closed_and_not_left_to_itself(
-    driver: StubDriver,
+async def test_a_connection_whose_reset_is_cut_short_by_close_has_closed_when_close_returns(
+    driver: StubDriver, recorder: Recorder
 ) -> None:
     closed: list[int] = []
-
-    async def rolls_back(connection: StubConnection) -> None:
-        if connection.rollbacks == 1:
-            await hangs()  # until it is cancelled with its release, and the pool itself tries again
-        await asyncio.sleep(0.6 if connection.number == 1 else 60)
 
     async def closes(connection: StubConnection) -> None:
         await asyncio.sleep(0.01)
         closed.append(connection.number)
 
-    driver.scripts = {"on_rollback": rolls_back, "on_close": closes}
-    pool = pool_of(driver, 2, operation_timeout=100)
+    driver.scripts = {"on_rollback": hangs, "on_close": closes}
+    pool = pool_of(driver, 2, operation_timeout=100, subscribers=[recorder])
     for connection in [await pool.acquire(), await pool.acquire()]:
         release = asyncio.create_task(pool.release(connection))
         await settle()
         release.cancel()
-        await settle()
-    # It waits 0.1 s for them, then three times 0.2 s for what was told to stop: the first comes back in the last.
     await pool.close(timeout=0.1)
-    assert closed[:1] == [1]
-    await asyncio.sleep(1)
-    assert (sorted(closed), driver.open) == ([1, 2], 0)
+    assert sorted(closed) == [1, 2]
+    assert [event.reason for event in recorder.of(ConnectionClosed)] == ["pool_closed"] * 2
+
+
+# Close waits 0.1 s for the reset, 0.2 s more before it cancels the reset, and 0.2 s for the reset to end.
+@timeless
+@pytest.mark.parametrize("seconds", [0.4, 0.7], ids=["ends in time", "ends too late"])
+async def test_a_connection_whose_reset_swallows_its_cancellation_is_closed_too(
+    seconds: float, driver: StubDriver
+) -> None:
+    async def rolls_back(_: StubConnection) -> None:
+        resetting = asyncio.ensure_future(asyncio.sleep(seconds))
+        while not resetting.done():
+            with contextlib.suppress(asyncio.CancelledError):  # a driver must not do so, and one does
+                await asyncio.shield(resetting)
+
+    driver.scripts = {"on_rollback": rolls_back}
+    pool = pool_of(driver, 1)
+    release = asyncio.create_task(pool.release(await pool.acquire()))
+    await settle()
+    await pool.close(timeout=0.1)
+    assert pool.stats().state == "closed"
+    await release
+    await settle()
+    assert driver.connections[0].closed == 1
+
+
+@timeless
+async def test_the_last_connection_has_the_operation_timeout_to_close_however_short_the_timeout_of_close(
+    driver: StubDriver,
+) -> None:
+    closed: list[int] = []
+
+    async def slowly(connection: StubConnection) -> None:
+        await asyncio.sleep(8)
+        closed.append(connection.number)
+
+    driver.scripts["on_close"] = slowly
+    pool = pool_of(driver, 1, min_size=1)
+    await pool.open()
+    await pool.close(timeout=0)
+    assert closed == [1]
+
+
+@timeless
+@pytest.mark.usefixtures("clean_releases")
+async def test_a_waiter_that_is_handed_a_dead_connection_by_a_pool_that_closes_is_told_so(
+    driver: StubDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = pool_of(driver, 1)
+    held = await pool.acquire()
+    waiter = await queued(pool)
+    await pool.release(held)
+    (slot,) = pool._inventory.slots.all
+    assert slot.connection is not None
+    monkeypatch.setattr(type(slot.connection.adapter), "begin_lease", lambda *_: None)
+    closing = asyncio.create_task(pool.close())
+    pool._shutdown.begin()
+    with pytest.raises(PoolClosedError):
+        await waiter
+    await closing
+    assert driver.open == 0

@@ -8,9 +8,10 @@ import pytest
 
 from aiosqlitepool import Holder, PoolConnectionAcquireTimeoutError, PoolFullError, PoolStats
 from aiosqlitepool.events import ErrorInfo
-from aiosqlitepool.pool.diagnosis import counts, explain_full, explain_timeout
+from aiosqlitepool.pool.checkout import Checkout
+from aiosqlitepool.pool.diagnostics import counts, explain_full, explain_timeout, linked_holders
 
-from ..support.pools import StubPool, immediately, pool_of, queued
+from ..support.pools import StubPool, immediately, in_turn, pool_of, queued
 from ..support.stub import StubDriver, fails
 from ..support.timeless import about, timeless
 
@@ -23,26 +24,26 @@ def holder(connection: int, held: float = 1.5, label: str | None = None) -> Hold
     return Holder(connection, f"Task-{connection}", label, held)
 
 
-def test_counts_are_told_in_words() -> None:
+def test_counts_are_the_levels_of_the_pool_in_words() -> None:
     assert counts(STATS) == "3 used, 1 idle of 20, 2 waiting"
 
 
-def test_a_holder_is_told_with_task_label_connection_and_age() -> None:
+def test_a_holder_is_named_with_task_label_connection_and_age() -> None:
     assert str(holder(7, 1.5, "GET /users")) == "Task-7 [GET /users] has held connection 7 for 1.500 s"
     assert str(holder(7)) == "Task-7 has held connection 7 for 1.500 s"
 
 
-def test_a_timeout_tells_how_long_and_what_the_pool_looked_like() -> None:
+def test_a_timeout_says_how_long_the_caller_waited_and_what_the_levels_were() -> None:
     message = explain_timeout(0.9, STATS, (), (), None)
     assert message.startswith("no connection from pool 'app.db' within 0.900 s (3 used, 1 idle of 20, 2 waiting).")
 
 
-def test_a_timeout_tells_of_places_that_nobody_holds_and_nobody_can_have() -> None:
+def test_a_timeout_counts_the_connections_in_use_without_a_holder() -> None:
     message = explain_timeout(0.9, STATS, (holder(1), holder(2)), (), None)
     assert "1 of those used is being opened, checked, reset or handed on" in message
 
 
-def test_a_timeout_tells_the_last_failure_to_connect_and_its_age() -> None:
+def test_a_timeout_names_the_last_failure_to_connect_and_its_age() -> None:
     message = explain_timeout(0.9, STATS, (), (), (ErrorInfo("OSError", "disk I/O error"), 2.5))
     assert "The last attempt to connect failed 2.500 s ago: OSError: disk I/O error." in message
 
@@ -57,15 +58,17 @@ def test_with_five_holders_there_is_no_rest_to_count() -> None:
     assert "more" not in explain_timeout(0.9, STATS, tuple(holder(number) for number in range(1, 6)), (), None)
 
 
-def test_a_timeout_tells_a_task_that_it_waits_for_itself() -> None:
+def test_a_timeout_names_the_connections_that_the_waiting_task_holds_itself() -> None:
     message = explain_timeout(0.9, STATS, (holder(1), holder(2)), [2], None)
     assert "The waiting task itself holds connection 2: " in message
     assert "deadlock" in message
 
 
-def test_a_full_queue_tells_its_limit_and_what_the_pool_looked_like() -> None:
+def test_a_full_queue_names_its_limit_and_the_levels_of_the_pool() -> None:
     message = explain_full(STATS, 2)
-    assert message == "pool 'app.db' has max_waiting=2 callers waiting already (3 used, 1 idle of 20, 2 waiting)"
+    assert (
+        message == "pool 'app.db' is full: max_waiting=2 callers may wait for others (3 used, 1 idle of 20, 2 waiting)"
+    )
 
 
 @timeless
@@ -86,7 +89,7 @@ async def test_the_timeout_of_a_full_pool_names_its_holders_their_labels_and_the
 
 
 @timeless
-async def test_the_timeout_carries_its_facts_for_programs_to_read(driver: StubDriver) -> None:
+async def test_the_timeout_has_its_facts_as_attributes(driver: StubDriver) -> None:
     async with pool_of(driver, 2, acquisition_timeout=0.9) as pool:
         async with pool.connection(label="first"), pool.connection(label="second"):
             with pytest.raises(PoolConnectionAcquireTimeoutError) as caught:
@@ -99,7 +102,7 @@ async def test_the_timeout_carries_its_facts_for_programs_to_read(driver: StubDr
 
 
 @timeless
-async def test_the_timeout_tells_a_task_that_it_waits_for_its_own_connection(driver: StubDriver) -> None:
+async def test_the_timeout_of_a_task_that_waits_for_its_own_connection_says_so(driver: StubDriver) -> None:
     async with pool_of(driver, 1, acquisition_timeout=0.9) as pool, pool.connection():
         with pytest.raises(
             PoolConnectionAcquireTimeoutError, match=r"waiting task itself holds connection 1: .*deadlock"
@@ -108,7 +111,7 @@ async def test_the_timeout_tells_a_task_that_it_waits_for_its_own_connection(dri
 
 
 @timeless
-async def test_a_holder_whose_task_has_ended_is_told_as_such(driver: StubDriver) -> None:
+async def test_a_holder_whose_task_has_ended_is_marked(driver: StubDriver) -> None:
     async with pool_of(driver, 1, acquisition_timeout=1) as pool:
         held = await asyncio.create_task(pool.acquire(label="forgotten"), name="Brief")
         assert [holder.ended for holder in pool.holders()] == [True]
@@ -118,7 +121,7 @@ async def test_a_holder_whose_task_has_ended_is_told_as_such(driver: StubDriver)
 
 
 @timeless
-async def test_those_who_give_up_together_share_one_look_at_the_pool(driver: StubDriver) -> None:
+async def test_callers_that_time_out_together_share_one_description_of_the_pool(driver: StubDriver) -> None:
     async with pool_of(driver, 2, acquisition_timeout=3) as pool:
         held = [await pool.acquire(), await pool.acquire()]
         together = [asyncio.create_task(pool.acquire()) for _ in range(5)]
@@ -137,7 +140,7 @@ async def test_those_who_give_up_together_share_one_look_at_the_pool(driver: Stu
 
 
 @timeless
-async def test_the_timeout_does_not_suspect_a_task_that_gave_its_connection_back(driver: StubDriver) -> None:
+async def test_the_timeout_does_not_suspect_a_task_that_released_its_connection(driver: StubDriver) -> None:
     async with pool_of(driver, 1, acquisition_timeout=0.9) as pool:
         async with pool.connection():
             pass
@@ -149,7 +152,7 @@ async def test_the_timeout_does_not_suspect_a_task_that_gave_its_connection_back
 
 
 @timeless
-async def test_the_timeout_tells_the_last_failure_to_connect(driver: StubDriver) -> None:
+async def test_the_timeout_of_a_waiter_names_the_last_failure_to_connect(driver: StubDriver) -> None:
     async with pool_of(driver, 1, acquisition_timeout=5) as pool:
         driver.on_connect = fails(OSError("disk I/O error"))
         with pytest.raises(OSError, match="disk"):
@@ -176,10 +179,10 @@ async def test_a_failure_to_connect_is_forgotten_once_connecting_succeeds(driver
 
 
 @timeless
-async def test_a_caller_turned_away_learns_the_limit(driver: StubDriver) -> None:
+async def test_a_rejected_caller_learns_the_limit(driver: StubDriver) -> None:
     async with pool_of(driver, 1, max_waiting=0) as pool, pool.connection():
         with pytest.raises(
-            PoolFullError, match=r"max_waiting=0 callers waiting already \(1 used, 0 idle of 1, 0 waiting\)"
+            PoolFullError, match=r"max_waiting=0 callers may wait for others \(1 used, 0 idle of 1, 0 waiting\)"
         ):
             await pool.acquire()
 
@@ -198,3 +201,54 @@ async def test_a_timeout_names_a_callback_that_holds_a_connection(driver: StubDr
 async def _later(pool: StubPool) -> None:
     await asyncio.sleep(0)
     await pool.acquire()
+
+
+# -- holders and waiters
+
+
+@timeless
+async def test_holders_and_waiters_are_listed_longest_first(driver: StubDriver) -> None:
+    async with pool_of(driver, 2) as pool:
+        held = []
+        for label in ("first", "second"):
+            held.append((await queued(pool, label)).result())
+            await asyncio.sleep(2)
+        waiters = await in_turn(pool, 2)
+        await asyncio.sleep(3)
+        assert [(each.label, each.held) for each in pool.holders()] == [("first", about(7)), ("second", about(5))]
+        assert [(each.task, each.waited) for each in pool.waiters()] == [
+            ("waiter 1", about(3)),
+            ("waiter 2", about(3)),
+        ]
+        stats = pool.stats()
+        assert (stats.oldest_checkout, stats.oldest_waiter, stats.waiting) == (about(7), about(3), 2)
+        for connection in held:
+            await pool.release(connection)
+        for waiter in waiters:
+            await pool.release(await waiter)
+        assert (pool.holders(), pool.waiters()) == ((), ())
+        assert (pool.stats().oldest_checkout, pool.stats().oldest_waiter) == (0, 0)
+
+
+def checkouts(count: int) -> list[Checkout[Any]]:
+    """Return so many checkouts that began one second after another, the newest first."""
+    made = []
+    for number in range(count, 0, -1):
+        checkout: Checkout[Any] = Checkout(f"holder {number}")
+        checkout.connection, checkout.since, checkout.task = number, float(number), None
+        made.append(checkout)
+    return made
+
+
+def test_the_eight_longest_holders_are_linked() -> None:
+    linked = linked_holders(checkouts(10), 20.0)
+    assert [each.connection for each in linked] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [each.held for each in linked] == [19, 18, 17, 16, 15, 14, 13, 12]
+
+
+def test_a_holder_that_began_after_the_moment_in_question_has_held_its_connection_for_no_time() -> None:
+    assert [each.held for each in linked_holders(checkouts(1), 0.5)] == [0]
+
+
+def test_without_holders_none_are_linked() -> None:
+    assert linked_holders((), 20.0) == ()

@@ -79,12 +79,13 @@ asyncio.run(main())
     ends_well(ended)
 
 
-def test_a_program_that_never_gives_a_connection_back_ends_and_names_the_holder(start: str, tmp_path: Path) -> None:
+def test_a_program_that_never_releases_a_connection_ends_and_names_the_holder(start: str, tmp_path: Path) -> None:
     ended = run_program(
         start
         + """
 pool = SQLiteConnectionPool(factory, name="shop")
 async def main():
+    global connection
     connection = await pool.acquire(label="the till")
     await connection.execute("CREATE TABLE IF NOT EXISTS t (x)")
     await connection.execute("INSERT INTO t VALUES (1)")
@@ -95,6 +96,32 @@ asyncio.run(main())
     )
     assert (ended.code, ended.out) == (0, "done\n"), ended.err
     says_what_was_left_open(ended, "1 used", "the till")
+    ends_well(ended)
+
+
+def test_a_connection_that_a_program_loses_is_taken_back_rolled_back_and_its_holder_named(
+    start: str, tmp_path: Path
+) -> None:
+    ended = run_program(
+        start
+        + """
+pool = SQLiteConnectionPool(factory, 1, name="shop")
+async def work():
+    connection = await pool.acquire(label="the till")
+    await connection.execute("CREATE TABLE t (x)")
+    await connection.execute("BEGIN")
+    await connection.execute("INSERT INTO t VALUES (1)")
+async def main():
+    await work()
+    async with pool.connection() as connection:
+        print(await connection.execute_fetchall("SELECT x FROM t"))
+    await pool.close()
+asyncio.run(main())
+""",
+        tmp_path,
+    )
+    assert (ended.code, ended.out) == (0, "[]\n"), ended.err
+    assert "'shop': a connection was never released and is taken back: Task-1 [the till]" in ended.err
     ends_well(ended)
 
 
@@ -245,9 +272,10 @@ task._log_destroy_pending = False  # that the program left its own task is not t
     ends_well(ended)
 
 
-def test_a_program_that_ends_in_the_middle_of_slow_python_code_in_a_worker_ends(start: str, tmp_path: Path) -> None:
+def test_a_program_that_ends_in_the_middle_of_slow_python_code_in_a_worker_ends(tmp_path: Path) -> None:
+    """The worker threads of what a lambda makes are daemons. A coroutine has started them before the pool sees them."""
     ended = run_program(
-        start
+        START.replace("FACTORY", FACTORIES["a lambda"])
         + """
 def rows():
     while True:
@@ -308,7 +336,7 @@ pool = SQLiteConnectionPool(slow_factory, pool_size=1, name="shop")
 loop = asyncio.new_event_loop()
 tasks = [loop.create_task(pool.acquire()) for _ in range(3)]
 loop.run_until_complete(connecting.wait())
-assert pool.stats().waiting == 2
+assert pool.stats().waiting == 3  # also the one for which a connection opens
 loop.close()
 for task in tasks:
     task._log_destroy_pending = False

@@ -5,11 +5,13 @@ import gc
 import itertools
 import math
 import weakref
+from contextvars import ContextVar
 
 import pytest
 
+from aiosqlitepool import PoolConnectionAcquireTimeoutError
 from aiosqlitepool.events import ConnectionClosed, IdleReplaced, LeakReturned, LeakSuspected
-from aiosqlitepool.pool.housekeeper import Timer
+from aiosqlitepool.pool.background import Timer
 from aiosqlitepool.testing import Recorder
 
 from ..support.clock import Clock
@@ -21,7 +23,7 @@ from ..support.timeless import about, timeless
 
 
 class Kept:
-    """Something kept by a timer: notes when it was swept, and asks for more in its own time."""
+    """What a timer calls: notes when it was swept, and returns the next of its own times."""
 
     def __init__(self, *then: float) -> None:
         self.swept: list[float] = []
@@ -32,10 +34,17 @@ class Kept:
         return self.then.pop(0) if self.then else math.inf
 
 
+def timer_for(kept: Kept) -> Timer:
+    """Return a timer that sweeps it, in the time of the running loop."""
+    timer = Timer(asyncio.get_running_loop().time)
+    timer.calls(kept.sweep)
+    return timer
+
+
 @timeless
-async def test_a_timer_sweeps_at_the_earliest_moment_anybody_asked_for() -> None:
-    time, kept = asyncio.get_running_loop().time, Kept()
-    timer, began = Timer(kept, time), time()
+async def test_a_timer_sweeps_at_the_earliest_moment_that_was_asked_for() -> None:
+    kept, began = Kept(), asyncio.get_running_loop().time()
+    timer = timer_for(kept)
     for delay in (5, 3, 4):
         timer.wake(began + delay)
     assert timer.wake_at == began + 3
@@ -45,10 +54,9 @@ async def test_a_timer_sweeps_at_the_earliest_moment_anybody_asked_for() -> None
 
 @timeless
 async def test_a_timer_goes_on_at_the_time_its_sweep_returned() -> None:
-    time = asyncio.get_running_loop().time
-    began = time()
+    began = asyncio.get_running_loop().time()
     kept = Kept(began + 4, began + 5)
-    timer = Timer(kept, time)
+    timer = timer_for(kept)
     timer.wake(began + 1)
     await asyncio.sleep(10)
     assert kept.swept == [about(began + delay) for delay in (1, 4, 5)]
@@ -57,18 +65,18 @@ async def test_a_timer_goes_on_at_the_time_its_sweep_returned() -> None:
 
 @timeless
 async def test_a_timer_asked_for_the_past_sweeps_at_once() -> None:
-    time, kept = asyncio.get_running_loop().time, Kept()
-    timer = Timer(kept, time)
-    timer.wake(time() - 5)
+    kept = Kept()
+    timer = timer_for(kept)
+    timer.wake(asyncio.get_running_loop().time() - 5)
     await settle()
     assert len(kept.swept) == 1
 
 
 @timeless
 async def test_a_stopped_timer_sweeps_no_more() -> None:
-    time, kept = asyncio.get_running_loop().time, Kept()
-    timer = Timer(kept, time)
-    timer.wake(time() + 1)
+    kept = Kept()
+    timer = timer_for(kept)
+    timer.wake(asyncio.get_running_loop().time() + 1)
     timer.stop()
     timer.stop()
     await asyncio.sleep(5)
@@ -76,14 +84,22 @@ async def test_a_stopped_timer_sweeps_no_more() -> None:
 
 
 @timeless
+async def test_a_timer_that_calls_nothing_does_nothing() -> None:
+    timer = Timer(asyncio.get_running_loop().time)
+    timer.wake(asyncio.get_running_loop().time() + 1)
+    await asyncio.sleep(5)
+    assert timer.wake_at == math.inf
+
+
+@timeless
 async def test_a_timer_keeps_nothing_alive() -> None:
     time, kept = asyncio.get_running_loop().time, Kept()
-    timer = Timer(kept, time)
+    timer = timer_for(kept)
     timer.wake(time() + 1)
     gone = weakref.ref(kept)
     del kept
     assert gone() is None
-    await asyncio.sleep(5)  # fires into the void
+    await asyncio.sleep(5)  # it fires, and there is nothing left to call
     gone_too = weakref.ref(timer)
     timer.wake(time() + 1)
     del timer
@@ -91,11 +107,82 @@ async def test_a_timer_keeps_nothing_alive() -> None:
     await asyncio.sleep(5)
 
 
+@timeless
+async def test_a_timer_keeps_no_context_of_the_request_that_set_it() -> None:
+    class Large:
+        """What a request has in its context."""
+
+    variable: ContextVar[Large | None] = ContextVar("variable", default=None)
+    seen: list[Large | None] = []
+
+    class Looks(Kept):
+        def sweep(self) -> float:
+            seen.append(variable.get())
+            return super().sweep()
+
+    kept = Looks()
+    timer = timer_for(kept)
+    token = variable.set(Large())
+    timer.wake(asyncio.get_running_loop().time() + 1)
+    await asyncio.sleep(5)
+    variable.reset(token)
+    assert seen == [None]
+
+
+# -- waiters that time out
+
+
+@timeless
+async def test_waiters_time_out_one_after_another(driver: StubDriver) -> None:
+    async with pool_of(driver, 1, acquisition_timeout=10) as pool, pool.connection():
+        first = await queued(pool)
+        await asyncio.sleep(4)
+        second = await queued(pool)
+        await asyncio.sleep(7)
+        assert isinstance(first.exception(), PoolConnectionAcquireTimeoutError)
+        assert not second.done()
+        await asyncio.sleep(4)
+        assert isinstance(second.exception(), PoolConnectionAcquireTimeoutError)
+        assert pool.stats().waiting == 0
+
+
+@timeless
+async def test_a_waiter_with_a_timeout_of_its_own_times_out_before_those_in_front_of_it(driver: StubDriver) -> None:
+    async with pool_of(driver, 1, acquisition_timeout=10) as pool, pool.connection():
+        time = asyncio.get_running_loop().time
+        began = time()
+        ended: dict[str, float] = {}
+
+        async def waits(name: str, timeout: float | None) -> None:
+            with pytest.raises(PoolConnectionAcquireTimeoutError) as caught:
+                await pool.acquire(timeout=timeout)
+            ended[name] = time()
+            assert caught.value.waited == about(time() - began)
+
+        await asyncio.gather(waits("patient", 60), waits("usual", None), waits("hasty", 2), waits("usual too", None))
+    assert list(ended) == ["hasty", "usual", "usual too", "patient"]
+    assert list(ended.values()) == [about(began + delay) for delay in (2, 10, 10, 60)]
+
+
+@timeless
+async def test_a_waiter_may_wait_for_ever_among_others_that_time_out(driver: StubDriver) -> None:
+    async with pool_of(driver, 1, acquisition_timeout=10) as pool:
+        held = await pool.acquire()
+        patient = asyncio.create_task(pool.acquire(timeout=math.inf))
+        await settle()
+        other = await queued(pool)
+        await asyncio.sleep(1000)
+        assert isinstance(other.exception(), PoolConnectionAcquireTimeoutError)
+        assert not patient.done()
+        await pool.release(held)
+        await pool.release(await patient)
+
+
 # -- idle connections
 
 
 @timeless
-async def test_a_connection_idle_too_long_is_closed_while_nobody_calls(driver: StubDriver, recorder: Recorder) -> None:
+async def test_a_connection_idle_too_long_is_closed_without_a_caller(driver: StubDriver, recorder: Recorder) -> None:
     async with pool_of(driver, idle_timeout=60, subscribers=[recorder]) as pool:
         async with pool.connection():
             await asyncio.sleep(100)  # in use is not idle
@@ -177,7 +264,7 @@ async def test_a_pool_kept_small_by_little_use_shrinks(driver: StubDriver) -> No
 
 
 @timeless
-async def test_the_idle_event_tells_of_a_pool_that_has_let_the_connection_go(driver: StubDriver) -> None:
+async def test_the_idle_event_finds_a_pool_that_has_removed_the_connection(driver: StubDriver) -> None:
     seen: list[tuple[int, int]] = []
     async with pool_of(driver, idle_timeout=60) as pool:
         pool.events.subscribe(IdleReplaced, lambda _: seen.append((pool.stats().used, pool.stats().idle)))
@@ -187,11 +274,37 @@ async def test_the_idle_event_tells_of_a_pool_that_has_let_the_connection_go(dri
     assert seen == [(0, 0)]
 
 
+@timeless
+async def test_connections_made_to_expire_are_replaced_at_once_or_when_released(
+    driver: StubDriver, recorder: Recorder
+) -> None:
+    async with pool_of(driver, 2, subscribers=[recorder]) as pool:
+        held, other = await pool.acquire(), await pool.acquire()
+        await pool.release(other)
+        pool.expire_connections()
+        await settle()
+        assert (held.closed, other.closed) == (0, 1)
+        await pool.release(held)
+        await settle()
+        assert held.closed == 1
+        async with pool.connection() as connection:
+            assert connection is driver.connections[2]
+    assert [event.reason for event in recorder.of(ConnectionClosed)] == ["lifetime", "lifetime", "pool_closed"]
+
+
+@timeless
+async def test_connections_made_to_expire_are_replaced_up_to_min_size(driver: StubDriver) -> None:
+    async with pool_of(driver, 5, min_size=2) as pool:
+        pool.expire_connections()
+        await asyncio.sleep(1)
+        assert (driver.attempts, driver.open, pool.stats().idle) == (4, 2, 2)
+
+
 # -- lifetimes
 
 
 @timeless
-async def test_a_connection_too_old_is_closed_while_nobody_calls(driver: StubDriver, recorder: Recorder) -> None:
+async def test_a_connection_too_old_is_closed_without_a_caller(driver: StubDriver, recorder: Recorder) -> None:
     async with pool_of(driver, idle_timeout=None, max_lifetime=100, subscribers=[recorder]) as pool:
         async with pool.connection():
             pass
@@ -218,7 +331,7 @@ async def test_connections_opened_together_do_not_expire_together(driver: StubDr
 
 
 @timeless
-async def test_a_connection_that_grew_too_old_in_use_is_closed_on_return(
+async def test_a_connection_that_grew_too_old_in_use_is_closed_on_release(
     driver: StubDriver, recorder: Recorder
 ) -> None:
     async with pool_of(driver, 1, max_lifetime=100, subscribers=[recorder]) as pool:
@@ -311,7 +424,7 @@ async def test_what_is_above_min_size_is_not_replaced(driver: StubDriver) -> Non
 
 
 @timeless
-async def test_lent_connections_count_towards_min_size(driver: StubDriver) -> None:
+async def test_connections_in_use_count_towards_min_size(driver: StubDriver) -> None:
     async with pool_of(driver, 5, min_size=2) as pool:
         async with pool.connection(), pool.connection(), pool.connection() as third:
             third.on_rollback = fails(OSError("broken"))
@@ -366,7 +479,7 @@ async def test_a_pool_can_be_opened_again_after_the_driver_failed(driver: StubDr
 
 
 @timeless
-async def test_a_connection_out_for_too_long_is_told_once_while_nobody_calls(
+async def test_a_connection_in_use_for_too_long_is_reported_once_without_a_caller(
     driver: StubDriver, recorder: Recorder
 ) -> None:
     async with pool_of(driver, leak_threshold=30) as pool:
@@ -383,7 +496,7 @@ async def test_a_connection_out_for_too_long_is_told_once_while_nobody_calls(
 
 
 @timeless
-async def test_a_suspected_leak_that_comes_back_is_told(driver: StubDriver, recorder: Recorder) -> None:
+async def test_a_suspected_leak_that_is_released_is_reported(driver: StubDriver, recorder: Recorder) -> None:
     async with pool_of(driver, leak_threshold=30) as pool:
         pool.subscribe(recorder)
         async with pool.connection(label="GET /users"):
@@ -394,7 +507,7 @@ async def test_a_suspected_leak_that_comes_back_is_told(driver: StubDriver, reco
 
 
 @timeless
-async def test_a_connection_back_in_time_is_no_leak(driver: StubDriver, recorder: Recorder) -> None:
+async def test_a_connection_released_in_time_is_no_leak(driver: StubDriver, recorder: Recorder) -> None:
     async with pool_of(driver, leak_threshold=30, subscribers=[recorder]) as pool:
         for _ in range(5):
             async with pool.connection():
@@ -419,7 +532,7 @@ async def test_every_lease_has_a_threshold_of_its_own(driver: StubDriver, record
 
 
 @timeless
-async def test_a_connection_that_leaks_twice_is_told_twice(driver: StubDriver, recorder: Recorder) -> None:
+async def test_a_connection_that_leaks_twice_is_reported_twice(driver: StubDriver, recorder: Recorder) -> None:
     async with pool_of(driver, 1, leak_threshold=30, subscribers=[recorder]) as pool:
         for _ in range(2):
             async with pool.connection():
@@ -438,7 +551,7 @@ async def test_without_a_threshold_nothing_leaks(driver: StubDriver, recorder: R
 
 
 @timeless
-async def test_a_pool_that_is_forgotten_says_so_and_who_held_its_connections(driver: StubDriver) -> None:
+async def test_a_pool_that_is_forgotten_warns_and_names_its_holders(driver: StubDriver) -> None:
     pools: list[StubPool] = [pool_of(driver, idle_timeout=60, leak_threshold=5)]
     await queued(pools[0], "GET /users")
     pools.clear()
@@ -477,7 +590,7 @@ async def test_a_refill_that_fails_while_the_pool_closes_is_not_tried_again(driv
 
 
 @timeless
-async def test_a_refill_that_hangs_does_not_keep_its_place_for_ever(driver: StubDriver) -> None:
+async def test_a_refill_that_hangs_does_not_keep_its_slot_for_ever(driver: StubDriver) -> None:
     async with pool_of(driver, 1, min_size=1, idle_timeout=60, operation_timeout=10) as pool:
         driver.on_connect = hangs
         await asyncio.sleep(61)

@@ -1,24 +1,42 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
 
+import aiosqlite
 import pytest
 
-from aiosqlitepool import PoolUsageError
+from aiosqlitepool import (
+    PoolClosedError,
+    PoolConnectionAcquireTimeoutError,
+    PoolFullError,
+    PoolUsageError,
+    SQLiteConnectionPool,
+)
+from aiosqlitepool.events import AcquireTimedOut, ConnectionAcquired, ConnectionReleased, LeakSuspected
+from aiosqlitepool.pool.lease import SharedLease
+from aiosqlitepool.testing import Recorder
 
+from ..support.databases import Hold, add, rows
 from ..support.pools import pool_of, queued
 from ..support.stub import StubDriver, settle
-from ..support.timeless import timeless
+from ..support.timeless import about, timeless
 
 
 @timeless
-async def test_a_block_lends_the_very_object_that_the_factory_returned(driver: StubDriver) -> None:
+async def test_a_driver_that_the_pool_does_not_know_is_lent_as_the_object_that_the_factory_returned(
+    driver: StubDriver,
+) -> None:
     async with pool_of(driver) as pool, pool.connection() as connection:
         assert connection is driver.connections[0]
 
 
 @timeless
-async def test_leaving_a_block_gives_the_connection_back(driver: StubDriver) -> None:
+async def test_leaving_a_block_releases_the_connection(driver: StubDriver) -> None:
     async with pool_of(driver) as pool:
         async with pool.connection():
             assert pool.stats().used == 1
@@ -26,7 +44,7 @@ async def test_leaving_a_block_gives_the_connection_back(driver: StubDriver) -> 
 
 
 @timeless
-async def test_an_error_in_a_block_passes_through_and_gives_the_connection_back(driver: StubDriver) -> None:
+async def test_an_error_in_a_block_passes_through_and_releases_the_connection(driver: StubDriver) -> None:
     async with pool_of(driver) as pool:
         with pytest.raises(ZeroDivisionError):
             async with pool.connection():
@@ -35,7 +53,7 @@ async def test_an_error_in_a_block_passes_through_and_gives_the_connection_back(
 
 
 @timeless
-async def test_a_cancellation_in_a_block_passes_through_and_gives_the_connection_back(driver: StubDriver) -> None:
+async def test_a_cancellation_in_a_block_passes_through_and_releases_the_connection(driver: StubDriver) -> None:
     async def work() -> None:
         async with pool.connection():
             await asyncio.Event().wait()
@@ -50,7 +68,7 @@ async def test_a_cancellation_in_a_block_passes_through_and_gives_the_connection
 
 
 @timeless
-async def test_nothing_is_taken_before_the_block_is_entered(driver: StubDriver) -> None:
+async def test_no_connection_is_acquired_before_the_block_is_entered(driver: StubDriver) -> None:
     async with pool_of(driver) as pool:
         pool.connection()
         assert pool.stats().used == 0
@@ -103,7 +121,7 @@ async def test_a_lease_cannot_be_left_twice(driver: StubDriver) -> None:
 
 
 @timeless
-async def test_a_block_whose_connection_was_given_back_early_says_so_and_takes_nothing_from_the_next_holder(
+async def test_a_block_whose_connection_was_released_early_raises_and_takes_nothing_from_the_next_holder(
     driver: StubDriver,
 ) -> None:
     async with pool_of(driver, 1) as pool:
@@ -130,3 +148,300 @@ async def test_another_task_may_leave_the_block(driver: StubDriver) -> None:
         await lease.__aenter__()
         await asyncio.create_task(lease.__aexit__(None, None, None))
         assert (pool.stats().used, pool.stats().idle) == (0, 1)
+
+
+@timeless
+async def test_a_lease_waits_as_long_as_it_was_asked_to(driver: StubDriver) -> None:
+    async with pool_of(driver, 1, acquisition_timeout=30) as pool, pool.connection():
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(PoolConnectionAcquireTimeoutError):
+            async with pool.connection(timeout=2):
+                pass
+        assert asyncio.get_running_loop().time() - began == about(2)
+        with pytest.raises(PoolConnectionAcquireTimeoutError):
+            await pool.acquire(timeout=0)
+
+
+@timeless
+@pytest.mark.parametrize("timeout", [-1, "5", True, float("nan")])
+async def test_the_timeout_of_a_lease_must_be_a_number_of_seconds(driver: StubDriver, timeout: Any) -> None:
+    async with pool_of(driver) as pool:
+        with pytest.raises((TypeError, ValueError), match="timeout"):
+            pool.connection(timeout=timeout)
+
+
+# -- shared leases
+
+Pool = SQLiteConnectionPool[aiosqlite.Connection]
+
+
+@pytest.fixture(name="pool")
+async def pool_of_one(database: Path, recorder: Recorder) -> AsyncIterator[Pool]:
+    """A pool of one real connection."""
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1, subscribers=[recorder]) as pool:
+        yield pool
+
+
+def shared(pool: Pool, label: str | None = None, timeout: float | None = None) -> SharedLease[aiosqlite.Connection]:
+    return SharedLease(pool._acquirer, pool._releaser, pool._clock, label, timeout)
+
+
+def function(
+    pool: Pool, fn: Callable[[sqlite3.Connection], Any], label: str | None = None, timeout: float | None = None
+) -> asyncio.Task[Any]:
+    """Run a function with a shared lease, in a task of its own."""
+
+    async def run() -> Any:
+        async with shared(pool, label, timeout) as lease:
+            return await lease.run(fn)
+
+    return asyncio.create_task(run(), name=label)
+
+
+def adds(text: str) -> Callable[[sqlite3.Connection], Any]:
+    """A function that adds a note and commits it."""
+
+    def fn(native: sqlite3.Connection) -> str:
+        add(native, text)
+        native.commit()
+        return text
+
+    return fn
+
+
+@contextlib.asynccontextmanager
+async def working(pool: Pool) -> AsyncIterator[Hold]:
+    """The worker thread is in a function of a shared lease until it is let go."""
+    with Hold() as hold:
+        task = function(pool, hold, "working")
+        await hold.reached.wait()
+        yield hold
+        hold.let_go()
+        await task
+
+
+async def test_functions_share_one_connection_and_run_in_the_order_of_their_callers(pool: Pool, database: Path) -> None:
+    async with working(pool) as hold:
+        tasks = [function(pool, adds(f"note {number}")) for number in range(5)]
+        await settle()
+        (slot,) = pool._inventory.slots.all
+        assert (slot.sharers, pool._inventory.slots.waiting) == (6, 0)
+        hold.let_go()
+        assert await asyncio.gather(*tasks) == rows(database)
+    assert (pool.stats().used, pool.stats().idle, slot.sharers) == (0, 1, 0)
+
+
+async def test_a_function_may_follow_another_of_the_same_lease(pool: Pool, database: Path) -> None:
+    async with shared(pool) as lease:
+        await lease.run(adds("first"))
+        await lease.run(adds("second"))
+    assert rows(database) == ["first", "second"]
+
+
+async def test_functions_whose_connection_is_found_dead_keep_their_order(
+    pool: Pool, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = await pool.acquire()
+    tasks = [function(pool, adds(str(number))) for number in range(3)]
+    await settle()
+    (slot,) = pool._inventory.slots.all
+    assert slot.connection is not None
+    adapter = slot.connection.adapter
+    began, refusals = type(adapter).begin_lease, iter(tasks)
+
+    def begin_lease(self: Any, lease: Any) -> Any:
+        # As if the worker thread had ended, for the first three.
+        return began(self, lease) if next(refusals, None) is None else None
+
+    monkeypatch.setattr(type(adapter), "begin_lease", begin_lease)
+    await pool.release(held)
+    await asyncio.gather(*tasks)
+    assert rows(database) == ["0", "1", "2"]
+
+
+async def test_a_block_is_not_overtaken_by_functions_that_come_later(pool: Pool, database: Path) -> None:
+    async with working(pool) as hold:
+        before = function(pool, adds("before"))
+        await settle()
+        block = await queued(pool, "block")
+        behind = [function(pool, adds("behind")), function(pool, adds("behind"))]
+        await settle()
+        hold.let_go()
+        connection = await block
+        assert before.done()
+        assert rows(database) == ["before"]
+        await connection.execute("INSERT INTO note (text) VALUES ('block')")
+        await connection.commit()
+        await pool.release(connection)
+        await asyncio.gather(*behind)
+        assert rows(database) == ["before", "block", "behind", "behind"]
+
+
+async def test_a_function_that_fails_raises_in_its_own_caller_only(pool: Pool, database: Path) -> None:
+    def fails_at_once(native: sqlite3.Connection) -> None:
+        raise ZeroDivisionError
+
+    async with working(pool) as hold:
+        first, second, third = (
+            function(pool, adds("first")),
+            function(pool, fails_at_once),
+            function(pool, adds("third")),
+        )
+        await settle()
+        hold.let_go()
+        with pytest.raises(ZeroDivisionError):
+            await second
+        await asyncio.gather(first, third)
+    assert rows(database) == ["first", "third"]
+    assert (pool.stats().used, pool.stats().idle) == (0, 1)
+
+
+async def test_after_a_function_that_failed_others_wait_until_the_connection_was_reset(
+    pool: Pool, database: Path
+) -> None:
+    def leaves_a_transaction_open(native: sqlite3.Connection) -> None:
+        add(native, "lost")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await function(pool, leaves_a_transaction_open)
+    await function(pool, adds("kept"))
+    assert rows(database) == ["kept"]
+
+
+async def test_a_cancelled_function_that_has_not_begun_never_runs(pool: Pool, database: Path) -> None:
+    async with working(pool) as hold:
+        first, second = function(pool, adds("first")), function(pool, adds("second"))
+        await settle()
+        first.cancel()
+        await asyncio.wait({first}, timeout=60)
+        assert first.cancelled()
+        hold.let_go()
+        await second
+    assert rows(database) == ["second"]
+    assert (pool.stats().used, pool.stats().idle) == (0, 1)
+
+
+async def test_a_cancelled_function_that_runs_is_waited_for(pool: Pool) -> None:
+    with Hold() as hold:
+        task = function(pool, hold)
+        await hold.reached.wait()
+        task.cancel()
+        await settle()
+        assert not task.done()
+        hold.let_go()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    async with pool.connection():
+        assert pool.stats().used == 1
+
+
+@pytest.mark.parametrize("join", [True, False], ids=["joined", "queued"])
+async def test_a_function_that_has_not_begun_times_out(
+    pool: Pool, database: Path, recorder: Recorder, join: bool
+) -> None:
+    async with working(pool) as hold:
+        others = [] if join else [function(pool, adds("other")) for _ in range(8)]
+        await settle()
+        late = function(pool, adds("late"), "late", timeout=0.05)
+        await asyncio.wait({late}, timeout=2)
+        assert late.done(), "no timer was set for its deadline"
+        error = late.exception()
+        assert isinstance(error, PoolConnectionAcquireTimeoutError)
+        assert "Working [working] has held connection 1" in str(error)
+        (event,) = recorder.of(AcquireTimedOut)
+        assert event.label == "late"
+        hold.let_go()
+        await asyncio.gather(*others)
+    assert rows(database) == ["other"] * len(others)
+    assert (pool.stats().used, pool.stats().idle) == (0, 1)
+
+
+async def test_each_shared_lease_emits_its_acquire_and_its_release(pool: Pool, recorder: Recorder) -> None:
+    async with working(pool) as hold:
+        tasks = [function(pool, adds(label), label) for label in ("one", "two")]
+        await settle()
+        assert recorder.of(ConnectionAcquired) == []
+        hold.let_go()
+        await asyncio.gather(*tasks)
+    assert sorted(str(event.label) for event in recorder.of(ConnectionAcquired)) == ["one", "two", "working"]
+    assert sorted(str(event.label) for event in recorder.of(ConnectionReleased)) == ["one", "two", "working"]
+    assert all(event.queue_time >= 0 for event in recorder.of(ConnectionAcquired))
+
+
+async def test_functions_that_wait_for_the_worker_thread_are_waiters_and_the_one_that_runs_is_the_holder(
+    pool: Pool,
+) -> None:
+    async with working(pool) as hold:
+        tasks = [function(pool, adds(label), label) for label in ("one", "two")]
+        await settle()
+        assert [holder.label for holder in pool.holders()] == ["working"]
+        assert [(waiter.task, waiter.label) for waiter in pool.waiters()] == [("one", "one"), ("two", "two")]
+        assert pool.stats().waiting == 2
+        hold.let_go()
+        await asyncio.gather(*tasks)
+    assert (pool.holders(), pool.waiters(), pool.stats().waiting) == ((), (), 0)
+
+
+async def test_functions_that_have_not_begun_are_refused_when_the_pool_closes(
+    database: Path, recorder: Recorder
+) -> None:
+    pool = SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1, subscribers=[recorder])
+    with Hold() as hold:
+        running = function(pool, hold)
+        await hold.reached.wait()
+        behind = function(pool, adds("behind"))
+        await settle()
+        with pytest.warns(ResourceWarning, match="under their holders"):
+            closing = asyncio.create_task(pool.close(timeout=0.05))
+            await asyncio.wait({behind}, timeout=60)
+            hold.let_go()
+            await closing
+        with pytest.raises(PoolClosedError):
+            await behind
+        await asyncio.wait({running}, timeout=60)
+    assert rows(database) == []
+    with pytest.raises(PoolClosedError):
+        await function(pool, adds("too late"))
+
+
+async def test_a_shared_lease_may_end_without_a_function(pool: Pool, recorder: Recorder) -> None:
+    async with shared(pool):
+        pass
+    assert pool.stats().idle == 1
+    assert not recorder.of(ConnectionReleased)
+
+
+async def test_a_lease_does_not_wait_for_another_that_has_ended(pool: Pool) -> None:
+    async with shared(pool) as ended:
+        pass
+    async with shared(pool) as lease, asyncio.timeout(10):
+        await lease._wait_for(ended)
+
+
+async def test_a_function_has_its_idle_connection_checked_like_any_other_caller(database: Path) -> None:
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1, health_check_after=0) as pool:
+        for text in ("one", "two"):
+            await function(pool, adds(text))
+    assert rows(database) == ["one", "two"]
+
+
+async def test_a_function_is_rejected_if_too_many_wait_already(database: Path) -> None:
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1, max_waiting=1) as pool:
+        async with working(pool) as hold:
+            patient = function(pool, adds("patient"))
+            await settle()
+            with pytest.raises(PoolFullError):
+                await function(pool, adds("rejected"))
+            hold.let_go()
+            await patient
+    assert rows(database) == ["patient"]
+
+
+async def test_a_lease_that_has_ended_is_not_reclaimed(pool: Pool, recorder: Recorder) -> None:
+    lease = pool.connection()
+    async with lease:
+        pass
+    pool._releaser._reclaim(lease)
+    assert pool.stats().idle == 1
+    assert not recorder.of(LeakSuspected)

@@ -47,12 +47,12 @@ def test_min_size_must_fit_into_pool_size() -> None:
 
 
 @pytest.mark.parametrize("most", [10_001, 10**400])
-def test_a_pool_cannot_have_more_places_than_a_process_could_have_threads(most: int) -> None:
+def test_a_pool_cannot_have_more_connections_than_a_process_could_have_threads(most: int) -> None:
     with pytest.raises(ValueError, match=f"pool_size must be at most 10000, not {most}"):
         SQLiteConnectionPool(StubDriver(), most)
 
 
-def test_connections_that_are_to_be_kept_must_be_allowed_to_stand_idle() -> None:
+def test_with_min_size_connections_must_be_allowed_to_be_idle() -> None:
     with pytest.raises(ValueError, match=r"idle_timeout must be greater than 0 seconds with min_size=2, not 0"):
         SQLiteConnectionPool(StubDriver(), 3, min_size=2, idle_timeout=0)
 
@@ -65,18 +65,18 @@ def test_seconds_must_be_a_number(argument: str, value: object) -> None:
 
 @pytest.mark.parametrize("argument", SECONDS)
 @pytest.mark.parametrize("value", [-1, -0.001, math.nan, -math.inf])
-def test_seconds_must_not_be_negative_or_no_number_at_all(argument: str, value: float) -> None:
+def test_seconds_must_not_be_negative_or_nan(argument: str, value: float) -> None:
     refuses(ValueError, argument, value)
 
 
 @pytest.mark.parametrize("argument", ABOVE_ZERO)
 @pytest.mark.parametrize("value", [0, 0.0])
-def test_what_cannot_happen_in_no_time_must_be_above_zero(argument: str, value: float) -> None:
+def test_a_time_limit_that_nothing_could_meet_is_refused(argument: str, value: float) -> None:
     refuses(ValueError, argument, value)
 
 
 @pytest.mark.parametrize("argument", FROM_ZERO)
-def test_zero_is_a_time_where_it_means_something(argument: str) -> None:
+def test_zero_seconds_are_accepted_where_they_mean_at_once(argument: str) -> None:
     SQLiteConnectionPool(StubDriver(), **{argument: 0})  # type: ignore[arg-type]
 
 
@@ -87,12 +87,12 @@ def test_none_and_infinity_both_mean_never(argument: str, never: float | None) -
 
 
 @pytest.mark.parametrize("value", [None, math.inf])
-def test_no_operation_may_take_for_ever(value: float | None) -> None:
+def test_operation_timeout_must_be_finite(value: float | None) -> None:
     with pytest.raises((TypeError, ValueError), match=f"operation_timeout.*{value!r}"):
         SQLiteConnectionPool(StubDriver(), operation_timeout=value)  # type: ignore[arg-type]
 
 
-def test_a_number_too_large_for_a_float_is_taken_as_for_ever() -> None:
+def test_a_number_too_large_for_a_float_means_never() -> None:
     SQLiteConnectionPool(StubDriver(), idle_timeout=10**400)
     with pytest.raises(ValueError, match="operation_timeout"):
         SQLiteConnectionPool(StubDriver(), operation_timeout=10**400)
@@ -102,10 +102,16 @@ def test_a_number_too_large_for_a_float_is_taken_as_for_ever() -> None:
 
 @pytest.mark.parametrize("value", [None, "app.db", 5, object()])
 @pytest.mark.parametrize("argument", ["connection_factory", "clock"])
-def test_what_will_be_called_must_be_callable(argument: str, value: object) -> None:
+def test_the_factory_and_the_clock_must_be_callable(argument: str, value: object) -> None:
     arguments: dict[str, Any] = {"connection_factory": StubDriver(), argument: value}
     with pytest.raises(TypeError, match=f"{argument}.*{re.escape(repr(value))}"):
         SQLiteConnectionPool(**arguments)
+
+
+@pytest.mark.parametrize("value", ["PRAGMA foreign_keys = ON", 5, object()])
+def test_on_connect_must_be_callable_or_none(value: object) -> None:
+    with pytest.raises(TypeError, match=f"on_connect must be callable or None, not {re.escape(repr(value))}"):
+        SQLiteConnectionPool(StubDriver(), on_connect=value)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", [5, b"app", True, ["app"]])
@@ -114,7 +120,7 @@ def test_a_name_must_be_a_string(name: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["\udcff", "caf\udce9.db"])
-def test_a_name_that_no_scrape_could_show_is_refused(name: str) -> None:
+def test_a_name_that_telemetry_cannot_send_is_refused(name: str) -> None:
     refuses(ValueError, "name", name)
 
 
@@ -158,7 +164,7 @@ def test_all_further_parameters_are_given_by_name() -> None:
     assert {each.kind for each in parameters[5:]} == {inspect.Parameter.KEYWORD_ONLY}
 
 
-def test_the_further_parameters_have_the_defaults_they_promise() -> None:
+def test_the_further_parameters_have_the_documented_defaults() -> None:
     parameters = inspect.signature(SQLiteConnectionPool).parameters
     assert {name: each.default for name, each in list(parameters.items())[5:]} == {
         "min_size": 0,
@@ -167,13 +173,14 @@ def test_the_further_parameters_have_the_defaults_they_promise() -> None:
         "health_check_after": 1.0,
         "leak_threshold": None,
         "slow_acquire": 0.05,
+        "on_connect": None,
         "name": None,
         "subscribers": (),
         "clock": time.monotonic,
     }
 
 
-def test_a_pool_that_was_refused_says_nothing_when_it_is_collected() -> None:
+def test_a_pool_that_was_refused_does_not_warn_when_it_is_collected() -> None:
     with pytest.raises(ValueError, match="pool_size"):
         SQLiteConnectionPool(StubDriver(), 0)
     gc.collect()  # a warning would be an error

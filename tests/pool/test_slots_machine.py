@@ -1,8 +1,10 @@
-"""`Slots` against a model of three lists, under every order of calls that hypothesis can think of."""
+"""`Slots` against a plain model, under every order of calls that hypothesis can think of."""
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import Counter, deque
+from itertools import count
 from typing import Any
 
 import pytest
@@ -27,126 +29,268 @@ EXAMPLES = settings(
     suppress_health_check=list(HealthCheck),
 )
 
-
-class FakeCaller:
-    """Who waits, by that future."""
-
-    turn: Any = None
+# The pool's own timeout, in seconds of the model.
+TIMEOUT = 10
 
 
-class FakeWaiter:
+class FakeTurn:
     """As strict as a future: answered twice, it raises."""
 
     def __init__(self) -> None:
-        self.caller = FakeCaller()
-        self.answer: Slot[Any] | BaseException | None = None
-        self.cancelled = False
+        self.answer: Slot[Any] | BaseException | str | None = None
 
     def done(self) -> bool:
-        return self.cancelled or self.answer is not None
+        return self.answer is not None
 
-    def set_result(self, result: Slot[Any], /) -> None:
+    def set_result(self, result: Slot[Any] | str, /) -> None:
         assert not self.done(), "an answer for a waiter that is done"
         self.answer = result
 
     def set_exception(self, exception: BaseException, /) -> None:
-        assert not self.done(), "an answer for a waiter that is done"
-        self.answer = exception
+        self.set_result(exception)  # type: ignore[arg-type]
+
+
+class FakeRequest:
+    """A caller: a waiter first, perhaps, and then a holder."""
+
+    numbers = count(1)
+
+    def __init__(self, now: float, timeout: float | None, *, shared: bool) -> None:
+        self.turn: Any = FakeTurn()
+        self.asked = float(next(self.numbers))
+        self.shared = shared
+        self.timeout = timeout
+        self.deadline = now + (TIMEOUT if timeout is None else timeout)
 
 
 class SlotsMachine(RuleBasedStateMachine):
-    """The model: who is taken, idle (newest last), vacant, and who waits in which order."""
+    """The model: which caller holds which slot, what is prepared, what is idle (newest last), and the queue."""
 
     @initialize(size=st.integers(1, 4))
     def make(self, size: int) -> None:
         self.slots: Slots[str] = Slots(size)
-        self.taken: list[Slot[str]] = []
+        self.now = 0.0
+        self.holders: list[tuple[FakeRequest, Slot[str]]] = []
+        self.preparing: list[Slot[str]] = []
         self.idle: list[Slot[str]] = []
-        self.waiting: deque[FakeWaiter] = deque()
-        self.corpses: list[FakeWaiter] = []  # cancelled, but still in the queue: their task has not run yet
+        self.waiting: deque[FakeRequest] = deque()
+        # Cancelled, but still in the queue: their task has not run yet.
+        self.cancelled: list[FakeRequest] = []
+        # The slot that shared requests may join.
+        self.open_to_all: Slot[str] | None = None
 
-    @rule()
-    def acquire(self) -> None:
-        """As an acquire does: the idle slot used last, else a vacant one, else wait."""
-        idle, vacant = self.slots.take_idle(), None
-        if self.idle:
-            assert idle is self.idle.pop(), "idle slots must be lent newest first"
-        else:
-            assert idle is None
-            vacant = self.slots.take_vacant()
-        slot = idle or vacant
-        if slot is None:
-            waiter = FakeWaiter()
-            self.slots.enqueue(waiter.caller, waiter)
-            self.waiting.append(waiter)
-        else:
-            assert slot not in self.taken, "a slot was taken twice"
-            self.taken.append(slot)
+    # -- what the model expects
 
-    @precondition(lambda self: self.taken)
-    @rule(data=st.data(), content=st.sampled_from(["keep", "open", "drop"]))
-    def give_back(self, data: st.DataObject, content: str) -> None:
-        slot = self.taken.pop(data.draw(st.integers(0, len(self.taken) - 1)))
-        if content != "keep":
-            slot.connection = "a connection" if content == "open" else None
+    def sharers(self, slot: Slot[str]) -> int:
+        """Return how many shared requests hold this slot."""
+        return sum(request.shared for request, held in self.holders if held is slot)
+
+    def next_in_row(self, *, already: int) -> list[FakeRequest]:
+        """Return the waiters that a slot goes to which so many shared requests hold already."""
+        row: list[FakeRequest] = []
+        for request in self.waiting:
+            if not request.shared:
+                break
+            row.append(request)
+        return row or ([] if already else list(self.waiting)[:1])
+
+    def expect(self, slot: Slot[str], requests: list[FakeRequest]) -> None:
+        """Expect that exactly these waiters, the oldest, were handed this slot."""
+        for request in requests:
+            assert request is self.waiting.popleft()
+            assert request.turn.answer is slot, "the slot belongs to the oldest waiters"
+            self.holders.append((request, slot))
+
+    def give_back(self, slot: Slot[str]) -> None:
+        """Give a slot back that is no longer among the holders'."""
+        sharers = self.sharers(slot)
+        if sharers:
+            row = self.next_in_row(already=sharers) if self.open_to_all is slot else []
+        else:
+            row = self.next_in_row(already=0) if slot.connection is not None else []
+            if self.open_to_all is slot:
+                self.open_to_all = None
+            if row and row[0].shared:
+                self.open_to_all = slot
         self.slots.give_back(slot)
-        self.corpses = [corpse for corpse in self.corpses if corpse.caller.turn is corpse]
-        if self.waiting:
-            first = self.waiting.popleft()
-            assert first.answer is slot, "the slot belongs to the oldest waiter"
-            self.taken.append(slot)
-        elif slot.connection is not None:
+        self.expect(slot, row)
+        if not sharers and not row and slot.connection is not None:
             self.idle.append(slot)
+
+    def take(self, *, vacant: bool = True) -> Slot[str] | None:
+        """Take the idle slot used last, else a vacant one."""
+        idle = self.slots.take_idle()
+        assert idle is (self.idle.pop() if self.idle else None), "idle slots are taken newest first"
+        slot = idle or (self.slots.take_vacant() if vacant else None)
+        assert slot is None or slot not in self.taken(), "a slot was taken twice"
+        return slot
+
+    def prepare(self, slot: Slot[str]) -> None:
+        self.slots.preparing += 1
+        self.preparing.append(slot)
+
+    def feed(self) -> None:
+        """As `Inventory.feed` does for those who wait and for whom no connection is prepared."""
+        while self.slots.waiting > self.slots.preparing and (slot := self.take()) is not None:
+            assert self.slots.waiter(self.slots.preparing) is self.slots.queue()[self.slots.preparing]
+            self.prepare(slot)
+
+    def taken(self) -> set[Slot[str]]:
+        return {*self.preparing, *(slot for _, slot in self.holders)}
+
+    def one_holder(self, data: st.DataObject) -> tuple[FakeRequest, Slot[str]]:
+        return self.holders.pop(data.draw(st.integers(0, len(self.holders) - 1)))
+
+    # -- what may happen
+
+    @rule(shared=st.booleans(), fresh=st.booleans(), timeout=st.sampled_from([None, None, None, 3, 30]))
+    def acquire(self, shared: bool, fresh: bool, timeout: float | None) -> None:
+        """As an acquire does: join or take a fresh idle slot, else wait, and have one prepared if there is one."""
+        request = FakeRequest(self.now, timeout, shared=shared)
+        if shared:
+            slot = self.open_to_all
+            may_join = slot is not None and not self.slots.waiting
+            joined = self.slots.join()
+            assert joined is (slot if may_join else None)
+            if joined is not None:
+                self.holders.append((request, joined))
+                return
+        taken = self.take(vacant=False) if fresh else None
+        if taken is not None:
+            self.holders.append((request, taken))
+            if shared:
+                self.slots.share(taken)
+                self.open_to_all = taken
+            return
+        slot = self.take()
+        self.slots.enqueue(request)
+        self.waiting.append(request)
+        if slot is not None:
+            self.prepare(slot)
+
+    @precondition(lambda self: self.holders)
+    @rule(data=st.data(), fails=st.booleans())
+    def release(self, data: st.DataObject, fails: bool) -> None:
+        """The last sharer may find the connection broken; a sharer that fails lets no further request join."""
+        _, slot = self.one_holder(data)
+        if fails and self.sharers(slot):
+            self.slots.end_sharing(slot)
+            self.open_to_all = None if self.open_to_all is slot else self.open_to_all
+        elif fails:
+            slot.connection = None
+        self.give_back(slot)
+        if slot.connection is None:
+            self.feed()
+
+    @precondition(lambda self: self.holders)
+    @rule(data=st.data())
+    def find_it_dead(self, data: st.DataObject) -> None:
+        """A holder that finds its connection dead waits again, before those that asked later, and has it replaced."""
+        request, slot = self.one_holder(data)
+        self.slots.end_sharing(slot)
+        self.open_to_all = None if self.open_to_all is slot else self.open_to_all
+        request.turn = FakeTurn()
+        self.slots.enqueue(request, again=True)
+        self.waiting.insert(sum(each.asked < request.asked for each in self.waiting), request)
+        if self.sharers(slot):
+            self.give_back(slot)
+            self.feed()
+        else:
+            self.prepare(slot)
+
+    @precondition(lambda self: self.preparing)
+    @rule(data=st.data(), outcome=st.sampled_from(["opened", "opened", "failed"]))
+    def end_preparing(self, data: st.DataObject, outcome: str) -> None:
+        """As `Inventory._end` does: a failure goes to the oldest waiter, the slot back."""
+        slot = self.preparing.pop(data.draw(st.integers(0, len(self.preparing) - 1)))
+        self.slots.preparing -= 1
+        slot.connection = "a connection" if outcome == "opened" else None
+        if outcome == "failed":
+            error = OSError("disk I/O error")
+            assert self.slots.fail_oldest(error) == bool(self.waiting)
+            if self.waiting:
+                assert self.waiting.popleft().turn.answer is error
+        self.give_back(slot)
+        self.feed()
 
     @precondition(lambda self: self.idle)
     @rule(data=st.data())
-    def trim_one(self, data: st.DataObject) -> None:
+    def trim(self, data: st.DataObject) -> None:
         slot = self.idle.pop(data.draw(st.integers(0, len(self.idle) - 1)))
         assert self.slots.take_this(slot)
         assert not self.slots.take_this(slot), "taken already"
-        self.taken.append(slot)
+        slot.connection = None
+        self.give_back(slot)
+        self.feed()
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data(), leaves=st.booleans())
     def cancel(self, data: st.DataObject, leaves: bool) -> None:
-        """A cancelled waiter is done at once; out of the queue it gets only when its task runs."""
-        waiter = self.waiting[data.draw(st.integers(0, len(self.waiting) - 1))]
-        self.waiting.remove(waiter)
-        waiter.cancelled = True
+        """A cancelled waiter is done at once; it leaves the queue only when its task runs."""
+        request = self.waiting[data.draw(st.integers(0, len(self.waiting) - 1))]
+        self.waiting.remove(request)
+        request.turn.set_result("cancelled")
         if leaves:
-            self.slots.leave(waiter.caller)
+            self.slots.leave(request)
         else:
-            self.corpses.append(waiter)
+            self.cancelled.append(request)
 
-    @precondition(lambda self: self.corpses)
+    @precondition(lambda self: self.cancelled)
     @rule()
     def run_a_cancelled_task(self) -> None:
-        corpse = self.corpses.pop()
-        self.slots.leave(corpse.caller)
-        self.slots.leave(corpse.caller)  # harmless
+        request = self.cancelled.pop()
+        self.slots.leave(request)
+        self.slots.leave(request)  # harmless
+
+    @rule(seconds=st.integers(1, 6))
+    def time_out(self, seconds: float) -> None:
+        """As the housekeeper does with the requests whose deadline has passed."""
+        self.now += seconds
+        queue = self.slots.queue()
+        late, due = self.slots.overdue(self.now)
+        assert late == [request for request in queue if request.deadline <= self.now]
+        assert due == min((each.deadline for each in queue if each.deadline > self.now), default=math.inf)
+        for request in late:
+            self.slots.leave(request)
+            if not request.turn.done():
+                request.turn.set_result("too late")
+                self.waiting.remove(request)
 
     @rule()
     def dismiss(self) -> None:
         dismissed = self.slots.dismiss()
-        assert [waiter for waiter in dismissed if not waiter.done()] == list(self.waiting), "oldest first, all of them"
+        assert [request for request in dismissed if not request.turn.done()] == list(self.waiting), "all, oldest first"
         self.waiting.clear()
-        self.corpses.clear()
+
+    # -- what is always true
 
     @invariant()
     def the_slots_agree_with_the_model(self) -> None:
         self.slots.check()
+        taken = self.taken()
         assert self.slots.idle_slots() == tuple(self.idle)
         assert self.slots.idle == len(self.idle)
-        assert self.slots.used == len(self.taken)
-        assert self.slots.waiting == len(self.waiting) + len(self.corpses)
-        assert len(set(self.taken)) == len(self.taken)
-        assert len(self.taken) + len(self.idle) + len(self.slots._vacant) == len(self.slots.all)
+        assert self.slots.used == len(taken)
+        assert self.slots.preparing == len(self.preparing)
+        assert len(taken) + len(self.idle) + len(self.slots._vacant) == len(self.slots.all)
 
     @invariant()
-    def the_queue_is_in_order_of_arrival(self) -> None:
+    def a_slot_has_one_holder_or_sharers_that_it_counts(self) -> None:
+        exclusive = Counter(slot for request, slot in self.holders if not request.shared)
+        assert all(count == 1 for count in exclusive.values())
+        for slot in self.slots.all:
+            sharers = self.sharers(slot)
+            assert not sharers or slot.sharers == sharers, "a sharer is not counted"
+            assert not (sharers and slot in exclusive), "a slot has a holder and sharers"
+            assert not (slot in self.preparing and (sharers or slot in exclusive)), "a lent slot is prepared"
+
+    @invariant()
+    def the_queue_is_in_order(self) -> None:
         queue = self.slots.queue()
-        assert [caller.turn for caller in queue if not caller.turn.done()] == list(self.waiting)
-        assert self.slots.oldest_caller is (queue[0] if queue else None)
+        self.cancelled = [request for request in self.cancelled if request in queue]
+        assert [request for request in queue if not request.turn.done()] == list(self.waiting)
+        assert self.slots.waiting == len(queue) == len(self.waiting) + len(self.cancelled)
+        assert self.slots.oldest is (queue[0] if queue else None)
 
 
 def play(*, shrink: bool = True) -> None:
@@ -159,7 +303,7 @@ def test_slots_do_what_the_model_does_in_any_order() -> None:
     play()
 
 
-def test_a_slot_taken_from_another_pool_is_noticed_by_the_check() -> None:
+def test_a_slot_of_another_pool_is_noticed_by_the_check() -> None:
     slots: Slots[str] = Slots(1)
     slots.take_vacant()
     slots.give_back(Slot(7))

@@ -12,11 +12,12 @@ import gc
 import random
 import warnings
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 from aiosqlitepool import PoolClosedError, PoolError, SQLiteConnectionPool
+from aiosqlitepool.bus import log
 from aiosqlitepool.driver import GenericAdapter
 from aiosqlitepool.events import (
     AcquireCancelled,
@@ -28,7 +29,6 @@ from aiosqlitepool.events import (
     ConnectionCreated,
     PoolEvent,
 )
-from aiosqlitepool.log import log
 from aiosqlitepool.pool import connection as lifecycle
 
 from .stub import StubConnection, StubDriver
@@ -49,14 +49,14 @@ class Injected(Exception):
 
 
 class ResettingAdapter(GenericAdapter):
-    """A link that, like the one for aiosqlite, leaves the undoing to a task of the pool's own."""
+    """An adapter that, like the one for aiosqlite, knows whether there is anything to undo."""
 
     def __init__(self, raw: Any) -> None:
         super().__init__(raw)
         self._connection = raw
 
-    def settle(self) -> Awaitable[None] | bool:
-        return self._connection.clean
+    def end_lease(self) -> bool:
+        return bool(self._connection.clean)
 
 
 class World:
@@ -265,7 +265,7 @@ class World:
     def _check(self) -> None:
         slots = self.slots
         slots.check()
-        queue = [caller.turn for caller in slots.queue()]
+        queue = [request.turn for request in slots.queue()]
         if queue or self.queue:
             self._check_order(set(queue))
             self.queue = queue
@@ -288,7 +288,7 @@ class World:
         self.loop.set_exception_handler(self._unhandled)
         self.pool = self._make_pool()
         self.pool.events.subscribe(PoolEvent, self._count)
-        self.slots = self.pool._stock.slots
+        self.slots = self.pool._inventory.slots
         self.ends_in_trouble = self.dice.random() < 0.5
         self._start_client()
         self.loop.on_turn = self._on_turn
@@ -367,8 +367,8 @@ class World:
         unclosed = [connection.number for connection in self.driver.connections if not connection.closed]
         if unclosed:
             raise AssertionError(f"connections {unclosed} were never closed")
-        if self.pool._stock.lifecycle.connections:
-            raise AssertionError(f"closed but not forgotten: {self.pool._stock.lifecycle.connections}")
+        if self.pool._inventory.connector.connections:
+            raise AssertionError(f"closed but not forgotten: {self.pool._inventory.connector.connections}")
         if self.events[ConnectionCreated] != self.events[ConnectionClosed]:
             raise AssertionError(f"created and closed do not match: {self.events}")
         try:
@@ -418,8 +418,8 @@ def simulate(seed: int, steps: int, report: Callable[[str], None] = print) -> tu
             warnings.simplefilter("ignore", ResourceWarning)
             while done < steps:
                 world = World(seed + worlds)
-                link = ResettingAdapter if (seed + worlds) % 2 else GenericAdapter
-                with mock.patch.object(lifecycle, "adapter_for", link):
+                adapter = ResettingAdapter if (seed + worlds) % 2 else GenericAdapter
+                with mock.patch.object(lifecycle, "adapter_for", lambda raw, _, adapter=adapter: adapter(raw)):
                     done += world.play()
                 worlds += 1
                 if not worlds % 64:

@@ -24,12 +24,12 @@ LONGEST = (
     "tests/debug/test_browser.py",
     "tests/dashboards/test_live.py",
     "tests/metrics/test_promtool.py",
-    "tests/test_exits.py",
+    "tests/pool/test_exits.py",
     "tests/test_storm.py",
     "tests/examples/test_background_worker.py",
     "tests/examples/test_load.py",
     "tests/examples/test_stack_local.py",
-    "tests/test_demo.py",
+    "tests/cli/test_demo.py",
 )
 PLACES = {scope: place for place, scope in enumerate(LONGEST)}
 

@@ -74,7 +74,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 async def assert_whole(pool: SQLiteConnectionPool[Any]) -> None:
     """Nothing is taken, nobody waits, and every place of the pool can be lent at once."""
-    pool._stock.slots.check()
+    pool._inventory.slots.check()
     stats = pool.stats()
     assert (stats.used, stats.waiting) == (0, 0), repr(pool)
     assert pool.holders() == ()
@@ -82,8 +82,8 @@ async def assert_whole(pool: SQLiteConnectionPool[Any]) -> None:
         lent = [await stack.enter_async_context(pool.connection()) for _ in range(stats.max_size)]
         assert len({id(connection) for connection in lent}) == stats.max_size
         assert pool.stats().used == stats.max_size
-        pool._stock.slots.check()
-    pool._stock.slots.check()
+        pool._inventory.slots.check()
+    pool._inventory.slots.check()
     assert pool.stats().used == 0, repr(pool)
 
 

@@ -3,41 +3,93 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import threading
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
 import aiosqlite
 import aiosqlite.core
 
-__all__ = ["ENDLESS", "Gate", "Jobs", "began", "counted", "end_worker", "jobs"]
+from aiosqlitepool.driver import AiosqliteAdapter, Handle
+
+__all__ = [
+    "ENDLESS",
+    "Gate",
+    "adapter_of",
+    "began",
+    "busy_worker",
+    "end_worker",
+    "jobs",
+    "native_of",
+    "until_workers_are",
+    "workers",
+]
 
 # Runs until it is interrupted; calls began() first.
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT began() UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
 
 
-class Jobs:
-    """Stands before a connection's queue and counts what is put on it: each is a trip to the worker."""
+def adapter_of(connection: aiosqlite.Connection) -> AiosqliteAdapter:
+    """The adapter behind a handle, also behind one whose lease has ended."""
+    assert isinstance(connection, Handle)
+    return connection._pool_adapter
 
-    def __init__(self, queue: Any) -> None:
-        self._queue = queue
+
+def native_of(connection: aiosqlite.Connection) -> sqlite3.Connection:
+    """The native connection behind a handle: two handles of one connection have the same."""
+    return adapter_of(connection).native
+
+
+class _Counting:
+    """Stands before the queue of a worker and counts what is put on it: each is a trip to the worker."""
+
+    def __init__(self, put: Callable[[Any], None]) -> None:
+        self._put = put
         self.count = 0
 
-    def put_nowait(self, job: Any) -> None:
+    def __call__(self, job: Any) -> None:
         self.count += 1
-        self._queue.put_nowait(job)
-
-
-def counted(made: aiosqlite.Connection) -> aiosqlite.Connection:
-    """Count the jobs of a connection that was not awaited yet."""
-    made._tx = Jobs(made._tx)  # type: ignore[assignment]
-    return made
+        self._put(job)
 
 
 def jobs(connection: aiosqlite.Connection) -> int:
-    """How many jobs a counted connection has got so far."""
-    assert isinstance(connection._tx, Jobs)
-    return connection._tx.count
+    """How many jobs the worker of a handle has got since this was first asked."""
+    adapter = adapter_of(connection)
+    if not isinstance(adapter._put, _Counting):
+        adapter._put = _Counting(adapter._put)
+    return adapter._put.count
+
+
+def workers() -> int:
+    """How many worker threads run."""
+    return sum("_connection_worker_thread" in thread.name for thread in threading.enumerate())
+
+
+async def until_workers_are(count: int) -> None:
+    """Wait for worker threads to end, which wakes no task; a thread that stays is a hang."""
+    async with asyncio.timeout(60):
+        while workers() > count:  # fewer: one of an earlier test was still about to end
+            await asyncio.sleep(0.001)
+
+
+@contextlib.contextmanager
+def busy_worker(connection: aiosqlite.Connection) -> Iterator[Callable[[], None]]:
+    """The worker of a handle sleeps, as a thread does that the system has no time for, until the function is called."""
+    asleep, wake_up = threading.Event(), threading.Event()
+
+    def sleep() -> None:
+        asleep.set()
+        wake_up.wait(60)
+
+    adapter_of(connection)._put(sleep)
+    try:
+        assert asleep.wait(60)
+        yield wake_up.set
+    finally:
+        wake_up.set()
 
 
 async def began(connection: aiosqlite.Connection) -> asyncio.Event:
@@ -81,17 +133,17 @@ class Gate:
 
 
 def end_worker(connection: aiosqlite.Connection) -> None:
-    """End the worker thread of a connection as a crash would: the connection knows nothing of it.
+    """End the worker thread behind a handle as a crash would: its adapter knows nothing of it.
 
     SQLite's own connection is closed on the way, which no other thread may do: left to the garbage collector, it would
     warn in the middle of some other test.
     """
-    native = connection._conn
+    adapter = adapter_of(connection)
 
     def end() -> object:
-        native.close()
+        adapter.native.close()
         return aiosqlite.core._STOP_RUNNING_SENTINEL
 
-    connection._tx.put_nowait((None, end))
-    connection._thread.join(60)  # not awaited in a thread: that of the executor would stay
-    assert not connection._thread.is_alive()
+    adapter._put(end)
+    adapter._thread.join(60)  # not awaited in a thread: that of the executor would stay
+    assert not adapter._thread.is_alive()

@@ -1,0 +1,135 @@
+"""One checkout, from the request for a connection to its release: who, what for, since when. Plain data.
+
+All times are readings of the pool's clock, in seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from ..errors import PoolConnectionAcquireTimeoutError, PoolFullError
+from ..events import AcquireCancelled, AcquireFailed, AcquirePath, AcquireRejected, AcquireTimedOut, ErrorInfo
+from ..stats import Holder, Waiter
+from .slots import Slot
+
+__all__ = ["Checkout", "failure_event"]
+
+T = TypeVar("T")
+
+
+class PooledTimes(Protocol):
+    """When a connection was opened and checked last, and how long that took."""
+
+    created_at: float
+    create_time: float
+    checked_at: float
+    check_time: float
+
+
+class Checkout(Generic[T]):
+    """A caller that wants a connection, waits for one, or holds one.
+
+    What only a waiter needs is set when it begins to wait; most callers never do.
+    """
+
+    __slots__ = (
+        "asked",
+        "connection",
+        "context",
+        "deadline",
+        "found",
+        "label",
+        "pending",
+        "queued",
+        "since",
+        "slot",
+        "task",
+        "timeout",
+        "turn",
+    )
+
+    # Whether it may hold a connection together with others like it.
+    shared: ClassVar[bool] = False
+
+    def __init__(self, label: str | None, timeout: float | None = None) -> None:
+        self.label: str | None = label
+        # Seconds; `None` for the pool's own.
+        self.timeout: float | None = timeout
+        self.context: contextvars.Context | None = None
+        # The slot that it holds.
+        self.slot: Slot[T] | None = None
+
+    # Set when it begins to hold a connection, and kept when it has ended.
+    connection: int
+    since: float
+    task: asyncio.Task[Any] | None
+
+    # Of a waiter: since when and until when it waits, behind how many, for whom, and what ends its wait.
+    asked: float
+    deadline: float
+    queued: bool
+    pending: int
+    found: Sequence[Checkout[Any]]
+    turn: asyncio.Future[Slot[T] | None]
+
+    @property
+    def holds(self) -> bool:
+        """Whether it has begun to use its connection."""
+        return self.since < math.inf
+
+    def wait_from(self, now: float, timeout: float | None) -> None:
+        """Begin to wait at `now`, for `timeout` seconds at most."""
+        self.asked = now
+        self.deadline = math.inf if timeout is None else now + timeout
+        self.queued = False
+        self.pending = 0
+        self.found = ()
+        self.task = asyncio.current_task()
+
+    @property
+    def task_name(self) -> str:
+        """The name of the caller's task."""
+        return "a callback" if self.task is None else self.task.get_name()
+
+    def outcome(self, connection: PooledTimes) -> tuple[int, AcquirePath, float, float, float, float, str | None, int]:
+        """Return the fields of `ConnectionAcquired` after the pool's name, for a caller that waited."""
+        waited = self.since - self.asked
+        opened = connection.created_at >= self.asked
+        checked = not opened and not self.queued and connection.checked_at >= self.asked
+        create_time = min(connection.create_time, waited) if opened else 0.0
+        check_time = min(connection.check_time, waited) if checked else 0.0
+        path: AcquirePath = "queued"
+        queue_time = max(0.0, waited - create_time)
+        if not self.queued and (opened or checked):
+            path, queue_time = ("new" if opened else "idle"), 0.0
+        return self.connection, path, waited, queue_time, create_time, check_time, self.label, self.pending
+
+    def waiter(self, now: float) -> Waiter:
+        """Return it as a waiter."""
+        return Waiter(self.task_name, self.label, max(0.0, now - self.asked))
+
+    def holder(self, now: float) -> Holder:
+        """Return it as a holder."""
+        return Holder(
+            connection=self.connection,
+            task=self.task_name,
+            label=self.label,
+            held=max(0.0, now - self.since),
+            context=self.context,
+            ended=self.task is not None and self.task.done(),
+        )
+
+
+def failure_event(error: BaseException) -> tuple[Any, dict[str, Any]]:
+    """Return the event of an acquire that ended with this error, and what it says beyond the wait."""
+    if isinstance(error, PoolConnectionAcquireTimeoutError):
+        return AcquireTimedOut, {"holders": error.holders}
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return AcquireCancelled, {}
+    if isinstance(error, PoolFullError):
+        return AcquireRejected, {}
+    return AcquireFailed, {"error": ErrorInfo.of(error)}
