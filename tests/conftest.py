@@ -56,3 +56,9 @@ class _CleanAdapter(GenericAdapter):
 def clean_releases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let stub connections be released as clean ones of aiosqlite are: at once."""
     monkeypatch.setattr(connection, "adapter_for", lambda raw, _: _CleanAdapter(raw))
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the pool wait for interrupted statements however slow the machine is, so that its events are foreseeable."""
+    monkeypatch.setattr(connection, "INTERRUPT_PATIENCE", 60.0)

@@ -480,6 +480,7 @@ async def test_a_cursor_whose_statement_was_cancelled_can_run_another(database: 
 # -- returns with something in flight
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_statement_in_flight_at_the_return_is_interrupted(database: Path, recorder: Recorder) -> None:
     async with pool_on(database, subscribers=[recorder]) as pool:
         async with pool.connection(label="GET /notes") as connection:
@@ -534,10 +535,10 @@ async def test_statements_queued_at_the_return_never_run(database: Path) -> None
     assert notes(database) == []
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_statement_that_the_worker_has_not_begun_when_its_lease_ends_never_runs(
-    database: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    database: Path, recorder: Recorder
 ) -> None:
-    monkeypatch.setattr("aiosqlitepool.pool.connection.INTERRUPT_PATIENCE", PATIENCE)
     async with pool_on(database, subscribers=[recorder]) as pool:
         connection = await pool.acquire()
         with busy_worker(connection) as wake_up:

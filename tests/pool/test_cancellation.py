@@ -669,12 +669,6 @@ class Database:
         return _made[-1], events
 
 
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pool that waits for interrupted statements however slow the machine is, so that its events are foreseeable."""
-    monkeypatch.setattr("aiosqlitepool.pool.connection.INTERRUPT_PATIENCE", 60.0)
-
-
 async def kept(pool: SQLiteConnectionPool[aiosqlite.Connection]) -> list[int]:
     async with pool.connection() as connection:
         assert not connection.in_transaction

@@ -93,7 +93,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         start = programs.enter_context
         receiver, (pager, pager_url) = start(over_http()), start(paging())
         environment = {
-            **os.environ,
+            **unmeasured(),
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
             "OTEL_BSP_SCHEDULE_DELAY": "500",
         }
@@ -113,8 +113,15 @@ def troubles(folder: Path, subscriber: str) -> Iterator[Program]:
     port, own = free_port(), folder / subscriber
     own.mkdir()
     command = [sys.executable, "-m", "tests.stack.troubles", str(own), str(port), subscriber]
-    with running(f"Troubles by {subscriber}", command, own / "log", port=port, ready="/metrics", cwd=ROOT) as program:
+    name = f"Troubles by {subscriber}"
+    with running(name, command, own / "log", port=port, ready="/metrics", env=unmeasured(), cwd=ROOT) as program:
         yield program
+
+
+def unmeasured() -> dict[str, str]:
+    """The environment of a program that is not to measure coverage: it would answer a scrape too late, which Prometheus
+    takes for a program that is down."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 def configured(folder: Path, pager_url: str) -> Path:
