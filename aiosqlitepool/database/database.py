@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
@@ -11,7 +10,6 @@ from typing import Any, TypeVar, TypeVarTuple
 
 import aiosqlite
 
-from ..errors import PoolClosedError, PoolUsageError
 from ..events import Checkpointed
 from ..pool import SQLiteConnectionPool, Subscriber
 from ..pool.process import checked_subscribers
@@ -27,7 +25,7 @@ from ..pool.settings import (
 from .backup import Progress, back_up
 from .file import DatabaseFile
 from .functions import bound, label_of
-from .maintenance import Maintenance
+from .lifecycle import DatabaseLifecycle
 from .pragmas import PragmaValue, checked_pragmas
 from .reader import Reader, ReaderPool
 from .writer import Writer, WriterPool
@@ -38,7 +36,7 @@ R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
 
-class SQLiteDatabase:
+class SQLiteDatabase(DatabaseLifecycle):
     """One SQLite database for one event loop. Writers queue for one connection; readers have connections of their own.
 
     Use `async with`, or `open()` and `close()`. An invalid argument raises a `TypeError` or `ValueError` that names it.
@@ -81,8 +79,8 @@ class SQLiteDatabase:
         self._timeout = timeout = check_seconds("acquisition_timeout", acquisition_timeout)
         max_age = check_seconds("reader_max_age", reader_max_age, positive=True)
         warn_after = check_seconds("reader_warn_after", reader_warn_after, positive=True)
-        self._file = file = DatabaseFile(path, checked_pragmas(pragmas))
-        self._name = file.name if name is None else check_name(name)
+        file = DatabaseFile(path, checked_pragmas(pragmas))
+        name = file.name if name is None else check_name(name)
         common: dict[str, Any] = {
             "acquisition_timeout": timeout,
             "operation_timeout": operation_timeout,
@@ -91,15 +89,9 @@ class SQLiteDatabase:
             "on_connect": on_connect,
             "subscribers": checked_subscribers(subscribers),
         }
-        writer = WriterPool(file, name=f"{self._name}/write", **common)
-        reader = ReaderPool(file, name=f"{self._name}/read", pool_size=readers, leak_threshold=warn_after, **common)
-        self._writer = Writer(writer, timeout)
-        self._reader = Reader(reader, timeout, max_age)
-        self._maintenance = Maintenance(self._writer, file, checkpoint_above)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._opening = asyncio.Lock()
-        self._opened = False
-        self._closing: asyncio.Task[None] | None = None
+        writer = WriterPool(file, name=f"{name}/write", **common)
+        reader = ReaderPool(file, name=f"{name}/read", pool_size=readers, leak_threshold=warn_after, **common)
+        super().__init__(name, file, Writer(writer, timeout), Reader(reader, timeout, max_age), checkpoint_above)
 
     # -- reading and writing
 
@@ -173,83 +165,6 @@ class SQLiteDatabase:
         self._check_open()
         job = bound(fn, args)
         return await self._writer.run(job, label_of(fn, label), timeout=_checked_timeout(timeout), retry=retry)
-
-    # -- open and close
-
-    async def open(self) -> None:
-        """Open both pools, the writer first because it sets the journal mode. Do nothing if the database is open.
-
-        If that fails, the database is closed, and the error is raised: of SQLite, of `on_connect`, or of a pool. Raises
-        `PoolClosedError` after `close()`.
-        """
-        self._check_loop()
-        async with self._opening:
-            if self._opened:
-                await self._writer.pool.open()  # raises if this is another event loop
-            else:
-                await self._open()
-
-    async def _open(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        try:
-            self._file.open_anchor()
-            await self._writer.pool.open()
-            await self._reader.pool.open()
-        except BaseException:
-            await self.close()
-            raise
-        self._maintenance.start()
-        self._opened = True
-
-    async def close(self, timeout: float | None = None) -> None:
-        """Close both pools, the readers first: the last connection to close checkpoints and removes the WAL.
-
-        `timeout` is in seconds and counts for each pool, as in `SQLiteConnectionPool.close()`. Do nothing if the
-        database is closed. Concurrent calls wait for the same close, which continues if a caller is cancelled.
-        """
-        check_seconds("timeout", timeout)
-        self._check_loop()
-        if self._closing is None:
-            self._opened = False
-            # A task of its own: the cancellation of a caller must not stop it half-way.
-            closing = self._close(timeout)
-            self._closing = asyncio.get_running_loop().create_task(closing, name=f"{self._name}:close-database")
-        await asyncio.shield(self._closing)
-
-    async def _close(self, timeout: float | None) -> None:
-        try:
-            await self._reader.pool.close(timeout)
-            await self._maintenance.stop()
-        finally:
-            await self._writer.pool.close(timeout)
-            self._file.close_anchor()
-
-    async def __aenter__(self) -> SQLiteDatabase:
-        await self.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    def _check_open(self) -> None:
-        if not self._opened:
-            if self._closing is not None:
-                raise PoolClosedError(f"database {self._name!r} is closed")
-            raise PoolUsageError(f"database {self._name!r} is not open: use `async with database:` or await open()")
-
-    def _check_readable(self) -> None:
-        self._check_open()
-        if self._file.in_memory and self._writer.in_own_block:
-            raise PoolUsageError(
-                "an in-memory database has no WAL: inside a write() block, read with the connection of that block"
-            )
-
-    def _check_loop(self) -> None:
-        if self._loop not in (None, asyncio.get_running_loop()) and not self._loop.is_closed():
-            raise PoolUsageError(
-                f"database {self._name!r} belongs to another event loop: close it in that loop, and create one "
-                "SQLiteDatabase for each loop"
-            )
 
     # -- maintenance
 

@@ -1,0 +1,105 @@
+"""A database's life: its two pools are opened, used in one event loop, and closed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Self
+
+from ..errors import PoolClosedError, PoolUsageError
+from ..pool.settings import check_seconds
+from .file import DatabaseFile
+from .maintenance import Maintenance
+from .reader import Reader
+from .writer import Writer
+
+__all__ = ["DatabaseLifecycle"]
+
+
+class DatabaseLifecycle:
+    """Opens and closes the writer, the readers and the maintenance of one database, in order."""
+
+    def __init__(self, name: str, file: DatabaseFile, writer: Writer, reader: Reader, checkpoint_above: int) -> None:
+        self._name = name
+        self._file = file
+        self._writer = writer
+        self._reader = reader
+        self._maintenance = Maintenance(writer, file, checkpoint_above)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening = asyncio.Lock()
+        self._opened = False
+        self._closing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Open both pools, the writer first because it sets the journal mode. Do nothing if the database is open.
+
+        If that fails, the database is closed, and the error is raised: of SQLite, of `on_connect`, or of a pool. Raises
+        `PoolClosedError` after `close()`.
+        """
+        self._check_loop()
+        async with self._opening:
+            if self._opened:
+                await self._writer.pool.open()  # raises if this is another event loop
+            else:
+                await self._open()
+
+    async def _open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._file.open_anchor()
+            await self._writer.pool.open()
+            await self._reader.pool.open()
+        except BaseException:
+            await self.close()
+            raise
+        self._maintenance.start()
+        self._opened = True
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Close both pools, the readers first: the last connection to close checkpoints and removes the WAL.
+
+        `timeout` is in seconds and counts for each pool, as in `SQLiteConnectionPool.close()`. Do nothing if the
+        database is closed. Concurrent calls wait for the same close, which continues if a caller is cancelled.
+        """
+        check_seconds("timeout", timeout)
+        self._check_loop()
+        if self._closing is None:
+            self._opened = False
+            # A task of its own: the cancellation of a caller must not stop it half-way.
+            closing = self._close(timeout)
+            self._closing = asyncio.get_running_loop().create_task(closing, name=f"{self._name}:close-database")
+        await asyncio.shield(self._closing)
+
+    async def _close(self, timeout: float | None) -> None:
+        try:
+            await self._reader.pool.close(timeout)
+            await self._maintenance.stop()
+        finally:
+            await self._writer.pool.close(timeout)
+            self._file.close_anchor()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _check_open(self) -> None:
+        if not self._opened:
+            if self._closing is not None:
+                raise PoolClosedError(f"database {self._name!r} is closed")
+            raise PoolUsageError(f"database {self._name!r} is not open: use `async with database:` or await open()")
+
+    def _check_readable(self) -> None:
+        self._check_open()
+        if self._file.in_memory and self._writer.in_own_block:
+            raise PoolUsageError(
+                "an in-memory database has no WAL: inside a write() block, read with the connection of that block"
+            )
+
+    def _check_loop(self) -> None:
+        if self._loop not in (None, asyncio.get_running_loop()) and not self._loop.is_closed():
+            raise PoolUsageError(
+                f"database {self._name!r} belongs to another event loop: close it in that loop, and create one "
+                "SQLiteDatabase for each loop"
+            )
