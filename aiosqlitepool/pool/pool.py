@@ -23,10 +23,11 @@ from .diagnostics import Diagnostics, counts
 from .housekeeper import Housekeeper
 from .inventory import Inventory
 from .lease import Lease
-from .lifecycle import PoolLifecycle, PoolState, Shutdown
+from .lifecycle import PoolLifecycle, PoolState
 from .process import Subscriber
 from .release import Releaser
 from .settings import OnConnect, PoolSettings, check_label, check_timeout
+from .shutdown import Shutdown
 
 __all__ = ["PoolState", "SQLiteConnectionPool", "Subscriber"]
 
