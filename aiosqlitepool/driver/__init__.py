@@ -39,17 +39,18 @@ __all__ = [
 ]
 
 
-def adapter_for(raw: Connection, session_sql: Sequence[str] = ()) -> Adapter:
+def adapter_for(raw: Connection, session_sql: Sequence[str] = (), read_ahead: int = 0) -> Adapter:
     """Return the best adapter for this connection.
 
-    `session_sql` restores the pragmas of an aiosqlite connection after a lease that used one.
+    `session_sql` restores the pragmas of an aiosqlite connection after a lease that used one. `read_ahead` is the
+    number of rows that its statements read ahead.
     """
     if not (KNOWS_AIOSQLITE and KNOWS_SQLITE3 and isinstance(raw, aiosqlite.Connection)):
         return GenericAdapter(raw)
     attached[id(raw)] = raw
     if is_overridden(raw):
         return OverriddenAdapter(raw)
-    return AiosqliteAdapter(raw, handle_class(type(raw)), session_sql)  # type: ignore[arg-type]
+    return AiosqliteAdapter(raw, handle_class(type(raw)), session_sql, read_ahead)  # type: ignore[arg-type]
 
 
 def was_attached(raw: object) -> bool:

@@ -16,6 +16,7 @@ import aiosqlite
 
 from ..errors import PoolUsageError
 from ..events import RollbackCause
+from .cursors import ReadAheadCursor, can_read_ahead
 from .protocol import Lessee
 from .sqlite import File, LeaseCursors, autocommit, file_of, roll_back
 from .worker import Worker, interrupt
@@ -39,7 +40,9 @@ class AiosqliteAdapter(Worker):
     on the path of every statement.
     """
 
-    def __init__(self, raw: aiosqlite.Connection, handle_class: type[Any], session_sql: Sequence[str] = ()) -> None:
+    def __init__(
+        self, raw: aiosqlite.Connection, handle_class: type[Any], session_sql: Sequence[str] = (), read_ahead: int = 0
+    ) -> None:
         super().__init__(raw)
         self.raw = raw
         # The lease that may use the connection now.
@@ -50,6 +53,8 @@ class AiosqliteAdapter(Worker):
         self._set_lease = handle_class._pool_lease.__set__
         self._in_transaction = False
         self._cursors = LeaseCursors()
+        # Rows that cursors read ahead; 0 for plain cursors.
+        self._read_ahead = read_ahead if can_read_ahead(self.native) else 0
         self._file: File | None = None
         # What restores the pragmas of a connection, and whether the lease may have changed them.
         self._session_sql = session_sql
@@ -84,12 +89,31 @@ class AiosqliteAdapter(Worker):
         self._completions.post(future, result, error)
         error = None  # its traceback holds this frame: a cycle would keep half-read cursors until it is collected
 
+    def new_cursor(self) -> sqlite3.Cursor:
+        """Return a new cursor, which reads ahead if it can."""
+        if not self._read_ahead:
+            return self.native.cursor()
+        cursor = self.native.cursor(ReadAheadCursor)
+        cursor.limit = self._read_ahead
+        return cursor
+
+    def execute_ahead(self, sql: str, parameters: Any) -> sqlite3.Cursor:
+        """Execute a statement, and read its first rows if that can be done."""
+        if not self._read_ahead:
+            return self.native.execute(sql, parameters)
+        cursor = self.new_cursor()
+        try:
+            return cursor.execute(sql, parameters)
+        except BaseException:
+            cursor.close()  # the traceback keeps it, and it would keep the statement and the file open
+            raise
+
     def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-        is_new = self._cursors.note(result)
+        self._cursors.note(result)
         if future.cancelled() and issubclass(type(result), sqlite3.Cursor):
             # Left half-read, it would pass an interrupt on to the next statement. An interrupt is sent only after
             # the cancellation and only to what runs, so that this look, after it stopped running, misses none.
-            result.close() if is_new else result.execute("")
+            result.execute("")  # not close(): its user may go on with it
         if error is not None:
             self._cursors.note_frames(error)
 
@@ -154,6 +178,10 @@ class AiosqliteAdapter(Worker):
             raise PoolUsageError("this connection went back to the pool; acquire one to go on")
 
     # -- operations of a lease
+
+    def is_idle_for(self, lease: Lessee) -> bool:
+        """Whether the worker has nothing to do for this lease, which has not ended."""
+        return lease is self.lease and self._sent == self._done and self.is_open
 
     async def execute(self, lease: Lessee, fn: Callable[..., R], args: Any, kwargs: Any) -> R:
         """Run `fn(*args, **kwargs)` in the worker."""

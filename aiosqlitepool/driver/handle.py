@@ -6,12 +6,14 @@ import asyncio
 import functools
 import sqlite3
 import types
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import aiosqlite
+from aiosqlite.context import contextmanager
 
 from .aiosqlite_adapter import AiosqliteAdapter
+from .cursors import ReadAheadCursor
 from .protocol import Lessee
 
 __all__ = ["Handle", "handle_class"]
@@ -103,6 +105,59 @@ class Handle:
             lease.forgotten()
 
 
+class _ReadsAhead:
+    """Mixed in as well if the user's class has aiosqlite's own methods: statements and cursors that read ahead."""
+
+    __slots__ = ()
+
+    @contextmanager
+    async def execute(self: Any, sql: str, parameters: Iterable[Any] | None = None) -> aiosqlite.Cursor:
+        """Execute a statement, and read its first rows."""
+        given = [] if parameters is None else parameters
+        return _Cursor(self, await self._execute(self._pool_adapter.execute_ahead, sql, given))
+
+    @contextmanager
+    async def cursor(self: Any) -> aiosqlite.Cursor:
+        """Return a new cursor."""
+        return _Cursor(self, await self._execute(self._pool_adapter.new_cursor))
+
+
+class _Cursor(aiosqlite.Cursor):
+    """A cursor that makes no trip to the worker thread for rows that were read ahead."""
+
+    _conn: Any
+
+    def _serves(self, name: str, size: int | None = None) -> bool:
+        cursor: object = self._cursor
+        # Not while the worker has something to do for this lease: that comes first.
+        return (
+            type(cursor) is ReadAheadCursor
+            and cursor.can_serve(name, size)
+            and self._conn._pool_adapter.is_idle_for(self._conn._pool_lease)
+        )
+
+    async def fetchone(self) -> Any:
+        """Return the next row, or `None` after the last one."""
+        return self._cursor.fetchone() if self._serves("fetchone") else await super().fetchone()
+
+    async def fetchmany(self, size: int | None = None) -> Any:
+        """Return the next rows, `arraysize` of them by default."""
+        if self._serves("fetchmany", size):
+            return self._cursor.fetchmany(self._cursor.arraysize if size is None else size)
+        return await super().fetchmany(size)
+
+    async def fetchall(self) -> Any:
+        """Return all rows that are left."""
+        return self._cursor.fetchall() if self._serves("fetchall") else await super().fetchall()
+
+    async def close(self) -> None:
+        """Close the cursor."""
+        if self._serves("close"):
+            self._cursor.close()
+        else:
+            await super().close()
+
+
 @functools.cache
 def handle_class(kind: type[aiosqlite.Connection]) -> type[aiosqlite.Connection]:
     """Return the class of handles to connections of this class."""
@@ -112,7 +167,9 @@ def handle_class(kind: type[aiosqlite.Connection]) -> type[aiosqlite.Connection]
         "__module__": __name__,
         "__doc__": Handle.__doc__,
     }
-    return type(f"{kind.__name__}Handle", (Handle, kind), attributes)
+    own = aiosqlite.Connection
+    mixins = (_ReadsAhead, Handle) if kind.execute is own.execute and kind.cursor is own.cursor else (Handle,)
+    return type(f"{kind.__name__}Handle", (*mixins, kind), attributes)
 
 
 class _Forwarded:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, cast
 
 from ..errors import ConnectionBrokenError
+from .cursors import ReadAheadCursor
 
 __all__ = ["KNOWS_SQLITE3", "File", "LeaseCursors", "autocommit", "file_of", "roll_back"]
 
@@ -88,15 +89,16 @@ class LeaseCursors:
         self.older: set[weakref.ref[sqlite3.Cursor | sqlite3.Blob]] = set()
         self._sweep_at = _FEW
 
-    def note(self, result: object) -> bool:
-        """Record what an operation returned; True if it is a cursor that was not known."""
+    def note(self, result: object) -> None:
+        """Record what an operation returned, if it is a cursor that may hold a statement."""
         # Not isinstance(), which reads the value's __class__: that may be code of the user's, and raise.
         kind = type(result)
+        if kind is ReadAheadCursor and cast(ReadAheadCursor, result).is_done:
+            return
         if issubclass(kind, sqlite3.Cursor):
-            return self._track(cast(sqlite3.Cursor, result))
-        if issubclass(kind, sqlite3.Blob):
+            self._track(cast(sqlite3.Cursor, result))
+        elif issubclass(kind, sqlite3.Blob):
             self.older.add(weakref.ref(cast(sqlite3.Blob, result)))
-        return False
 
     def note_frames(self, error: BaseException) -> None:
         """Record the cursors in the frames of a traceback: a program that keeps the error keeps them alive."""
@@ -106,11 +108,10 @@ class LeaseCursors:
                 self.note(value)
             trace = trace.tb_next
 
-    def _track(self, cursor: sqlite3.Cursor) -> bool:
+    def _track(self, cursor: sqlite3.Cursor) -> None:
         if cursor is self.newest:
-            return False
+            return
         older = self.older
-        known = weakref.ref(cursor) in older
         if self.newest is not None:
             older.add(weakref.ref(self.newest))
         self.newest = cursor
@@ -118,7 +119,6 @@ class LeaseCursors:
             self.older = {ref for ref in older if ref() is not None}
             # Doubled, or thousands of live ones would be scanned for each new one.
             self._sweep_at = max(_FEW, 2 * len(self.older))
-        return not known
 
     def half_read(self) -> list[sqlite3.Cursor | sqlite3.Blob]:
         """Return the cursors that still hold a statement, and the blobs."""
@@ -154,6 +154,8 @@ class LeaseCursors:
 
 
 def _may_pin(each: sqlite3.Cursor | sqlite3.Blob) -> bool:
+    if type(each) is ReadAheadCursor:
+        return not each.is_done
     # CPython releases a cursor's statement at its last row. Whether a blob is open cannot be known.
     held: Iterable[type | None] = map(type, gc.get_referents(each))
     return _STATEMENT in held or issubclass(type(each), sqlite3.Blob)

@@ -46,8 +46,6 @@ log: Final = logging.getLogger("aiosqlitepool")
 _JITTER: Final = 0.1
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 
-# How the note begins that an error of a factory gets.
-
 # Seconds after which a connection that does not close no longer holds up the next one.
 _STEP_ASIDE: Final = 0.2
 # A pool of any size may have this many connections that do not stop, before a reset waits for one.
@@ -190,7 +188,7 @@ class Connector(Generic[C]):
                     kind = type(connected).__name__
                     raise TypeError(f"on_connect must return an awaitable, not {connected!r} ({kind})")
                 await connected
-            adapter = adapter_for(raw, self._session_sql)
+            adapter = adapter_for(raw, self._session_sql, self._settings.read_ahead)
             await adapter.attach()
         except (Exception, asyncio.CancelledError):
             # The program never sees this connection, so nothing else could close it.
