@@ -20,14 +20,13 @@ from ..pool.settings import (
     check_label,
     check_name,
     check_seconds,
-    check_timeout,
 )
 from .backup import Progress, back_up
 from .file import DatabaseFile
-from .functions import bound, label_of
-from .lifecycle import DatabaseLifecycle
+from .functions import bound, checked_timeout, label_of
 from .pragmas import PragmaValue, checked_pragmas
 from .reader import Reader, ReaderPool
+from .statements import Statements
 from .writer import Writer, WriterPool
 
 __all__ = ["SQLiteDatabase"]
@@ -36,7 +35,7 @@ R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
 
-class SQLiteDatabase(DatabaseLifecycle):
+class SQLiteDatabase(Statements):
     """One SQLite database for one event loop. Writers queue for one connection; readers have connections of their own.
 
     Use `async with`, or `open()` and `close()`. An invalid argument raises a `TypeError` or `ValueError` that names it.
@@ -109,7 +108,7 @@ class SQLiteDatabase(DatabaseLifecycle):
         Entering the block raises the same errors as `SQLiteConnectionPool.connection()`.
         """
         self._check_readable()
-        return self._reader.block(check_label(label), _checked_timeout(timeout), snapshot=snapshot)
+        return self._reader.block(check_label(label), checked_timeout(timeout), snapshot=snapshot)
 
     def write(
         self, *, label: str | None = None, timeout: float | None = None
@@ -123,7 +122,7 @@ class SQLiteDatabase(DatabaseLifecycle):
         if another process locks the database until the timeout.
         """
         self._check_open()
-        return self._writer.block(check_label(label), _checked_timeout(timeout))
+        return self._writer.block(check_label(label), checked_timeout(timeout))
 
     async def run_read(
         self,
@@ -145,7 +144,7 @@ class SQLiteDatabase(DatabaseLifecycle):
         """
         self._check_readable()
         job = bound(fn, args)
-        return await self._reader.run(job, label_of(fn, label), timeout=_checked_timeout(timeout), retry=retry)
+        return await self._reader.run(job, label_of(fn, label), timeout=checked_timeout(timeout), retry=retry)
 
     async def run_write(
         self,
@@ -164,7 +163,7 @@ class SQLiteDatabase(DatabaseLifecycle):
         """
         self._check_open()
         job = bound(fn, args)
-        return await self._writer.run(job, label_of(fn, label), timeout=_checked_timeout(timeout), retry=retry)
+        return await self._writer.run(job, label_of(fn, label), timeout=checked_timeout(timeout), retry=retry)
 
     # -- maintenance
 
@@ -208,7 +207,3 @@ class SQLiteDatabase(DatabaseLifecycle):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}: {self.writer!r}, {self.readers!r}>"
-
-
-def _checked_timeout(timeout: float | None) -> float | None:
-    return None if timeout is None else check_timeout("timeout", timeout)

@@ -1,4 +1,4 @@
-"""Check the functions passed to `run_read` and `run_write`, and the values that they return."""
+"""Check what is passed to the methods of a `SQLiteDatabase`: functions, what they return, labels and timeouts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import NoneType
 from typing import Any, TypeVar, TypeVarTuple
 
-from ..pool.settings import check_label
+from ..pool.settings import check_label, check_timeout
 
-__all__ = ["bound", "label_of"]
+__all__ = ["bound", "checked_timeout", "label_of"]
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -45,3 +45,8 @@ def bound(fn: Callable[[sqlite3.Connection, *Ts], R], args: tuple[*Ts]) -> Calla
 def label_of(fn: Callable[..., Any], label: str | None) -> str | None:
     """Return the label if there is one, else the function's `__name__`, else `None`."""
     return getattr(fn, "__name__", None) if check_label(label) is None else label
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """Return the timeout of a call as float seconds, `None` for the default."""
+    return None if timeout is None else check_timeout("timeout", timeout)

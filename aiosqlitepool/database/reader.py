@@ -119,6 +119,11 @@ class Reader:
         finally:
             transaction.emit()
 
+    async def run_one(self, fn: Callable[[sqlite3.Connection], R], label: str | None, timeout: float | None) -> R:
+        """Run `fn(native)`, which executes one statement: a transaction of its own, without BEGIN and COMMIT."""
+        async with self._limited(self.pool.connection(label=label, timeout=timeout)) as connection:
+            return await call(connection, fn)
+
     @asynccontextmanager
     async def _age_limit(self) -> AsyncIterator[None]:
         """Raise `TimeoutError` in a block that reads for too long: an open snapshot keeps the WAL from shrinking."""
