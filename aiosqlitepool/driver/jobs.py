@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar, TypeVarTuple
 import aiosqlite
 
 from .handle import Handle
+from .shield import shielded
 
 __all__ = ["Job", "call", "call_anyway", "call_to_the_end", "ended"]
 
@@ -110,7 +111,7 @@ async def ended(running: asyncio.Future[Any]) -> asyncio.CancelledError | None:
     cancellation = None
     while not running.done():
         try:
-            await asyncio.wait((running,))
+            await shielded(asyncio.wait((running,)))
         except asyncio.CancelledError as error:
             cancellation = error
     if not running.cancelled():
