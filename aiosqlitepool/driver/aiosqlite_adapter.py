@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -59,7 +60,15 @@ class AiosqliteAdapter(Worker):
 
     # -- in the worker thread
 
-    def _run(self, future: asyncio.Future[Any], lease: Lessee, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    def _run(
+        self,
+        future: asyncio.Future[Any],
+        lease: Lessee,
+        context: Context,
+        fn: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+    ) -> None:
         """Run one operation of a lease and note what it leaves behind; skip it if its caller or its lease is gone."""
         result: Any = None
         error: BaseException | None = None
@@ -68,7 +77,7 @@ class AiosqliteAdapter(Worker):
         else:
             self.running = future
             try:
-                result = fn(*args, **kwargs)
+                result = context.run(fn, *args, **kwargs)
             except BaseException as raised:
                 error = raised
             self.running = None
@@ -116,7 +125,8 @@ class AiosqliteAdapter(Worker):
         The factory's own object is spent from here on: nothing may go around the pool.
         """
         raw, native = self.raw, self.native
-        raw._tx.put_nowait((None, self._serve))
+        # In a context of its own: from Python 3.14 the thread's may be that of the request which opened the connection.
+        raw._tx.put_nowait((None, partial(Context().run, self._serve)))
         raw._connection, raw._running = None, False
         await self.post(self._clean_up)
         self._file = await self.post(partial(file_of, native))
@@ -156,7 +166,7 @@ class AiosqliteAdapter(Worker):
     # -- operations of a lease
 
     async def execute(self, lease: Lessee, fn: Callable[..., R], args: Any, kwargs: Any) -> R:
-        """Run `fn(*args, **kwargs)` in the worker."""
+        """Run `fn(*args, **kwargs)` in the worker, in a copy of the caller's context."""
         loop = _running_loop()
         if lease is not self.lease or loop is not self._loop or not self.is_open:
             if lease is not self.lease and _closes_cursor(fn):
@@ -166,9 +176,9 @@ class AiosqliteAdapter(Worker):
             self._pragmas_used = True
         future: asyncio.Future[R] = loop.create_future()
         if self._limiter.limits:
-            self._limiter.send(self._put, (future, lease, fn, args, kwargs), future)
+            self._limiter.send(self._put, (future, lease, copy_context(), fn, args, kwargs), future)
         else:
-            self._put((future, lease, fn, args, kwargs))
+            self._put((future, lease, copy_context(), fn, args, kwargs))
         self._sent += 1  # only then: had that failed, it would never be done
         try:
             return await future
@@ -183,7 +193,7 @@ class AiosqliteAdapter(Worker):
         """Queue `fn(native, *args)` for the worker; cancelled before it begins, it never runs."""
         self._check_usable(lease)
         future: asyncio.Future[R] = _running_loop().create_future()
-        self._limiter.send(self._put, (future, lease, fn, (self.native, *args), {}), future)
+        self._limiter.send(self._put, (future, lease, copy_context(), fn, (self.native, *args), {}), future)
         self._sent += 1
         return future
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Generic, TypeVar, TypeVarTuple
 
 import aiosqlite
@@ -123,4 +124,5 @@ def submit(connection: aiosqlite.Connection, fn: Callable[..., R], *args: Any) -
     """Queue `fn(native, *args)` for the worker of a connection, whether or not its adapter knows aiosqlite."""
     if isinstance(connection, Handle):
         return connection._pool_adapter.submit(connection._pool_lease, fn, *args)
-    return asyncio.ensure_future(connection._execute(fn, connection._conn, *args))  # type: ignore[no-untyped-call]
+    run = copy_context().run
+    return asyncio.ensure_future(connection._execute(run, fn, connection._conn, *args))  # type: ignore[no-untyped-call]
