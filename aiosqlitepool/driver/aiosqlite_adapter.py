@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import aiosqlite
 
@@ -30,6 +30,8 @@ _new = object.__new__
 
 # What most operations return: nothing by which a cursor could come to the lease.
 _NO_CURSOR = frozenset({list, tuple, type(None)})
+
+_NOT_BEGUN: Final = "the connection went back to the pool before this operation began"
 
 
 class AiosqliteAdapter(Worker):
@@ -61,22 +63,16 @@ class AiosqliteAdapter(Worker):
     # -- in the worker thread
 
     def _run(
-        self,
-        future: asyncio.Future[Any],
-        lease: Lessee,
-        context: Context,
-        fn: Callable[..., Any],
-        args: Any,
-        kwargs: Any,
+        self, future: asyncio.Future[Any], lease: Lessee, context: Context, fn: Any, args: Any, kwargs: Any
     ) -> None:
         """Run one operation of a lease and note what it leaves behind; skip it if its caller or its lease is gone."""
         result: Any = None
         error: BaseException | None = None
-        if future.cancelled() or lease is not self.lease:
-            error = PoolUsageError("the connection went back to the pool before this operation began")
-        else:
-            self.running = future
+        if not future.cancelled():
+            self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
             try:
+                if lease is not self.lease:
+                    raise lease.refusal() or PoolUsageError(_NOT_BEGUN)
                 result = context.run(fn, *args, **kwargs)
             except BaseException as raised:
                 error = raised
@@ -151,6 +147,13 @@ class AiosqliteAdapter(Worker):
         cursors = self._cursors
         return (cursors.newest is None and not cursors.older) or cursors.forget_if_idle()
 
+    def revoke(self, error: Exception) -> None:
+        """Refuse the handle and what is queued from now on, and raise `error` in what runs."""
+        self.lease = None
+        running = self.running
+        if running is not None and not running.done():
+            running.set_exception(error)
+
     def _restore_factories(self) -> None:
         native = self.native
         if native.row_factory is not self._row_factory:
@@ -161,7 +164,7 @@ class AiosqliteAdapter(Worker):
     def check_lease(self, lease: Lessee) -> None:
         """Raise `PoolUsageError` if this lease has ended."""
         if lease is not self.lease:
-            raise PoolUsageError("this connection went back to the pool; acquire one to go on")
+            raise lease.refusal() or PoolUsageError("this connection went back to the pool; acquire one to go on")
 
     # -- operations of a lease
 
