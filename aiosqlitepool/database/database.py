@@ -50,7 +50,8 @@ class SQLiteDatabase(Statements):
         max_waiting: the maximum number of waiters per pool; further callers get `PoolFullError`. `None` for no limit.
         slow_acquire: seconds from which an acquire in either pool emits `AcquireSlow`; `None` for never.
         reader_warn_after: seconds in use after which a reader connection emits `LeakSuspected`; `None` for never.
-        reader_max_age: seconds after which a read block or function is ended with `TimeoutError`; `None` for no limit.
+        reader_max_age: seconds after which a read block or function loses its connection and gets `TimeoutError` from
+            each use, and at its end. Its task is not cancelled. `None` for no limit.
         checkpoint_above: the WAL size in bytes above which the idle writer runs a checkpoint.
         on_connect: awaited with each new `aiosqlite.Connection`, for example to set a row factory.
         subscribers: attached to both pools, as `SQLiteConnectionPool.subscribe()` does.
@@ -134,7 +135,8 @@ class SQLiteDatabase(Statements):
     ) -> R:
         """Run `fn(connection, *args)` in a worker thread, as one read transaction, and return its result.
 
-        A cancellation of the caller interrupts `fn`. All queries of `fn` see the same snapshot.
+        A cancellation of the caller interrupts `fn`. All queries of `fn` see the same snapshot. `fn` runs in a copy of
+        the caller's context.
 
         Args:
             fn: a plain function of a `sqlite3.Connection`. It must not return a cursor, generator or coroutine.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Self
 
+from ..driver import shielded
 from ..errors import PoolClosedError, PoolUsageError
 from ..pool.settings import check_seconds
 from .file import DatabaseFile
@@ -49,7 +50,7 @@ class DatabaseLifecycle:
             await self._writer.pool.open()
             await self._reader.pool.open()
         except BaseException:
-            await self.close()
+            await shielded(self.close())
             raise
         self._maintenance.start()
         self._opened = True
@@ -82,7 +83,7 @@ class DatabaseLifecycle:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.close()
+        await shielded(self.close())
 
     def _check_open(self) -> None:
         if not self._opened:

@@ -13,6 +13,7 @@ from .handle import Handle, handle_class
 from .jobs import Job, call, call_anyway, call_to_the_end, ended
 from .opening import KNOWS_AIOSQLITE, OverriddenAdapter, attached, connect, is_overridden, opened
 from .protocol import Adapter, Connection, Lessee
+from .shield import shielded
 from .sqlite import KNOWS_SQLITE3
 from .worker import INTERRUPT_PATIENCE
 
@@ -35,6 +36,7 @@ __all__ = [
     "factory_object",
     "is_stale",
     "opened",
+    "shielded",
     "was_attached",
 ]
 

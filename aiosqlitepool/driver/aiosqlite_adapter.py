@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import aiosqlite
 
 from ..errors import PoolUsageError
 from ..events import RollbackCause
-from .cursors import ReadAheadCursor, can_read_ahead
+from .cursors import can_read_ahead
 from .protocol import Lessee
 from .sqlite import File, LeaseCursors, autocommit, file_of, roll_back
 from .worker import Worker, interrupt
@@ -30,6 +31,8 @@ _new = object.__new__
 
 # What most operations return: nothing by which a cursor could come to the lease.
 _NO_CURSOR = frozenset({list, tuple, type(None)})
+
+_NOT_BEGUN: Final = "the connection went back to the pool before this operation began"
 
 
 class AiosqliteAdapter(Worker):
@@ -54,7 +57,7 @@ class AiosqliteAdapter(Worker):
         self._in_transaction = False
         self._cursors = LeaseCursors()
         # Rows that cursors read ahead; 0 for plain cursors.
-        self._read_ahead = read_ahead if can_read_ahead(self.native) else 0
+        self.read_ahead: int = read_ahead if can_read_ahead(self.native) else 0
         self._file: File | None = None
         # What restores the pragmas of a connection, and whether the lease may have changed them.
         self._session_sql = session_sql
@@ -64,16 +67,18 @@ class AiosqliteAdapter(Worker):
 
     # -- in the worker thread
 
-    def _run(self, future: asyncio.Future[Any], lease: Lessee, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    def _run(
+        self, future: asyncio.Future[Any], lease: Lessee, context: Context, fn: Any, args: Any, kwargs: Any
+    ) -> None:
         """Run one operation of a lease and note what it leaves behind; skip it if its caller or its lease is gone."""
         result: Any = None
         error: BaseException | None = None
-        if future.cancelled() or lease is not self.lease:
-            error = PoolUsageError("the connection went back to the pool before this operation began")
-        else:
-            self.running = future
+        if not future.cancelled():
+            self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
             try:
-                result = fn(*args, **kwargs)
+                if lease is not self.lease:
+                    raise lease.refusal() or PoolUsageError(_NOT_BEGUN)
+                result = context.run(fn, *args, **kwargs)
             except BaseException as raised:
                 error = raised
             self.running = None
@@ -88,25 +93,6 @@ class AiosqliteAdapter(Worker):
         self._done += 1
         self._completions.post(future, result, error)
         error = None  # its traceback holds this frame: a cycle would keep half-read cursors until it is collected
-
-    def new_cursor(self) -> sqlite3.Cursor:
-        """Return a new cursor, which reads ahead if it can."""
-        if not self._read_ahead:
-            return self.native.cursor()
-        cursor = self.native.cursor(ReadAheadCursor)
-        cursor.limit = self._read_ahead
-        return cursor
-
-    def execute_ahead(self, sql: str, parameters: Any) -> sqlite3.Cursor:
-        """Execute a statement, and read its first rows if that can be done."""
-        if not self._read_ahead:
-            return self.native.execute(sql, parameters)
-        cursor = self.new_cursor()
-        try:
-            return cursor.execute(sql, parameters)
-        except BaseException:
-            cursor.close()  # the traceback keeps it, and it would keep the statement and the file open
-            raise
 
     def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         self._cursors.note(result)
@@ -140,7 +126,8 @@ class AiosqliteAdapter(Worker):
         The factory's own object is spent from here on: nothing may go around the pool.
         """
         raw, native = self.raw, self.native
-        raw._tx.put_nowait((None, self._serve))
+        # In a context of its own: from Python 3.14 the thread's may be that of the request which opened the connection.
+        raw._tx.put_nowait((None, partial(Context().run, self._serve)))
         raw._connection, raw._running = None, False
         await self.post(self._clean_up)
         self._file = await self.post(partial(file_of, native))
@@ -165,6 +152,13 @@ class AiosqliteAdapter(Worker):
         cursors = self._cursors
         return (cursors.newest is None and not cursors.older) or cursors.forget_if_idle()
 
+    def revoke(self, error: Exception) -> None:
+        """Refuse the handle and what is queued from now on, and raise `error` in what runs."""
+        self.lease = None
+        running = self.running
+        if running is not None and not running.done():
+            running.set_exception(error)
+
     def _restore_factories(self) -> None:
         native = self.native
         if native.row_factory is not self._row_factory:
@@ -175,7 +169,7 @@ class AiosqliteAdapter(Worker):
     def check_lease(self, lease: Lessee) -> None:
         """Raise `PoolUsageError` if this lease has ended."""
         if lease is not self.lease:
-            raise PoolUsageError("this connection went back to the pool; acquire one to go on")
+            raise lease.refusal() or PoolUsageError("this connection went back to the pool; acquire one to go on")
 
     # -- operations of a lease
 
@@ -184,7 +178,7 @@ class AiosqliteAdapter(Worker):
         return lease is self.lease and self._sent == self._done and self.is_open
 
     async def execute(self, lease: Lessee, fn: Callable[..., R], args: Any, kwargs: Any) -> R:
-        """Run `fn(*args, **kwargs)` in the worker."""
+        """Run `fn(*args, **kwargs)` in the worker, in a copy of the caller's context."""
         loop = _running_loop()
         if lease is not self.lease or loop is not self._loop or not self.is_open:
             if lease is not self.lease and _closes_cursor(fn):
@@ -194,9 +188,9 @@ class AiosqliteAdapter(Worker):
             self._pragmas_used = True
         future: asyncio.Future[R] = loop.create_future()
         if self._limiter.limits:
-            self._limiter.send(self._put, (future, lease, fn, args, kwargs), future)
+            self._limiter.send(self._put, (future, lease, copy_context(), fn, args, kwargs), future)
         else:
-            self._put((future, lease, fn, args, kwargs))
+            self._put((future, lease, copy_context(), fn, args, kwargs))
         self._sent += 1  # only then: had that failed, it would never be done
         try:
             return await future
@@ -211,7 +205,7 @@ class AiosqliteAdapter(Worker):
         """Queue `fn(native, *args)` for the worker; cancelled before it begins, it never runs."""
         self._check_usable(lease)
         future: asyncio.Future[R] = _running_loop().create_future()
-        self._limiter.send(self._put, (future, lease, fn, (self.native, *args), {}), future)
+        self._limiter.send(self._put, (future, lease, copy_context(), fn, (self.native, *args), {}), future)
         self._sent += 1
         return future
 

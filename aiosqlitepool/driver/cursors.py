@@ -11,7 +11,7 @@ from collections import deque
 from time import perf_counter
 from typing import Any, ClassVar, Final
 
-__all__ = ["ReadAheadCursor", "can_read_ahead"]
+__all__ = ["ReadAheadCursor", "can_read_ahead", "execute", "new_cursor"]
 
 # Seconds. Rows that take longer to compute are not read ahead: most programs that fetch one row need no other.
 READ_AHEAD_TIME: Final = 0.0002
@@ -163,3 +163,22 @@ def can_read_ahead(native: object) -> bool:
     """Return whether cursors of this connection may be replaced: not if its class makes its own, or is a proxy."""
     kind: Any = type(native)
     return all(getattr(kind, name, None) is getattr(sqlite3.Connection, name) for name in ("cursor", "execute"))
+
+
+def new_cursor(native: sqlite3.Connection, limit: int) -> sqlite3.Cursor:
+    """Return a new cursor, which reads up to `limit` rows ahead; with 0 a plain one."""
+    if not limit:
+        return native.cursor()
+    cursor = native.cursor(ReadAheadCursor)
+    cursor.limit = limit
+    return cursor
+
+
+def execute(sql: str, parameters: Any, native: sqlite3.Connection, limit: int) -> sqlite3.Cursor:
+    """Execute a statement with a new cursor."""
+    cursor = new_cursor(native, limit)
+    try:
+        return cursor.execute(sql, parameters)
+    except BaseException:
+        cursor.close()  # the traceback keeps it, and it would keep the statement and the file open
+        raise

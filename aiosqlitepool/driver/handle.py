@@ -13,7 +13,7 @@ import aiosqlite
 from aiosqlite.context import contextmanager
 
 from .aiosqlite_adapter import AiosqliteAdapter
-from .cursors import ReadAheadCursor
+from .cursors import ReadAheadCursor, execute, new_cursor
 from .protocol import Lessee
 
 __all__ = ["Handle", "handle_class"]
@@ -113,13 +113,13 @@ class _ReadsAhead:
     @contextmanager
     async def execute(self: Any, sql: str, parameters: Iterable[Any] | None = None) -> aiosqlite.Cursor:
         """Execute a statement, and read its first rows."""
-        given = [] if parameters is None else parameters
-        return _Cursor(self, await self._execute(self._pool_adapter.execute_ahead, sql, given))
+        given, limit = [] if parameters is None else parameters, self._pool_adapter.read_ahead
+        return _Cursor(self, await self._execute(execute, sql, given, self._conn, limit))
 
     @contextmanager
     async def cursor(self: Any) -> aiosqlite.Cursor:
         """Return a new cursor."""
-        return _Cursor(self, await self._execute(self._pool_adapter.new_cursor))
+        return _Cursor(self, await self._execute(new_cursor, self._conn, self._pool_adapter.read_ahead))
 
 
 class _Cursor(aiosqlite.Cursor):

@@ -11,6 +11,7 @@ import traceback
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
+from contextvars import Context
 from types import FrameType
 from typing import Any, Final
 
@@ -89,7 +90,8 @@ async def opened(made: Awaitable[Any]) -> Any:
         completions.post(future, made, error)
 
     made._thread.daemon = True
-    made._thread.start()
+    # From Python 3.14 a thread may keep a copy of the context in which it is started, for as long as it runs.
+    Context().run(made._thread.start)
     made._tx.put_nowait((None, connect))
     try:
         return await future

@@ -33,6 +33,10 @@ class Lessee(Protocol):
         """Called, in any thread, when the handle was garbage collected although the lease has not ended."""
         ...
 
+    def refusal(self) -> Exception | None:
+        """Return a new error for a use after the end, if the pool ended the lease under its holder. In any thread."""
+        ...
+
 
 class Adapter(Protocol):
     """Drives one connection. Only the taker of its slot calls it, in the event loop unless stated otherwise."""
@@ -55,6 +59,10 @@ class Adapter(Protocol):
 
     def end_lease(self) -> bool:
         """End the lease. False if `reset()` must undo what it left behind."""
+        ...
+
+    def revoke(self, error: Exception) -> None:
+        """Refuse the handle from now on, and raise `error` in what runs, under a holder whose lease will be ended."""
         ...
 
     async def reset(self, patience: float) -> RollbackCause | None:

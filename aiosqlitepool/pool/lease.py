@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, ClassVar, Generic, TypeVar
 
-from ..driver import Connection, Job
+from ..driver import Connection, Job, shielded
 from ..errors import PoolUsageError
 from .acquire import Acquirer
 from .checkout import Checkout
@@ -75,7 +75,7 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
         rest = self._releaser.release(self)
         self._lent = None
         if rest is not None:
-            await rest
+            await shielded(rest)
 
     def forgotten(self) -> None:
         """Give the connection back: its handle was garbage collected. Called in any thread."""
@@ -179,7 +179,7 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
         elif error is not None:
             self._acquirer.emit_failure(self, error)
         if rest is not None:
-            await rest
+            await shielded(rest)
 
     def forgotten(self) -> None:
         """Never called: the pool itself keeps the handle of a shared connection."""

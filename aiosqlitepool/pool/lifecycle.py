@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 from ..bus import EventBus
-from ..driver import Connection
+from ..driver import Connection, shielded
 from ..errors import PoolClosedError, PoolUsageError
 from ..events import PoolClosed, PoolOpened
 from ..stats import Holder
@@ -101,14 +101,14 @@ class PoolLifecycle(Generic[C]):
             await self.open()
         except BaseException:
             if self._state is PoolState.OPEN:
-                await self.close()
+                await shielded(self.close())
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        await shielded(self.close())
 
     def _enter(self) -> None:
         """Open the pool in the running loop if it is not open; raise if it cannot be used there."""

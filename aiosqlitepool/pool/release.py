@@ -120,15 +120,30 @@ class Releaser(Generic[C]):
             self.loop.call_soon_threadsafe(self._reclaim, lease)
 
     def _reclaim(self, lease: Checkout[PooledConnection[C]]) -> None:
-        slot = lease.slot
-        pooled = None if slot is None else slot.connection
-        if pooled is None or pooled.lease is not lease:
+        pooled = self._held(lease)
+        if pooled is None:
             return
         now = self._clock()
         holder = lease.holder(now)
         log.warning("pool %r: a connection was never released and is taken back: %s", self._name, holder)
         if pooled.suspected is not lease and LeakSuspected in self._bus.handlers:
             self._bus.emit(LeakSuspected(self._name, holder, now - lease.since))
+        self._end(lease)
+
+    def revoke(self, lease: Checkout[PooledConnection[C]], error: Exception) -> None:
+        """Take the connection from its holder, who gets `error` now and `lease.refusal()` later."""
+        pooled = self._held(lease)
+        if pooled is not None:
+            pooled.adapter.revoke(error)
+            self._end(lease)
+
+    @staticmethod
+    def _held(lease: Checkout[PooledConnection[C]]) -> PooledConnection[C] | None:
+        """Return the connection of a lease that has not ended."""
+        pooled = None if lease.slot is None else lease.slot.connection
+        return pooled if pooled is not None and pooled.lease is lease else None
+
+    def _end(self, lease: Checkout[PooledConnection[C]]) -> None:
         resetting = self.release(lease)
         if resetting is not None:
             resetting.close()  # the reset goes on by itself
