@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, ExitStack
 from typing import Any, TypeVar, TypeVarTuple
 
 import aiosqlite
 
+from ..bus import Detach
 from ..events import Checkpointed
 from ..pool import SQLiteConnectionPool, Subscriber
 from ..pool.process import checked_subscribers
@@ -96,14 +97,14 @@ class SQLiteDatabase(DatabaseLifecycle):
     # -- reading and writing
 
     def read(
-        self, *, snapshot: bool = False, label: str | None = None, timeout: float | None = None
+        self, label: str | None = None, *, snapshot: bool = False, timeout: float | None = None
     ) -> AbstractAsyncContextManager[aiosqlite.Connection]:
         """Acquire a reader connection for an `async with` block.
 
         Args:
+            label: identifies the holder in diagnostics, events and spans.
             snapshot: if true, all statements of the block see the database as it was at the beginning of the block, and
                 the WAL cannot shrink until the block ends. If false, each statement sees the last commit before it.
-            label: identifies the holder in diagnostics, events and spans.
             timeout: seconds to wait, instead of `acquisition_timeout`.
 
         Entering the block raises the same errors as `SQLiteConnectionPool.connection()`.
@@ -112,7 +113,7 @@ class SQLiteDatabase(DatabaseLifecycle):
         return self._reader.block(check_label(label), _checked_timeout(timeout), snapshot=snapshot)
 
     def write(
-        self, *, label: str | None = None, timeout: float | None = None
+        self, label: str | None = None, *, timeout: float | None = None
     ) -> AbstractAsyncContextManager[aiosqlite.Connection]:
         """Acquire the writer connection for an `async with` block, which is one transaction.
 
@@ -190,6 +191,13 @@ class SQLiteDatabase(DatabaseLifecycle):
         """
         self._check_open()
         return await self._maintenance.checkpoint()
+
+    def subscribe(self, subscriber: Subscriber) -> Detach:
+        """Attach a subscriber to both pools, as `SQLiteConnectionPool.subscribe()` does; return what detaches it."""
+        with ExitStack() as detaches:
+            for pool in (self.writer, self.readers):
+                detaches.callback(pool.subscribe(subscriber))
+            return detaches.pop_all().close
 
     @property
     def name(self) -> str:

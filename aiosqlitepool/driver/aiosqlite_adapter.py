@@ -17,7 +17,7 @@ import aiosqlite
 from ..errors import PoolUsageError
 from ..events import RollbackCause
 from .protocol import Lessee
-from .sqlite import File, LeaseCursors, autocommit, file_of, roll_back
+from .sqlite import PRIVATE, File, LeaseCursors, autocommit, file_of, is_private, note_busy, roll_back
 from .worker import Worker, interrupt
 
 __all__ = ["AiosqliteAdapter"]
@@ -92,6 +92,8 @@ class AiosqliteAdapter(Worker):
             result.close() if is_new else result.execute("")
         if error is not None:
             self._cursors.note_frames(error)
+            if not self._session_sql:  # else a SQLiteDatabase has the connection, which knows more of the lock
+                note_busy(error)
 
     def _clean_up(self) -> RollbackCause | None:
         native, half_read = self.native, self._cursors.close()
@@ -110,7 +112,7 @@ class AiosqliteAdapter(Worker):
 
     # -- leases
 
-    async def attach(self) -> None:
+    async def attach(self) -> str | None:
         """Undo what the factory left open, note which file this is, and take the connection over.
 
         The factory's own object is spent from here on: nothing may go around the pool.
@@ -120,7 +122,9 @@ class AiosqliteAdapter(Worker):
         raw._connection, raw._running = None, False
         await self.post(self._clean_up)
         self._file = await self.post(partial(file_of, native))
+        is_own = self._file is None and await self.post(partial(is_private, native))
         self._row_factory, self._text_factory = native.row_factory, native.text_factory
+        return PRIVATE if is_own else None
 
     def begin_lease(self, lease: Lessee) -> Any:
         """Return a handle for this lease, or `None` if the worker is dead."""

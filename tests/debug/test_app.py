@@ -274,7 +274,7 @@ async def test_stacks_are_shown_only_to_who_asked_for_them(pool: StubPool) -> No
 
 @pytest.mark.parametrize("pools", [("app.db",), (None,), (SQLiteConnectionPool,)])
 def test_what_is_no_pool_is_refused_by_name(pools: tuple[Any, ...]) -> None:
-    with pytest.raises(TypeError, match="pools must be SQLiteConnectionPool, not"):
+    with pytest.raises(TypeError, match="pools must be SQLiteConnectionPool or SQLiteDatabase, one argument each, not"):
         DebugApp(*pools)
 
 
