@@ -40,7 +40,7 @@ class Adapter(Protocol):
     async def attach(self) -> str | None:
         """Take over a connection fresh from its factory. Raises if it cannot be pooled.
 
-        Returns what to warn of if the pool has had another connection before: that this one has other data.
+        Returns what to warn of if the pool has had another such connection before: that this one has other data.
         """
         ...
 

@@ -9,6 +9,7 @@ import contextlib
 import gc
 import os
 import sqlite3
+import threading
 import weakref
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, cast
@@ -85,7 +86,8 @@ def name_of(native: sqlite3.Connection) -> bytes:
     # A file's name need not be UTF-8, and the program's own text_factory may return anything.
     native.text_factory = bytes
     try:
-        (name,) = cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
+        # Not SELECT ... FROM pragma_database_list, which reads the file: that fails while it is locked.
+        (_, _, name), *_ = cursor.execute("PRAGMA database_list").fetchall()
     finally:
         native.text_factory = text_factory
     return name or b""
@@ -93,6 +95,7 @@ def name_of(native: sqlite3.Connection) -> bytes:
 
 # Marks a database in memory: a size in pages that it never reaches, which connections of a shared cache have in common.
 _MARK: Final = 2**30 - 2
+_marking: Final = threading.Lock()
 
 # What a pool says of a second connection to such a database.
 PRIVATE: Final = (
@@ -107,7 +110,7 @@ def is_private(native: sqlite3.Connection) -> bool:
         return False
     cursor = native.cursor()
     cursor.row_factory = None
-    with contextlib.suppress(sqlite3.Error):  # another connection that shares it changes its schema
+    with _marking, contextlib.suppress(sqlite3.Error):  # another connection that shares it changes its schema
         (most,) = cursor.execute("PRAGMA main.max_page_count").fetchone()
         if most > _MARK:
             cursor.execute(f"PRAGMA main.max_page_count = {_MARK}").fetchall()

@@ -15,13 +15,12 @@ from typing import Any, Final, Generic, TypeVar
 
 from ..bus import EventBus
 from ..driver import INTERRUPT_PATIENCE, Adapter, Connection, adapter_for, connect, was_attached
-from ..errors import ConnectionBrokenError, PoolUsageError
+from ..errors import ConnectionBrokenError, ErrorInfo, PoolUsageError
 from ..events import (
     CloseReason,
     ConnectionClosed,
     ConnectionCreated,
     ConnectionCreateFailed,
-    ErrorInfo,
     HealthCheckFailed,
     RolledBackOnReturn,
 )
@@ -115,7 +114,8 @@ class Connector(Generic[C]):
         self._name = str(settings.name)
         self._bus = bus
         self._clock = settings.clock
-        self._opened = 0
+        # How many were opened, and how many of them without the data of the others.
+        self._opened = self._apart = 0
         # Every connection from opening until it has closed, by the identity of the factory's object.
         self.connections: dict[int, PooledConnection[C]] = {}
         self._attaching: set[int] = set()
@@ -143,7 +143,8 @@ class Connector(Generic[C]):
                 error.add_note(note)
             raise
         self._opened += 1
-        if warning is not None and self._opened == 2:
+        self._apart += warning is not None
+        if warning is not None and self._apart == 2:
             log.warning("pool %r: connection %d %s", self._name, self._opened, warning)
         self.failures, self.last_failure = 0, None
         pooled = PooledConnection(self._opened, raw, adapter, began=began, now=self._clock(), settings=self._settings)
@@ -180,8 +181,9 @@ class Connector(Generic[C]):
             if self._on_connect is not None:
                 connected = self._on_connect(raw)
                 if not inspect.isawaitable(connected):
-                    kind = type(connected).__name__
-                    raise TypeError(f"on_connect must return an awaitable, not {connected!r} ({kind})")
+                    raise TypeError(
+                        f"on_connect must return an awaitable, not {connected!r} ({type(connected).__name__})"
+                    )
                 await connected
             adapter = adapter_for(raw, self._session_sql)
             return adapter, await adapter.attach()

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 import aiosqlitepool.debug
-from aiosqlitepool import SQLiteConnectionPool
+from aiosqlitepool import SQLiteConnectionPool, SQLiteDatabase
 from aiosqlitepool.debug import DebugApp
 
 from ..support.pools import StubPool, pool_of, queued
@@ -270,6 +270,13 @@ async def test_stacks_are_shown_only_to_who_asked_for_them(pool: StubPool) -> No
         assert "stack" not in json.dumps(without.snapshot()["pools"])
         (line, *_) = with_stacks.snapshot()["pools"][0]["holders"][0]["stack"]
         assert line["file"].endswith("tests/debug/test_app.py")
+
+
+async def test_a_database_is_shown_as_its_two_pools(pool: StubPool, database: Path) -> None:
+    async with SQLiteDatabase(database, name="shop") as db:
+        app = DebugApp(pool, db, db.writer)
+        assert [shown["pool"] for shown in app.snapshot()["pools"]] == ["app.db", "shop/write", "shop/read"]
+        app.detach()
 
 
 @pytest.mark.parametrize("pools", [("app.db",), (None,), (SQLiteConnectionPool,)])
