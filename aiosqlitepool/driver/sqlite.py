@@ -106,11 +106,11 @@ PRIVATE: Final = (
 
 def is_private(native: sqlite3.Connection) -> bool:
     """Whether the connection has a database that no earlier connection of a pool has: in memory, or temporary."""
-    if name_of(native):
-        return False
-    cursor = native.cursor()
-    cursor.row_factory = None
     with _marking, contextlib.suppress(sqlite3.Error):  # another connection that shares it changes its schema
+        if name_of(native):
+            return False
+        cursor = native.cursor()
+        cursor.row_factory = None
         (most,) = cursor.execute("PRAGMA main.max_page_count").fetchone()
         if most > _MARK:
             cursor.execute(f"PRAGMA main.max_page_count = {_MARK}").fetchall()

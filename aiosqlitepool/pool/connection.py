@@ -114,8 +114,7 @@ class Connector(Generic[C]):
         self._name = str(settings.name)
         self._bus = bus
         self._clock = settings.clock
-        # How many were opened, and how many of them without the data of the others.
-        self._opened = self._apart = 0
+        self._opened = self._apart = 0  # how many, and how many of them without the data of the others
         # Every connection from opening until it has closed, by the identity of the factory's object.
         self.connections: dict[int, PooledConnection[C]] = {}
         self._attaching: set[int] = set()
@@ -181,9 +180,8 @@ class Connector(Generic[C]):
             if self._on_connect is not None:
                 connected = self._on_connect(raw)
                 if not inspect.isawaitable(connected):
-                    raise TypeError(
-                        f"on_connect must return an awaitable, not {connected!r} ({type(connected).__name__})"
-                    )
+                    kind = type(connected).__name__
+                    raise TypeError(f"on_connect must return an awaitable, not {connected!r} ({kind})")
                 await connected
             adapter = adapter_for(raw, self._session_sql)
             return adapter, await adapter.attach()
