@@ -65,7 +65,7 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
         self._lent: C | None = connection
         return connection
 
-    if not TYPE_CHECKING:  # type checkers report these uses themselves
+    if not TYPE_CHECKING:  # pragma: no branch - type checkers report these uses themselves
 
         def __await__(self):
             raise PoolUsageError("use `async with pool.connection() as connection:`, or `await pool.acquire()`")
