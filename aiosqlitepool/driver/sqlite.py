@@ -86,8 +86,7 @@ def name_of(native: sqlite3.Connection) -> bytes:
     # A file's name need not be UTF-8, and the program's own text_factory may return anything.
     native.text_factory = bytes
     try:
-        # Not SELECT ... FROM pragma_database_list, which reads the file: that fails while it is locked.
-        (_, _, name), *_ = cursor.execute("PRAGMA database_list").fetchall()
+        (name,) = cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
     finally:
         native.text_factory = text_factory
     return name or b""

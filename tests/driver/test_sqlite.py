@@ -92,13 +92,6 @@ def test_a_limit_of_the_programs_own_is_left_as_it_is() -> None:
         assert native.execute("PRAGMA max_page_count").fetchone() == (100,)
 
 
-def test_a_locked_file_is_known_without_reading_it(tmp_path: Path) -> None:
-    with contextlib.closing(sqlite3.connect(tmp_path / "app.db", isolation_level=None)) as holder:
-        holder.execute("BEGIN EXCLUSIVE")
-        with contextlib.closing(sqlite3.connect(tmp_path / "app.db", timeout=0)) as native:
-            assert file_of(native) is not None
-
-
 def test_a_file_that_is_still_there_is_well(file: File) -> None:
     file.verify()
 

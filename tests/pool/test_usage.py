@@ -241,7 +241,7 @@ async def test_a_database_in_memory_that_connections_share_is_not_warned_of(
 
 
 async def test_files_are_not_warned_of(database: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with pool_on(database, 2, min_size=2):
+    async with pool_on(database, 2) as pool, pool.connection(), pool.connection():
         pass
     assert warnings_of(caplog) == []
 
