@@ -64,7 +64,9 @@ class AiosqliteAdapter(Worker):
         result: Any = None
         error: BaseException | None = None
         if future.cancelled() or lease is not self.lease:
-            error = PoolUsageError("the connection went back to the pool before this operation began")
+            error = PoolUsageError(
+                "the connection went back to the pool before this operation began: let a block wait for its tasks"
+            )
         else:
             self.running = future
             try:
@@ -196,7 +198,7 @@ class AiosqliteAdapter(Worker):
         if not self.is_open:
             raise ValueError("Connection closed")  # as aiosqlite itself says it
         if _running_loop() is not self._loop:  # the result would go to the other loop, and this caller wait for ever
-            raise PoolUsageError("this connection was lent in another event loop; acquire one in this loop")
+            raise PoolUsageError("this connection was lent in another event loop: acquire one from a pool of this loop")
 
     def _interrupt_if_harmless(self, future: asyncio.Future[Any], fn: Callable[..., Any]) -> None:
         """Interrupt a cancelled statement if nothing but that statement can be lost by it.

@@ -142,7 +142,11 @@ class Releaser(Generic[C]):
             return
         now = self._clock()
         holder = lease.holder(now)
-        log.warning("pool %r: a connection was never released and is taken back: %s", self._name, holder)
+        log.warning(
+            "pool %r: a connection was never released and is taken back: %s. Release it, or use `async with`",
+            self._name,
+            holder,
+        )
         if pooled.suspected is not lease and LeakSuspected in self._bus.handlers:
             self._bus.emit(LeakSuspected(self._name, holder, now - lease.since))
         resetting = self.release(lease)
