@@ -84,6 +84,25 @@ async def test_what_is_no_subscriber_of_a_database_is_refused_by_name(db: SQLite
         db.subscribe("prometheus")  # type: ignore[arg-type]
 
 
+def test_one_subscriber_instead_of_a_list_is_refused(database: Path) -> None:
+    for subscriber in (Recorder(), 7):
+        with pytest.raises(TypeError, match="subscribers must be an iterable of subscribers, such as a list, not"):
+            SQLiteDatabase(database, subscribers=subscriber)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["connection", "acquire", "events", "stats"])
+async def test_what_only_its_pools_have_is_refused_with_the_way_to_it(db: SQLiteDatabase, name: str) -> None:
+    with pytest.raises(
+        AttributeError, match=rf"use read\(\) or write\(\), or {name} of its pools `writer` and `readers`"
+    ):
+        getattr(db, name)
+
+
+async def test_what_neither_a_database_nor_its_pools_have_is_no_attribute(db: SQLiteDatabase) -> None:
+    with pytest.raises(AttributeError, match=r"'SQLiteDatabase' object has no attribute 'fetchall'$"):
+        db.fetchall  # type: ignore[attr-defined] # noqa: B018
+
+
 async def test_a_lock_of_another_program_has_the_note_of_the_database_alone(database: Path) -> None:
     async with SQLiteDatabase(database, acquisition_timeout=0.1) as db:
         async with aiosqlite.connect(database) as other:
