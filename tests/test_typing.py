@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_type
 
 import aiosqlite
+import pytest
 import turso.aio
 from prometheus_client import CollectorRegistry
 
@@ -18,6 +19,7 @@ from aiosqlitepool import (
     PoolConnectionAcquireTimeoutError,
     PoolError,
     PoolStats,
+    PoolUsageError,
     SQLiteConnectionPool,
     SQLiteDatabase,
     Subscriber,
@@ -109,6 +111,16 @@ async def test_a_lease_is_an_async_context_manager(driver: StubDriver) -> None:
 
 
 @timeless
+async def test_a_lease_is_nothing_to_await_or_to_execute_with(driver: StubDriver) -> None:
+    async with SQLiteConnectionPool(driver) as pool:
+        with pytest.raises(PoolUsageError):
+            await pool.connection()  # type: ignore[misc]
+        with pytest.raises(PoolUsageError), pool.connection():  # type: ignore[attr-defined]
+            pass
+        with pytest.raises(AttributeError):
+            pool.connection().execute  # type: ignore[attr-defined] # noqa: B018
+
+
 async def test_what_can_be_seen_of_a_pool_has_types(driver: StubDriver) -> None:
     async with SQLiteConnectionPool(driver) as pool:
         assert_type(pool.stats(), PoolStats)

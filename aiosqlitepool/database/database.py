@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar, TypeVarTuple
+from contextlib import AbstractAsyncContextManager, ExitStack
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import aiosqlite
 
+from ..bus import Detach
 from ..events import Checkpointed
 from ..pool import SQLiteConnectionPool, Subscriber
 from ..pool.process import checked_subscribers
@@ -96,14 +97,14 @@ class SQLiteDatabase(Statements):
     # -- reading and writing
 
     def read(
-        self, *, snapshot: bool = False, label: str | None = None, timeout: float | None = None
+        self, label: str | None = None, *, snapshot: bool = False, timeout: float | None = None
     ) -> AbstractAsyncContextManager[aiosqlite.Connection]:
         """Acquire a reader connection for an `async with` block.
 
         Args:
+            label: identifies the holder in diagnostics, events and spans.
             snapshot: if true, all statements of the block see the database as it was at the beginning of the block, and
                 the WAL cannot shrink until the block ends. If false, each statement sees the last commit before it.
-            label: identifies the holder in diagnostics, events and spans.
             timeout: seconds to wait, instead of `acquisition_timeout`.
 
         Entering the block raises the same errors as `SQLiteConnectionPool.connection()`.
@@ -112,7 +113,7 @@ class SQLiteDatabase(Statements):
         return self._reader.block(check_label(label), checked_timeout(timeout), snapshot=snapshot)
 
     def write(
-        self, *, label: str | None = None, timeout: float | None = None
+        self, label: str | None = None, *, timeout: float | None = None
     ) -> AbstractAsyncContextManager[aiosqlite.Connection]:
         """Acquire the writer connection for an `async with` block, which is one transaction.
 
@@ -192,6 +193,13 @@ class SQLiteDatabase(Statements):
         self._check_open()
         return await self._maintenance.checkpoint()
 
+    def subscribe(self, subscriber: Subscriber) -> Detach:
+        """Attach a subscriber to both pools, as `SQLiteConnectionPool.subscribe()` does; return what detaches it."""
+        with ExitStack() as detaches:
+            for pool in (self.writer, self.readers):
+                detaches.callback(pool.subscribe(subscriber))
+            return detaches.pop_all().close
+
     @property
     def name(self) -> str:
         """The name of the database."""
@@ -206,6 +214,13 @@ class SQLiteDatabase(Statements):
     def writer(self) -> SQLiteConnectionPool[aiosqlite.Connection]:
         """The pool of the writer connection."""
         return self._writer.pool
+
+    if not TYPE_CHECKING:  # pragma: no branch - type checkers report this themselves
+
+        def __getattr__(self, name):
+            is_of_pools = hasattr(SQLiteConnectionPool, name)
+            hint = f": use read() or write(), or {name} of its pools `writer` and `readers`" if is_of_pools else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}: {self.writer!r}, {self.readers!r}>"

@@ -100,7 +100,7 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
         self.session_sql: Sequence[str] = file.session_sql("read")
         super().__init__(file.factory("read"), **settings)
 
-    def connection(self, *, label: str | None = None, timeout: float | None = None) -> Lease[aiosqlite.Connection]:
+    def connection(self, label: str | None = None, *, timeout: float | None = None) -> Lease[aiosqlite.Connection]:
         """Acquire a reader connection for an `async with` block, as `SQLiteConnectionPool.connection()` does."""
         if timeout is not None:
             timeout = check_timeout("timeout", timeout)

@@ -19,7 +19,7 @@ from ..errors import PoolUsageError
 from ..events import RollbackCause
 from .cursors import can_read_ahead
 from .protocol import Lessee
-from .sqlite import File, LeaseCursors, autocommit, file_of, roll_back
+from .sqlite import PRIVATE, File, LeaseCursors, autocommit, file_of, is_private, note_busy, roll_back
 from .worker import Worker, interrupt
 
 __all__ = ["AiosqliteAdapter"]
@@ -32,7 +32,7 @@ _new = object.__new__
 # What most operations return: nothing by which a cursor could come to the lease.
 _NO_CURSOR = frozenset({list, tuple, type(None)})
 
-_NOT_BEGUN: Final = "the connection went back to the pool before this operation began"
+_NOT_BEGUN: Final = "the connection went back to the pool before this operation began: let a block wait for its tasks"
 
 
 class AiosqliteAdapter(Worker):
@@ -102,6 +102,8 @@ class AiosqliteAdapter(Worker):
             result.execute("")  # not close(): its user may go on with it
         if error is not None:
             self._cursors.note_frames(error)
+            if not self._session_sql:  # else a SQLiteDatabase has the connection, which knows more of the lock
+                note_busy(error)
 
     def _clean_up(self) -> RollbackCause | None:
         native, half_read = self.native, self._cursors.close()
@@ -120,7 +122,7 @@ class AiosqliteAdapter(Worker):
 
     # -- leases
 
-    async def attach(self) -> None:
+    async def attach(self) -> str | None:
         """Undo what the factory left open, note which file this is, and take the connection over.
 
         The factory's own object is spent from here on: nothing may go around the pool.
@@ -131,7 +133,9 @@ class AiosqliteAdapter(Worker):
         raw._connection, raw._running = None, False
         await self.post(self._clean_up)
         self._file = await self.post(partial(file_of, native))
+        is_own = self._file is None and await self.post(partial(is_private, native))
         self._row_factory, self._text_factory = native.row_factory, native.text_factory
+        return PRIVATE if is_own else None
 
     def begin_lease(self, lease: Lessee) -> Any:
         """Return a handle for this lease, or `None` if the worker is dead."""
@@ -214,7 +218,7 @@ class AiosqliteAdapter(Worker):
         if not self.is_open:
             raise ValueError("Connection closed")  # as aiosqlite itself says it
         if _running_loop() is not self._loop:  # the result would go to the other loop, and this caller wait for ever
-            raise PoolUsageError("this connection was lent in another event loop; acquire one in this loop")
+            raise PoolUsageError("this connection was lent in another event loop: acquire one from a pool of this loop")
 
     def _interrupt_if_harmless(self, future: asyncio.Future[Any], fn: Callable[..., Any]) -> None:
         """Interrupt a cancelled statement if nothing but that statement can be lost by it.

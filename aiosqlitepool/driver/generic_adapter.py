@@ -22,8 +22,9 @@ class GenericAdapter:
         self._raw = raw
         self._closing = False
 
-    async def attach(self) -> None:
+    async def attach(self) -> str | None:
         """Take it as it is."""
+        return None
 
     def verify(self) -> None:
         """Nothing can be verified without a trip to the driver."""

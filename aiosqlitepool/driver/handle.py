@@ -7,11 +7,12 @@ import functools
 import sqlite3
 import types
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import aiosqlite
 from aiosqlite.context import contextmanager
 
+from ..errors import PoolUsageError
 from .aiosqlite_adapter import AiosqliteAdapter
 from .cursors import ReadAheadCursor, execute, new_cursor
 from .protocol import Lessee
@@ -97,7 +98,7 @@ class Handle:
             delattr(self._pool_adapter.raw, name)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError("a connection of a pool cannot be copied or pickled")
+        raise TypeError("a connection of a pool cannot be copied or pickled: acquire one where it is used")
 
     def __del__(self) -> None:
         lease = self._pool_lease
@@ -162,7 +163,11 @@ class _Cursor(aiosqlite.Cursor):
 def handle_class(kind: type[aiosqlite.Connection]) -> type[aiosqlite.Connection]:
     """Return the class of handles to connections of this class."""
     attributes: dict[str, Any] = {name: _Forwarded(name, kind) for name in _plain_attributes(kind)}
-    attributes |= {
+    # aiosqlite would start the worker thread again. A user's class may give `async with` a meaning of its own.
+    opening = (
+        name for name in ("__aenter__", "__await__") if getattr(kind, name) is getattr(aiosqlite.Connection, name)
+    )
+    attributes |= dict.fromkeys(opening, _refuse_to_open) | {
         "__slots__": ("_pool_adapter", "_pool_lease"),
         "__module__": __name__,
         "__doc__": Handle.__doc__,
@@ -170,6 +175,14 @@ def handle_class(kind: type[aiosqlite.Connection]) -> type[aiosqlite.Connection]
     own = aiosqlite.Connection
     mixins = (_ReadsAhead, Handle) if kind.execute is own.execute and kind.cursor is own.cursor else (Handle,)
     return type(f"{kind.__name__}Handle", (*mixins, kind), attributes)
+
+
+def _refuse_to_open(handle: Handle) -> NoReturn:
+    handle._pool_adapter.check_lease(handle._pool_lease)
+    raise PoolUsageError(
+        "a connection of a pool is open already, and its pool closes it: use it without `await` or `async with`. The "
+        "block of pool.connection() ends its use"
+    )
 
 
 class _Forwarded:

@@ -41,8 +41,11 @@ class Lessee(Protocol):
 class Adapter(Protocol):
     """Drives one connection. Only the taker of its slot calls it, in the event loop unless stated otherwise."""
 
-    async def attach(self) -> None:
-        """Take over a connection fresh from its factory. Raises if it cannot be pooled."""
+    async def attach(self) -> str | None:
+        """Take over a connection fresh from its factory. Raises if it cannot be pooled.
+
+        Returns what to warn of if the pool has had another such connection before: that this one has other data.
+        """
         ...
 
     def verify(self) -> None:

@@ -5,9 +5,11 @@ To be used in the thread that may use the connection. Knows nothing of aiosqlite
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sqlite3
+import threading
 import weakref
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, cast
@@ -15,7 +17,17 @@ from typing import Any, Final, NamedTuple, cast
 from ..errors import ConnectionBrokenError
 from .cursors import ReadAheadCursor
 
-__all__ = ["KNOWS_SQLITE3", "File", "LeaseCursors", "autocommit", "file_of", "roll_back"]
+__all__ = [
+    "KNOWS_SQLITE3",
+    "PRIVATE",
+    "File",
+    "LeaseCursors",
+    "autocommit",
+    "file_of",
+    "is_private",
+    "note_busy",
+    "roll_back",
+]
 
 
 class File(NamedTuple):
@@ -51,8 +63,25 @@ def roll_back(native: sqlite3.Connection) -> None:
         raise sqlite3.OperationalError("a transaction is still open after it was rolled back")
 
 
-def file_of(native: sqlite3.Connection) -> File | None:
-    """Return the file that the connection has open, or `None` if its database is not a file."""
+def note_busy(error: BaseException) -> None:
+    """Add to an error which says "database is locked" why that is, and what to do."""
+    code = getattr(error, "sqlite_errorcode", None) if isinstance(error, sqlite3.Error) else None
+    if code is not None and code & 0xFF == sqlite3.SQLITE_BUSY:
+        error.add_note(_SNAPSHOT if code == sqlite3.SQLITE_BUSY_SNAPSHOT else _BUSY)
+
+
+_BUSY: Final = (
+    "another connection, of this program or of another one, held the lock for longer than the busy timeout: shorten "
+    "its transactions, or use SQLiteDatabase, whose writers wait for each other in a queue"
+)
+_SNAPSHOT: Final = (
+    "another connection committed after this transaction had begun to read: begin with BEGIN IMMEDIATE, or use "
+    "SQLiteDatabase.write(), which does"
+)
+
+
+def name_of(native: sqlite3.Connection) -> bytes:
+    """Return the name of the file that the connection has open; empty if its database is in memory or temporary."""
     cursor, text_factory = native.cursor(), native.text_factory
     cursor.row_factory = None
     # A file's name need not be UTF-8, and the program's own text_factory may return anything.
@@ -61,7 +90,37 @@ def file_of(native: sqlite3.Connection) -> File | None:
         (name,) = cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
     finally:
         native.text_factory = text_factory
-    path = os.fsdecode(name or b"")
+    return name or b""
+
+
+# Marks a database in memory: a size in pages that it never reaches, which connections of a shared cache have in common.
+_MARK: Final = 2**30 - 2
+_marking: Final = threading.Lock()
+
+# What a pool says of a second connection to such a database.
+PRIVATE: Final = (
+    "has an in-memory database of its own, without what earlier connections wrote: use SQLiteDatabase(':memory:'), "
+    "whose connections share one, or pool_size=1 with idle_timeout=None"
+)
+
+
+def is_private(native: sqlite3.Connection) -> bool:
+    """Whether the connection has a database that no earlier connection of a pool has: in memory, or temporary."""
+    with _marking, contextlib.suppress(sqlite3.Error):  # another connection that shares it changes its schema
+        if name_of(native):
+            return False
+        cursor = native.cursor()
+        cursor.row_factory = None
+        (most,) = cursor.execute("PRAGMA main.max_page_count").fetchone()
+        if most > _MARK:
+            cursor.execute(f"PRAGMA main.max_page_count = {_MARK}").fetchall()
+            return True
+    return False
+
+
+def file_of(native: sqlite3.Connection) -> File | None:
+    """Return the file that the connection has open, or `None` if its database is not a file."""
+    path = os.fsdecode(name_of(native))
     try:
         found = os.stat(path)
     except OSError:  # in memory, or a name of a virtual file system

@@ -9,7 +9,7 @@ import math
 import sqlite3
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from ..driver import Connection, Job, shielded
 from ..errors import PoolUsageError
@@ -64,6 +64,23 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
         # Kept for the length of the block, also if the block does not: a handle that is collected ends its lease.
         self._lent: C | None = connection
         return connection
+
+    if not TYPE_CHECKING:  # pragma: no branch - type checkers report these uses themselves
+
+        def __await__(self):
+            raise PoolUsageError("use `async with pool.connection() as connection:`, or `await pool.acquire()`")
+
+        def __enter__(self):
+            raise PoolUsageError("use `async with`: `async with pool.connection() as connection:`")
+
+        def __exit__(self, *_):
+            """Never called. Python looks it up before it calls `__enter__`."""
+
+        def __getattr__(self, name):
+            hint = "it is no connection yet: `async with pool.connection() as connection:` acquires one"
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}; {hint}", name=name, obj=self
+            )
 
     def keep_nothing(self) -> None:
         """Leave the connection to the caller alone, as `acquire()` does."""

@@ -19,7 +19,8 @@ from ..events import PoolClosed, PoolOpened
 from ..stats import Holder
 from . import process
 from .acquire import Acquirer
-from .background import Timer
+from .background import Timer, running_loop
+from .diagnostics import closed_for_good
 from .inventory import Inventory
 from .release import Releaser
 from .settings import PoolSettings, check_seconds
@@ -81,7 +82,7 @@ class PoolLifecycle(Generic[C]):
         connection to close, which may have a long WAL to fold in, gets `operation_timeout` whatever `timeout` is.
         """
         patience = self._settings.operation_timeout if timeout is None else check_seconds("timeout", timeout)
-        loop = asyncio.get_running_loop()
+        loop = running_loop(f"pool {self.name!r}")
         if self._state in (PoolState.CLOSED, PoolState.FORKED):
             return
         if self._loop is None or self._loop.is_closed():
@@ -118,8 +119,8 @@ class PoolLifecycle(Generic[C]):
                 "fork: make a pool of its own in each process"
             )
         if self._state not in (PoolState.UNOPENED, PoolState.OPEN):
-            raise PoolClosedError(f"pool {self.name!r} is {self._state.value}")
-        loop = asyncio.get_running_loop()
+            raise closed_for_good(f"pool {self.name!r} is {self._state.value}")
+        loop = running_loop(f"pool {self.name!r}")
         if loop is self._loop:
             return
         if self._loop is not None:
@@ -135,8 +136,7 @@ class PoolLifecycle(Generic[C]):
 
     def _wrong_loop(self) -> PoolUsageError:
         return PoolUsageError(
-            f"pool {self.name!r} belongs to another event loop; close it there before that loop ends, and make a pool "
-            "of its own for each loop"
+            f"pool {self.name!r} belongs to another event loop: make one per asyncio.run() or test, and close it there"
         )
 
     def _stop_lending(self) -> None:
@@ -165,9 +165,10 @@ class PoolLifecycle(Generic[C]):
     def abandon_at_exit(self) -> None:
         """Warn, and leave the connections to close by themselves. Called when the program ends."""
         if self._state is PoolState.OPEN or self._state is PoolState.CLOSING:
-            left, holders = f"{self!r} was never closed", self._shutdown.abandon()
+            left = f"{self!r} was never closed: use `async with pool:`, or await close()"
+            holders = self._shutdown.abandon()
             self._end(len(holders))
-            self._warn(f"{left}{': ' if holders else ''}{'; '.join(map(str, holders))}")
+            self._warn(". ".join((left, *map(str, holders))))
 
     def _warn(self, message: str) -> None:
         # Logged too, because Python shows no ResourceWarning unless it is asked to.

@@ -98,8 +98,10 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not callable(connection_factory):
-            kind = type(connection_factory).__name__
-            raise TypeError(f"connection_factory must be callable, not {connection_factory!r} ({kind})")
+            raise TypeError(
+                "connection_factory must be a function that opens a connection, such as "
+                f"lambda: aiosqlite.connect('app.db'), not {connection_factory!r} ({type(connection_factory).__name__})"
+            )
         self._settings = PoolSettings(
             pool_size, acquisition_timeout, idle_timeout, operation_timeout, min_size, max_lifetime, max_waiting,
             health_check_after, leak_threshold, slow_acquire, read_ahead, on_connect, clock, name
@@ -130,7 +132,7 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
 
     # -- acquire and release
 
-    def connection(self, *, label: str | None = None, timeout: float | None = None) -> Lease[C]:
+    def connection(self, label: str | None = None, *, timeout: float | None = None) -> Lease[C]:
         """Acquire a connection for an `async with` block; leaving it rolls back what was not committed.
 
         Args:
@@ -146,7 +148,7 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
             timeout = check_timeout("timeout", timeout)
         return Lease(self._acquirer, self._releaser, label, timeout)
 
-    async def acquire(self, *, label: str | None = None, timeout: float | None = None) -> C:
+    async def acquire(self, label: str | None = None, *, timeout: float | None = None) -> C:
         """Acquire a connection until `release()`. Takes and raises what `connection()` does."""
         lease = self.connection(label=label, timeout=timeout)
         connection = await lease.__aenter__()
@@ -166,7 +168,10 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
         is_current = lease is not None and not is_stale(connection)
         # A pool that closes takes connections from their holders, who made no mistake.
         if not is_current and self._state is not PoolState.CLOSING and self._state is not PoolState.CLOSED:
-            raise PoolUsageError(f"{connection!r} is not lent by pool {self.name!r}: released twice, or not its own")
+            raise PoolUsageError(
+                f"{connection!r} is not lent by pool {self.name!r}: released twice, or not its own. Release what "
+                "acquire() of this pool returned, once, or use `async with pool.connection()`"
+            )
         if is_current and isinstance(lease, Lease):
             await lease.__aexit__(None, None, None)
 

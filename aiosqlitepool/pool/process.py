@@ -72,11 +72,11 @@ class Subscriber(Protocol):
 
 
 def checked_subscribers(subscribers: Iterable[Subscriber]) -> tuple[Subscriber, ...]:
-    """Return them all; raise `TypeError` naming the value if it cannot be iterated over."""
-    try:
+    """Return them all; raise `TypeError` naming the value if it is no iterable, or is itself a subscriber."""
+    # A recorder is a subscriber, and iterable.
+    if isinstance(subscribers, Iterable) and not hasattr(subscribers, "attach"):
         return tuple(subscribers)
-    except TypeError:
-        raise TypeError(f"subscribers must be an iterable of subscribers, not {subscribers!r}") from None
+    raise TypeError(f"subscribers must be an iterable of subscribers, such as a list, not {subscribers!r}")
 
 
 class _Subscription:

@@ -35,8 +35,8 @@ async def as_caller(name: str, work: Callable[[], Awaitable[Any]]) -> Any:
     return await asyncio.create_task(serve())
 
 
-def pool_on(database: Path) -> SQLiteConnectionPool[aiosqlite.Connection]:
-    return SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1)
+def pool_on(database: Path, **settings: Any) -> SQLiteConnectionPool[aiosqlite.Connection]:
+    return SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1, **settings)
 
 
 async def test_a_function_in_a_statement_sees_the_context_of_each_caller(database: Path) -> None:

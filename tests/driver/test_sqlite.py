@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aiosqlitepool.driver.sqlite import File, LeaseCursors, file_of, roll_back
+from aiosqlitepool.driver.sqlite import File, LeaseCursors, file_of, is_private, roll_back
 from aiosqlitepool.errors import ConnectionBrokenError
 
 
@@ -52,6 +52,44 @@ def test_looking_for_the_file_leaves_the_program_s_own_factories_as_they_are(tmp
 def test_memory_is_no_file() -> None:
     with contextlib.closing(sqlite3.connect(":memory:")) as native:
         assert file_of(native) is None
+
+
+@pytest.mark.parametrize("path", [":memory:", ""], ids=["in memory", "temporary"])
+def test_a_database_without_a_name_is_private_to_its_connection(path: str) -> None:
+    for _ in range(2):
+        with contextlib.closing(sqlite3.connect(path)) as native:
+            native.row_factory = lambda cursor, row: None
+            assert is_private(native)
+
+
+def test_a_named_database_is_not_private(tmp_path: Path) -> None:
+    for path in (f"file:{tmp_path}/app.db", "file:/shared?vfs=memdb"):
+        with contextlib.closing(sqlite3.connect(path, uri=True)) as native:
+            assert not is_private(native)
+
+
+def test_a_shared_cache_is_private_to_its_first_connection_only() -> None:
+    uri = "file:shared?mode=memory&cache=shared"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as one:
+        assert is_private(one)
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as other:
+            assert not is_private(other)
+
+
+def test_a_shared_cache_whose_schema_changes_just_now_is_not_private() -> None:
+    uri = "file:changing?mode=memory&cache=shared"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as one:
+        one.execute("BEGIN IMMEDIATE")
+        one.execute("CREATE TABLE note (text TEXT)")
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as other:
+            assert not is_private(other)
+
+
+def test_a_limit_of_the_programs_own_is_left_as_it_is() -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as native:
+        native.execute("PRAGMA max_page_count = 100")
+        assert not is_private(native)
+        assert native.execute("PRAGMA max_page_count").fetchone() == (100,)
 
 
 def test_a_file_that_is_still_there_is_well(file: File) -> None:
