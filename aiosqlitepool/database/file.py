@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import aiosqlite
 
 from ..driver import opened
+from .guard import ReaderConnection, WriterConnection
 from .pragmas import FILE_PRAGMAS, PragmaValue, Role, settings
 
 __all__ = ["DatabaseFile"]
@@ -84,8 +85,9 @@ class DatabaseFile:
 
         async def connect() -> aiosqlite.Connection:
             # isolation_level=None: sqlite3 itself never begins a transaction, only this package does.
+            kind = WriterConnection if role == "write" else ReaderConnection
             try:
-                connecting = aiosqlite.connect(self._target, isolation_level=None, uri=self._is_uri)
+                connecting = aiosqlite.connect(self._target, isolation_level=None, uri=self._is_uri, factory=kind)
                 connection: aiosqlite.Connection = await opened(connecting)
                 await self._set_up(connection, role)
             except sqlite3.Error as error:

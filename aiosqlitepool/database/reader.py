@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from ..driver import call
+from ..driver import call, guarded
 from ..pool.lease import Lease
 from ..pool.pool import SQLiteConnectionPool
 from ..pool.settings import check_label, check_timeout
 from ..stats import PoolStats
 from .file import DatabaseFile
+from .guard import check_read
 from .transaction import Transaction
 
 __all__ = ["Reader", "ReaderPool"]
@@ -57,6 +58,11 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
         if timeout is not None:
             timeout = check_timeout("timeout", timeout)
         return _ReaderLease(self._acquirer, self._releaser, check_label(label), timeout)
+
+    async def close_idle(self) -> None:
+        """Close the idle connections, and wait for that. The others are closed when they are released."""
+        self.expire_connections()
+        await self._inventory.background.wait()
 
     def stats(self) -> PoolStats:
         """Return the pool's current state. Safe to call from any thread."""
@@ -96,7 +102,8 @@ class Reader:
             async with self._limited(self.pool.connection(label=label, timeout=timeout)) as connection:
                 await transaction.start(partial(call, connection, transaction.begin_reading))
                 try:
-                    yield connection
+                    with guarded(connection, check_read):
+                        yield connection
                     await call(connection, transaction.commit)
                 except Exception:
                     with contextlib.suppress(Exception):  # the caller gets the error of the block

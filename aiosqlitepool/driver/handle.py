@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import sqlite3
 import types
@@ -11,10 +12,10 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from .aiosqlite_adapter import AiosqliteAdapter
+from .aiosqlite_adapter import AiosqliteAdapter, Guard
 from .protocol import Lessee
 
-__all__ = ["Handle", "handle_class"]
+__all__ = ["Handle", "guarded", "handle_class"]
 
 R = TypeVar("R")
 
@@ -101,6 +102,21 @@ class Handle:
         lease = self._pool_lease
         if self._pool_adapter.lease is lease:
             lease.forgotten()
+
+
+@contextlib.contextmanager
+def guarded(connection: object, guard: Guard) -> Iterator[None]:
+    """Call `guard` before each operation of this handle: what it raises refuses the operation.
+
+    Operations of the package itself, which pass `submit`, are not asked about, and neither are other drivers.
+    """
+    if isinstance(connection, Handle):
+        connection._pool_adapter.guard = guard
+    try:
+        yield
+    finally:
+        if isinstance(connection, Handle):
+            connection._pool_adapter.guard = None
 
 
 @functools.cache

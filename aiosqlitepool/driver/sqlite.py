@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from ..errors import ConnectionBrokenError
 
-__all__ = ["KNOWS_SQLITE3", "File", "LeaseCursors", "autocommit", "file_of", "roll_back"]
+__all__ = ["KNOWS_SQLITE3", "File", "LeaseCursors", "autocommit", "file_of", "half_read", "roll_back"]
 
 
 class File(NamedTuple):
@@ -151,6 +151,17 @@ class LeaseCursors:
         if self.older:
             self.older = set()
             self._sweep_at = _FEW
+
+
+def half_read(native: sqlite3.Connection) -> list[sqlite3.Cursor | sqlite3.Blob]:
+    """Return the cursors of a connection that still hold a statement, oldest first, and its blobs, wherever kept.
+
+    Slower than `LeaseCursors` (about 5 us), but complete: CPython's connection has a list of weak references to its
+    cursors, and one to its blobs.
+    """
+    lists = [each for each in gc.get_referents(native) if type(each) is list]
+    known = [ref() for each in lists for ref in each if isinstance(ref, weakref.ref)]
+    return [each for each in known if each is not None and _may_pin(each)]
 
 
 def _may_pin(each: sqlite3.Cursor | sqlite3.Blob) -> bool:
