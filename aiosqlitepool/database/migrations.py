@@ -24,7 +24,7 @@ __all__ = ["Step", "checked_steps", "migrate"]
 
 log: Final = logging.getLogger("aiosqlitepool")
 
-Step = str | os.PathLike[str] | Sequence[str] | Callable[[sqlite3.Connection], object]
+Step = str | os.PathLike[str] | list[str] | tuple[str, ...] | Callable[[sqlite3.Connection], object]
 
 _NOTHING: Final = re.compile(GAP, re.DOTALL)
 # Not "PRAGMA foreign_keys": SQLite ignores it inside a transaction, and foreign keys are off already.
@@ -102,7 +102,7 @@ class _Migration:
             native.execute("PRAGMA foreign_keys = OFF").close()
         return version
 
-    def _statements(self, index: int, step: str | os.PathLike[str] | Sequence[str]) -> Iterator[str]:
+    def _statements(self, index: int, step: str | os.PathLike[str] | list[str] | tuple[str, ...]) -> Iterator[str]:
         script = Path(step).read_text("utf-8-sig") if isinstance(step, os.PathLike) else step
         for part in [script] if isinstance(script, str) else script:
             for statement in _split(part):
