@@ -89,7 +89,7 @@ class DatabaseFile:
             try:
                 connecting = aiosqlite.connect(self._target, isolation_level=None, uri=self._is_uri, factory=kind)
                 connection: aiosqlite.Connection = await opened(connecting)
-                await self._set_up(connection, role)
+                await self.set_up(connection, role)
             except sqlite3.Error as error:
                 error.add_note(f"database: {self._target}")  # SQLite's message does not name the file
                 raise
@@ -97,7 +97,8 @@ class DatabaseFile:
 
         return connect
 
-    async def _set_up(self, connection: aiosqlite.Connection, role: Role) -> None:
+    async def set_up(self, connection: aiosqlite.Connection, role: Role) -> None:
+        """Set the pragmas of a connection. The writer's set the journal mode of the file."""
         for name, value in settings(role, self._pragmas):
             statement = f"PRAGMA {name} = '{value}'"
             async with connection.execute(statement) as cursor:  # not execute_fetchall(): see `discard_locals`

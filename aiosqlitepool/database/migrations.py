@@ -14,10 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import aiosqlite
+
 from ..driver import call_to_the_end
 from ..errors import PoolUsageError
 from .functions import bound
 from .guard import GAP, control_word
+from .transaction import Transaction
 from .writer import Writer
 
 __all__ = ["Step", "checked_steps", "migrate"]
@@ -53,23 +56,29 @@ async def migrate(writer: Writer, name: str, steps: Sequence[Step], label: str, 
     migration, applied = _Migration(name, steps), 0
     async with writer.exclusive(label, timeout) as connection:
         prepare = partial(call_to_the_end, connection, migration.prepare)
-        version = await writer.transaction(label, timeout).start(prepare)
         try:
+            version = await writer.transaction(label, timeout).start(prepare)
             while version < len(steps):
-                started_at, transaction = time.monotonic(), writer.transaction(label, timeout)
-                try:
-                    run = partial(call_to_the_end, connection, transaction.run, migration.apply_next)
-                    version, was_applied = await transaction.start(run)
-                finally:
-                    transaction.emit()
+                started_at = time.monotonic()
+                version, was_applied = await _apply_next(migration, connection, writer.transaction(label, timeout))
                 if was_applied:
                     applied += 1
                     took = time.monotonic() - started_at
                     log.info("database %r: version %d of %d, after %.3f s", name, version, len(steps), took)
         finally:
-            if migration.pending:  # its foreign keys are off, and the steps may have set more
+            if migration.pending:  # foreign keys are off, and the steps may have set more
                 writer.pool.expire_connections()
     return applied
+
+
+async def _apply_next(
+    migration: _Migration, connection: aiosqlite.Connection, transaction: Transaction
+) -> tuple[int, bool]:
+    run = partial(transaction.run, fn=migration.apply_next)
+    try:
+        return await transaction.start(lambda: call_to_the_end(connection, run))
+    finally:
+        transaction.emit()
 
 
 class _Migration:

@@ -34,7 +34,7 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
     """The pool of the writer connection. Its `stats()` include the size of the WAL."""
 
     def __init__(self, file: DatabaseFile, **settings: Any) -> None:
-        self._file = file
+        self.file: DatabaseFile = file
         self.session_sql: Sequence[str] = file.session_sql("write")
         super().__init__(file.factory("write"), pool_size=1, min_size=1, idle_timeout=None, **settings)
 
@@ -44,7 +44,7 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
     def stats(self) -> PoolStats:
         """Return the pool's current state. Safe to call from any thread."""
-        return replace(super().stats(), role="write", wal_bytes=self._file.wal_bytes())
+        return replace(super().stats(), role="write", wal_bytes=self.file.wal_bytes())
 
 
 class Writer:
@@ -86,6 +86,10 @@ class Writer:
                 await call_to_the_end(connection, _close_cursors)
                 await close_readers()  # while one is open, a file in WAL mode stays in it
                 yield connection
+                if not connection.in_transaction:  # the release rolls it back
+                    # Now, and not when the writer is needed next: readers may come first, and can delay it.
+                    set_up = partial(self.pool.file.set_up, connection, "write")
+                    await self.transaction(label, timeout).start(set_up)
             finally:
                 self.pool.expire_connections()
 

@@ -108,7 +108,8 @@ class Handle:
 def guarded(connection: object, guard: Guard) -> Iterator[None]:
     """Call `guard` before each operation of this handle: what it raises refuses the operation.
 
-    Operations of the package itself, which pass `submit`, are not asked about, and neither are other drivers.
+    Only for connections that have `session_sql`. Operations of the package itself, which pass `submit`, are not asked
+    about.
     """
     if isinstance(connection, Handle):
         connection._pool_adapter.guard = guard

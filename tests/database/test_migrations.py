@@ -10,7 +10,7 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import PoolUsageError, SQLiteDatabase
-from aiosqlitepool.events import TransactionEnded
+from aiosqlitepool.events import RolledBackOnReturn, TransactionEnded
 from aiosqlitepool.testing import Recorder
 
 from ..support.databases import add, first, held_writer, insert, texts, until_waiting
@@ -284,9 +284,20 @@ async def test_maintenance_lends_the_writer_outside_a_transaction(db: SQLiteData
         await connection.execute("REINDEX")
         assert await db.run_read(texts) == []
     assert [event.pool for event in recorder.of(TransactionEnded)] == ["app.db/write", "app.db/read", "app.db/read"]
-    async with db.write() as connection:
+    async with db.read() as connection:
+        assert await connection.execute_fetchall("SELECT count(*) FROM note") == [(0,)]  # SQLite looks at the mode
         assert await connection.execute_fetchall("PRAGMA page_size") == [(8192,)]
         assert await connection.execute_fetchall("PRAGMA journal_mode") == [("wal",)]
+
+
+async def test_a_transaction_that_maintenance_leaves_open_is_rolled_back(
+    db: SQLiteDatabase, recorder: Recorder
+) -> None:
+    async with db.maintenance() as connection:
+        await connection.execute("BEGIN")
+        await insert(connection, "never")
+    assert await db.run_read(texts) == []
+    assert [event.pool for event in recorder.of(RolledBackOnReturn)] == ["app.db/write"]
 
 
 async def test_what_maintenance_sets_on_its_connection_ends_with_it(db: SQLiteDatabase, tmp_path: Path) -> None:
