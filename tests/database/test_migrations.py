@@ -13,7 +13,7 @@ from aiosqlitepool import PoolUsageError, SQLiteDatabase
 from aiosqlitepool.events import RolledBackOnReturn, TransactionEnded
 from aiosqlitepool.testing import Recorder
 
-from ..support.databases import add, first, held_writer, insert, texts, until_waiting
+from ..support.databases import Hold, add, first, held_writer, insert, texts, until_waiting
 from ..support.files import notes
 
 FAMILY = """
@@ -266,6 +266,19 @@ async def test_a_migration_waits_for_its_turn_and_is_refused_inside_a_block(db: 
             await db.migrate([])
     await migrating
     assert await db.run_read(texts) == ["first", "second"]
+
+
+async def test_a_cancelled_migration_ends_after_the_step_that_runs(db: SQLiteDatabase) -> None:
+    with Hold() as hold:
+        migrating = asyncio.create_task(db.migrate([hold, "CREATE TABLE never (x)"]))
+        await hold.reached.wait()
+        migrating.cancel()
+        await asyncio.sleep(0)
+        hold.let_go()
+        with pytest.raises(asyncio.CancelledError):
+            await migrating
+    assert await db.run_read(version) == 1
+    assert await foreign_keys(db)
 
 
 # -- maintenance
