@@ -5,5 +5,6 @@ SQLite allows one writer at a time. Concurrent writers retry in its busy handler
 """
 
 from .database import SQLiteDatabase
+from .migrations import Step
 
-__all__ = ["SQLiteDatabase"]
+__all__ = ["SQLiteDatabase", "Step"]

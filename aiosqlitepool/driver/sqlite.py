@@ -6,6 +6,7 @@ To be used in the thread that may use the connection. Knows nothing of aiosqlite
 from __future__ import annotations
 
 import gc
+import inspect
 import os
 import sqlite3
 import weakref
@@ -157,9 +158,9 @@ def half_read(native: sqlite3.Connection) -> list[sqlite3.Cursor | sqlite3.Blob]
     """Return the cursors of a connection that still hold a statement, oldest first, and its blobs, wherever kept.
 
     Slower than `LeaseCursors` (about 5 us), but complete: CPython's connection has a list of weak references to its
-    cursors, and one to its blobs.
+    cursors, and one to its blobs. `native` may be the proxy of an instrumentation.
     """
-    lists = [each for each in gc.get_referents(native) if type(each) is list]
+    lists = [each for each in gc.get_referents(inspect.unwrap(native)) if type(each) is list]
     known = [ref() for each in lists for ref in each if isinstance(ref, weakref.ref)]
     return [each for each in known if each is not None and _may_pin(each)]
 
