@@ -32,8 +32,6 @@ Step = str | os.PathLike[str] | list[str] | tuple[str, ...] | Callable[[sqlite3.
 _NOTHING: Final = re.compile(GAP, re.DOTALL)
 # Not "PRAGMA foreign_keys": SQLite ignores it inside a transaction, and foreign keys are off already.
 _REFUSED: Final = frozenset({"BEGIN", "COMMIT", "END", "ROLLBACK", "VACUUM"})
-# Characters of a statement in a note.
-_SHOWN: Final = 100
 
 
 def checked_steps(steps: Iterable[Step]) -> Sequence[Step]:
@@ -129,7 +127,7 @@ class _Migration:
         if version == total:  # another process was faster
             return version, False
         # Without it, a function could execute COMMIT, and half of its step would be stored.
-        native.set_authorizer(_refuse_transactions)
+        native.set_authorizer(lambda action, *_: sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else 0)
         try:
             self.pending[version](native)
             if self._checks_foreign_keys:
@@ -155,7 +153,7 @@ def _execute_all(native: sqlite3.Connection, statements: Sequence[str]) -> None:
         try:
             collections.deque(native.execute(statement), maxlen=0)
         except Exception as error:
-            shown = textwrap.shorten(statement, _SHOWN, placeholder=" ...")
+            shown = textwrap.shorten(statement, 100, placeholder=" ...")
             error.add_note(f"statement {number} of {len(statements)}: {shown}")
             raise
 
@@ -178,10 +176,6 @@ def _check_foreign_keys(native: sqlite3.Connection) -> None:
             f"FOREIGN KEY constraint failed: row {rowid} of table {table!r} refers to a row of {parent!r} that does "
             "not exist. PRAGMA foreign_key_check lists all such rows"
         )
-
-
-def _refuse_transactions(action: int, *_: object) -> int:
-    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
 
 
 def _row(native: sqlite3.Connection, statement: str) -> Any:
