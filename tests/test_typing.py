@@ -27,6 +27,7 @@ from aiosqlitepool import (
     subscribe_all,
 )
 from aiosqlitepool.bus import EventBus
+from aiosqlitepool.database import Step
 from aiosqlitepool.debug import DebugApp
 from aiosqlitepool.events import (
     AcquireSlow,
@@ -261,7 +262,9 @@ async def test_a_database_returns_what_its_functions_return(database: Path) -> N
         assert_type(await db.run_read(_count, 0), list[str])
         assert_type(await db.run_write(_count, 0), list[str])
         assert_type(db.writer, SQLiteConnectionPool[aiosqlite.Connection])
-        for block in (db.read(), db.write()):
+        steps: list[Step] = ["SELECT 1", ["SELECT 1"], Path("missing.sql"), lambda native: native.execute("SELECT 1")]
+        assert_type(await db.migrate(steps[:2]), int)
+        for block in (db.read(), db.write(), db.maintenance()):
             async with block as connection:
                 assert_type(connection, aiosqlite.Connection)
         if TYPE_CHECKING:

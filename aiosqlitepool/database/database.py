@@ -25,6 +25,7 @@ from ..pool.settings import (
 from .backup import Progress, back_up
 from .file import DatabaseFile
 from .functions import bound, checked_timeout, label_of
+from .migrations import Step, checked_steps, migrate
 from .pragmas import PragmaValue, checked_pragmas
 from .reader import Reader, ReaderPool
 from .statements import Statements
@@ -184,6 +185,46 @@ class SQLiteDatabase(Statements):
         """
         self._check_open()
         await back_up(self._file, target, progress, pages, self._timeout)
+
+    async def migrate(self, steps: Iterable[Step], *, label: str | None = None, timeout: float | None = None) -> int:
+        """Apply the steps that the file does not have yet, in order, and return their number.
+
+        `PRAGMA user_version` counts the steps that the file has. Each step is one transaction: a step that fails leaves
+        the file as it was before the step. Steps run with foreign keys off, and are checked by `PRAGMA
+        foreign_key_check` if the database has them on. Other writers wait until the last step; if several processes
+        migrate, one does and the others wait.
+
+        Args:
+            steps: a step is a str of SQL, the path of a file of SQL (UTF-8), a list of str, or a plain function of a
+                `sqlite3.Connection`. It cannot end its transaction. A function runs again if another process locks
+                the database. Append steps, and never change one that a file has.
+            label: identifies the holder in diagnostics, events and spans; "migrate" if not given.
+            timeout: seconds to wait for the writer, and for other processes before each step, instead of
+                `acquisition_timeout`.
+
+        Raises `TypeError` for an invalid step; `PoolUsageError` inside a `write()` block of the same task, for a file
+        that is newer than the steps, and for SQL that ends its transaction; the error of a step, with a note that names
+        the step and its statement; `sqlite3.IntegrityError` for a row that lacks its parent.
+        """
+        self._check_open()
+        label = check_label(label) or "migrate"
+        return await migrate(self._writer, self._name, checked_steps(steps), label, checked_timeout(timeout))
+
+    def maintenance(
+        self, *, label: str | None = None, timeout: float | None = None
+    ) -> AbstractAsyncContextManager[aiosqlite.Connection]:
+        """Acquire the writer connection for an `async with` block without a transaction: for VACUUM, ATTACH, pragmas.
+
+        The connection is replaced after the block: its pragmas, attached databases, temporary tables and
+        the journal mode of the file become again what this database sets. What else is stored in the file stays, such
+        as its page size. `label` and `timeout` are those of `read()`.
+
+        Entering the block raises the same errors as `SQLiteConnectionPool.connection()`, and `PoolUsageError` inside a
+        `write()` block of the same task.
+        """
+        self._check_open()
+        label = check_label(label) or "maintenance"
+        return self._writer.maintenance(label, checked_timeout(timeout), self._reader.pool.close_idle)
 
     async def checkpoint(self) -> Checkpointed:
         """Queue as a writer, copy the WAL into the database, and truncate it if no reader prevents that.

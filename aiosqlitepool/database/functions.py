@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import NoneType
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple, cast
 
 from ..pool.settings import check_label, check_timeout
+from .guard import ReaderConnection
 
 __all__ = ["bound", "checked_timeout", "label_of"]
 
@@ -28,7 +29,12 @@ def bound(fn: Callable[[sqlite3.Connection, *Ts], R], args: tuple[*Ts]) -> Calla
         raise TypeError(f"fn must be callable, not {fn!r} ({type(fn).__name__})")
 
     def run(native: sqlite3.Connection) -> R:
-        result = fn(native, *args)
+        lent = cast(ReaderConnection, native)
+        lent.runs_function = True
+        try:
+            result = fn(native, *args)
+        finally:
+            lent.runs_function = False
         if type(result) not in _VALUES and isinstance(result, Iterator | AsyncIterator | Awaitable):
             kind = type(result).__name__
             getattr(result, "close", lambda: None)()

@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from ..driver import call
+from ..driver import call, guarded
 from ..pool.lease import Lease
 from ..pool.pool import SQLiteConnectionPool
 from ..pool.settings import check_label, check_timeout
 from ..stats import PoolStats
 from .file import DatabaseFile
+from .guard import check_read
 from .transaction import Transaction
 
 __all__ = ["Reader", "ReaderPool"]
@@ -106,6 +107,11 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
             timeout = check_timeout("timeout", timeout)
         return _ReaderLease(self._acquirer, self._releaser, check_label(label), timeout)
 
+    async def close_idle(self) -> None:
+        """Close the idle connections, and wait for that. The others are closed when they are released."""
+        self.expire_connections()
+        await self._inventory.background.wait()
+
     def stats(self) -> PoolStats:
         """Return the pool's current state. Safe to call from any thread."""
         return replace(super().stats(), role="read")
@@ -142,7 +148,8 @@ class Reader:
             async with self._lease(label, timeout) as connection:
                 await transaction.start(partial(call, connection, transaction.begin_reading))
                 try:
-                    yield connection
+                    with guarded(connection, check_read):
+                        yield connection
                     await call(connection, transaction.commit)
                 except Exception:
                     with contextlib.suppress(Exception):  # the caller gets the error of the block

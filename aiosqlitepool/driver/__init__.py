@@ -9,12 +9,12 @@ import aiosqlite
 
 from .aiosqlite_adapter import AiosqliteAdapter
 from .generic_adapter import GenericAdapter
-from .handle import Handle, handle_class
+from .handle import Handle, guarded, handle_class
 from .jobs import Job, call, call_anyway, call_to_the_end, ended
 from .opening import KNOWS_AIOSQLITE, OverriddenAdapter, attached, connect, is_overridden, opened
 from .protocol import Adapter, Connection, Lessee
 from .shield import shielded
-from .sqlite import KNOWS_SQLITE3
+from .sqlite import KNOWS_SQLITE3, half_read
 from .worker import INTERRUPT_PATIENCE
 
 __all__ = [
@@ -34,6 +34,8 @@ __all__ = [
     "connect",
     "ended",
     "factory_object",
+    "guarded",
+    "half_read",
     "is_stale",
     "opened",
     "shielded",

@@ -17,17 +17,20 @@ import aiosqlite
 
 from ..errors import PoolUsageError
 from ..events import RollbackCause
-from .cursors import can_read_ahead
+from .cursors import can_read_ahead, closes_cursor
 from .protocol import Lessee
 from .sqlite import PRIVATE, File, LeaseCursors, autocommit, file_of, is_private, note_busy, roll_back
 from .worker import Worker, interrupt
 
-__all__ = ["AiosqliteAdapter"]
+__all__ = ["AiosqliteAdapter", "Guard"]
 
 R = TypeVar("R")
 
 _running_loop = asyncio.get_running_loop
 _new = object.__new__
+
+# Called with an operation before it is queued, and whether SQLite is known to have ended the transaction.
+Guard = Callable[[Callable[..., Any], tuple[Any, ...], bool], None]
 
 # What most operations return: nothing by which a cursor could come to the lease.
 _NO_CURSOR = frozenset({list, tuple, type(None)})
@@ -62,6 +65,8 @@ class AiosqliteAdapter(Worker):
         # What restores the pragmas of a connection, and whether the lease may have changed them.
         self._session_sql = session_sql
         self._pragmas_used = False
+        # Refuses operations of the lease, while it has a transaction that is not its own to end.
+        self.guard: Guard | None = None
         self._row_factory: Any = None
         self._text_factory: Any = None
 
@@ -185,11 +190,11 @@ class AiosqliteAdapter(Worker):
         """Run `fn(*args, **kwargs)` in the worker, in a copy of the caller's context."""
         loop = _running_loop()
         if lease is not self.lease or loop is not self._loop or not self.is_open:
-            if lease is not self.lease and _closes_cursor(fn):
+            if lease is not self.lease and closes_cursor(fn):
                 return None  # type: ignore[return-value]  # its lease has closed it
             self._check_usable(lease)
-        if self._session_sql and args and issubclass(type(args[0]), str) and "pragma" in args[0].lower():
-            self._pragmas_used = True
+        if self._session_sql:
+            self._inspect(fn, args)
         future: asyncio.Future[R] = loop.create_future()
         if self._limiter.limits:
             self._limiter.send(self._put, (future, lease, copy_context(), fn, args, kwargs), future)
@@ -204,6 +209,12 @@ class AiosqliteAdapter(Worker):
             else:
                 self._interrupt_if_harmless(future, fn)
             raise
+
+    def _inspect(self, fn: Callable[..., Any], args: Any) -> None:
+        if self.guard is not None:
+            self.guard(fn, args, self._sent == self._done and not self._in_transaction)
+        if args and issubclass(type(args[0]), str) and "pragma" in args[0].lower():
+            self._pragmas_used = True
 
     def submit(self, lease: Lessee, fn: Callable[..., R], *args: Any) -> asyncio.Future[R]:
         """Queue `fn(native, *args)` for the worker; cancelled before it begins, it never runs."""
@@ -292,7 +303,3 @@ class AiosqliteAdapter(Worker):
         """Interrupt, refuse the handle, close in the worker, and wait until its thread has ended."""
         self.lease = None
         await super().close()
-
-
-def _closes_cursor(fn: Callable[..., Any]) -> bool:
-    return getattr(fn, "__name__", "") == "close" and isinstance(getattr(fn, "__self__", None), sqlite3.Cursor)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, ClassVar, Final
 
-__all__ = ["ReadAheadCursor", "can_read_ahead", "execute", "new_cursor"]
+__all__ = ["ReadAheadCursor", "can_read_ahead", "closes_cursor", "execute", "new_cursor"]
 
 # Seconds. Rows that take longer to compute are not read ahead: most programs that fetch one row need no other.
 READ_AHEAD_TIME: Final = 0.0002
@@ -182,3 +183,8 @@ def execute(sql: str, parameters: Any, native: sqlite3.Connection, limit: int) -
     except BaseException:
         cursor.close()  # the traceback keeps it, and it would keep the statement and the file open
         raise
+
+
+def closes_cursor(fn: Callable[..., Any]) -> bool:
+    """Return whether this is the `close` method of a cursor."""
+    return getattr(fn, "__name__", "") == "close" and isinstance(getattr(fn, "__self__", None), sqlite3.Cursor)

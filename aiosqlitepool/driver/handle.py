@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import sqlite3
 import types
@@ -13,11 +14,11 @@ import aiosqlite
 from aiosqlite.context import contextmanager
 
 from ..errors import PoolUsageError
-from .aiosqlite_adapter import AiosqliteAdapter
+from .aiosqlite_adapter import AiosqliteAdapter, Guard
 from .cursors import ReadAheadCursor, execute, new_cursor
 from .protocol import Lessee
 
-__all__ = ["Handle", "handle_class"]
+__all__ = ["Handle", "guarded", "handle_class"]
 
 R = TypeVar("R")
 
@@ -157,6 +158,22 @@ class _Cursor(aiosqlite.Cursor):
             self._cursor.close()
         else:
             await super().close()
+
+
+@contextlib.contextmanager
+def guarded(connection: object, guard: Guard) -> Iterator[None]:
+    """Call `guard` before each operation of this handle: what it raises refuses the operation.
+
+    Only for connections that have `session_sql`. Operations of the package itself, which pass `submit`, are not asked
+    about.
+    """
+    if isinstance(connection, Handle):
+        connection._pool_adapter.guard = guard
+    try:
+        yield
+    finally:
+        if isinstance(connection, Handle):
+            connection._pool_adapter.guard = None
 
 
 @functools.cache

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import os
 import sqlite3
 import threading
@@ -24,6 +25,7 @@ __all__ = [
     "LeaseCursors",
     "autocommit",
     "file_of",
+    "half_read",
     "is_private",
     "note_busy",
     "roll_back",
@@ -210,6 +212,17 @@ class LeaseCursors:
         if self.older:
             self.older = set()
             self._sweep_at = _FEW
+
+
+def half_read(native: sqlite3.Connection) -> list[sqlite3.Cursor | sqlite3.Blob]:
+    """Return the cursors of a connection that still hold a statement, oldest first, and its blobs, wherever kept.
+
+    Slower than `LeaseCursors` (about 5 us), but complete: CPython's connection has a list of weak references to its
+    cursors, and one to its blobs. `native` may be the proxy of an instrumentation.
+    """
+    lists = [each for each in gc.get_referents(inspect.unwrap(native)) if type(each) is list]
+    known = [ref() for each in lists for ref in each if isinstance(ref, weakref.ref)]
+    return [each for each in known if each is not None and _may_pin(each)]
 
 
 def _may_pin(each: sqlite3.Cursor | sqlite3.Blob) -> bool:

@@ -104,6 +104,7 @@ async def test_clients_that_hang_up_cost_no_connection_and_leave_nothing_half_wr
         async with served(service.app, lifespan="off") as address:
             paths = [f"/{number % len(WORK)}?client={number}" for number in range(CLIENTS)]
             await asyncio.gather(*(ask_and_hang_up(address, path, choose.uniform(0.01, 0.3)) for path in paths))
+            await ask_and_hang_up(address, "/0?client=patient", after=60)
             for pool in (db.writer, db.readers):
                 while pool.stats().waiting:
                     await asyncio.sleep(0.001)
@@ -116,5 +117,5 @@ async def test_clients_that_hang_up_cost_no_connection_and_leave_nothing_half_wr
         counts = await db.run_read(
             lambda native: native.execute("SELECT text, count(*) FROM note GROUP BY text").fetchall()
         )
-    assert counts
+    assert ("patient-0", 2) in counts
     assert {count for _, count in counts} == {2}

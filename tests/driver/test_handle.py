@@ -18,7 +18,7 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import PoolUsageError, SQLiteConnectionPool, SQLiteDatabase
-from aiosqlitepool.driver import Handle
+from aiosqlitepool.driver import Handle, guarded
 from aiosqlitepool.driver.completions import Completions
 from aiosqlitepool.events import ConnectionReleased, LeakSuspected, RolledBackOnReturn
 from aiosqlitepool.testing import Recorder
@@ -1202,3 +1202,19 @@ async def test_on_one_core_no_statement_is_delayed(database: Path) -> None:
 
         await asyncio.gather(*(select() for _ in range(9)))
     assert not limiter._running
+
+
+async def test_a_guard_is_asked_about_each_operation_of_a_handle_until_its_block_ends(database: Path) -> None:
+    asked: list[str] = []
+    async with SQLiteDatabase(database) as db, db.writer.connection() as connection:
+        with guarded(connection, lambda fn, args, has_ended: asked.append(f"{fn.__name__} {has_ended}")):
+            await connection.execute("SELECT 1")
+            await connection.execute("BEGIN")
+            await connection.commit()
+        await connection.execute("SELECT 2")
+    assert asked == ["execute True", "execute True", "commit False"]
+
+
+def test_a_connection_of_another_driver_has_no_guard() -> None:
+    with guarded(object(), lambda *_: None):
+        pass

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wrapt import ObjectProxy
 
-from aiosqlitepool.driver.sqlite import File, LeaseCursors, file_of, is_private, roll_back
+from aiosqlitepool.driver.sqlite import File, LeaseCursors, file_of, half_read, is_private, roll_back
 from aiosqlitepool.errors import ConnectionBrokenError
 
 
@@ -131,14 +132,14 @@ def connection() -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-def half_read(connection: sqlite3.Connection) -> sqlite3.Cursor:
+def begun(connection: sqlite3.Connection) -> sqlite3.Cursor:
     cursor = connection.execute("SELECT 1 UNION ALL SELECT 2")
     cursor.fetchone()
     return cursor
 
 
 def test_a_cursor_read_to_its_end_is_idle(connection: sqlite3.Connection) -> None:
-    cursors, cursor = LeaseCursors(), half_read(connection)
+    cursors, cursor = LeaseCursors(), begun(connection)
     cursors.note(cursor)
     assert not cursors.forget_if_idle()
     assert cursors.half_read() == [cursor]
@@ -148,7 +149,7 @@ def test_a_cursor_read_to_its_end_is_idle(connection: sqlite3.Connection) -> Non
 
 
 def test_an_older_cursor_is_known_and_found(connection: sqlite3.Connection) -> None:
-    cursors, first, second = LeaseCursors(), half_read(connection), half_read(connection)
+    cursors, first, second = LeaseCursors(), begun(connection), begun(connection)
     for cursor in (first, second, first, second):
         cursors.note(cursor)
     second.fetchall()
@@ -162,7 +163,7 @@ def test_cursors_in_the_frames_of_an_error_are_found(connection: sqlite3.Connect
     cursors = LeaseCursors()
 
     def fail() -> None:
-        kept = half_read(connection)
+        kept = begun(connection)
         raise ValueError(f"while {kept} is half-read")
 
     with pytest.raises(ValueError, match="half-read") as caught:
@@ -192,3 +193,16 @@ def test_thousands_of_cursors_that_live_are_not_looked_at_with_each_new_one(conn
         cursors.note(cursor)
     assert len(cursors.older) == len(alive) - 1
     assert Counted.looks < 10
+
+
+def test_a_connection_knows_what_holds_a_statement_of_it_wherever_that_is_kept(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TABLE note (content BLOB)")
+    connection.execute("INSERT INTO note VALUES (zeroblob(9))").close()
+    connection.execute("SELECT 1").fetchall()
+    first, done, lost, second = (begun(connection) for _ in range(4))
+    done.fetchall()
+    del lost
+    with connection.blobopen("note", "content", 1) as blob:
+        assert half_read(connection) == [first, second, blob]
+    second.close()
+    assert half_read(ObjectProxy(connection)) == [first, blob]  # that a blob is closed cannot be seen
