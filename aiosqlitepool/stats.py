@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
-__all__ = ["Holder", "PoolRole", "PoolStats", "Waiter"]
+__all__ = ["Holder", "PoolRole", "PoolStats", "StatementStats", "StatementTable", "Waiter"]
 
 PoolRole = Literal["read", "write"]
 
@@ -72,3 +73,45 @@ class PoolStats:
     def size(self) -> int:
         """Slots that have a connection or are about to have one."""
         return self.used + self.idle
+
+
+@dataclass(frozen=True, slots=True)
+class StatementStats:
+    """What one pool knows of one statement. Times are seconds, floats; `first_seen` and `last_seen` are Unix times.
+
+    `statement` is normalized: on one line, with `?` for each literal. `run` is the time in the worker thread, `wait`
+    the time from the call to its beginning. `labels` are those of the leases that it came from, at most 8.
+    """
+
+    statement: str
+    operation: str
+    calls: int
+    errors: int
+    rows: int
+    rows_changed: int
+    run_total: float
+    run_mean: float
+    run_max: float
+    run_p99: float
+    wait_total: float
+    wait_mean: float
+    wait_max: float
+    wait_p99: float
+    first_seen: float
+    last_seen: float
+    labels: tuple[str, ...]
+
+
+class StatementTable(tuple[StatementStats, ...]):
+    """The statements of a pool, the longest total run time first. `forgotten` counts those that had to make room."""
+
+    forgotten: int
+
+    def __new__(cls, rows: Iterable[StatementStats], forgotten: int = 0) -> Self:
+        """Return a table of these rows."""
+        table = super().__new__(cls, rows)
+        table.forgotten = forgotten
+        return table
+
+    def __getnewargs__(self) -> tuple[tuple[StatementStats, ...], int]:
+        return tuple(self), self.forgotten

@@ -1,0 +1,197 @@
+"""Which statements ran, how often and for how long. Measured in worker threads, read from any thread.
+
+SQL is normalized before anything outside of the driver sees it: literals become `?`, so that no value of a user gets
+into a metric, a log or a page.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from math import exp2, log2
+from typing import Final
+
+from ..stats import StatementStats, StatementTable
+
+__all__ = ["MOST_STATEMENTS", "StatementLog", "normalized", "operation_of"]
+
+MOST_STATEMENTS: Final = 500
+_MOST_LABELS: Final = 8
+# Characters of a normalized statement, and of a text that is looked at.
+_LONGEST: Final = 2_000
+_LONGEST_READ: Final = 10_000
+# Texts whose normalized form is remembered.
+_MOST_TEXTS: Final = 1_000
+# Records that a worker thread leaves to the next one, or to a reader, before it counts them itself.
+_BATCH: Final = 256
+
+_TOKENS: Final = re.compile(
+    r"""
+      (?P<space> (?: \s | --[^\n]* | /\*.*?(?:\*/|\Z) )+ )
+    | (?P<literal> [xX]?'(?:[^']|'')*(?:'|\Z) | (?<![\w$@:?.])[0-9](?:[eE][+-]?[0-9]|[\w.])* )
+    # A quoted name, or what SQLite takes for a string where there is no such name: kept only where a name must stand.
+    | (?P<name> (?:(?<=\.)|(?<=from\ )|(?<=join\ )|(?<=into\ )|(?<=table\ )|(?<=update\ )) "[^"]*" | "[^"]*"(?=\.) )
+    | (?P<quoted> "(?:[^"]|"")*(?:"|\Z) )
+    """,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+_LISTS: Final = re.compile(r"\bIN \(\?(?:, ?\?)+\)", re.IGNORECASE)
+_ROWS: Final = re.compile(r"(\([?, ]+\))(?:, ?\1)+")
+_PRAGMA: Final = re.compile(r"(PRAGMA [\w.]+) ?[=(].*", re.IGNORECASE | re.DOTALL)
+_CHANGES: Final = re.compile(r"\b(INSERT|REPLACE|UPDATE|DELETE)\b", re.IGNORECASE)
+
+
+def normalized(sql: str) -> str:
+    """Return a statement on one line, without comments, with `?` for each literal, of at most 2,000 characters."""
+    text = _TOKENS.sub(_replacement, sql[:_LONGEST_READ]).strip(" ;")
+    text = _PRAGMA.sub(r"\1 = ?", text)
+    return _ROWS.sub(r"\1, ...", _LISTS.sub("IN (?, ...)", text))[:_LONGEST]
+
+
+def _replacement(found: re.Match[str]) -> str:
+    kind = found.lastgroup
+    return " " if kind == "space" else found[0] if kind == "name" else "?"
+
+
+def operation_of(statement: str) -> str:
+    """Return what a normalized statement does: its first word in capitals, or what follows a WITH clause."""
+    word = statement.partition(" ")[0].upper()
+    if word == "WITH":
+        found = _CHANGES.search(statement)
+        return "SELECT" if found is None else found[1].upper()
+    return word if word.isalpha() else "OTHER"
+
+
+class _Times:
+    """Durations of one kind: their sum, their maximum, and how many fell into buckets that grow by a fifth."""
+
+    __slots__ = ("buckets", "count", "maximum", "total")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = self.maximum = 0.0
+        self.buckets: dict[int, int] = {}
+
+    def add(self, seconds: float) -> None:
+        self.count += 1
+        self.total += seconds
+        if seconds > self.maximum:
+            self.maximum = seconds
+        bucket = int(log2(seconds * 1e9 + 1.0) * 4)
+        try:
+            self.buckets[bucket] += 1
+        except KeyError:
+            self.buckets[bucket] = 1
+
+    def p99(self) -> float:
+        """Return what 99 % of the durations do not exceed, at most a fifth too long."""
+        left = self.count * 0.99
+        for bucket in sorted(self.buckets):
+            left -= self.buckets[bucket]
+            if left <= 0:
+                return min(self.maximum, (exp2((bucket + 1) / 4) - 1.0) / 1e9)
+        return self.maximum
+
+
+class _Total:
+    """Everything about one normalized statement."""
+
+    __slots__ = ("changed", "errors", "first", "labels", "last", "rows", "run", "wait")
+
+    def __init__(self, now: float) -> None:
+        self.errors = self.rows = self.changed = 0
+        self.first = self.last = now
+        self.labels: dict[str, None] = {}
+        self.run, self.wait = _Times(), _Times()
+
+    def row(self, statement: str) -> StatementStats:
+        """Return the frozen form."""
+        run, wait = self.run, self.wait
+        return StatementStats(
+            statement, operation_of(statement), run.count, self.errors, self.rows, self.changed,
+            run.total, run.total / run.count, run.maximum, run.p99(),
+            wait.total, wait.total / run.count, wait.maximum, wait.p99(),
+            self.first, self.last, tuple(self.labels),
+        )  # fmt: skip
+
+
+# What a worker thread knows of one statement: its text, label, seconds waited and run, rows read and changed, failed.
+Record = tuple[str, str | None, float, float, int, int, bool]
+
+
+class StatementLog:
+    """The statements of one pool: at most 500, of which the least used are forgotten first. Thread safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._records: deque[Record] = deque()
+        self._lock = threading.Lock()
+        self._totals: dict[str, _Total] = {}
+        self._texts: dict[str, str] = {}
+        self._forgotten = 0
+
+    def add(self, record: Record) -> None:
+        """Record that a statement ran. Costs one append, and every 256th time the counting of them all."""
+        self._records.append(record)
+        if len(self._records) >= _BATCH and self._lock.acquire(blocking=False):
+            try:
+                self._count()
+            finally:
+                self._lock.release()
+
+    def table(self) -> StatementTable:
+        """Return one row for each statement, the one with the longest total run time first."""
+        with self._lock:
+            self._count()
+            rows = [total.row(statement) for statement, total in self._totals.items()]
+            forgotten = self._forgotten
+        return StatementTable(sorted(rows, key=lambda row: -row.run_total), forgotten)
+
+    def reset(self) -> None:
+        """Forget all of them."""
+        with self._lock:
+            self._records.clear()
+            self._totals.clear()
+            self._forgotten = 0
+
+    def _count(self) -> None:
+        records, now = self._records, self._clock()
+        while records:
+            sql, label, waited, ran, rows, changed, failed = records.popleft()
+            total = self._total(self._normalized(sql), now)
+            total.run.add(ran)
+            total.wait.add(waited)
+            total.rows += rows
+            total.changed += changed
+            total.errors += failed
+            total.last = now
+            if label is not None and len(total.labels) < _MOST_LABELS:
+                total.labels[label] = None
+
+    def _normalized(self, sql: str) -> str:
+        known = self._texts.get(sql)
+        if known is None:
+            known = normalized(sql)
+            if len(sql) <= _LONGEST:
+                if len(self._texts) >= _MOST_TEXTS:
+                    self._texts.clear()
+                self._texts[sql] = known
+        return known
+
+    def _total(self, statement: str, now: float) -> _Total:
+        total = self._totals.get(statement)
+        if total is None:
+            if len(self._totals) >= MOST_STATEMENTS:
+                self._forget_least_used()
+            total = self._totals[statement] = _Total(now)
+        return total
+
+    def _forget_least_used(self) -> None:
+        # A tenth at a time: to look for one among 500 for each new statement would take longer than the statements.
+        least = sorted(self._totals, key=lambda each: (self._totals[each].run.count, self._totals[each].last))
+        for statement in least[: MOST_STATEMENTS // 10]:
+            del self._totals[statement]
+            self._forgotten += 1

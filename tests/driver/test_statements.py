@@ -1,0 +1,147 @@
+"""Normalized SQL, and what a pool remembers of the statements that ran."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiosqlitepool.driver.statements import MOST_STATEMENTS, StatementLog, normalized, operation_of
+
+from ..support.clock import Clock
+
+
+def log_of(*texts: str, label: str | None = None, ran: float = 0.001) -> StatementLog:
+    log = StatementLog(Clock())
+    for text in texts:
+        log.add((text, label, 0.0005, ran, 1, 0, False))
+    return log
+
+
+# -- normalized SQL
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT 1", "SELECT ?"),
+        ("SELECT * FROM t WHERE a = 'it''s' AND b = 1e-5 AND c = x'ab' AND d = 0x1F", "SELECT * FROM t WHERE a = ? AND b = ? AND c = ? AND d = ?"),
+        ("  SELECT a\n\t, b -- it's a comment\n FROM t /* '; */ ;", "SELECT a , b FROM t"),
+        ("SELECT t1.c2, ?1, :name, $x, @y FROM t1", "SELECT t1.c2, ?1, :name, $x, @y FROM t1"),
+        ("SELECT * FROM t WHERE id IN (1, 2, 3)", "SELECT * FROM t WHERE id IN (?, ...)"),
+        ("SELECT * FROM t WHERE id IN (?,?)", "SELECT * FROM t WHERE id IN (?, ...)"),
+        ("INSERT INTO t VALUES (?, ?), (?, ?), (?, ?)", "INSERT INTO t VALUES (?, ?), ..."),
+        ('SELECT "t"."a" FROM "my table" WHERE b = "secret"', 'SELECT "t"."a" FROM "my table" WHERE b = ?'),
+        ("PRAGMA key = 'secret'", "PRAGMA key = ?"),
+        ("PRAGMA key(secret)", "PRAGMA key = ?"),
+        ("PRAGMA main.hexkey=0123", "PRAGMA main.hexkey = ?"),
+        ("PRAGMA user_version", "PRAGMA user_version"),
+        ("ATTACH 'other.db' AS other KEY 'secret'", "ATTACH ? AS other KEY ?"),
+        ("SELECT 'never closed", "SELECT ?"),
+        ("SELECT '\N{SNOWMAN}', \N{SNOWMAN} FROM t", "SELECT ?, \N{SNOWMAN} FROM t"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_a_statement_is_on_one_line_and_without_literals(sql: str, expected: str) -> None:
+    assert normalized(sql) == expected
+
+
+@given(st.text(), st.sampled_from(["SELECT '{}'", "PRAGMA key = '{}'", 'SELECT 1 WHERE a = "{}"', "SELECT 1 /* {} */"]))
+def test_no_value_gets_through(value: str, sql: str) -> None:
+    secret = value.replace("'", "''").replace('"', '""').replace("*/", "")
+    assert "hunter2" not in normalized(sql.format(f"hunter2{secret}hunter2"))
+
+
+@pytest.mark.parametrize("sql", ["SELECT '" + "x" * 1_000_000, "SELECT " + "a, " * 500_000, "(" * 100_000, "--" * 100_000])
+def test_a_statement_of_a_megabyte_takes_little(sql: str) -> None:
+    began = time.thread_time()
+    assert len(normalized(sql)) <= 2_000
+    assert time.thread_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("select 1", "SELECT"),
+        ("-- why\nINSERT INTO t VALUES (1)", "INSERT"),
+        ("WITH x AS (SELECT 1) SELECT * FROM x", "SELECT"),
+        ("WITH x AS (SELECT 1) DELETE FROM t", "DELETE"),
+        ("COMMIT", "COMMIT"),
+        ("", "OTHER"),
+        ("(nonsense)", "OTHER"),
+    ],
+)
+def test_the_operation_is_what_a_statement_does(sql: str, expected: str) -> None:
+    assert operation_of(normalized(sql)) == expected
+
+
+# -- what is remembered
+
+
+def test_statements_that_differ_in_literals_only_are_one() -> None:
+    log = log_of("SELECT 1", "SELECT 2", "SELECT  'three'", "SELECT a")
+    assert [(row.statement, row.calls) for row in log.table()] == [("SELECT ?", 3), ("SELECT a", 1)]
+
+
+def test_a_row_has_the_sums_and_the_extremes() -> None:
+    clock = Clock()
+    log = StatementLog(clock)
+    for number in range(1, 101):
+        log.add(("SELECT a", "GET /", 0.0, number / 1000, 2, 1, number == 100))
+    (row,) = log.table()
+    assert (row.operation, row.calls, row.errors, row.rows, row.rows_changed) == ("SELECT", 100, 1, 200, 100)
+    assert (row.run_total, row.run_mean, row.run_max) == pytest.approx((5.05, 0.0505, 0.1))
+    assert row.run_p99 == pytest.approx(0.099, rel=0.2)
+    assert (row.wait_total, row.wait_max, row.wait_p99) == (0.0, 0.0, 0.0)
+    assert (row.first_seen, row.last_seen, row.labels) == (clock(), clock(), ("GET /",))
+
+
+def test_at_most_eight_labels_are_kept() -> None:
+    log = StatementLog()
+    for number in range(20):
+        log.add(("SELECT a", f"label {number}", 0.0, 0.0, 0, 0, False))
+    assert log.table()[0].labels == tuple(f"label {number}" for number in range(8))
+
+
+def test_the_least_used_statements_are_forgotten_first_and_counted() -> None:
+    log = log_of(*["SELECT often"] * 3, *(f"SELECT a{number}" for number in range(3 * MOST_STATEMENTS)))
+    table = log.table()
+    assert len(table) <= MOST_STATEMENTS
+    assert len(table) + table.forgotten == 3 * MOST_STATEMENTS + 1
+    assert "SELECT often" in {row.statement for row in table}
+
+
+def test_the_longest_total_time_comes_first() -> None:
+    log = log_of("SELECT a", "SELECT a")
+    log.add(("SELECT b", None, 0.0, 1.0, 0, 0, False))
+    assert [row.statement for row in log.table()] == ["SELECT b", "SELECT a"]
+
+
+def test_a_reset_forgets_everything() -> None:
+    log = log_of(*(f"SELECT a{number}" for number in range(2 * MOST_STATEMENTS)))
+    log.reset()
+    assert (log.table(), log.table().forgotten) == ((), 0)
+
+
+def test_texts_are_remembered_up_to_a_limit() -> None:
+    log = log_of(*(f"SELECT {number}" for number in range(3_000)), "SELECT '" + "x" * 10_000 + "'")
+    assert log.table()[0].calls == 3_001
+    assert len(log._texts) <= 1_000
+
+
+def test_threads_lose_no_record() -> None:
+    log = StatementLog()
+
+    def work() -> None:
+        for _ in range(5_000):
+            log.add(("SELECT 1", None, 0.0, 0.0, 0, 0, False))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        log.table()
+    assert log.table()[0].calls == 20_000
