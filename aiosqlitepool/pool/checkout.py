@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from ..copying import CapturedContext, NotCopyable
 from ..errors import PoolConnectionAcquireTimeoutError, PoolFullError
 from ..events import AcquireCancelled, AcquireFailed, AcquirePath, AcquireRejected, AcquireTimedOut, ErrorInfo
 from ..stats import Holder, Waiter
@@ -30,7 +31,7 @@ class PooledTimes(Protocol):
     check_time: float
 
 
-class Checkout(Generic[T]):
+class Checkout(NotCopyable, Generic[T]):
     """A caller that wants a connection, waits for one, or holds one.
 
     What only a waiter needs is set when it begins to wait; most callers never do.
@@ -119,7 +120,7 @@ class Checkout(Generic[T]):
             task=self.task_name,
             label=self.label,
             held=max(0.0, now - self.since),
-            context=self.context,
+            context=None if self.context is None else CapturedContext(self.context),
             ended=self.task is not None and self.task.done(),
         )
 

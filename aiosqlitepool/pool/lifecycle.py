@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
 from ..bus import EventBus
+from ..copying import NotCopyable
 from ..driver import Connection
 from ..errors import PoolClosedError, PoolUsageError
 from ..events import PoolClosed, PoolOpened
@@ -154,7 +155,7 @@ class Shutdown(Generic[C]):
             slot.connection = None
 
 
-class PoolLifecycle(Generic[C]):
+class PoolLifecycle(NotCopyable, Generic[C]):
     """Opens and closes a pool. The base of `SQLiteConnectionPool`, which constructs its parts."""
 
     _settings: PoolSettings

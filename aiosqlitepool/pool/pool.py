@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..bus import Detach, EventBus
@@ -66,7 +67,8 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
         slow_acquire: an acquire that takes this long emits `AcquireSlow`; `None` never, `0` each acquire that did not
             get an idle connection at once.
         on_connect: awaited with each new connection, before it is lent: pragmas, row factories, functions.
-        name: the pool's name in every event, metric, span and log line; "pool-1", "pool-2", ... if not given.
+        name: the pool's name in every event, metric, span and log line; "pool-1", "pool-2", ... if not given. While
+            another pool of the process has that name, "<name>#2" and so on, with a warning in the log.
         subscribers: objects whose `attach(pool)` is called now, as by `subscribe()`.
         clock: returns the time in seconds, as `time.monotonic` does; tests pass their own.
     """
@@ -96,14 +98,14 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
         if not callable(connection_factory):
             kind = type(connection_factory).__name__
             raise TypeError(f"connection_factory must be callable, not {connection_factory!r} ({kind})")
-        self._settings = PoolSettings(
+        settings = PoolSettings(
             pool_size, acquisition_timeout, idle_timeout, operation_timeout, min_size, max_lifetime, max_waiting,
             health_check_after, leak_threshold, slow_acquire, on_connect, clock, name
         )  # fmt: skip
+        subscribers = process.checked_subscribers(subscribers)
+        self._settings = replace(settings, name=process.claim_name(self, str(settings.name)))
         self._assemble(connection_factory)
-        for subscriber in process.checked_subscribers(subscribers):
-            self.subscribe(subscriber)
-        process.register(self)
+        process.register(self, subscribers)
 
     def _assemble(self, connection_factory: Callable[[], Awaitable[C]]) -> None:
         settings = self._settings
@@ -180,12 +182,13 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
         return self._bus
 
     def subscribe(self, subscriber: Subscriber) -> Detach:
-        """Attach a subscriber; return a function that detaches it.
+        """Attach a subscriber; return a function that detaches it. One that is attached already is not attached twice.
 
-        Raises `TypeError` if it has no `attach(pool)` method, or is a class instead of an object.
+        Raises `TypeError` if it has no `attach(pool)` method, or is a class instead of an object, and what `attach`
+        raises.
         """
         process.check_subscriber(subscriber)
-        return subscriber.attach(self)
+        return self._bus.attach_once(subscriber, lambda: subscriber.attach(self))
 
     def stats(self) -> PoolStats:
         """Return the state of the pool now. Safe to call from any thread."""

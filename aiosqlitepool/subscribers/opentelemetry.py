@@ -27,12 +27,12 @@ try:
     from opentelemetry import metrics, trace
     from opentelemetry.context import Context
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
-    from opentelemetry.trace import Span, TracerProvider
+    from opentelemetry.trace import TracerProvider
 except ModuleNotFoundError as _error:
     hint = "aiosqlitepool.subscribers.opentelemetry needs its API: pip install 'aiosqlitepool[opentelemetry]'"
     raise ModuleNotFoundError(f"{hint} ({_error})", name=_error.name) from _error
 
-from ._opentelemetry_spans import PoolSpans, SpanMode
+from ._opentelemetry_spans import PoolSpans, SpanMode, span_of_failure
 
 __all__ = ["OpenTelemetrySubscriber", "SpanMode"]
 
@@ -76,26 +76,27 @@ class OpenTelemetrySubscriber:
         self._spans: SpanMode = spans
         self._checkout_spans = checkout_spans
         self._tracer = trace.get_tracer(names.SCOPE, __version__, tracer_provider, names.SCHEMA_URL)
+        # The global provider may be another object later.
+        is_global = tracer_provider is None or tracer_provider is trace.get_tracer_provider()
+        self._tracer_owner: object = PoolSpans if is_global else tracer_provider
         self._instruments = _instruments_of(meter_provider, buckets) if metrics else None
 
     def attach(self, pool: SQLiteConnectionPool[Any], /) -> Detach:
-        """Export what `pool` does from now on. Its levels end when it closes or is detached; its counters stay."""
+        """Export what `pool` does from now on. Its levels end when it closes or is detached; its counters stay.
+
+        A provider gets each event once, however many subscribers it has on this pool: from the first one.
+        """
+        once, instruments = pool.events.attach_once, self._instruments
         detaches = list[Detach]()
-        metrics = spans = None
-        if self._instruments is not None:
-            metrics = _PoolMetrics(self._instruments, pool)
-            detaches += metrics.subscribe(pool)
+        # Before the metrics: a failed acquire is recorded in the trace of its span.
         if self._spans != "off" or self._checkout_spans:
-            spans = PoolSpans(self._tracer, pool, self._spans)
-            detaches += spans.subscribe(checkouts=self._checkout_spans)
-
-        def fail(event: Any, error_type: str) -> None:
-            span = None if spans is None else spans.failed(event, error_type)
-            if metrics is not None:
-                metrics.failed(event.wait_time, error_type, span)
-
-        detaches += [pool.events.subscribe(event_type, handler) for event_type, handler in fail_events(fail)]
+            detaches.append(once(self._tracer_owner, lambda: self._attach_spans(pool)))
+        if instruments is not None:
+            detaches.append(once(instruments, lambda: together(_PoolMetrics(instruments, pool).subscribe(pool))))
         return together(detaches)
+
+    def _attach_spans(self, pool: SQLiteConnectionPool[Any]) -> Detach:
+        return together(PoolSpans(self._tracer, pool, self._spans).subscribe(checkouts=self._checkout_spans))
 
 
 # -- metrics
@@ -215,9 +216,10 @@ class _PoolMetrics:
         self._labels = {names.POOL: pool.name}
 
     def subscribe(self, pool: AnyPool) -> list[Detach]:
-        """Subscribe to all events but failed acquires. Returns the functions that end that."""
+        """Subscribe to what the metrics count. Returns the functions that end that."""
         subscribe = pool.events.subscribe
         return [
+            *(subscribe(event_type, handler) for event_type, handler in fail_events(self._failed)),
             subscribe(PoolTimings, self._add_timings),
             subscribe(ConnectionCreated, self._created),
             subscribe(TransactionEnded, self._transaction_ended),
@@ -238,8 +240,7 @@ class _PoolMetrics:
         self._instruments.transaction_time.record(event.duration, outcome)
         self._instruments.transaction_wait.record(event.wait_time, self._labels)
 
-    def failed(self, wait_time: float, error_type: str, span: Span | None) -> None:
-        """Record the duration of a failed acquire, in the trace of its span or of the current one."""
-        span = trace.get_current_span() if span is None else span
+    def _failed(self, event: Any, error_type: str) -> None:
         labels = {**self._labels, names.ERROR_TYPE: error_type}
-        self._instruments.wait_time.record(wait_time, labels, trace.set_span_in_context(span, Context()))
+        context = trace.set_span_in_context(span_of_failure(event), Context())
+        self._instruments.wait_time.record(event.wait_time, labels, context)
