@@ -36,7 +36,7 @@ class EventBus:
     `handlers` has an entry only for types with a subscriber: `SomeEvent in bus.handlers` is the guard before building
     an event, and an event without a subscriber is never built. `immediate` counts the idle connections that were
     acquired without a wait, always. `batches` is true while `PoolTimings` has a subscriber; the pool calls the
-    `record_*` methods only then. `ended` is true when no more events will come: the pool no longer exists.
+    `record_*` methods only then.
     """
 
     __slots__ = (
@@ -49,7 +49,6 @@ class EventBus:
         "_uses",
         "_waits",
         "batches",
-        "ended",
         "handlers",
         "immediate",
     )
@@ -59,7 +58,6 @@ class EventBus:
         self.handlers: dict[type, tuple[Handler[Any], ...]] = {}
         self.immediate: int = 0
         self.batches: bool = False
-        self.ended: bool = False
         # By its id, each object that is attached once: for how many callers, what detaches it, and the object.
         self._attached: dict[int, list[Any]] = {}
         self._pool = pool
@@ -108,7 +106,7 @@ class EventBus:
         for each in types:
             self.handlers[each] = (*self.handlers.get(each, ()), handler)
         self.batches = PoolTimings in self.handlers
-        return _once(lambda: self._remove(types, handler))
+        return _Detacher(self, types, handler)
 
     def attach_once(self, owner: object, attach: Callable[[], Detach]) -> Detach:
         """Call `attach()`, unless it was called for this object already: a registry must not count an event twice.
@@ -133,10 +131,14 @@ class EventBus:
         def leave() -> None:
             entry[0] -= 1
             if not entry[0]:
-                del self._attached[key]
+                self._attached.pop(key, None)
                 entry[1]()
 
         return _once(leave)
+
+    def end(self) -> None:
+        """Keep nothing that detaches, once the pool has closed: it refers to this bus, and would keep it alive."""
+        self._attached.clear()
 
     def _remove(self, types: tuple[type, ...], handler: Handler[Any]) -> None:
         if PoolTimings in types:
@@ -243,6 +245,20 @@ def _check_handler(handler: object) -> None:
         raise TypeError(f"handler must be callable, not {handler!r}")
     if inspect.iscoroutinefunction(handler):
         raise TypeError(f"handler must be synchronous: a pool does not await it, {handler!r}")
+
+
+class _Detacher:
+    """Ends one subscription, at its first call. A pool has tens of them, so it is smaller than a closure."""
+
+    __slots__ = ("_pending",)
+
+    def __init__(self, bus: EventBus, types: tuple[type, ...], handler: Handler[Any]) -> None:
+        self._pending = [(bus, types, handler)]
+
+    def __call__(self) -> None:
+        if self._pending:
+            bus, types, handler = self._pending.pop()
+            bus._remove(types, handler)
 
 
 def _once(detach: Detach) -> Detach:

@@ -274,6 +274,7 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         process.closed(self)
         if PoolClosed in self._bus.handlers:
             self._bus.emit(PoolClosed(self.name, abandoned))
+        self._bus.end()
 
     def abandon_at_exit(self) -> None:
         """Warn, and leave the connections to close by themselves. Called when the program ends."""
@@ -294,8 +295,6 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         self._bus.forked()
 
     def __del__(self) -> None:
-        try:
-            self.abandon_at_exit()
-        finally:
-            if "_bus" in vars(self):
-                self._bus.ended = True
+        self.abandon_at_exit()
+        if "_bus" in vars(self):
+            self._bus.flush_timings()

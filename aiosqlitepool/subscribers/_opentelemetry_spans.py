@@ -78,15 +78,14 @@ class PoolSpans:
         self._tracer = tracer
         # Weak: a program may keep the function that detaches for longer than the pool.
         self._pool = weakref.ref(pool)
-        self._events = pool.events
         self._common: Attributes = {names.SYSTEM: "sqlite", names.POOL: pool.name}
         self._connects: list[_Connect] = []
         # The connection of the last AcquireSlow, until the ConnectionAcquired that follows it at once.
         self._slow: int | None = None
 
-    def subscribe(self, *, checkouts: bool) -> list[Detach]:
+    def subscribe(self, pool: SQLiteConnectionPool[Any], *, checkouts: bool) -> list[Detach]:
         """Subscribe to what the spans show. Returns the functions that end that."""
-        subscribe = self._events.subscribe
+        subscribe = pool.events.subscribe
         # In every mode, because the pool captures the contexts of holders only while AcquireSlow has a subscriber.
         detaches = [subscribe(AcquireSlow, self._acquired_slow)]
         if checkouts:

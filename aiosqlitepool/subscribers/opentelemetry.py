@@ -92,11 +92,11 @@ class OpenTelemetrySubscriber:
         if self._spans != "off" or self._checkout_spans:
             detaches.append(once(self._tracer_owner, lambda: self._attach_spans(pool)))
         if instruments is not None:
-            detaches.append(once(instruments, lambda: together(_PoolMetrics(instruments, pool).subscribe(pool))))
+            detaches.append(once(instruments, lambda: _attach_metrics(instruments, pool)))
         return together(detaches)
 
-    def _attach_spans(self, pool: SQLiteConnectionPool[Any]) -> Detach:
-        return together(PoolSpans(self._tracer, pool, self._spans).subscribe(checkouts=self._checkout_spans))
+    def _attach_spans(self, pool: AnyPool) -> Detach:
+        return together(PoolSpans(self._tracer, pool, self._spans).subscribe(pool, checkouts=self._checkout_spans))
 
 
 # -- metrics
@@ -127,10 +127,9 @@ class _Instruments:
         self.transaction_time = histograms[names.TRANSACTION_TIME]
         self.transaction_wait = histograms[names.TRANSACTION_WAIT]
 
-    def _new_counts(self, name: str, pool: AnyPool | None) -> DeferredCounts:
+    def _new_counts(self, name: str) -> DeferredCounts:
         return DeferredCounts(
             name,
-            pool,
             lambda name, seconds: self.wait_time.record(seconds, {names.POOL: name}, _NO_TRACE),
             lambda name, seconds: self.use_time.record(seconds, {names.POOL: name}, _NO_TRACE),
         )
@@ -207,13 +206,20 @@ def _instruments_of(provider: MeterProvider | None, buckets: Buckets) -> _Instru
     return found
 
 
+def _attach_metrics(instruments: _Instruments, pool: AnyPool) -> Detach:
+    counts, detaches = instruments.counts.attach(pool)
+    return together([*_PoolMetrics(instruments, counts).subscribe(pool), *detaches])
+
+
 class _PoolMetrics:
     """Feeds the instruments with the events of one pool."""
 
-    def __init__(self, instruments: _Instruments, pool: AnyPool) -> None:
-        self._counts, self._detaches = instruments.counts.attach(pool)
+    # Keeps nothing of the bus, which keeps this: a closed pool would wait for the garbage collector.
+
+    def __init__(self, instruments: _Instruments, counts: DeferredCounts) -> None:
+        self._counts = counts
         self._instruments = instruments
-        self._labels = {names.POOL: pool.name}
+        self._labels = {names.POOL: counts.name}
 
     def subscribe(self, pool: AnyPool) -> list[Detach]:
         """Subscribe to what the metrics count. Returns the functions that end that."""
@@ -223,7 +229,6 @@ class _PoolMetrics:
             subscribe(PoolTimings, self._add_timings),
             subscribe(ConnectionCreated, self._created),
             subscribe(TransactionEnded, self._transaction_ended),
-            *self._detaches,
         ]
 
     def _add_timings(self, timings: PoolTimings) -> None:
