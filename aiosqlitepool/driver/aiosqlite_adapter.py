@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import aiosqlite
@@ -17,7 +16,7 @@ import aiosqlite
 from ..errors import PoolUsageError
 from ..events import RollbackCause
 from .protocol import Lessee
-from .sqlite import File, LeaseCursors, autocommit, file_of, roll_back
+from .sqlite import File, LeaseCursors, Unsaved, autocommit, file_of, roll_back
 from .worker import Worker, interrupt
 
 __all__ = ["AiosqliteAdapter"]
@@ -49,8 +48,10 @@ class AiosqliteAdapter(Worker):
         self._set_adapter = handle_class._pool_adapter.__set__
         self._set_lease = handle_class._pool_lease.__set__
         self._in_transaction = False
-        self._cursors = LeaseCursors()
+        self._cursors = LeaseCursors(self.native)
         self._file: File | None = None
+        # Of a connection with autocommit=False.
+        self._unsaved: Unsaved | None = None
         # What restores the pragmas of a connection, and whether the lease may have changed them.
         self._session_sql = session_sql
         self._pragmas_used = False
@@ -82,31 +83,52 @@ class AiosqliteAdapter(Worker):
                 result, error, self._in_transaction = None, raised, True
         self._done += 1
         self._completions.post(future, result, error)
-        error = None  # its traceback holds this frame: a cycle would keep half-read cursors until it is collected
+        # Its traceback holds this frame: a cycle would keep half-read cursors and arguments until it is collected.
+        future = error = None  # type: ignore[assignment]
 
     def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         is_new = self._cursors.note(result)
-        if future.cancelled() and issubclass(type(result), sqlite3.Cursor):
+        cursor = self._cursors.cursor_of(result) if future.cancelled() else None
+        if cursor is not None:
             # Left half-read, it would pass an interrupt on to the next statement. An interrupt is sent only after
             # the cancellation and only to what runs, so that this look, after it stopped running, misses none.
-            result.close() if is_new else result.execute("")
+            cursor.close() if is_new else cursor.execute("")
         if error is not None:
+            if error.__traceback__ is not None:
+                # Not the frame of `_run`: it has the future, which has the error, a cycle that keeps the arguments.
+                error.__traceback__ = error.__traceback__.tb_next
             self._cursors.note_frames(error)
 
     def _clean_up(self) -> RollbackCause | None:
         native, half_read = self.native, self._cursors.close()
         open_transaction = native.in_transaction
+        unsaved = self._unsaved
+        has_written = open_transaction and (autocommit(native) is not False if unsaved is None else bool(unsaved))
         if open_transaction:
             roll_back(native)
+        elif unsaved is not None:  # the program has ended it by a statement of its own
+            native.execute("BEGIN")
+        if unsaved is not None:
+            unsaved.forget()
         if self._pragmas_used:
             for statement in self._session_sql:
                 native.execute(statement).close()
             self._pragmas_used = False
         self._in_transaction = native.in_transaction
-        if open_transaction and autocommit(native) is not False:
+        if has_written:
             return "transaction"
-        # With autocommit=False (Python 3.12) a transaction is always open, and says nothing.
         return "cursor" if half_read else None
+
+    def _before_serving(self) -> None:
+        if autocommit(self.native) is False:
+            self._unsaved = unsaved = Unsaved(self.native)
+            run = self._run
+            self._run = lambda future, lease, fn, *rest: run(future, lease, unsaved.noting(fn), *rest)  # type: ignore[method-assign]
+
+    def _begin(self) -> None:
+        # Before it is cleaned up: what it reads must not stay in a transaction, which would pin its snapshot.
+        self._file = file_of(self.native)
+        self._clean_up()
 
     # -- leases
 
@@ -116,10 +138,11 @@ class AiosqliteAdapter(Worker):
         The factory's own object is spent from here on: nothing may go around the pool.
         """
         raw, native = self.raw, self.native
+        # aiosqlite's own loop keeps the result of the job before the one that it runs: not one of the factory's.
+        raw._tx.put_nowait((None, self._before_serving))
         raw._tx.put_nowait((None, self._serve))
         raw._connection, raw._running = None, False
-        await self.post(self._clean_up)
-        self._file = await self.post(partial(file_of, native))
+        await self.post(self._begin)
         self._row_factory, self._text_factory = native.row_factory, native.text_factory
 
     def begin_lease(self, lease: Lessee) -> Any:
@@ -178,6 +201,9 @@ class AiosqliteAdapter(Worker):
             else:
                 self._interrupt_if_harmless(future, fn)
             raise
+        except BaseException:
+            del future  # its error's traceback holds this frame: a cycle would keep the arguments until it is collected
+            raise
 
     def submit(self, lease: Lessee, fn: Callable[..., R], *args: Any) -> asyncio.Future[R]:
         """Queue `fn(native, *args)` for the worker; cancelled before it begins, it never runs."""
@@ -204,7 +230,7 @@ class AiosqliteAdapter(Worker):
         row_by_row = getattr(fn, "__name__", "") in ("fetchone", "fetchmany")
         alone = self._sent == self._done + 1 and not self._in_transaction
         if alone and not row_by_row and self.running is future:
-            own = getattr(fn, "__self__", None)
+            own = self._cursors.cursor_of(getattr(fn, "__self__", None))
             if all(each is own for each in self._cursors.half_read()):
                 interrupt(self.native)
 

@@ -6,23 +6,42 @@ To be used in the thread that may use the connection. Knows nothing of aiosqlite
 from __future__ import annotations
 
 import gc
+import logging
+import math
 import os
+import re
 import sqlite3
+import time
+import types
 import weakref
-from collections.abc import Iterable
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from ..errors import ConnectionBrokenError
 
-__all__ = ["KNOWS_SQLITE3", "File", "LeaseCursors", "autocommit", "file_of", "roll_back"]
+__all__ = ["KNOWS_SQLITE3", "File", "LeaseCursors", "Unsaved", "autocommit", "file_of", "roll_back"]
+
+T = TypeVar("T")
+
+log: Final = logging.getLogger("aiosqlitepool")
+
+# -- the identity of a file
+
+# A file whose inode changes so soon after a connection was opened, so many times in a row, changes its inode by itself:
+# some network and overlay file systems keep no inodes. Replacing connections would go on for ever.
+_SOON: Final = 10.0  # seconds
+_TIMES: Final = 2
+# By path, when its inode was last found changed, and how many times in a row that was soon.
+_changes: dict[str, tuple[float, int]] = {}
 
 
 class File(NamedTuple):
-    """A database file: its path, and the device and inode that `file_of` found there."""
+    """A database file: its path, the device and inode that `file_of` found there, and when (`time.monotonic`)."""
 
     path: str
-    device: int
-    inode: int
+    # `None` where inodes change by themselves.
+    identity: tuple[int, int] | None
+    opened_at: float
 
     def verify(self) -> None:
         """Raise `ConnectionBrokenError` if the path now has another file, or none."""
@@ -30,8 +49,23 @@ class File(NamedTuple):
             found = os.stat(self.path)
         except OSError as error:
             raise ConnectionBrokenError(f"the database file is gone: {error}") from error
-        if (found.st_dev, found.st_ino) != (self.device, self.inode):
+        if self.identity is not None and self.identity != (found.st_dev, found.st_ino):
+            self._note_change()
             raise ConnectionBrokenError(f"the database file {self.path!r} was replaced by another")
+
+    def _note_change(self) -> None:
+        changed_at, times = _changes.get(self.path, (-math.inf, 0))
+        if times == _TIMES or self.opened_at < changed_at:
+            return  # another connection has noted this change
+        now = time.monotonic()
+        times = times + 1 if now - self.opened_at < _SOON else 0
+        _changes[self.path] = (now, times)
+        if times == _TIMES:
+            log.warning(
+                "the inode of %r changes by itself, as on some network file systems. From now on, pools do not notice "
+                "that this file is replaced: call expire_connections() after you replace it",
+                self.path,
+            )
 
 
 def autocommit(native: sqlite3.Connection) -> Any:
@@ -50,6 +84,44 @@ def roll_back(native: sqlite3.Connection) -> None:
         raise sqlite3.OperationalError("a transaction is still open after it was rolled back")
 
 
+class Unsaved:
+    """What a connection with autocommit=False (Python 3.12) has written since it committed.
+
+    A transaction is always open there, so that `in_transaction` says nothing.
+    """
+
+    __slots__ = ("_changes", "_native", "_schema")
+
+    def __init__(self, native: sqlite3.Connection) -> None:
+        self._native = native
+        self.forget()
+
+    def forget(self) -> None:
+        """Note that nothing is left: it was committed or rolled back."""
+        # SQLite counts changed rows; a change of the schema is told by its statement.
+        self._changes = self._native.total_changes
+        self._schema = False
+
+    def __bool__(self) -> bool:
+        return self._schema or self._native.total_changes != self._changes
+
+    def noting(self, fn: Callable[..., T]) -> Callable[..., T]:
+        """Return a function that does what `fn`, a method of the connection or of a cursor, does, and notes it."""
+
+        def run(*args: Any, **kwargs: Any) -> T:
+            result = fn(*args, **kwargs)
+            if getattr(fn, "__name__", "") in ("commit", "rollback"):
+                self.forget()
+            elif args and issubclass(type(args[0]), str) and _CHANGES_SCHEMA.search(args[0]):
+                self._schema = True
+            return result
+
+        return run
+
+
+_CHANGES_SCHEMA: Final = re.compile(r"(^|;)(\s|--[^\n]*\n|/\*.*?\*/)*(create|alter|drop)\b", re.IGNORECASE | re.DOTALL)
+
+
 def file_of(native: sqlite3.Connection) -> File | None:
     """Return the file that the connection has open, or `None` if its database is not a file."""
     cursor, text_factory = native.cursor(), native.text_factory
@@ -65,7 +137,8 @@ def file_of(native: sqlite3.Connection) -> File | None:
         found = os.stat(path)
     except OSError:  # in memory, or a name of a virtual file system
         return None
-    return File(path, found.st_dev, found.st_ino)
+    keeps_inode = _changes.get(path, (0.0, 0))[1] < _TIMES
+    return File(path, (found.st_dev, found.st_ino) if keeps_inode else None, time.monotonic())
 
 
 # -- cursors
@@ -80,9 +153,14 @@ class LeaseCursors:
     the next statement.
     """
 
-    __slots__ = ("_sweep_at", "newest", "older")
+    __slots__ = ("_behind", "_sweep_at", "newest", "older")
 
-    def __init__(self) -> None:
+    def __init__(self, native: sqlite3.Connection | None = None) -> None:
+        # The connection behind `native`, if that is a tracer's proxy or a class of the program's own, whose cursors may
+        # be proxies too.
+        self._behind = (
+            None if native is None or type(native) is sqlite3.Connection else _held(native, sqlite3.Connection)
+        )
         # Only the newest is held strongly: the worker thread does so anyway until its next job.
         self.newest: sqlite3.Cursor | None = None
         self.older: set[weakref.ref[sqlite3.Cursor | sqlite3.Blob]] = set()
@@ -90,13 +168,18 @@ class LeaseCursors:
 
     def note(self, result: object) -> bool:
         """Record what an operation returned; True if it is a cursor that was not known."""
-        # Not isinstance(), which reads the value's __class__: that may be code of the user's, and raise.
-        kind = type(result)
-        if issubclass(kind, sqlite3.Cursor):
-            return self._track(cast(sqlite3.Cursor, result))
-        if issubclass(kind, sqlite3.Blob):
+        if issubclass(type(result), sqlite3.Blob):
             self.older.add(weakref.ref(cast(sqlite3.Blob, result)))
-        return False
+        cursor = self.cursor_of(result)
+        return cursor is not None and self._track(cursor)
+
+    def cursor_of(self, value: object) -> sqlite3.Cursor | None:
+        """Return `value` if it is a cursor; for a proxy, the cursor of this connection that it stands for."""
+        # Not isinstance(), which reads the value's __class__: that may be code of the user's, and raise.
+        if issubclass(type(value), sqlite3.Cursor):
+            return cast(sqlite3.Cursor, value)
+        cursor = None if self._behind is None else _held(value, sqlite3.Cursor)
+        return cursor if cursor is not None and cursor.connection is self._behind else None
 
     def note_frames(self, error: BaseException) -> None:
         """Record the cursors in the frames of a traceback: a program that keeps the error keeps them alive."""
@@ -153,6 +236,24 @@ class LeaseCursors:
             self._sweep_at = _FEW
 
 
+def _held(value: object, kind: type[T]) -> T | None:
+    """Return `value`, or the object of this kind that it holds: in a field, a slot or, for a proxy of a proxy, deeper.
+
+    Asks the garbage collector: attributes of a proxy may be code of the program's.
+    """
+    seen: list[object] = [value]
+    for each in seen:
+        if issubclass(type(each), kind):
+            return cast(T, each)
+        if len(seen) < _FEW and type(each) not in _HOLD_NO_PROXY:
+            seen += gc.get_referents(each)
+    return None
+
+
+# What a proxy is not, and what leads from it to other objects of the program.
+_HOLD_NO_PROXY: Final = (type, types.ModuleType, types.FunctionType, str, bytes, int, float, list, tuple, set)
+
+
 def _may_pin(each: sqlite3.Cursor | sqlite3.Blob) -> bool:
     # CPython releases a cursor's statement at its last row. Whether a blob is open cannot be known.
     held: Iterable[type | None] = map(type, gc.get_referents(each))
@@ -161,7 +262,7 @@ def _may_pin(each: sqlite3.Cursor | sqlite3.Blob) -> bool:
 
 def _find_statement_type() -> type | None:
     """Return the type of sqlite3's prepared statements, found on a half-read cursor: it has no public name."""
-    connection = sqlite3.connect(":memory:")
+    connection = sqlite3.Connection(":memory:")  # not connect(), which a tracer may have replaced
     try:
         cursor = connection.execute("SELECT 1 UNION ALL SELECT 2")
         held = {type(each) for each in gc.get_referents(cursor) if type(each).__name__ == "Statement"}
