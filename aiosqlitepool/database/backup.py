@@ -108,7 +108,7 @@ class _Backup:
         with contextlib.closing(self.file.connect_natively()) as source:
             self._begin_reading(source)
             with contextlib.closing(sqlite3.Connection(self.path)) as copy:
-                # Not connect(): a tracer's proxy is no sqlite3.Connection. Sleeps only if another process uses the copy.
+                # Not connect(), for which a tracer may return a proxy. Sleeps only if another process uses the copy.
                 source.backup(copy, pages=self.pages, progress=self._on_pages_copied)
 
     def _begin_reading(self, source: sqlite3.Connection) -> None:

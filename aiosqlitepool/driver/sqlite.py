@@ -156,11 +156,9 @@ class LeaseCursors:
     __slots__ = ("_behind", "_sweep_at", "newest", "older")
 
     def __init__(self, native: sqlite3.Connection | None = None) -> None:
-        # The connection behind `native`, if that is a tracer's proxy or a class of the program's own, whose cursors may
-        # be proxies too.
-        self._behind = (
-            None if native is None or type(native) is sqlite3.Connection else _held(native, sqlite3.Connection)
-        )
+        # The connection behind a tracer's proxy, whose cursors are proxies too; `None` for a plain connection.
+        is_plain = native is None or type(native) is sqlite3.Connection
+        self._behind = None if is_plain else _held(native, sqlite3.Connection)
         # Only the newest is held strongly: the worker thread does so anyway until its next job.
         self.newest: sqlite3.Cursor | None = None
         self.older: set[weakref.ref[sqlite3.Cursor | sqlite3.Blob]] = set()

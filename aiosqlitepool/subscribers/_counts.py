@@ -63,8 +63,8 @@ Handlers = Iterator[tuple[type[PoolEvent], Callable[[Any], None]]]
 P = TypeVar("P", bound="PoolCounts")
 
 
-# Names of closed pools whose counts are kept, of the pools that closed last; a name takes about 6 kB. A program may open
-# and close a database for each of its tenants, and no scrape may ever come.
+# How many names of closed pools have their counts kept, of the pools that closed last; a name takes about 6 kB. A
+# program may open and close a database for each of its tenants, and no scrape may ever come.
 _MOST_CLOSED = 256
 
 
@@ -117,17 +117,17 @@ class PoolCounts:
         """Whether no pool is watched."""
         return self._bus is None
 
-    def count(self, metric: Metric, value: str = "") -> None:
-        """Add one to a counter."""
-        self.counts[metric, value] = self.counts.get((metric, value), 0) + 1
+    def count(self, metric: Metric, value: str = "", number: int = 1) -> None:
+        """Add to a counter."""
+        self.counts[metric, value] = self.counts.get((metric, value), 0) + number
 
     def count_acquires(self, timings: PoolTimings) -> None:
         """Count the acquires of a batch."""
-        self.counts[ACQUIRES, "idle"] += timings.immediate
+        self.count(ACQUIRES, "idle", timings.immediate)
         for path, waits in timings.waits.items():
-            self.counts[ACQUIRES, path] += len(waits)
+            self.count(ACQUIRES, path, len(waits))
         for slow in timings.slow:
-            self.counts[ACQUIRES, slow.path] += 1
+            self.count(ACQUIRES, slow.path)
 
     def flush(self) -> None:
         """Have the pending timings delivered. Safe in any thread that holds no lock."""
@@ -236,7 +236,7 @@ class Counts(Generic[P]):
             counts.release()
             self._by_name[counts.name] = self._by_name.pop(counts.name)
             closed = [each for each in self._by_name.values() if each.is_closed]
-            for each in closed[:-_MOST_CLOSED]:
+            for each in closed[: max(0, len(closed) - _MOST_CLOSED)]:
                 each.drop()
                 del self._by_name[each.name]
 

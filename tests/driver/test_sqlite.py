@@ -26,7 +26,9 @@ def test_a_file_is_known_by_its_path_and_place_on_the_disk(tmp_path: Path) -> No
     path = tmp_path / "app.db"
     with contextlib.closing(sqlite3.connect(path)) as native:
         found = path.stat()
-        assert file_of(native) == (str(path), found.st_dev, found.st_ino)
+        known = file_of(native)
+        assert known is not None
+        assert (known.path, known.identity) == (str(path), (found.st_dev, found.st_ino))
 
 
 def test_a_file_whose_name_is_not_utf_8_is_known_too(tmp_path: Path) -> None:
