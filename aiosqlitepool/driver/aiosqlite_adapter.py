@@ -106,8 +106,6 @@ class AiosqliteAdapter(Worker):
         has_written = open_transaction and (autocommit(native) is not False if unsaved is None else bool(unsaved))
         if open_transaction:
             roll_back(native)
-        elif unsaved is not None:  # the program has ended it by a statement of its own
-            native.execute("BEGIN")
         if unsaved is not None:
             unsaved.forget()
         if self._pragmas_used:

@@ -63,9 +63,7 @@ async def test_the_size_of_the_wal_is_shown_and_a_checkpoint_takes_it_to_nothing
         assert value(registry, "aiosqlitepool_checkpoints_total", WRITE, **complete) == 1
 
 
-async def test_two_databases_of_one_name_have_series_of_their_own(
-    tmp_path: Path, registry: CollectorRegistry
-) -> None:
+async def test_two_databases_of_one_name_have_series_of_their_own(tmp_path: Path, registry: CollectorRegistry) -> None:
     subscriber = PrometheusSubscriber(registry)
     async with (
         SQLiteDatabase(tmp_path / "1.db", name="app.db", subscribers=[subscriber]) as first,
