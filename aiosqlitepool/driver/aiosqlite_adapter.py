@@ -94,9 +94,8 @@ class AiosqliteAdapter(Worker):
             # the cancellation and only to what runs, so that this look, after it stopped running, misses none.
             cursor.close() if is_new else cursor.execute("")
         if error is not None:
-            if error.__traceback__ is not None:
-                # Not the frame of `_run`: it has the future, which has the error, a cycle that keeps the arguments.
-                error.__traceback__ = error.__traceback__.tb_next
+            # Not the frame of `_run`: it has the future, which has the error, a cycle that keeps the arguments.
+            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
             self._cursors.note_frames(error)
 
     def _clean_up(self) -> RollbackCause | None:

@@ -69,7 +69,8 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
         on_connect: awaited with each new connection, before it is lent: pragmas, row factories, functions.
         name: the pool's name in every event, metric, span and log line; "pool-1", "pool-2", ... if not given. While
             another pool of the process has that name, "<name>#2" and so on, with a warning in the log.
-        subscribers: objects whose `attach(pool)` is called now, as by `subscribe()`.
+        subscribers: objects whose `attach(pool)` is called now. If that raises, the error is logged, and the pool works
+            without this subscriber.
         clock: returns the time in seconds, as `time.monotonic` does; tests pass their own.
     """
 

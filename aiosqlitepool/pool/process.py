@@ -105,10 +105,8 @@ def free_name(name: str, *suffixes: str) -> str:
 
     Metrics, spans and logs tell pools apart by their names alone.
     """
-    for number in itertools.count(1):
-        free = name if number == 1 else f"{name}#{number}"
-        if not any(free + suffix in _named for suffix in suffixes or ("",)):
-            break
+    candidates = itertools.chain((name,), (f"{name}#{number}" for number in itertools.count(2)))
+    free = next(each for each in candidates if not any(each + suffix in _named for suffix in suffixes or ("",)))
     if free != name:
         log.warning("the name %r is in use by another pool of this process: this one is named %r", name, free)
     return free
@@ -180,7 +178,8 @@ def subscribe_all(subscriber: Any) -> Detach:
     """Attach a subscriber to every pool that exists and to every pool made later.
 
     Returns what detaches it from all of them. Raises `TypeError` if it has no `attach(pool)` method, or is a class
-    instead of an object, and whatever `attach` raises; then it is attached to none.
+    instead of an object, and whatever `attach` raises; then it is attached to none. If `attach` raises for a pool that
+    is made later, the error is logged, and the pool works without this subscriber.
     """
     check_subscriber(subscriber)
     subscription = _Subscription(subscriber)
