@@ -164,8 +164,7 @@ class ConnectionReleased(PoolEvent):
     """A holder released its connection, or the pool closed the connection while it was in use.
 
     `needs_reset` is true if the pool has to roll back or close something before the next holder. `context` is the
-    holder's context when it acquired, captured only while `AcquireSlow` has a subscriber; deep copies and pickles have
-    none.
+    holder's context when it acquired, captured only while `AcquireSlow` has a subscriber. Deep copies have none.
     """
 
     name: ClassVar[str] = "release"

@@ -297,5 +297,4 @@ class PoolLifecycle(NotCopyable, Generic[C]):
     def __del__(self) -> None:
         self.abandon_at_exit()
         # Not vars(): it makes a new dict, from which the garbage collector concludes that the pool is still in use.
-        if (bus := getattr(self, "_bus", None)) is not None:
-            bus.flush_timings()
+        getattr(self, "_bus", EventBus()).flush_timings()
