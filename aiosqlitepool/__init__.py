@@ -1,6 +1,6 @@
 """A fast, observable asyncio connection pool for SQLite."""
 
-from .database import SQLiteDatabase
+from .database import Executed, SQLiteDatabase
 from .driver import Connection
 from .errors import (
     ConnectionBrokenError,
@@ -17,6 +17,7 @@ from .stats import Holder, PoolStats, Waiter
 __all__ = [
     "Connection",
     "ConnectionBrokenError",
+    "Executed",
     "Holder",
     "PoolClosedError",
     "PoolConnectionAcquireTimeoutError",

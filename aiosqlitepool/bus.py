@@ -244,7 +244,7 @@ def _check_handler(handler: object) -> None:
     if not callable(handler):
         raise TypeError(f"handler must be callable, not {handler!r}")
     if inspect.iscoroutinefunction(handler):
-        raise TypeError(f"handler must be synchronous: a pool does not await it, {handler!r}")
+        raise TypeError(f"handler must be a plain function, because a pool does not await it, not {handler!r}")
 
 
 class _Detacher:

@@ -61,7 +61,7 @@ class _CleanAdapter(GenericAdapter):
 @pytest.fixture
 def clean_releases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let stub connections be released as clean ones of aiosqlite are: at once."""
-    monkeypatch.setattr(connection, "adapter_for", lambda raw, _: _CleanAdapter(raw))
+    monkeypatch.setattr(connection, "adapter_for", lambda raw, *_: _CleanAdapter(raw))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_type
 
 import aiosqlite
+import pytest
 import turso.aio
 from prometheus_client import CollectorRegistry
 
@@ -18,6 +19,7 @@ from aiosqlitepool import (
     PoolConnectionAcquireTimeoutError,
     PoolError,
     PoolStats,
+    PoolUsageError,
     SQLiteConnectionPool,
     SQLiteDatabase,
     Subscriber,
@@ -25,6 +27,7 @@ from aiosqlitepool import (
     subscribe_all,
 )
 from aiosqlitepool.bus import EventBus
+from aiosqlitepool.database import Step
 from aiosqlitepool.debug import DebugApp
 from aiosqlitepool.events import (
     AcquireSlow,
@@ -109,6 +112,16 @@ async def test_a_lease_is_an_async_context_manager(driver: StubDriver) -> None:
 
 
 @timeless
+async def test_a_lease_is_nothing_to_await_or_to_execute_with(driver: StubDriver) -> None:
+    async with SQLiteConnectionPool(driver) as pool:
+        with pytest.raises(PoolUsageError):
+            await pool.connection()  # type: ignore[misc]
+        with pytest.raises(PoolUsageError), pool.connection():  # type: ignore[attr-defined]
+            pass
+        with pytest.raises(AttributeError):
+            pool.connection().execute  # type: ignore[attr-defined] # noqa: B018
+
+
 async def test_what_can_be_seen_of_a_pool_has_types(driver: StubDriver) -> None:
     async with SQLiteConnectionPool(driver) as pool:
         assert_type(pool.stats(), PoolStats)
@@ -249,7 +262,9 @@ async def test_a_database_returns_what_its_functions_return(database: Path) -> N
         assert_type(await db.run_read(_count, 0), list[str])
         assert_type(await db.run_write(_count, 0), list[str])
         assert_type(db.writer, SQLiteConnectionPool[aiosqlite.Connection])
-        for block in (db.read(), db.write()):
+        steps: list[Step] = ["SELECT 1", ["SELECT 1"], Path("missing.sql"), lambda native: native.execute("SELECT 1")]
+        assert_type(await db.migrate(steps[:2]), int)
+        for block in (db.read(), db.write(), db.maintenance()):
             async with block as connection:
                 assert_type(connection, aiosqlite.Connection)
         if TYPE_CHECKING:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Any, TypeVar, TypeVarTuple
+from contextlib import AbstractAsyncContextManager, ExitStack
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 import aiosqlite
 
+from ..bus import Detach
 from ..events import Checkpointed
 from ..pool import SQLiteConnectionPool, Subscriber
 from ..pool.process import checked_subscribers, free_name
@@ -20,14 +21,14 @@ from ..pool.settings import (
     check_label,
     check_name,
     check_seconds,
-    check_timeout,
 )
 from .backup import Progress, back_up
 from .file import DatabaseFile
-from .functions import bound, label_of
-from .lifecycle import DatabaseLifecycle
+from .functions import bound, checked_timeout, label_of
+from .migrations import Step, checked_steps, migrate
 from .pragmas import PragmaValue, checked_pragmas
 from .reader import Reader, ReaderPool
+from .statements import Statements
 from .writer import Writer, WriterPool
 
 __all__ = ["SQLiteDatabase"]
@@ -36,7 +37,7 @@ R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
 
-class SQLiteDatabase(DatabaseLifecycle):
+class SQLiteDatabase(Statements):
     """One SQLite database for one event loop. Writers queue for one connection; readers have connections of their own.
 
     Use `async with`, or `open()` and `close()`. An invalid argument raises a `TypeError` or `ValueError` that names it.
@@ -52,7 +53,8 @@ class SQLiteDatabase(DatabaseLifecycle):
         max_waiting: the maximum number of waiters per pool; further callers get `PoolFullError`. `None` for no limit.
         slow_acquire: seconds from which an acquire in either pool emits `AcquireSlow`; `None` for never.
         reader_warn_after: seconds in use after which a reader connection emits `LeakSuspected`; `None` for never.
-        reader_max_age: seconds after which a read block or function is ended with `TimeoutError`; `None` for no limit.
+        reader_max_age: seconds after which a read block or function loses its connection and gets `TimeoutError` from
+            each use, and at its end. Its task is not cancelled. `None` for no limit.
         checkpoint_above: the WAL size in bytes above which the idle writer runs a checkpoint.
         on_connect: awaited with each new `aiosqlite.Connection`, for example to set a row factory.
         subscribers: attached to both pools, as `SQLiteConnectionPool.subscribe()` does.
@@ -97,23 +99,23 @@ class SQLiteDatabase(DatabaseLifecycle):
     # -- reading and writing
 
     def read(
-        self, *, snapshot: bool = False, label: str | None = None, timeout: float | None = None
+        self, label: str | None = None, *, snapshot: bool = False, timeout: float | None = None
     ) -> AbstractAsyncContextManager[aiosqlite.Connection]:
         """Acquire a reader connection for an `async with` block.
 
         Args:
+            label: identifies the holder in diagnostics, events and spans.
             snapshot: if true, all statements of the block see the database as it was at the beginning of the block, and
                 the WAL cannot shrink until the block ends. If false, each statement sees the last commit before it.
-            label: identifies the holder in diagnostics, events and spans.
             timeout: seconds to wait, instead of `acquisition_timeout`.
 
         Entering the block raises the same errors as `SQLiteConnectionPool.connection()`.
         """
         self._check_readable()
-        return self._reader.block(check_label(label), _checked_timeout(timeout), snapshot=snapshot)
+        return self._reader.block(check_label(label), checked_timeout(timeout), snapshot=snapshot)
 
     def write(
-        self, *, label: str | None = None, timeout: float | None = None
+        self, label: str | None = None, *, timeout: float | None = None
     ) -> AbstractAsyncContextManager[aiosqlite.Connection]:
         """Acquire the writer connection for an `async with` block, which is one transaction.
 
@@ -124,7 +126,7 @@ class SQLiteDatabase(DatabaseLifecycle):
         if another process locks the database until the timeout.
         """
         self._check_open()
-        return self._writer.block(check_label(label), _checked_timeout(timeout))
+        return self._writer.block(check_label(label), checked_timeout(timeout))
 
     async def run_read(
         self,
@@ -136,7 +138,8 @@ class SQLiteDatabase(DatabaseLifecycle):
     ) -> R:
         """Run `fn(connection, *args)` in a worker thread, as one read transaction, and return its result.
 
-        A cancellation of the caller interrupts `fn`. All queries of `fn` see the same snapshot.
+        A cancellation of the caller interrupts `fn`. All queries of `fn` see the same snapshot. `fn` runs in a copy of
+        the caller's context.
 
         Args:
             fn: a plain function of a `sqlite3.Connection`. It must not return a cursor, generator or coroutine.
@@ -146,7 +149,7 @@ class SQLiteDatabase(DatabaseLifecycle):
         """
         self._check_readable()
         job = bound(fn, args)
-        return await self._reader.run(job, label_of(fn, label), timeout=_checked_timeout(timeout), retry=retry)
+        return await self._reader.run(job, label_of(fn, label), timeout=checked_timeout(timeout), retry=retry)
 
     async def run_write(
         self,
@@ -165,7 +168,7 @@ class SQLiteDatabase(DatabaseLifecycle):
         """
         self._check_open()
         job = bound(fn, args)
-        return await self._writer.run(job, label_of(fn, label), timeout=_checked_timeout(timeout), retry=retry)
+        return await self._writer.run(job, label_of(fn, label), timeout=checked_timeout(timeout), retry=retry)
 
     # -- maintenance
 
@@ -184,6 +187,46 @@ class SQLiteDatabase(DatabaseLifecycle):
         self._check_open()
         await back_up(self._file, target, progress, pages, self._timeout)
 
+    async def migrate(self, steps: Iterable[Step], *, label: str | None = None, timeout: float | None = None) -> int:
+        """Apply the steps that the file does not have yet, in order, and return their number.
+
+        `PRAGMA user_version` counts the steps that the file has. Each step is one transaction: a step that fails leaves
+        the file as it was before the step. Steps run with foreign keys off, and are checked by `PRAGMA
+        foreign_key_check` if the database has them on. Other writers wait until the last step; if several processes
+        migrate, one does and the others wait.
+
+        Args:
+            steps: a step is a str of SQL, the path of a file of SQL (UTF-8), a list of str, or a plain function of a
+                `sqlite3.Connection`. It cannot end its transaction. A function runs again if another process locks
+                the database. Append steps, and never change one that a file has.
+            label: identifies the holder in diagnostics, events and spans; "migrate" if not given.
+            timeout: seconds to wait for the writer, and for other processes before each step, instead of
+                `acquisition_timeout`.
+
+        Raises `TypeError` for an invalid step; `PoolUsageError` inside a `write()` block of the same task, for a file
+        that is newer than the steps, and for SQL that ends its transaction; the error of a step, with a note that names
+        the step and its statement; `sqlite3.IntegrityError` for a row that lacks its parent.
+        """
+        self._check_open()
+        label = check_label(label) or "migrate"
+        return await migrate(self._writer, self._name, checked_steps(steps), label, checked_timeout(timeout))
+
+    def maintenance(
+        self, *, label: str | None = None, timeout: float | None = None
+    ) -> AbstractAsyncContextManager[aiosqlite.Connection]:
+        """Acquire the writer connection for an `async with` block without a transaction: for VACUUM, ATTACH, pragmas.
+
+        The connection is replaced after the block: its pragmas, attached databases, temporary tables and
+        the journal mode of the file become again what this database sets. What else is stored in the file stays, such
+        as its page size. `label` and `timeout` are those of `read()`.
+
+        Entering the block raises the same errors as `SQLiteConnectionPool.connection()`, and `PoolUsageError` inside a
+        `write()` block of the same task.
+        """
+        self._check_open()
+        label = check_label(label) or "maintenance"
+        return self._writer.maintenance(label, checked_timeout(timeout), self._reader.pool.close_idle)
+
     async def checkpoint(self) -> Checkpointed:
         """Queue as a writer, copy the WAL into the database, and truncate it if no reader prevents that.
 
@@ -191,6 +234,13 @@ class SQLiteDatabase(DatabaseLifecycle):
         """
         self._check_open()
         return await self._maintenance.checkpoint()
+
+    def subscribe(self, subscriber: Subscriber) -> Detach:
+        """Attach a subscriber to both pools, as `SQLiteConnectionPool.subscribe()` does; return what detaches it."""
+        with ExitStack() as detaches:
+            for pool in (self.writer, self.readers):
+                detaches.callback(pool.subscribe(subscriber))
+            return detaches.pop_all().close
 
     @property
     def name(self) -> str:
@@ -207,9 +257,12 @@ class SQLiteDatabase(DatabaseLifecycle):
         """The pool of the writer connection."""
         return self._writer.pool
 
+    if not TYPE_CHECKING:  # pragma: no branch - type checkers report this themselves
+
+        def __getattr__(self, name):
+            is_of_pools = hasattr(SQLiteConnectionPool, name)
+            hint = f": use read() or write(), or {name} of its pools `writer` and `readers`" if is_of_pools else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}: {self.writer!r}, {self.readers!r}>"
-
-
-def _checked_timeout(timeout: float | None) -> float | None:
-    return None if timeout is None else check_timeout("timeout", timeout)

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import aiosqlite
 
 from ..driver import opened
+from .guard import ReaderConnection, WriterConnection
 from .pragmas import FILE_PRAGMAS, PragmaValue, Role, settings
 
 __all__ = ["DatabaseFile"]
@@ -84,10 +85,11 @@ class DatabaseFile:
 
         async def connect() -> aiosqlite.Connection:
             # isolation_level=None: sqlite3 itself never begins a transaction, only this package does.
+            kind = WriterConnection if role == "write" else ReaderConnection
             try:
-                connecting = aiosqlite.connect(self._target, isolation_level=None, uri=self._is_uri)
+                connecting = aiosqlite.connect(self._target, isolation_level=None, uri=self._is_uri, factory=kind)
                 connection: aiosqlite.Connection = await opened(connecting)
-                await self._set_up(connection, role)
+                await self.set_up(connection, role)
             except sqlite3.Error as error:
                 error.add_note(f"database: {self._target}")  # SQLite's message does not name the file
                 raise
@@ -95,7 +97,8 @@ class DatabaseFile:
 
         return connect
 
-    async def _set_up(self, connection: aiosqlite.Connection, role: Role) -> None:
+    async def set_up(self, connection: aiosqlite.Connection, role: Role) -> None:
+        """Set the pragmas of a connection. The writer's set the journal mode of the file."""
         for name, value in settings(role, self._pragmas):
             statement = f"PRAGMA {name} = '{value}'"
             async with connection.execute(statement) as cursor:  # not execute_fetchall(): see `discard_locals`

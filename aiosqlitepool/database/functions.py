@@ -1,15 +1,16 @@
-"""Check the functions passed to `run_read` and `run_write`, and the values that they return."""
+"""Check what is passed to the methods of a `SQLiteDatabase`: functions, what they return, labels and timeouts."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import NoneType
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple, cast
 
-from ..pool.settings import check_label
+from ..pool.settings import check_label, check_timeout
+from .guard import ReaderConnection
 
-__all__ = ["bound", "label_of"]
+__all__ = ["bound", "checked_timeout", "label_of"]
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -28,7 +29,12 @@ def bound(fn: Callable[[sqlite3.Connection, *Ts], R], args: tuple[*Ts]) -> Calla
         raise TypeError(f"fn must be callable, not {fn!r} ({type(fn).__name__})")
 
     def run(native: sqlite3.Connection) -> R:
-        result = fn(native, *args)
+        lent = cast(ReaderConnection, native)
+        lent.runs_function = True
+        try:
+            result = fn(native, *args)
+        finally:
+            lent.runs_function = False
         if type(result) not in _VALUES and isinstance(result, Iterator | AsyncIterator | Awaitable):
             kind = type(result).__name__
             getattr(result, "close", lambda: None)()
@@ -45,3 +51,8 @@ def bound(fn: Callable[[sqlite3.Connection, *Ts], R], args: tuple[*Ts]) -> Calla
 def label_of(fn: Callable[..., Any], label: str | None) -> str | None:
     """Return the label if there is one, else the function's `__name__`, else `None`."""
     return getattr(fn, "__name__", None) if check_label(label) is None else label
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """Return the timeout of a call as float seconds, `None` for the default."""
+    return None if timeout is None else check_timeout("timeout", timeout)

@@ -6,7 +6,10 @@ import asyncio
 from typing import Self
 
 from ..copying import NotCopyable
+from ..driver import shielded
 from ..errors import PoolClosedError, PoolUsageError
+from ..pool.background import running_loop
+from ..pool.diagnostics import closed_for_good
 from ..pool.settings import check_seconds
 from .file import DatabaseFile
 from .maintenance import Maintenance
@@ -40,6 +43,8 @@ class DatabaseLifecycle(NotCopyable):
         async with self._opening:
             if self._opened:
                 await self._writer.pool.open()  # raises if this is another event loop
+            elif self._closing is not None:
+                raise self._closed()
             else:
                 await self._open()
 
@@ -50,7 +55,7 @@ class DatabaseLifecycle(NotCopyable):
             await self._writer.pool.open()
             await self._reader.pool.open()
         except BaseException:
-            await self.close()
+            await shielded(self.close())
             raise
         self._maintenance.start()
         self._opened = True
@@ -83,13 +88,16 @@ class DatabaseLifecycle(NotCopyable):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.close()
+        await shielded(self.close())
 
     def _check_open(self) -> None:
         if not self._opened:
             if self._closing is not None:
-                raise PoolClosedError(f"database {self._name!r} is closed")
+                raise self._closed()
             raise PoolUsageError(f"database {self._name!r} is not open: use `async with database:` or await open()")
+
+    def _closed(self) -> PoolClosedError:
+        return closed_for_good(f"database {self._name!r} is closed")
 
     def _check_readable(self) -> None:
         self._check_open()
@@ -99,7 +107,8 @@ class DatabaseLifecycle(NotCopyable):
             )
 
     def _check_loop(self) -> None:
-        if self._loop not in (None, asyncio.get_running_loop()) and not self._loop.is_closed():
+        loop = running_loop(f"database {self._name!r}")
+        if self._loop not in (None, loop) and not self._loop.is_closed():
             raise PoolUsageError(
                 f"database {self._name!r} belongs to another event loop: close it in that loop, and create one "
                 "SQLiteDatabase for each loop"

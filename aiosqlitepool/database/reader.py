@@ -7,6 +7,7 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import Context
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -14,12 +15,13 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from ..driver import call
+from ..driver import call, guarded
 from ..pool.lease import Lease
 from ..pool.pool import SQLiteConnectionPool
 from ..pool.settings import check_label, check_timeout
 from ..stats import PoolStats
 from .file import DatabaseFile
+from .guard import check_read
 from .transaction import Transaction
 
 __all__ = ["Reader", "ReaderPool"]
@@ -45,6 +47,53 @@ class _ReaderLease(Lease[aiosqlite.Connection]):
         await super().__aexit__(kind, error, trace)
 
 
+class _LimitedLease(_ReaderLease):
+    """A lease that the pool ends after `max_age` seconds: an open snapshot keeps the WAL from shrinking.
+
+    The holder is not cancelled: it may be elsewhere by then. It gets `TimeoutError` at its next use of the connection,
+    in a statement that runs, and at the end of its block.
+    """
+
+    __slots__ = ("_is_over", "_max_age", "_pool", "_timer")
+
+    def __init__(self, pool: ReaderPool, label: str | None, timeout: float | None, max_age: float) -> None:
+        super().__init__(pool._acquirer, pool._releaser, label, timeout)
+        self._pool = pool.name
+        self._max_age = max_age
+        self._is_over = False
+
+    async def __aenter__(self) -> aiosqlite.Connection:
+        connection = await super().__aenter__()
+        # In an empty context: a timer that is cancelled keeps its context until it would have been due.
+        self._timer = asyncio.get_running_loop().call_later(self._max_age, self._take_back, context=Context())
+        return connection
+
+    def _take_back(self) -> None:
+        self._is_over = True
+        self._releaser.revoke(self, self._error())
+
+    def _error(self) -> TimeoutError:
+        return TimeoutError(
+            f"pool {self._pool!r}: a read was open for longer than reader_max_age={self._max_age} s. Raise "
+            "reader_max_age or split the read"
+        )
+
+    def refusal(self) -> Exception | None:
+        """Return the error of a use after the read was ended."""
+        return self._error() if self._is_over else None
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._is_over:
+            self._lent = None
+            if error is None:
+                raise self._error()
+            return
+        await super().__aexit__(kind, error, trace)
+
+
 class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
     """The pool of the reader connections."""
 
@@ -52,11 +101,16 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
         self.session_sql: Sequence[str] = file.session_sql("read")
         super().__init__(file.factory("read"), **settings)
 
-    def connection(self, *, label: str | None = None, timeout: float | None = None) -> Lease[aiosqlite.Connection]:
+    def connection(self, label: str | None = None, *, timeout: float | None = None) -> Lease[aiosqlite.Connection]:
         """Acquire a reader connection for an `async with` block, as `SQLiteConnectionPool.connection()` does."""
         if timeout is not None:
             timeout = check_timeout("timeout", timeout)
         return _ReaderLease(self._acquirer, self._releaser, check_label(label), timeout)
+
+    async def close_idle(self) -> None:
+        """Close the idle connections, and wait for that. The others are closed when they are released."""
+        self.expire_connections()
+        await self._inventory.background.wait()
 
     def stats(self) -> PoolStats:
         """Return the pool's current state. Safe to call from any thread."""
@@ -80,23 +134,22 @@ class Reader:
         """Return a context manager that yields a connection, with `snapshot` inside a read transaction."""
         if snapshot:
             return self._snapshot(label, timeout)
-        lease = self.pool.connection(label=label, timeout=timeout)
-        return lease if self._max_age is None else self._limited(lease)
+        return self._lease(label, timeout)
 
-    @asynccontextmanager
-    async def _limited(self, lease: Lease[aiosqlite.Connection]) -> AsyncIterator[aiosqlite.Connection]:
-        # The time limit is inside the lease: the release then resets what the limit interrupted.
-        async with lease as connection, self._age_limit():
-            yield connection
+    def _lease(self, label: str | None, timeout: float | None) -> Lease[aiosqlite.Connection]:
+        if self._max_age is None:
+            return self.pool.connection(label=label, timeout=timeout)
+        return _LimitedLease(self.pool, label, timeout, self._max_age)
 
     @asynccontextmanager
     async def _snapshot(self, label: str | None, timeout: float | None) -> AsyncIterator[aiosqlite.Connection]:
         transaction = self._transaction(label, timeout)
         try:
-            async with self._limited(self.pool.connection(label=label, timeout=timeout)) as connection:
+            async with self._lease(label, timeout) as connection:
                 await transaction.start(partial(call, connection, transaction.begin_reading))
                 try:
-                    yield connection
+                    with guarded(connection, check_read):
+                        yield connection
                     await call(connection, transaction.commit)
                 except Exception:
                     with contextlib.suppress(Exception):  # the caller gets the error of the block
@@ -114,22 +167,12 @@ class Reader:
         """Run `fn(native)` as one read transaction, in one call to the worker thread. A cancellation interrupts it."""
         transaction = self._transaction(label, timeout)
         try:
-            async with self._limited(self.pool.connection(label=label, timeout=timeout)) as connection:
+            async with self._lease(label, timeout) as connection:
                 return await transaction.start(lambda: call(connection, transaction.run, fn), retry=retry)
         finally:
             transaction.emit()
 
-    @asynccontextmanager
-    async def _age_limit(self) -> AsyncIterator[None]:
-        """Raise `TimeoutError` in a block that reads for too long: an open snapshot keeps the WAL from shrinking."""
-        scope = asyncio.timeout(self._max_age)
-        try:
-            async with scope:
-                yield
-        except TimeoutError as error:
-            if not scope.expired():
-                raise
-            raise TimeoutError(
-                f"pool {self.pool.name!r}: a read was open for longer than reader_max_age={self._max_age} s. Raise "
-                "reader_max_age or split the read"
-            ) from error
+    async def run_one(self, fn: Callable[[sqlite3.Connection], R], label: str | None, timeout: float | None) -> R:
+        """Run `fn(native)`, which executes one statement: a transaction of its own, without BEGIN and COMMIT."""
+        async with self._lease(label, timeout) as connection:
+            return await call(connection, fn)

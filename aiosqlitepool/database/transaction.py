@@ -10,12 +10,13 @@ from typing import Final, TypeVar
 
 import aiosqlite
 
+from ..driver import half_read
 from ..errors import PoolUsageError
 from ..events import BusyRetried, TransactionEnded, TransactionOutcome
 from ..pool.pool import SQLiteConnectionPool
 from .busy import busy_kind, pauses
 
-__all__ = ["Pool", "Transaction"]
+__all__ = ["Pool", "Transaction", "execute"]
 
 R = TypeVar("R")
 Pool = SQLiteConnectionPool[aiosqlite.Connection]
@@ -64,12 +65,12 @@ class Transaction:
         if not native.in_transaction:
             self.outcome = "failed"
             raise PoolUsageError(
-                "the transaction ended inside its block: remove commit(), rollback() and executescript(), which "
-                "commits. The database commits when the block ends, and rolls back when it raises. SQLite itself rolls "
-                "back on some errors. Each statement after the end of the transaction was committed on its own"
+                "the transaction ended inside its block: SQLite itself rolls back on some errors, which must end the "
+                "block; a function must not execute COMMIT or ROLLBACK, because the database commits when the function "
+                "ends and rolls back when it raises. Each statement after the end was committed on its own"
             )
         try:
-            native.execute("COMMIT")
+            execute(native, "COMMIT")
         except BaseException:
             self.outcome = "failed"
             raise
@@ -166,3 +167,20 @@ class Transaction:
             self._pool.events.emit(
                 TransactionEnded(self._pool.name, self.outcome, waited, duration, self._retries, self._label)
             )
+
+
+def execute(native: sqlite3.Connection, statement: str) -> None:
+    """Begin or end a transaction or savepoint. A half-read cursor that prevents this is closed, the newest first.
+
+    SQLite refuses while a statement that writes, such as INSERT ... RETURNING, is not read to its end. All its rows are
+    written by then. A half-read SELECT prevents nothing, and the loop that reads it goes on.
+    """
+    cursors: list[sqlite3.Cursor | sqlite3.Blob] | None = None
+    while True:
+        try:
+            return native.execute(statement).close()
+        except sqlite3.OperationalError as error:
+            cursors = half_read(native) if cursors is None else cursors
+            if busy_kind(error) is None or not cursors:
+                raise
+            cursors.pop().close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,13 +16,14 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from ..driver import call, call_anyway, call_to_the_end
+from ..driver import call, call_anyway, call_to_the_end, guarded, half_read
 from ..errors import PoolUsageError
 from ..pool.lease import SharedLease
 from ..pool.pool import SQLiteConnectionPool
 from ..stats import PoolStats
 from .file import DatabaseFile
-from .transaction import Transaction
+from .guard import check_write
+from .transaction import Transaction, execute
 
 __all__ = ["Writer", "WriterPool"]
 
@@ -33,7 +34,7 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
     """The pool of the writer connection. Its `stats()` include the size of the WAL."""
 
     def __init__(self, file: DatabaseFile, **settings: Any) -> None:
-        self._file = file
+        self.file: DatabaseFile = file
         self.session_sql: Sequence[str] = file.session_sql("write")
         super().__init__(file.factory("write"), pool_size=1, min_size=1, idle_timeout=None, **settings)
 
@@ -43,7 +44,7 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
     def stats(self) -> PoolStats:
         """Return the pool's current state. Safe to call from any thread."""
-        return replace(super().stats(), role="write", wal_bytes=self._file.wal_bytes())
+        return replace(super().stats(), role="write", wal_bytes=self.file.wal_bytes())
 
 
 class Writer:
@@ -76,19 +77,37 @@ class Writer:
             yield connection
 
     @asynccontextmanager
+    async def maintenance(
+        self, label: str, timeout: float | None, close_readers: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[aiosqlite.Connection]:
+        """Yield the connection, without a transaction, and replace it afterwards, with all that was set on it."""
+        async with self.exclusive(label, timeout) as connection:
+            try:
+                await call_to_the_end(connection, _close_cursors)
+                await close_readers()  # while one is open, a file in WAL mode stays in it
+                yield connection
+                if not connection.in_transaction:  # the release rolls it back
+                    # Now, and not when the writer is needed next: readers may come first, and can delay it.
+                    set_up = partial(self.pool.file.set_up, connection, "write")
+                    await self.transaction(label, timeout).start(set_up)
+            finally:
+                self.pool.expire_connections()
+
+    @asynccontextmanager
     async def block(self, label: str | None, timeout: float | None) -> AsyncIterator[aiosqlite.Connection]:
         """Yield the connection inside a transaction; inside the task's own write block, inside a savepoint."""
         if self.in_own_block:
             async with self._savepoint() as connection:
                 yield connection
             return
-        transaction = self._transaction(label, timeout)
+        transaction = self.transaction(label, timeout)
         try:
             async with self.exclusive(label, timeout) as connection:
                 await transaction.start(partial(call_to_the_end, connection, transaction.begin))
                 self._connection, self._owner = connection, asyncio.current_task()
                 try:
-                    yield connection
+                    with guarded(connection, check_write):
+                        yield connection
                     await transaction.finish(partial(call_to_the_end, connection, transaction.commit))
                 except Exception:
                     # The caller gets the error of the block. If the rollback fails, the release rolls back.
@@ -123,7 +142,8 @@ class Writer:
 
     # -- functions
 
-    def _transaction(self, label: str | None, timeout: float | None) -> Transaction:
+    def transaction(self, label: str | None, timeout: float | None) -> Transaction:
+        """Return a transaction, not begun. `timeout` is in seconds; `None` for the default."""
         return Transaction(self.pool, "BEGIN IMMEDIATE", self._timeout if timeout is None else timeout, label)
 
     async def run(
@@ -133,7 +153,7 @@ class Writer:
         if self.in_own_block:
             async with self._savepoint() as connection:
                 return await call_to_the_end(connection, fn)
-        transaction = self._transaction(label, timeout)
+        transaction = self.transaction(label, timeout)
         try:
             async with self.pool.shared(label, timeout) as lease:
                 return await transaction.start(lambda: lease.run(partial(transaction.run, fn=fn)), retry=retry)
@@ -144,17 +164,22 @@ class Writer:
 def _execute(native: sqlite3.Connection, statement: str) -> None:
     if not native.in_transaction:
         raise PoolUsageError(
-            f"{statement}: there is no transaction: SQLite rolled it back, or commit(), rollback() or executescript() "
-            "was called inside the block"
+            f"{statement}: there is no transaction: SQLite itself rolled it back, as it does on some errors. Let such "
+            "an error end the block"
         )
-    native.execute(statement)
+    execute(native, statement)
+
+
+def _close_cursors(native: sqlite3.Connection) -> None:
+    for each in half_read(native):  # a function may have left one open, which would prevent VACUUM
+        each.close()
 
 
 def _roll_back_to(native: sqlite3.Connection, savepoint: str) -> None:
     if native.in_transaction:
         try:
             native.execute(f"ROLLBACK TO {savepoint}")
-            native.execute(f"RELEASE {savepoint}")
+            execute(native, f"RELEASE {savepoint}")
         except BaseException:
             # The outer block must not commit the statements of this one.
             native.execute("ROLLBACK")

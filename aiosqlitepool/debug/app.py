@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import aiosqlitepool
-from aiosqlitepool import SQLiteConnectionPool, subscribe_all
+from aiosqlitepool import SQLiteConnectionPool, SQLiteDatabase, subscribe_all
 
 from .monitor import Monitor
 from .recent import WINDOW
@@ -66,24 +66,22 @@ class DebugApp:
     on, a bounded number, and shows the pools of its own process.
 
     Args:
-        pools: the pools to show; if none is given, every pool of the process, present and future.
+        pools: the pools and databases to show; if none is given, every pool of the process, present and future.
         stacks: whether to show the stacks of the tasks that hold a connection: paths, names and lines of code.
 
     Raises:
-        TypeError: one of `pools` is not a pool, or `stacks` is not a bool.
+        TypeError: one of `pools` is neither a pool nor a database, or `stacks` is not a bool.
     """
 
-    def __init__(self, *pools: SQLiteConnectionPool[Any], stacks: bool = False) -> None:
-        for pool in pools:
-            if not isinstance(pool, SQLiteConnectionPool):
-                raise TypeError(f"pools must be SQLiteConnectionPool, not {pool!r} ({type(pool).__name__})")
+    def __init__(self, *pools: SQLiteConnectionPool[Any] | SQLiteDatabase, stacks: bool = False) -> None:
         if not isinstance(stacks, bool):
             raise TypeError(f"stacks must be True or False, not {stacks!r}")
+        shown = dict.fromkeys(pool for each in pools for pool in _pools_of(each))
         self._stacks = stacks
         self._since = time.time()
         self._monitors: list[Monitor] = []
         self._end_all: Callable[[], None] | None = None if pools else subscribe_all(self)
-        for pool in dict.fromkeys(pools):
+        for pool in shown:
             self.attach(pool)
         page = files("aiosqlitepool.debug").joinpath("page")
         self._files = {name: _Answer(200, kind, page.joinpath(name).read_bytes()) for name, kind in _FILES.items()}
@@ -145,6 +143,17 @@ class DebugApp:
         if path == "data.json":
             return _Answer(200, _JSON, json.dumps(self.snapshot()).encode())
         return self._files.get(path) or _Answer(404, _TEXT, b"Not found.\n")
+
+
+def _pools_of(shown: object) -> tuple[SQLiteConnectionPool[Any], ...]:
+    if isinstance(shown, SQLiteDatabase):
+        return shown.writer, shown.readers
+    if not isinstance(shown, SQLiteConnectionPool):
+        kind = type(shown).__name__
+        raise TypeError(
+            f"pools must be SQLiteConnectionPool or SQLiteDatabase, one argument each, not {shown!r} ({kind})"
+        )
+    return (shown,)
 
 
 def _path_below_mount(scope: Scope) -> str:

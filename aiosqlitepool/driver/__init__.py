@@ -9,11 +9,12 @@ import aiosqlite
 
 from .aiosqlite_adapter import AiosqliteAdapter
 from .generic_adapter import GenericAdapter
-from .handle import Handle, handle_class
+from .handle import Handle, guarded, handle_class
 from .jobs import Job, call, call_anyway, call_to_the_end, ended
 from .opening import KNOWS_AIOSQLITE, OverriddenAdapter, attached, connect, is_overridden, opened
 from .protocol import Adapter, Connection, Lessee
-from .sqlite import KNOWS_SQLITE3
+from .shield import shielded
+from .sqlite import KNOWS_SQLITE3, half_read
 from .worker import INTERRUPT_PATIENCE
 
 __all__ = [
@@ -33,23 +34,27 @@ __all__ = [
     "connect",
     "ended",
     "factory_object",
+    "guarded",
+    "half_read",
     "is_stale",
     "opened",
+    "shielded",
     "was_attached",
 ]
 
 
-def adapter_for(raw: Connection, session_sql: Sequence[str] = ()) -> Adapter:
+def adapter_for(raw: Connection, session_sql: Sequence[str] = (), read_ahead: int = 0) -> Adapter:
     """Return the best adapter for this connection.
 
-    `session_sql` restores the pragmas of an aiosqlite connection after a lease that used one.
+    `session_sql` restores the pragmas of an aiosqlite connection after a lease that used one. `read_ahead` is the
+    number of rows that its statements read ahead.
     """
     if not (KNOWS_AIOSQLITE and KNOWS_SQLITE3 and isinstance(raw, aiosqlite.Connection)):
         return GenericAdapter(raw)
     attached[id(raw)] = raw
     if is_overridden(raw):
         return OverriddenAdapter(raw)
-    return AiosqliteAdapter(raw, handle_class(type(raw)), session_sql)  # type: ignore[arg-type]
+    return AiosqliteAdapter(raw, handle_class(type(raw)), session_sql, read_ahead)  # type: ignore[arg-type]
 
 
 def was_attached(raw: object) -> bool:

@@ -9,25 +9,34 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import aiosqlite
 
 from ..errors import PoolUsageError
 from ..events import RollbackCause
+from .cursors import can_read_ahead, closes_cursor
 from .protocol import Lessee
-from .sqlite import File, LeaseCursors, Unsaved, autocommit, file_of, roll_back
+from .sqlite import PRIVATE, File, LeaseCursors, autocommit, file_of, is_private, note_busy, roll_back
+from .unsaved import Unsaved
 from .worker import Worker, interrupt
 
-__all__ = ["AiosqliteAdapter"]
+__all__ = ["AiosqliteAdapter", "Guard"]
 
 R = TypeVar("R")
 
 _running_loop = asyncio.get_running_loop
 _new = object.__new__
 
+# Called with an operation before it is queued, and whether SQLite is known to have ended the transaction.
+Guard = Callable[[Callable[..., Any], tuple[Any, ...], bool], None]
+
 # What most operations return: nothing by which a cursor could come to the lease.
 _NO_CURSOR = frozenset({list, tuple, type(None)})
+
+_NOT_BEGUN: Final = "the connection went back to the pool before this operation began: let a block wait for its tasks"
 
 
 class AiosqliteAdapter(Worker):
@@ -38,7 +47,9 @@ class AiosqliteAdapter(Worker):
     on the path of every statement.
     """
 
-    def __init__(self, raw: aiosqlite.Connection, handle_class: type[Any], session_sql: Sequence[str] = ()) -> None:
+    def __init__(
+        self, raw: aiosqlite.Connection, handle_class: type[Any], session_sql: Sequence[str] = (), read_ahead: int = 0
+    ) -> None:
         super().__init__(raw)
         self.raw = raw
         # The lease that may use the connection now.
@@ -49,27 +60,33 @@ class AiosqliteAdapter(Worker):
         self._set_lease = handle_class._pool_lease.__set__
         self._in_transaction = False
         self._cursors = LeaseCursors(self.native)
+        # Rows that cursors read ahead; 0 for plain cursors.
+        self.read_ahead: int = read_ahead if can_read_ahead(self.native) else 0
         self._file: File | None = None
         # Of a connection with autocommit=False.
         self._unsaved: Unsaved | None = None
         # What restores the pragmas of a connection, and whether the lease may have changed them.
         self._session_sql = session_sql
         self._pragmas_used = False
+        # Refuses operations of the lease, while it has a transaction that is not its own to end.
+        self.guard: Guard | None = None
         self._row_factory: Any = None
         self._text_factory: Any = None
 
     # -- in the worker thread
 
-    def _run(self, future: asyncio.Future[Any], lease: Lessee, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    def _run(
+        self, future: asyncio.Future[Any], lease: Lessee, context: Context, fn: Any, args: Any, kwargs: Any
+    ) -> None:
         """Run one operation of a lease and note what it leaves behind; skip it if its caller or its lease is gone."""
         result: Any = None
         error: BaseException | None = None
-        if future.cancelled() or lease is not self.lease:
-            error = PoolUsageError("the connection went back to the pool before this operation began")
-        else:
-            self.running = future
+        if not future.cancelled():
+            self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
             try:
-                result = fn(*args, **kwargs)
+                if lease is not self.lease:
+                    raise lease.refusal() or PoolUsageError(_NOT_BEGUN)
+                result = context.run(fn, *args, **kwargs)
             except BaseException as raised:
                 error = raised
             self.running = None
@@ -87,16 +104,18 @@ class AiosqliteAdapter(Worker):
         future = error = None  # type: ignore[assignment]
 
     def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-        is_new = self._cursors.note(result)
+        self._cursors.note(result)
         cursor = self._cursors.cursor_of(result) if future.cancelled() else None
         if cursor is not None:
             # Left half-read, it would pass an interrupt on to the next statement. An interrupt is sent only after
             # the cancellation and only to what runs, so that this look, after it stopped running, misses none.
-            cursor.close() if is_new else cursor.execute("")
+            cursor.execute("")  # not close(): its user may go on with it
         if error is not None:
             # Not the frame of `_run`: it has the future, which has the error, a cycle that keeps the arguments.
             error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
             self._cursors.note_frames(error)
+            if not self._session_sql:  # else a SQLiteDatabase has the connection, which knows more of the lock
+                note_busy(error)
 
     def _clean_up(self) -> RollbackCause | None:
         native, half_read = self.native, self._cursors.close()
@@ -120,7 +139,9 @@ class AiosqliteAdapter(Worker):
         if autocommit(self.native) is False:
             self._unsaved = unsaved = Unsaved(self.native)
             run = self._run
-            self._run = lambda future, lease, fn, *rest: run(future, lease, unsaved.noting(fn), *rest)  # type: ignore[method-assign]
+            self._run = lambda future, lease, context, fn, *rest: run(  # type: ignore[method-assign]
+                future, lease, context, unsaved.noting(fn), *rest
+            )
 
     def _begin(self) -> None:
         # Before it is cleaned up: what it reads must not stay in a transaction, which would pin its snapshot.
@@ -129,7 +150,7 @@ class AiosqliteAdapter(Worker):
 
     # -- leases
 
-    async def attach(self) -> None:
+    async def attach(self) -> str | None:
         """Undo what the factory left open, note which file this is, and take the connection over.
 
         The factory's own object is spent from here on: nothing may go around the pool.
@@ -137,10 +158,13 @@ class AiosqliteAdapter(Worker):
         raw, native = self.raw, self.native
         # aiosqlite's own loop keeps the result of the job before the one that it runs: not one of the factory's.
         raw._tx.put_nowait((None, self._before_serving))
-        raw._tx.put_nowait((None, self._serve))
+        # In a context of its own: from Python 3.14 the thread's may be that of the request which opened the connection.
+        raw._tx.put_nowait((None, partial(Context().run, self._serve)))
         raw._connection, raw._running = None, False
         await self.post(self._begin)
+        is_own = self._file is None and await self.post(partial(is_private, native))
         self._row_factory, self._text_factory = native.row_factory, native.text_factory
+        return PRIVATE if is_own else None
 
     def begin_lease(self, lease: Lessee) -> Any:
         """Return a handle for this lease, or `None` if the worker is dead."""
@@ -161,6 +185,13 @@ class AiosqliteAdapter(Worker):
         cursors = self._cursors
         return (cursors.newest is None and not cursors.older) or cursors.forget_if_idle()
 
+    def revoke(self, error: Exception) -> None:
+        """Refuse the handle and what is queued from now on, and raise `error` in what runs."""
+        self.lease = None
+        running = self.running
+        if running is not None and not running.done():
+            running.set_exception(error)
+
     def _restore_factories(self) -> None:
         native = self.native
         if native.row_factory is not self._row_factory:
@@ -171,24 +202,28 @@ class AiosqliteAdapter(Worker):
     def check_lease(self, lease: Lessee) -> None:
         """Raise `PoolUsageError` if this lease has ended."""
         if lease is not self.lease:
-            raise PoolUsageError("this connection went back to the pool; acquire one to go on")
+            raise lease.refusal() or PoolUsageError("this connection went back to the pool; acquire one to go on")
 
     # -- operations of a lease
 
+    def is_idle_for(self, lease: Lessee) -> bool:
+        """Whether the worker has nothing to do for this lease, which has not ended."""
+        return lease is self.lease and self._sent == self._done and self.is_open
+
     async def execute(self, lease: Lessee, fn: Callable[..., R], args: Any, kwargs: Any) -> R:
-        """Run `fn(*args, **kwargs)` in the worker."""
+        """Run `fn(*args, **kwargs)` in the worker, in a copy of the caller's context."""
         loop = _running_loop()
         if lease is not self.lease or loop is not self._loop or not self.is_open:
-            if lease is not self.lease and _closes_cursor(fn):
+            if lease is not self.lease and closes_cursor(fn):
                 return None  # type: ignore[return-value]  # its lease has closed it
             self._check_usable(lease)
-        if self._session_sql and args and issubclass(type(args[0]), str) and "pragma" in args[0].lower():
-            self._pragmas_used = True
+        if self._session_sql:
+            self._inspect(fn, args)
         future: asyncio.Future[R] = loop.create_future()
         if self._limiter.limits:
-            self._limiter.send(self._put, (future, lease, fn, args, kwargs), future)
+            self._limiter.send(self._put, (future, lease, copy_context(), fn, args, kwargs), future)
         else:
-            self._put((future, lease, fn, args, kwargs))
+            self._put((future, lease, copy_context(), fn, args, kwargs))
         self._sent += 1  # only then: had that failed, it would never be done
         try:
             return await future
@@ -202,11 +237,17 @@ class AiosqliteAdapter(Worker):
             del future  # its error's traceback holds this frame: a cycle would keep the arguments until it is collected
             raise
 
+    def _inspect(self, fn: Callable[..., Any], args: Any) -> None:
+        if self.guard is not None:
+            self.guard(fn, args, self._sent == self._done and not self._in_transaction)
+        if args and issubclass(type(args[0]), str) and "pragma" in args[0].lower():
+            self._pragmas_used = True
+
     def submit(self, lease: Lessee, fn: Callable[..., R], *args: Any) -> asyncio.Future[R]:
         """Queue `fn(native, *args)` for the worker; cancelled before it begins, it never runs."""
         self._check_usable(lease)
         future: asyncio.Future[R] = _running_loop().create_future()
-        self._limiter.send(self._put, (future, lease, fn, (self.native, *args), {}), future)
+        self._limiter.send(self._put, (future, lease, copy_context(), fn, (self.native, *args), {}), future)
         self._sent += 1
         return future
 
@@ -215,7 +256,7 @@ class AiosqliteAdapter(Worker):
         if not self.is_open:
             raise ValueError("Connection closed")  # as aiosqlite itself says it
         if _running_loop() is not self._loop:  # the result would go to the other loop, and this caller wait for ever
-            raise PoolUsageError("this connection was lent in another event loop; acquire one in this loop")
+            raise PoolUsageError("this connection was lent in another event loop: acquire one from a pool of this loop")
 
     def _interrupt_if_harmless(self, future: asyncio.Future[Any], fn: Callable[..., Any]) -> None:
         """Interrupt a cancelled statement if nothing but that statement can be lost by it.
@@ -289,7 +330,3 @@ class AiosqliteAdapter(Worker):
         """Interrupt, refuse the handle, close in the worker, and wait until its thread has ended."""
         self.lease = None
         await super().close()
-
-
-def _closes_cursor(fn: Callable[..., Any]) -> bool:
-    return getattr(fn, "__name__", "") == "close" and isinstance(getattr(fn, "__self__", None), sqlite3.Cursor)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import Any
 
+from ..errors import ConnectionBrokenError
 from ..events import RollbackCause
 from .protocol import Connection, Lessee
 
@@ -21,8 +22,9 @@ class GenericAdapter:
         self._raw = raw
         self._closing = False
 
-    async def attach(self) -> None:
+    async def attach(self) -> str | None:
         """Take it as it is."""
+        return None
 
     def verify(self) -> None:
         """Nothing can be verified without a trip to the driver."""
@@ -39,8 +41,14 @@ class GenericAdapter:
         """Ask for a reset: whether there is anything to undo is not known."""
         return False
 
+    def revoke(self, error: Exception) -> None:
+        """Close the connection: its holder has the factory's own object, and the next one must not share it."""
+        self.abandon()
+
     async def reset(self, patience: float) -> RollbackCause | None:
         """Roll back. Returns `None`, because whether anything was undone is not known."""
+        if self._closing:
+            raise ConnectionBrokenError("the connection was closed under its holder")
         await self._raw.rollback()
         return None
 

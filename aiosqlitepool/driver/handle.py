@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import sqlite3
 import types
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, NoReturn, TypeVar
 
 import aiosqlite
+from aiosqlite.context import contextmanager
 
-from .aiosqlite_adapter import AiosqliteAdapter
+from ..errors import PoolUsageError
+from .aiosqlite_adapter import AiosqliteAdapter, Guard
+from .cursors import ReadAheadCursor, execute, new_cursor
 from .protocol import Lessee
 
-__all__ = ["Handle", "handle_class"]
+__all__ = ["Handle", "guarded", "handle_class"]
 
 R = TypeVar("R")
 
@@ -95,7 +99,7 @@ class Handle:
             delattr(self._pool_adapter.raw, name)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError("a connection of a pool cannot be copied or pickled")
+        raise TypeError("a connection of a pool cannot be copied or pickled: acquire one where it is used")
 
     def __del__(self) -> None:
         lease = self._pool_lease
@@ -103,16 +107,99 @@ class Handle:
             lease.forgotten()
 
 
+class _ReadsAhead:
+    """Mixed in as well if the user's class has aiosqlite's own methods: statements and cursors that read ahead."""
+
+    __slots__ = ()
+
+    @contextmanager
+    async def execute(self: Any, sql: str, parameters: Iterable[Any] | None = None) -> aiosqlite.Cursor:
+        """Execute a statement, and read its first rows."""
+        given, limit = [] if parameters is None else parameters, self._pool_adapter.read_ahead
+        return _Cursor(self, await self._execute(execute, sql, given, self._conn, limit))
+
+    @contextmanager
+    async def cursor(self: Any) -> aiosqlite.Cursor:
+        """Return a new cursor."""
+        return _Cursor(self, await self._execute(new_cursor, self._conn, self._pool_adapter.read_ahead))
+
+
+class _Cursor(aiosqlite.Cursor):
+    """A cursor that makes no trip to the worker thread for rows that were read ahead."""
+
+    _conn: Any
+
+    def _serves(self, name: str, size: int | None = None) -> bool:
+        cursor: object = self._cursor
+        # Not while the worker has something to do for this lease: that comes first.
+        return (
+            type(cursor) is ReadAheadCursor
+            and cursor.can_serve(name, size)
+            and self._conn._pool_adapter.is_idle_for(self._conn._pool_lease)
+        )
+
+    async def fetchone(self) -> Any:
+        """Return the next row, or `None` after the last one."""
+        return self._cursor.fetchone() if self._serves("fetchone") else await super().fetchone()
+
+    async def fetchmany(self, size: int | None = None) -> Any:
+        """Return the next rows, `arraysize` of them by default."""
+        if self._serves("fetchmany", size):
+            return self._cursor.fetchmany(self._cursor.arraysize if size is None else size)
+        return await super().fetchmany(size)
+
+    async def fetchall(self) -> Any:
+        """Return all rows that are left."""
+        return self._cursor.fetchall() if self._serves("fetchall") else await super().fetchall()
+
+    async def close(self) -> None:
+        """Close the cursor."""
+        if self._serves("close"):
+            self._cursor.close()
+        else:
+            await super().close()
+
+
+@contextlib.contextmanager
+def guarded(connection: object, guard: Guard) -> Iterator[None]:
+    """Call `guard` before each operation of this handle: what it raises refuses the operation.
+
+    Only for connections that have `session_sql`. Operations of the package itself, which pass `submit`, are not asked
+    about.
+    """
+    if isinstance(connection, Handle):
+        connection._pool_adapter.guard = guard
+    try:
+        yield
+    finally:
+        if isinstance(connection, Handle):
+            connection._pool_adapter.guard = None
+
+
 @functools.cache
 def handle_class(kind: type[aiosqlite.Connection]) -> type[aiosqlite.Connection]:
     """Return the class of handles to connections of this class."""
     attributes: dict[str, Any] = {name: _Forwarded(name, kind) for name in _plain_attributes(kind)}
-    attributes |= {
+    # aiosqlite would start the worker thread again. A user's class may give `async with` a meaning of its own.
+    opening = (
+        name for name in ("__aenter__", "__await__") if getattr(kind, name) is getattr(aiosqlite.Connection, name)
+    )
+    attributes |= dict.fromkeys(opening, _refuse_to_open) | {
         "__slots__": ("_pool_adapter", "_pool_lease"),
         "__module__": __name__,
         "__doc__": Handle.__doc__,
     }
-    return type(f"{kind.__name__}Handle", (Handle, kind), attributes)
+    own = aiosqlite.Connection
+    mixins = (_ReadsAhead, Handle) if kind.execute is own.execute and kind.cursor is own.cursor else (Handle,)
+    return type(f"{kind.__name__}Handle", (*mixins, kind), attributes)
+
+
+def _refuse_to_open(handle: Handle) -> NoReturn:
+    handle._pool_adapter.check_lease(handle._pool_lease)
+    raise PoolUsageError(
+        "a connection of a pool is open already, and its pool closes it: use it without `await` or `async with`. The "
+        "block of pool.connection() ends its use"
+    )
 
 
 class _Forwarded:

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Generic, TypeVar, TypeVarTuple
 
 import aiosqlite
 
 from .handle import Handle
+from .shield import shielded
 
 __all__ = ["Job", "call", "call_anyway", "call_to_the_end", "ended"]
 
@@ -113,7 +115,7 @@ async def ended(running: asyncio.Future[Any]) -> asyncio.CancelledError | None:
     cancellation = None
     while not running.done():
         try:
-            await asyncio.wait((running,))
+            await shielded(asyncio.wait((running,)))
         except asyncio.CancelledError as error:
             cancellation = error
     if not running.cancelled():
@@ -125,4 +127,5 @@ def submit(connection: aiosqlite.Connection, fn: Callable[..., R], *args: Any) -
     """Queue `fn(native, *args)` for the worker of a connection, whether or not its adapter knows aiosqlite."""
     if isinstance(connection, Handle):
         return connection._pool_adapter.submit(connection._pool_lease, fn, *args)
-    return asyncio.ensure_future(connection._execute(fn, connection._conn, *args))  # type: ignore[no-untyped-call]
+    run = copy_context().run
+    return asyncio.ensure_future(connection._execute(run, fn, connection._conn, *args))  # type: ignore[no-untyped-call]

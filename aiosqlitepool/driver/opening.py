@@ -11,12 +11,14 @@ import traceback
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
+from contextvars import Context
 from types import FrameType
 from typing import Any, Final
 
 import aiosqlite
 import aiosqlite.core
 
+from ..errors import PoolUsageError
 from .completions import Completions
 from .generic_adapter import GenericAdapter
 from .worker import close_and_stop, interrupt_until_exit
@@ -56,14 +58,20 @@ async def connect(factory: Callable[[], Awaitable[Any]]) -> Any:
     try:
         made = factory()
         if not inspect.isawaitable(made):
-            raise TypeError(f"connection_factory must return an awaitable, not {made!r} ({type(made).__name__})")
+            raise TypeError(
+                f"connection_factory must return an awaitable, not {made!r} ({type(made).__name__}): return "
+                "aiosqlite.connect('app.db'), or write it with `async def`"
+            )
         raw = await opened(made)
     except (Exception, asyncio.CancelledError) as error:
         await discard_locals(error)
         raise
     missing = [name for name in ("execute", "rollback", "close") if not callable(getattr(raw, name, None))]
     if missing:
-        raise TypeError(f"connection_factory made {raw!r}, which has no {' and no '.join(missing)}()")
+        raise TypeError(
+            f"connection_factory made {raw!r}, which has no {' and no '.join(missing)}(): return an open connection, "
+            "such as `await aiosqlite.connect('app.db')`"
+        )
     if isinstance(raw, sqlite3.Connection):
         raise TypeError(f"connection_factory made {raw!r}, whose methods cannot be awaited; use aiosqlite.connect()")
     return raw
@@ -77,6 +85,11 @@ async def opened(made: Awaitable[Any]) -> Any:
     """
     if not (KNOWS_AIOSQLITE and isinstance(made, aiosqlite.Connection) and _is_plain(made)):
         return await made
+    if made._thread.ident is not None:
+        raise PoolUsageError(
+            f"connection_factory returned {made!r}, which was awaited before: let it make a connection in each call, "
+            "such as lambda: aiosqlite.connect('app.db')"
+        )
     future = asyncio.get_running_loop().create_future()
     completions = Completions.of(asyncio.get_running_loop())
 
@@ -89,7 +102,8 @@ async def opened(made: Awaitable[Any]) -> Any:
         completions.post(future, made, error)
 
     made._thread.daemon = True
-    made._thread.start()
+    # From Python 3.14 a thread may keep a copy of the context in which it is started, for as long as it runs.
+    Context().run(made._thread.start)
     made._tx.put_nowait((None, connect))
     try:
         return await future
@@ -99,11 +113,9 @@ async def opened(made: Awaitable[Any]) -> Any:
 
 
 def _is_plain(made: aiosqlite.Connection) -> bool:
-    """Whether it was not started yet, and connects as aiosqlite does."""
+    """Whether it connects as aiosqlite does."""
     own = aiosqlite.Connection
-    return made._thread.ident is None and all(
-        getattr(type(made), name) is getattr(own, name) for name in ("__await__", "_connect")
-    )
+    return all(getattr(type(made), name) is getattr(own, name) for name in ("__await__", "_connect"))
 
 
 def _close_and_stop(made: aiosqlite.Connection) -> object:

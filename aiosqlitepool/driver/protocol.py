@@ -33,12 +33,19 @@ class Lessee(Protocol):
         """Called, in any thread, when the handle was garbage collected although the lease has not ended."""
         ...
 
+    def refusal(self) -> Exception | None:
+        """Return a new error for a use after the end, if the pool ended the lease under its holder. In any thread."""
+        ...
+
 
 class Adapter(Protocol):
     """Drives one connection. Only the taker of its slot calls it, in the event loop unless stated otherwise."""
 
-    async def attach(self) -> None:
-        """Take over a connection fresh from its factory. Raises if it cannot be pooled."""
+    async def attach(self) -> str | None:
+        """Take over a connection fresh from its factory. Raises if it cannot be pooled.
+
+        Returns what to warn of if the pool has had another such connection before: that this one has other data.
+        """
         ...
 
     def verify(self) -> None:
@@ -55,6 +62,10 @@ class Adapter(Protocol):
 
     def end_lease(self) -> bool:
         """End the lease. False if `reset()` must undo what it left behind."""
+        ...
+
+    def revoke(self, error: Exception) -> None:
+        """Refuse the handle from now on, and raise `error` in what runs, under a holder whose lease will be ended."""
         ...
 
     async def reset(self, patience: float) -> RollbackCause | None:

@@ -49,7 +49,10 @@ class Worker:
     def __init__(self, raw: aiosqlite.Connection) -> None:
         native = raw._connection
         if native is None or not raw._running:
-            raise ConnectionBrokenError("connection_factory returned an aiosqlite connection that is not open")
+            raise ConnectionBrokenError(
+                "connection_factory returned an aiosqlite connection that is not open: return what "
+                "`await aiosqlite.connect('app.db')` returns, and leave the closing to the pool"
+            )
         self.native: sqlite3.Connection = native
         # Until the connection is closed, by the pool or by a holder.
         self.is_open: bool = True

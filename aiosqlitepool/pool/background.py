@@ -10,10 +10,21 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-__all__ = ["GRACE", "BackgroundTasks", "Timer"]
+from ..errors import PoolUsageError
+
+__all__ = ["GRACE", "BackgroundTasks", "Timer", "running_loop"]
 
 # Seconds that closing waits for tasks that were told to stop and should have stopped by then.
 GRACE: Final = 0.2
+
+
+def running_loop(user: str) -> asyncio.AbstractEventLoop:
+    """Return the running event loop. Raises `PoolUsageError`, naming its user, where asyncio runs none."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        message = f"{user} needs asyncio, and no asyncio event loop runs here: use asyncio.run(). Trio is not supported"
+        raise PoolUsageError(message) from None
 
 
 class BackgroundTasks:

@@ -82,6 +82,10 @@ class Checkout(NotCopyable, Generic[T]):
         """Whether it has begun to use its connection."""
         return self.since < math.inf
 
+    def refusal(self) -> Exception | None:
+        """Return a new error for its holder, if the pool has ended it before its block did. Safe in any thread."""
+        return None
+
     def wait_from(self, now: float, timeout: float | None) -> None:
         """Begin to wait at `now`, for `timeout` seconds at most."""
         self.asked = now

@@ -14,21 +14,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from ..bus import EventBus
-from ..driver import (
-    INTERRUPT_PATIENCE,
-    Adapter,
-    Connection,
-    adapter_for,
-    connect,
-    was_attached,
-)
-from ..errors import ConnectionBrokenError, PoolUsageError
+from ..driver import INTERRUPT_PATIENCE, Adapter, Connection, adapter_for, connect, was_attached
+from ..errors import ConnectionBrokenError, ErrorInfo, PoolUsageError
 from ..events import (
     CloseReason,
     ConnectionClosed,
     ConnectionCreated,
     ConnectionCreateFailed,
-    ErrorInfo,
     HealthCheckFailed,
     RolledBackOnReturn,
 )
@@ -45,8 +37,6 @@ log: Final = logging.getLogger("aiosqlitepool")
 # that they do not all expire together, and the same in every run.
 _JITTER: Final = 0.1
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
-
-# How the note begins that an error of a factory gets.
 
 # Seconds after which a connection that does not close no longer holds up the next one.
 _STEP_ASIDE: Final = 0.2
@@ -124,7 +114,7 @@ class Connector(Generic[C]):
         self._name = str(settings.name)
         self._bus = bus
         self._clock = settings.clock
-        self._opened = 0
+        self._opened = self._apart = 0  # how many, and how many of them without the data of the others
         # Every connection from opening until it has closed, by the identity of the factory's object.
         self.connections: dict[int, PooledConnection[C]] = {}
         self._attaching: set[int] = set()
@@ -142,7 +132,7 @@ class Connector(Generic[C]):
         began = self._clock()
         try:
             raw = await self._connect()
-            adapter = await self._attach(raw)
+            adapter, warning = await self._attach(raw)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):  # they end more than this opening
             raise
         except BaseException as error:
@@ -152,6 +142,9 @@ class Connector(Generic[C]):
                 error.add_note(note)
             raise
         self._opened += 1
+        self._apart += warning is not None
+        if warning is not None and self._apart == 2:
+            log.warning("pool %r: connection %d %s", self._name, self._opened, warning)
         self.failures, self.last_failure = 0, None
         pooled = PooledConnection(self._opened, raw, adapter, began=began, now=self._clock(), settings=self._settings)
         self.connections[id(raw)] = pooled
@@ -174,13 +167,13 @@ class Connector(Generic[C]):
 
     async def _connect(self) -> C:
         raw: C = await connect(self._factory)
-        if id(raw) in self.connections or id(raw) in self._attaching:
-            raise PoolUsageError(f"connection_factory made {raw!r} again, which is in the pool already")
-        if was_attached(raw):
-            raise PoolUsageError(f"connection_factory made {raw!r}, which is, or was, in another pool")
+        again = id(raw) in self.connections or id(raw) in self._attaching
+        if again or was_attached(raw):
+            where = "again, which is in the pool already" if again else "that is, or was, in another pool"
+            raise PoolUsageError(f"connection_factory made {raw!r} {where}: let it make a connection in each call")
         return raw
 
-    async def _attach(self, raw: C) -> Adapter:
+    async def _attach(self, raw: C) -> tuple[Adapter, str | None]:
         self._attaching.add(id(raw))
         adapter: Adapter | None = None
         try:
@@ -190,8 +183,8 @@ class Connector(Generic[C]):
                     kind = type(connected).__name__
                     raise TypeError(f"on_connect must return an awaitable, not {connected!r} ({kind})")
                 await connected
-            adapter = adapter_for(raw, self._session_sql)
-            await adapter.attach()
+            adapter = adapter_for(raw, self._session_sql, self._settings.read_ahead)
+            return adapter, await adapter.attach()
         except (Exception, asyncio.CancelledError):
             # The program never sees this connection, so nothing else could close it.
             closing = _quietly(raw.close() if adapter is None else adapter.close())
@@ -199,7 +192,6 @@ class Connector(Generic[C]):
             raise
         finally:
             self._attaching.discard(id(raw))
-        return adapter
 
     # -- checking and resetting
 
@@ -231,8 +223,13 @@ class Connector(Generic[C]):
         if HealthCheckFailed in self._bus.handlers:
             self._bus.emit(HealthCheckFailed(self._name, pooled.number, idle_time, ErrorInfo.of(error)))
 
-    async def reset(self, pooled: PooledConnection[C], label: str | None) -> CloseReason | None:
-        """Undo what the last lease left; return why the connection must be closed if that failed."""
+    async def reset(
+        self, pooled: PooledConnection[C], label: str | None, lost_work: Callable[[], None] | None = None
+    ) -> CloseReason | None:
+        """Undo what the last lease left; return why the connection must be closed if that failed.
+
+        Calls `lost_work()` if a transaction was rolled back.
+        """
         began = self._clock()
         # A statement that does not stop is not waited for, unless so many are left behind already that replacing
         # still more connections would pile up threads.
@@ -242,8 +239,12 @@ class Connector(Generic[C]):
             async with asyncio.timeout(limit):
                 cause = await pooled.adapter.reset(patience)
         except Exception as error:
-            log.warning("pool %r: connection %d could not be reset: %r", self._name, pooled.number, error)
+            log.warning(
+                "pool %r: connection %d could not be reset and is replaced: %r", self._name, pooled.number, error
+            )
             return "broken" if isinstance(error, ConnectionBrokenError) else "reset_failed"
+        if cause == "transaction" and lost_work is not None:
+            lost_work()
         if cause is not None and RolledBackOnReturn in self._bus.handlers:
             took = self._clock() - began
             self._bus.emit(RolledBackOnReturn(self._name, pooled.number, cause, took, label))
@@ -265,15 +266,15 @@ class Connector(Generic[C]):
             self._closing -= 1
 
     async def _close(self, pooled: PooledConnection[C]) -> None:
-        closing = _quietly(pooled.adapter.close())
+        closing, limit = _quietly(pooled.adapter.close()), self._settings.operation_timeout
         try:
             # Not wait_for: a driver that swallows the cancellation would hold the pool past its deadline.
-            await asyncio.wait({closing}, timeout=self._settings.operation_timeout)
+            await asyncio.wait({closing}, timeout=limit)
             if closing.done() and not closing.cancelled() and (error := closing.exception()) is not None:
                 log.warning("pool %r: connection %d failed to close: %r", self._name, pooled.number, error)
         finally:
             if not closing.done():
-                log.warning("pool %r: connection %d did not close in time", self._name, pooled.number)
+                log.warning("pool %r: connection %d did not close within %g s", self._name, pooled.number, limit)
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 closing.cancel()
 

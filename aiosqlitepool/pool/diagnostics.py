@@ -18,7 +18,15 @@ from .checkout import Checkout
 from .connection import PooledConnection
 from .slots import Slots
 
-__all__ = ["Diagnostics", "closed_while_waiting", "counts", "explain_full", "explain_timeout", "linked_holders"]
+__all__ = [
+    "Diagnostics",
+    "closed_for_good",
+    "closed_while_waiting",
+    "counts",
+    "explain_full",
+    "explain_timeout",
+    "linked_holders",
+]
 
 # How many holders an error text names, and how many a waiter's event carries.
 _NAMED: Final = 5
@@ -146,12 +154,22 @@ def counts(stats: PoolStats) -> str:
 
 def explain_full(stats: PoolStats, max_waiting: int) -> str:
     """Return why an acquire was rejected."""
-    return f"pool {stats.pool!r} is full: max_waiting={max_waiting} callers may wait for others ({counts(stats)})"
+    return (
+        f"pool {stats.pool!r} is full: max_waiting={max_waiting} callers may wait for others ({counts(stats)}). "
+        "Try again later, shorten the blocks that hold connections, or raise max_waiting"
+    )
+
+
+def closed_for_good(what: str) -> PoolClosedError:
+    """Return the error of a caller that uses something that is closed."""
+    return PoolClosedError(f"{what} and cannot be reopened: make one per application, or per test")
 
 
 def closed_while_waiting(pool: str | None) -> PoolClosedError:
     """Return the error of a waiter whose pool closes."""
-    return PoolClosedError(f"pool {pool!r} closed while its caller waited")
+    return PoolClosedError(
+        f"pool {pool!r} closed while its caller waited for a connection: end the tasks that use a pool before it closes"
+    )
 
 
 def explain_timeout(

@@ -9,9 +9,9 @@ import math
 import sqlite3
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from ..driver import Connection, Job
+from ..driver import Connection, Job, shielded
 from ..errors import PoolUsageError
 from .acquire import Acquirer
 from .checkout import Checkout
@@ -65,6 +65,23 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
         self._lent: C | None = connection
         return connection
 
+    if not TYPE_CHECKING:  # pragma: no branch - type checkers report these uses themselves
+
+        def __await__(self):
+            raise PoolUsageError("use `async with pool.connection() as connection:`, or `await pool.acquire()`")
+
+        def __enter__(self):
+            raise PoolUsageError("use `async with`: `async with pool.connection() as connection:`")
+
+        def __exit__(self, *_):
+            """Never called. Python looks it up before it calls `__enter__`."""
+
+        def __getattr__(self, name):
+            hint = "it is no connection yet: `async with pool.connection() as connection:` acquires one"
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}; {hint}", name=name, obj=self
+            )
+
     def keep_nothing(self) -> None:
         """Leave the connection to the caller alone, as `acquire()` does."""
         self._lent = None
@@ -75,7 +92,7 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
         rest = self._releaser.release(self)
         self._lent = None
         if rest is not None:
-            await rest
+            await shielded(rest)
 
     def forgotten(self) -> None:
         """Give the connection back: its handle was garbage collected. Called in any thread."""
@@ -179,7 +196,7 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
         elif error is not None:
             self._acquirer.emit_failure(self, error)
         if rest is not None:
-            await rest
+            await shielded(rest)
 
     def forgotten(self) -> None:
         """Never called: the pool itself keeps the handle of a shared connection."""

@@ -1,39 +1,37 @@
-"""The life of a pool: open it in a loop, close it, abandon it when the program ends, disable it after a fork."""
+"""The states of a pool: opened in a loop, closed, abandoned when the program ends, disabled after a fork.
+
+How its connections are closed is in `shutdown`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import math
 import warnings
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Final, Generic, Self, TypeVar
 
 from ..bus import EventBus
 from ..copying import NotCopyable
-from ..driver import Connection
+from ..driver import Connection, shielded
 from ..errors import PoolClosedError, PoolUsageError
 from ..events import PoolClosed, PoolOpened
 from ..stats import Holder
 from . import process
 from .acquire import Acquirer
-from .background import Timer
-from .checkout import Checkout
-from .diagnostics import Diagnostics, closed_while_waiting
+from .background import Timer, running_loop
+from .diagnostics import closed_for_good
 from .inventory import Inventory
 from .release import Releaser
 from .settings import PoolSettings, check_seconds
+from .shutdown import Shutdown
 
-__all__ = ["PoolLifecycle", "PoolState", "Shutdown"]
+__all__ = ["PoolLifecycle", "PoolState"]
 
 C = TypeVar("C", bound=Connection)
 
 log: Final = logging.getLogger("aiosqlitepool")
-
-# Seconds that closing gives to connections that are being opened.
-_OPENING_GRACE = 1.0
 
 
 class PoolState(Enum):
@@ -44,115 +42,6 @@ class PoolState(Enum):
     CLOSING = "closing"
     CLOSED = "closed"
     FORKED = "forked"
-
-
-class Shutdown(Generic[C]):
-    """Closes the connections of one inventory, once."""
-
-    def __init__(
-        self, inventory: Inventory[C], diagnostics: Diagnostics, releaser: Releaser[C], settings: PoolSettings
-    ) -> None:
-        self._inventory = inventory
-        self._diagnostics = diagnostics
-        self._releaser = releaser
-        self._clock = settings.clock
-        self._name = str(settings.name)
-        # Until when it waits for holders, in loop time.
-        self._deadline = math.inf
-        self._patience: asyncio.Timeout | None = None
-
-    def hurry(self, timeout: float | None) -> None:
-        """Let `run` wait for holders so many seconds from now at most; the shortest time asked for counts."""
-        if timeout is not None:
-            deadline = asyncio.get_running_loop().time() + timeout
-            if deadline < self._deadline:
-                self._deadline = deadline
-                if self._patience is not None and not self._patience.expired():
-                    self._patience.reschedule(deadline)
-
-    def begin(self) -> None:
-        """Fail everybody who waits with `PoolClosedError`, and close what is idle."""
-        inventory = self._inventory
-        inventory.closing = True
-        for request in inventory.slots.dismiss():
-            with contextlib.suppress(asyncio.InvalidStateError):  # cancelled a moment ago
-                # One for each: an exception that is raised in many tasks gathers the tracebacks of all.
-                request.turn.set_exception(closed_while_waiting(self._name))
-        inventory.preparations.give_up_all(_OPENING_GRACE)
-        while (slot := inventory.slots.take_idle()) is not None:
-            inventory.put_back(slot, self._clock())
-        inventory.note_all_back()
-
-    async def run(self) -> tuple[Holder, ...]:
-        """Close every connection; return the holders that did not release theirs in time."""
-        background = self._inventory.background
-        abandoned: tuple[Holder, ...] = ()
-        try:
-            await self._drain()
-            abandoned = self._abandon_leases()
-            await background.wait()
-            await self._wait_for_the_last()
-            background.cancel()
-            await background.wait()
-        finally:
-            # Also when the loop is being torn down around this task: then nothing is left to await with.
-            self._abandon_connections()
-        return abandoned
-
-    async def _wait_for_the_last(self) -> None:
-        """Give the last connection, which may fold a long WAL into the database, the time that each has to close."""
-        background = self._inventory.background
-        # Not several: a driver that hangs in one close would hang in the next.
-        if len(background) == 1 and self._inventory.last_closing is not None:
-            await background.wait(None)
-
-    async def _drain(self) -> None:
-        """Wait until every slot is back and every connection closed, as long as `hurry` allows."""
-        with contextlib.suppress(TimeoutError):
-            deadline = None if math.isinf(self._deadline) else self._deadline
-            async with asyncio.timeout_at(deadline) as self._patience:
-                await self._inventory.all_back.wait()
-                await self._inventory.background.wait(None)
-        self._patience = None
-
-    def _abandon_leases(self) -> tuple[Holder, ...]:
-        """Close every connection that is in use, under its holder; return who they were."""
-        holders, checkouts, now = self._diagnostics.holders(), self._diagnostics.checkouts(), self._clock()
-        for slot in self._inventory.slots.all:
-            pooled = slot.connection
-            if pooled is None or not (pooled.lease or pooled.sharers):
-                continue
-            sharers, pooled.sharers, pooled.lease = pooled.sharers, {}, None
-            self._inventory.slots.end_sharing(slot)
-            pooled.adapter.end_lease()
-            for lease in sharers:
-                lease.withdraw(closed_while_waiting(self._name))
-            self._inventory.remove(slot, "pool_closed")
-            for _ in sharers or (None,):
-                self._inventory.put_back_unused(slot)
-        self._emit_abandoned(checkouts, now)
-        return holders
-
-    def abandon(self) -> tuple[Holder, ...]:
-        """Let every connection close by itself, without a running loop; return who held one."""
-        holders, checkouts, now = self._diagnostics.holders(), self._diagnostics.checkouts(), self._clock()
-        self._abandon_connections()
-        self._emit_abandoned(checkouts, now)
-        return holders
-
-    def _emit_abandoned(self, checkouts: list[Checkout[Any]], now: float) -> None:
-        for checkout in checkouts:
-            self._releaser.emit_released(checkout, now, True)
-            checkout.task = checkout.context = None  # a program may keep a handle that is of no use any more
-
-    def _abandon_connections(self) -> None:
-        self._inventory.background.abandon()
-        for pooled in tuple(self._inventory.connector.connections.values()):
-            pooled.lease = None
-            pooled.adapter.abandon()
-            self._inventory.connector.closed(pooled, "pool_closed")
-        for slot in self._inventory.slots.all:
-            slot.connection = None
 
 
 class PoolLifecycle(NotCopyable, Generic[C]):
@@ -194,7 +83,7 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         connection to close, which may have a long WAL to fold in, gets `operation_timeout` whatever `timeout` is.
         """
         patience = self._settings.operation_timeout if timeout is None else check_seconds("timeout", timeout)
-        loop = asyncio.get_running_loop()
+        loop = running_loop(f"pool {self.name!r}")
         if self._state in (PoolState.CLOSED, PoolState.FORKED):
             return
         if self._loop is None or self._loop.is_closed():
@@ -214,14 +103,14 @@ class PoolLifecycle(NotCopyable, Generic[C]):
             await self.open()
         except BaseException:
             if self._state is PoolState.OPEN:
-                await self.close()
+                await shielded(self.close())
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        await shielded(self.close())
 
     def _enter(self) -> None:
         """Open the pool in the running loop if it is not open; raise if it cannot be used there."""
@@ -231,8 +120,8 @@ class PoolLifecycle(NotCopyable, Generic[C]):
                 "fork: make a pool of its own in each process"
             )
         if self._state not in (PoolState.UNOPENED, PoolState.OPEN):
-            raise PoolClosedError(f"pool {self.name!r} is {self._state.value}")
-        loop = asyncio.get_running_loop()
+            raise closed_for_good(f"pool {self.name!r} is {self._state.value}")
+        loop = running_loop(f"pool {self.name!r}")
         if loop is self._loop:
             return
         if self._loop is not None:
@@ -248,8 +137,7 @@ class PoolLifecycle(NotCopyable, Generic[C]):
 
     def _wrong_loop(self) -> PoolUsageError:
         return PoolUsageError(
-            f"pool {self.name!r} belongs to another event loop; close it there before that loop ends, and make a pool "
-            "of its own for each loop"
+            f"pool {self.name!r} belongs to another event loop: make one per asyncio.run() or test, and close it there"
         )
 
     def _stop_lending(self) -> None:
@@ -279,9 +167,10 @@ class PoolLifecycle(NotCopyable, Generic[C]):
     def abandon_at_exit(self) -> None:
         """Warn, and leave the connections to close by themselves. Called when the program ends."""
         if self._state is PoolState.OPEN or self._state is PoolState.CLOSING:
-            left, holders = f"{self!r} was never closed", self._shutdown.abandon()
+            left = f"{self!r} was never closed: use `async with pool:`, or await close()"
+            holders = self._shutdown.abandon()
             self._end(len(holders))
-            self._warn(f"{left}{': ' if holders else ''}{'; '.join(map(str, holders))}")
+            self._warn(". ".join((left, *map(str, holders))))
 
     def _warn(self, message: str) -> None:
         # Logged too, because Python shows no ResourceWarning unless it is asked to.

@@ -24,10 +24,11 @@ from .diagnostics import Diagnostics, counts
 from .housekeeper import Housekeeper
 from .inventory import Inventory
 from .lease import Lease
-from .lifecycle import PoolLifecycle, PoolState, Shutdown
+from .lifecycle import PoolLifecycle, PoolState
 from .process import Subscriber
 from .release import Releaser
 from .settings import OnConnect, PoolSettings, check_label, check_timeout
+from .shutdown import Shutdown
 
 __all__ = ["PoolState", "SQLiteConnectionPool", "Subscriber"]
 
@@ -66,6 +67,8 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
         leak_threshold: a connection in use for longer than this emits `LeakSuspected`; `None` never.
         slow_acquire: an acquire that takes this long emits `AcquireSlow`; `None` never, `0` each acquire that did not
             get an idle connection at once.
+        read_ahead: rows at most that a statement of an aiosqlite connection fetches when it is executed, for 0.2 ms at
+            most; `0` fetches none.
         on_connect: awaited with each new connection, before it is lent: pragmas, row factories, functions.
         name: the pool's name in every event, metric, span and log line; "pool-1", "pool-2", ... if not given. While
             another pool of the process has that name, "<name>#2" and so on, with a warning in the log.
@@ -91,17 +94,20 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
         health_check_after: float | None = 1.0,
         leak_threshold: float | None = None,
         slow_acquire: float | None = 0.05,
+        read_ahead: int = 64,
         on_connect: OnConnect | None = None,
         name: str | None = None,
         subscribers: Iterable[Subscriber] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not callable(connection_factory):
-            kind = type(connection_factory).__name__
-            raise TypeError(f"connection_factory must be callable, not {connection_factory!r} ({kind})")
+            raise TypeError(
+                "connection_factory must be a function that opens a connection, such as "
+                f"lambda: aiosqlite.connect('app.db'), not {connection_factory!r} ({type(connection_factory).__name__})"
+            )
         settings = PoolSettings(
             pool_size, acquisition_timeout, idle_timeout, operation_timeout, min_size, max_lifetime, max_waiting,
-            health_check_after, leak_threshold, slow_acquire, on_connect, clock, name
+            health_check_after, leak_threshold, slow_acquire, read_ahead, on_connect, clock, name
         )  # fmt: skip
         subscribers = process.checked_subscribers(subscribers)
         self._settings = replace(settings, name=process.claim_name(self, str(settings.name)))
@@ -129,7 +135,7 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
 
     # -- acquire and release
 
-    def connection(self, *, label: str | None = None, timeout: float | None = None) -> Lease[C]:
+    def connection(self, label: str | None = None, *, timeout: float | None = None) -> Lease[C]:
         """Acquire a connection for an `async with` block; leaving it rolls back what was not committed.
 
         Args:
@@ -145,7 +151,7 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
             timeout = check_timeout("timeout", timeout)
         return Lease(self._acquirer, self._releaser, label, timeout)
 
-    async def acquire(self, *, label: str | None = None, timeout: float | None = None) -> C:
+    async def acquire(self, label: str | None = None, *, timeout: float | None = None) -> C:
         """Acquire a connection until `release()`. Takes and raises what `connection()` does."""
         lease = self.connection(label=label, timeout=timeout)
         connection = await lease.__aenter__()
@@ -165,7 +171,10 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
         is_current = lease is not None and not is_stale(connection)
         # A pool that closes takes connections from their holders, who made no mistake.
         if not is_current and self._state is not PoolState.CLOSING and self._state is not PoolState.CLOSED:
-            raise PoolUsageError(f"{connection!r} is not lent by pool {self.name!r}: released twice, or not its own")
+            raise PoolUsageError(
+                f"{connection!r} is not lent by pool {self.name!r}: released twice, or not its own. Release what "
+                "acquire() of this pool returned, once, or use `async with pool.connection()`"
+            )
         if is_current and isinstance(lease, Lease):
             await lease.__aexit__(None, None, None)
 

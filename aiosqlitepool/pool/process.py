@@ -137,11 +137,11 @@ class Subscriber(Protocol):
 
 
 def checked_subscribers(subscribers: Iterable[Subscriber]) -> tuple[Subscriber, ...]:
-    """Return them all; raise `TypeError` naming the value if it cannot be iterated over, or what is no subscriber."""
-    try:
-        every = tuple(subscribers)
-    except TypeError:
-        raise TypeError(f"subscribers must be an iterable of subscribers, not {subscribers!r}") from None
+    """Return them all; raise `TypeError` naming the value if it is no iterable, or is or has what is no subscriber."""
+    # A recorder is a subscriber, and iterable.
+    if not isinstance(subscribers, Iterable) or hasattr(subscribers, "attach"):
+        raise TypeError(f"subscribers must be an iterable of subscribers, such as a list, not {subscribers!r}")
+    every = tuple(subscribers)
     for subscriber in every:
         check_subscriber(subscriber)
     return every

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import sys
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
-from ..bus import EventBus
+from ..bus import LOG_INTERVAL, EventBus
 from ..copying import CapturedContext
 from ..driver import Connection
 from ..errors import PoolUsageError
@@ -37,6 +39,8 @@ class Releaser(Generic[C]):
         self._name = str(settings.name)
         self._bus = bus
         self._clock = settings.clock
+        # When lost work may be logged again.
+        self._quiet_until = -math.inf
         # Set when the pool is opened.
         self.loop: asyncio.AbstractEventLoop
 
@@ -97,8 +101,20 @@ class Releaser(Generic[C]):
         self, slot: PooledSlot[C], pooled: PooledConnection[C], label: str | None
     ) -> asyncio.Task[CloseReason | None]:
         """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection not lost."""
-        work = self._inventory.connector.reset(pooled, label)
+        # A block that raised is no surprise; nor is a release in its `finally` clause.
+        lost_work = partial(self._log_lost_work, label) if sys.exc_info()[0] is None else None
+        work = self._inventory.connector.reset(pooled, label, lost_work)
         return self._inventory.background.spawn(work, name="reset", then=partial(self._after_reset, slot, pooled))
+
+    def _log_lost_work(self, label: str | None) -> None:
+        now = self._clock()
+        if now >= self._quiet_until:
+            self._quiet_until = now + LOG_INTERVAL
+            of = "" if label is None else f" of {label!r}"
+            log.warning(
+                "pool %r: uncommitted work%s was rolled back when its connection was released: call commit() first "
+                "(logged once in %g s)", self._name, of, LOG_INTERVAL
+            )  # fmt: skip
 
     def _after_reset(
         self, slot: PooledSlot[C], pooled: PooledConnection[C], task: asyncio.Task[CloseReason | None]
@@ -120,15 +136,34 @@ class Releaser(Generic[C]):
             self.loop.call_soon_threadsafe(self._reclaim, lease)
 
     def _reclaim(self, lease: Checkout[PooledConnection[C]]) -> None:
-        slot = lease.slot
-        pooled = None if slot is None else slot.connection
-        if pooled is None or pooled.lease is not lease:
+        pooled = self._held(lease)
+        if pooled is None:
             return
         now = self._clock()
         holder = lease.holder(now)
-        log.warning("pool %r: a connection was never released and is taken back: %s", self._name, holder)
+        log.warning(
+            "pool %r: a connection was never released and is taken back: %s. Release it, or use `async with`",
+            self._name,
+            holder,
+        )
         if pooled.suspected is not lease and LeakSuspected in self._bus.handlers:
             self._bus.emit(LeakSuspected(self._name, holder, now - lease.since))
+        self._end(lease)
+
+    def revoke(self, lease: Checkout[PooledConnection[C]], error: Exception) -> None:
+        """Take the connection from its holder, who gets `error` now and `lease.refusal()` later."""
+        pooled = self._held(lease)
+        if pooled is not None:
+            pooled.adapter.revoke(error)
+            self._end(lease)
+
+    @staticmethod
+    def _held(lease: Checkout[PooledConnection[C]]) -> PooledConnection[C] | None:
+        """Return the connection of a lease that has not ended."""
+        pooled = None if lease.slot is None else lease.slot.connection
+        return pooled if pooled is not None and pooled.lease is lease else None
+
+    def _end(self, lease: Checkout[PooledConnection[C]]) -> None:
         resetting = self.release(lease)
         if resetting is not None:
             resetting.close()  # the reset goes on by itself

@@ -46,6 +46,7 @@ class PoolSettings:
     health_check_after: float | None
     leak_threshold: float | None
     slow_acquire: float | None
+    read_ahead: int
     on_connect: OnConnect | None = None
     clock: Callable[[], float] = time.monotonic
     name: str | None = None
@@ -60,6 +61,7 @@ class PoolSettings:
         check_count("min_size", self.min_size, least=0)
         if self.min_size > self.pool_size:
             raise ValueError(f"min_size must be at most pool_size ({self.pool_size}), not {self.min_size}")
+        check_count("read_ahead", self.read_ahead, least=0)
         if self.max_waiting is not None:
             check_count("max_waiting", self.max_waiting, least=0)
         self._set("acquisition_timeout", check_seconds("acquisition_timeout", self.acquisition_timeout))

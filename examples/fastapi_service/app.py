@@ -8,6 +8,7 @@ it is committed before the answer is sent, and a failure half-way leaves nothing
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,9 +19,9 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError
+from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteDatabase
 
-from .database import add_user, database, make_tables
+from .database import add_user, make_database, make_tables
 from .telemetry import observe
 
 
@@ -52,9 +53,10 @@ class Post(NewPost):
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The database is open as long as the service runs."""
-    async with database:
+    """Open a database for as long as the service runs. Each run, and each test, has its own."""
+    async with make_database(os.environ.get("DATABASE", "service.db")) as database:
         await database.run_write(make_tables)
+        app.state.database = database
         yield
 
 
@@ -62,20 +64,25 @@ app = FastAPI(title="Users and posts", lifespan=lifespan)
 observe(app)
 
 
+def database_of(request: Request) -> SQLiteDatabase:
+    """The database of the application that serves this request."""
+    return request.app.state.database  # type: ignore[no-any-return]
+
+
 def label(request: Request) -> str:
-    """What a connection is borrowed for: who waits for it later is told so."""
+    """What a connection is acquired for: diagnoses of those who wait for it name this."""
     return f"{request.method} {request.scope['route'].path}"
 
 
 async def reading(request: Request) -> AsyncIterator[aiosqlite.Connection]:
     """A connection that reads, for one request."""
-    async with database.read(label=label(request)) as connection:
+    async with database_of(request).read(label(request)) as connection:
         yield connection
 
 
 async def writing(request: Request) -> AsyncIterator[aiosqlite.Connection]:
     """The connection that writes, for one request: a transaction, which is rolled back if the request fails."""
-    async with database.write(label=label(request)) as connection:
+    async with database_of(request).write(label(request)) as connection:
         yield connection
 
 
@@ -103,7 +110,7 @@ async def list_users(connection: Reading, limit: Limit = 50) -> list[User]:
 async def create_user(new: NewUser, request: Request) -> User:
     """Add a user: all in one trip to the thread that writes, which is the fastest way."""
     try:
-        number = await database.run_write(add_user, new.name, label=label(request))
+        number = await database_of(request).run_write(add_user, new.name, label=label(request))
     except sqlite3.IntegrityError:
         raise HTTPException(409, f"there is a user {new.name!r} already") from None
     return User(id=number, posts=0, **new.model_dump())

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 
 import aiosqlite
 
 from aiosqlitepool import SQLiteDatabase
-
-PATH = os.environ.get("DATABASE", "service.db")
 
 SCHEMA = (
     """
@@ -27,12 +24,14 @@ SCHEMA = (
 
 
 async def rows_by_name(connection: aiosqlite.Connection) -> None:
-    """Set up a new connection; what is set here holds for every borrower."""
+    """Set up a new connection; what is set here holds for every block."""
     connection.row_factory = aiosqlite.Row
 
 
-# A request that cannot have a connection soon is better refused than kept. More connections make SQLite no faster.
-database = SQLiteDatabase(PATH, readers=4, acquisition_timeout=5, max_waiting=200, on_connect=rows_by_name)
+def make_database(path: str) -> SQLiteDatabase:
+    """Return a database for one run of the application: once closed, it cannot be opened again."""
+    # A request that cannot have a connection soon is better refused than kept. More connections make SQLite no faster.
+    return SQLiteDatabase(path, readers=4, acquisition_timeout=5, max_waiting=200, on_connect=rows_by_name)
 
 
 def make_tables(connection: sqlite3.Connection) -> None:

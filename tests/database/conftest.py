@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 
 from aiosqlitepool import SQLiteDatabase
 from aiosqlitepool.testing import Recorder
+
+# Python 3.12 has brought eager tasks.
+collect_ignore = ["test_eager_tasks.py"] if sys.version_info < (3, 12) else []
 
 
 @pytest.fixture

@@ -132,11 +132,6 @@ async def test_an_on_connect_that_fails_later_reaches_each_caller(database: Path
             await db.run_read(texts)
         async with db.write() as connection:
             await insert(connection, "a")
-            await connection.execute("COMMIT")
-            with pytest.raises(PoolUsageError):
-                async with db.write():
-                    pass
-            await connection.execute("BEGIN")
         with pytest.raises(sqlite3.ProgrammingError):
             await db.run_write(lambda native: native.close())
         writing = [asyncio.create_task(db.run_write(add, text)) for text in "ab"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aiosqlitepool import PoolUsageError, SQLiteDatabase
+from aiosqlitepool import SQLiteDatabase
 from aiosqlitepool.events import LeakReturned, LeakSuspected, TransactionEnded
 from aiosqlitepool.testing import Recorder
 
@@ -101,12 +101,6 @@ async def test_a_snapshot_that_raises_is_rolled_back(db: SQLiteDatabase, recorde
             raise KeyError
     assert [event.outcome for event in recorder.of(TransactionEnded)] == ["rolled_back"] * 2
     assert await db.run_read(texts) == []
-
-
-async def test_a_snapshot_that_ends_its_own_transaction_is_told_so(db: SQLiteDatabase) -> None:
-    with pytest.raises(PoolUsageError, match="the transaction ended inside its block"):
-        async with db.read(snapshot=True) as connection:
-            await connection.execute("COMMIT")
 
 
 async def test_a_function_sees_one_moment_and_returns_what_it_read(db: SQLiteDatabase, recorder: Recorder) -> None:

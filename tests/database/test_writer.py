@@ -11,7 +11,7 @@ import pytest
 
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError, PoolUsageError, SQLiteDatabase
 from aiosqlitepool.database.transaction import Transaction
-from aiosqlitepool.events import AcquireRejected, AcquireTimedOut, RolledBackOnReturn, TransactionEnded
+from aiosqlitepool.events import AcquireRejected, AcquireTimedOut, BusyRetried, RolledBackOnReturn, TransactionEnded
 from aiosqlitepool.testing import Recorder
 
 from ..support.databases import Hold, add, held_writer, insert, texts, texts_now, until_waiting
@@ -96,23 +96,6 @@ async def test_deferred_foreign_keys_fail_at_the_commit_and_roll_back(
     assert outcomes(recorder) == ["committed", "failed", "failed", "committed"]
 
 
-@pytest.mark.parametrize("ends_it", ["COMMIT", "ROLLBACK"])
-async def test_a_block_that_ends_its_own_transaction_is_told_so(
-    db: SQLiteDatabase, recorder: Recorder, ends_it: str
-) -> None:
-    with pytest.raises(PoolUsageError, match="the transaction ended inside its block"):
-        async with db.write() as connection:
-            await connection.execute(ends_it)
-    assert outcomes(recorder) == ["failed"]
-    await db.run_write(add, "afterwards")
-
-
-async def test_a_script_inside_a_block_is_told_of(db: SQLiteDatabase) -> None:
-    with pytest.raises(PoolUsageError, match="executescript"):
-        async with db.write() as connection:
-            await connection.executescript("INSERT INTO note (text) VALUES ('by itself');")
-
-
 async def test_a_rollback_of_sqlites_own_is_told_of_at_the_end_if_not_before(
     db: SQLiteDatabase, database: Path
 ) -> None:
@@ -174,17 +157,19 @@ async def test_a_failing_block_within_a_block_takes_back_only_itself(db: SQLiteD
 async def test_a_block_within_a_block_that_loses_its_transaction_raises_what_it_raised(
     db: SQLiteDatabase, database: Path
 ) -> None:
+    await db.run_write(lambda native: native.execute("CREATE UNIQUE INDEX one ON note (text)").close())
+    clash = "INSERT OR ROLLBACK INTO note (text) VALUES ('a'), ('a')"
     with pytest.raises(PoolUsageError, match="the transaction ended inside its block"):
         async with db.write() as connection:
-            with pytest.raises(KeyError):
+            with pytest.raises(sqlite3.IntegrityError):
                 async with db.write():
-                    await connection.execute("ROLLBACK")
-                    raise KeyError
+                    await connection.execute(clash)
     with pytest.raises(PoolUsageError, match="RELEASE block_1: there is no transaction"):
         async with db.write() as connection:
             await insert(connection, "never")
             async with db.write():
-                await connection.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.IntegrityError):
+                    await connection.execute(clash)
     assert notes(database) == []
 
 
@@ -241,13 +226,9 @@ async def test_what_a_function_raises_rolls_back(db: SQLiteDatabase, database: P
     assert notes(database) == ["kept"]
 
 
-@pytest.mark.parametrize("ends_it", ["commit", "rollback", "executescript"])
-async def test_a_function_that_ends_its_own_transaction_is_told_so(db: SQLiteDatabase, ends_it: str) -> None:
-    def ends(native: sqlite3.Connection) -> None:
-        getattr(native, ends_it)(*["SELECT 1"] * (ends_it == "executescript"))
-
+async def test_a_function_that_ends_its_transaction_in_sql_gets_an_error_at_its_end(db: SQLiteDatabase) -> None:
     with pytest.raises(PoolUsageError, match="the transaction ended inside its block"):
-        await db.run_write(ends)
+        await db.run_write(lambda native: native.execute("COMMIT").close())
 
 
 async def test_a_function_that_closes_the_connection_harms_nobody_else(db: SQLiteDatabase, database: Path) -> None:
@@ -415,3 +396,64 @@ async def test_a_function_that_runs_has_its_connection_to_itself(db: SQLiteDatab
         hold.let_go()
         assert await running == "held"
         assert await second == 1
+
+
+# -- cursors that were not read to their end
+
+RETURNING = "INSERT INTO note (text) VALUES ('a'), ('b') RETURNING id"
+
+
+@pytest.mark.parametrize("statement", [RETURNING, f"WITH x AS (SELECT 1) {RETURNING}", "SELECT 1 UNION SELECT 2"])
+async def test_an_unread_cursor_does_not_keep_a_block_from_its_commit(
+    db: SQLiteDatabase, database: Path, recorder: Recorder, statement: str
+) -> None:
+    async with db.write() as connection:
+        await insert(connection, "first")
+        kept = await connection.execute(statement)
+    assert notes(database) == ["first"] + ["a", "b"] * ("RETURNING" in statement)
+    assert recorder.of(BusyRetried) == []
+    assert outcomes(recorder) == ["committed"]
+    with pytest.raises(PoolUsageError):
+        await kept.fetchone()
+
+
+async def test_an_unread_cursor_that_writes_is_closed_by_a_block_within_its_block(
+    db: SQLiteDatabase, database: Path
+) -> None:
+    # More rows than are read ahead.
+    numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200) SELECT i FROM n"
+    async with db.write() as connection:
+        outer = await connection.execute(f"INSERT INTO note (text) {numbers} RETURNING id")
+        async with db.write():
+            with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
+                await outer.fetchall()
+            await connection.execute(RETURNING)
+        with pytest.raises(KeyError):
+            async with db.write():
+                await connection.execute(RETURNING)
+                raise KeyError
+        await insert(connection, "last")
+    assert notes(database)[200:] == ["a", "b", "last"]
+
+
+async def test_a_loop_over_a_select_goes_on_while_blocks_within_it_end(db: SQLiteDatabase, database: Path) -> None:
+    numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200) SELECT i FROM n"
+    async with db.write() as connection, connection.execute(numbers) as cursor:
+        seen = 0
+        async for (number,) in cursor:
+            seen += number
+            async with db.write():
+                await connection.execute("INSERT INTO note (text) VALUES (?) RETURNING id", (str(number),))
+    assert seen == sum(range(201))
+    assert len(notes(database)) == 200
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_a_cursor_that_a_function_leaves_open_does_not_keep_it_from_its_commit(
+    db: SQLiteDatabase, database: Path, recorder: Recorder, nested: bool
+) -> None:
+    kept: list[sqlite3.Cursor] = []
+    async with db.write() if nested else contextlib.nullcontext():
+        await db.run_write(lambda native: kept.append(native.execute(RETURNING)))
+    assert notes(database) == ["a", "b"]
+    assert recorder.of(BusyRetried) == []

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 import aiosqlitepool.debug
-from aiosqlitepool import SQLiteConnectionPool
+from aiosqlitepool import SQLiteConnectionPool, SQLiteDatabase
 from aiosqlitepool.debug import DebugApp
 
 from ..support.pools import StubPool, pool_of, queued
@@ -286,9 +286,16 @@ async def test_stacks_are_shown_only_to_who_asked_for_them(pool: StubPool) -> No
         assert line["file"].endswith("tests/debug/test_app.py")
 
 
+async def test_a_database_is_shown_as_its_two_pools(pool: StubPool, database: Path) -> None:
+    async with SQLiteDatabase(database, name="shop") as db:
+        app = DebugApp(pool, db, db.writer)
+        assert [shown["pool"] for shown in app.snapshot()["pools"]] == ["app.db", "shop/write", "shop/read"]
+        app.detach()
+
+
 @pytest.mark.parametrize("pools", [("app.db",), (None,), (SQLiteConnectionPool,)])
 def test_what_is_no_pool_is_refused_by_name(pools: tuple[Any, ...]) -> None:
-    with pytest.raises(TypeError, match="pools must be SQLiteConnectionPool, not"):
+    with pytest.raises(TypeError, match="pools must be SQLiteConnectionPool or SQLiteDatabase, one argument each, not"):
         DebugApp(*pools)
 
 

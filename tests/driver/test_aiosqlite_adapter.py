@@ -83,15 +83,17 @@ async def test_acquiring_and_releasing_an_idle_connection_makes_no_trip_to_the_w
         assert jobs(connection) == before
 
 
-async def test_a_query_makes_the_trips_that_it_makes_without_a_pool_and_its_clean_return_makes_none(
-    database: Path,
+@pytest.mark.parametrize(("read_ahead", "trips"), [(64, 1), (0, 2)])
+async def test_a_query_makes_one_trip_or_as_many_as_without_a_pool_and_its_clean_return_makes_none(
+    database: Path, read_ahead: int, trips: int
 ) -> None:
-    async with pool_on(make_database(database.with_name("other.db"), "a", "b")) as pool:
+    path = make_database(database.with_name("other.db"), "a", "b")
+    async with pool_on(path, read_ahead=read_ahead) as pool:
         async with pool.connection() as connection:
             before = jobs(connection)
             cursor = await connection.execute("SELECT text FROM note WHERE id = 1")
             assert await cursor.fetchone() == ("a",)
-        assert jobs(connection) - before == 2
+        assert jobs(connection) - before == trips
 
 
 @pytest.mark.parametrize("statement", ["SELECT 1", "CREATE TABLE other (id)", "PRAGMA user_version"])
@@ -226,7 +228,7 @@ async def test_a_half_read_cursor_is_closed_and_pins_no_snapshot_for_the_next_ho
     database: Path, recorder: Recorder
 ) -> None:
     path = make_database(database.with_name("other.db"), "a", "b", "c")
-    async with pool_on(path, subscribers=[recorder]) as pool:
+    async with pool_on(path, subscribers=[recorder], read_ahead=1) as pool:
         async with pool.connection() as connection:
             cursor = await connection.execute("SELECT text FROM note")
             assert await cursor.fetchone() == ("a",)
@@ -243,7 +245,7 @@ async def test_a_half_read_cursor_is_closed_and_pins_no_snapshot_for_the_next_ho
 
 async def test_of_many_half_read_cursors_every_one_is_closed(database: Path) -> None:
     path = make_database(database.with_name("other.db"), "a", "b")
-    async with pool_on(path) as pool:
+    async with pool_on(path, read_ahead=1) as pool:
         async with pool.connection() as connection:
             cursors = [await connection.execute("SELECT text FROM note") for _ in range(300)]
             for cursor in cursors:
@@ -255,7 +257,7 @@ async def test_of_many_half_read_cursors_every_one_is_closed(database: Path) -> 
 
 async def test_a_half_read_cursor_is_found_behind_many_that_are_gone(database: Path, recorder: Recorder) -> None:
     path = make_database(database.with_name("other.db"), "a", "b")
-    async with pool_on(path, subscribers=[recorder]) as pool:
+    async with pool_on(path, subscribers=[recorder], read_ahead=1) as pool:
         async with pool.connection() as connection:
             half_read = await connection.execute("SELECT text FROM note")
             await half_read.fetchone()
@@ -356,7 +358,7 @@ async def test_a_cancelled_statement_is_interrupted_and_the_block_goes_on(databa
 
 
 async def test_a_cancelled_fetch_is_interrupted_and_the_block_goes_on(database: Path) -> None:
-    async with pool_on(database) as pool, pool.connection() as connection:
+    async with pool_on(database, read_ahead=0) as pool, pool.connection() as connection:
         running = await began(connection)
         endless = (
             "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + began() FROM n) SELECT x FROM n WHERE x < 2 OR x < 0"
@@ -450,7 +452,7 @@ async def test_a_cancelled_statement_whose_cursor_is_lost_does_not_pass_the_inte
 
 async def test_a_cancelled_fetch_does_not_pass_the_interrupt_on_to_the_next_statement(database: Path) -> None:
     with Gate() as gate:
-        async with pool_on(database) as pool, pool.connection() as connection:
+        async with pool_on(database, read_ahead=0) as pool, pool.connection() as connection:
             await gate.install(connection)
             cursor = await connection.execute("SELECT 1 UNION ALL SELECT gate() UNION ALL SELECT 3 UNION ALL SELECT 4")
             slow = asyncio.create_task(cursor.fetchone())  # which steps ahead to the second row

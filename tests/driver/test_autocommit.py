@@ -106,7 +106,8 @@ async def test_what_is_rolled_back_is_reported_and_nothing_else(
             if each in ("commit", "rollback"):
                 await getattr(connection, each)()
             else:
-                await connection.execute_fetchall(each)
+                async with connection.execute(each) as cursor:
+                    await cursor.fetchall()
     assert [event.cause for event in recorder.of(RolledBackOnReturn)] == causes
 
 
@@ -118,6 +119,8 @@ async def test_a_script_that_changes_the_schema_is_reported(pool: Pool, recorder
 
 async def test_a_half_read_cursor_is_reported(pool: Pool, recorder: Recorder) -> None:
     async with pool.connection() as connection:
-        cursor = await connection.execute("SELECT 1 UNION SELECT 2")
+        cursor = await connection.execute(
+            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"
+        )
         await cursor.fetchone()
     assert [event.cause for event in recorder.of(RolledBackOnReturn)] == ["cursor"]

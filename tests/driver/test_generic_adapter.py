@@ -174,3 +174,17 @@ async def test_a_driver_without_coroutines_can_be_abandoned() -> None:
     GenericAdapter(connection).abandon()
     await settle()
     assert connection.closed
+
+
+async def test_a_connection_that_is_taken_from_its_holder_is_closed_and_replaced(driver: StubDriver) -> None:
+    async with pool_of(driver, 1) as pool:
+        connection = await pool.acquire()
+        lease = pool._inventory.connector.connections[id(connection)].lease
+        assert lease is not None
+        for _ in range(2):  # once taken, there is nothing left to take
+            pool._releaser.revoke(lease, TimeoutError())
+            await settle()
+        assert (connection.closed, connection.rollbacks) == (1, 0)
+        async with pool.connection() as other:
+            assert other is not connection
+    assert driver.open == 0

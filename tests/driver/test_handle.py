@@ -18,7 +18,7 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import PoolUsageError, SQLiteConnectionPool, SQLiteDatabase
-from aiosqlitepool.driver import Handle
+from aiosqlitepool.driver import Handle, guarded
 from aiosqlitepool.driver.completions import Completions
 from aiosqlitepool.events import ConnectionReleased, LeakSuspected, RolledBackOnReturn
 from aiosqlitepool.testing import Recorder
@@ -657,17 +657,35 @@ async def test_the_object_of_the_factory_cannot_be_used_once_the_pool_has_it(dat
             assert await texts(again) == ["kept"]
 
 
-async def test_a_handle_cannot_be_awaited_again_like_a_connection_that_is_open(database: Path) -> None:
+async def test_a_handle_that_is_awaited_or_entered_says_that_its_pool_has_opened_it(database: Path) -> None:
     async with pool_on(database) as pool:
         async with pool.connection() as connection:
-            with pytest.raises(RuntimeError, match="once"):
+            with pytest.raises(PoolUsageError, match="is open already, and its pool closes it: use it without `await`"):
                 await connection
+            with pytest.raises(PoolUsageError, match="is open already.*The block of pool.connection"):
+                async with connection:
+                    pass
             assert await texts(connection) == []
         with pytest.raises(PoolUsageError, match=REFUSED):
             await connection
 
 
 # -- classes of the user's own
+
+
+async def test_a_class_of_the_users_own_may_give_async_with_a_meaning_of_its_own(database: Path) -> None:
+    class Committing(aiosqlite.Connection):
+        async def __aenter__(self) -> Committing:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            await self.commit()
+
+    async with SQLiteConnectionPool(lambda: Committing(lambda: sqlite3.connect(database), 64), 1) as pool:
+        async with pool.connection() as connection, connection:
+            await insert(connection, "kept")
+        async with pool.connection() as connection:
+            assert await texts(connection) == ["kept"]
 
 
 async def test_a_class_of_the_users_own_keeps_its_methods(database: Path) -> None:
@@ -1184,3 +1202,19 @@ async def test_on_one_core_no_statement_is_delayed(database: Path) -> None:
 
         await asyncio.gather(*(select() for _ in range(9)))
     assert not limiter._running
+
+
+async def test_a_guard_is_asked_about_each_operation_of_a_handle_until_its_block_ends(database: Path) -> None:
+    asked: list[str] = []
+    async with SQLiteDatabase(database) as db, db.writer.connection() as connection:
+        with guarded(connection, lambda fn, args, has_ended: asked.append(f"{fn.__name__} {has_ended}")):
+            await connection.execute("SELECT 1")
+            await connection.execute("BEGIN")
+            await connection.commit()
+        await connection.execute("SELECT 2")
+    assert asked == ["execute True", "execute True", "commit False"]
+
+
+def test_a_connection_of_another_driver_has_no_guard() -> None:
+    with guarded(object(), lambda *_: None):
+        pass

@@ -74,7 +74,7 @@ async def test_a_factory_that_makes_no_connection_is_a_type_error() -> None:
 
     for factory, message in [
         (lambda: 1, "must return an awaitable, not 1"),
-        (nothing, "has no execute and no rollback and no close"),
+        (nothing, "has no execute and no rollback and no close.*return an open connection"),
         (native, "cannot be awaited; use aiosqlite.connect"),
     ]:
         with pytest.raises(TypeError, match=message):

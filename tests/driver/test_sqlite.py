@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import wrapt
+from wrapt import ObjectProxy
 
-from aiosqlitepool.driver.sqlite import File, LeaseCursors, file_of, roll_back
+from aiosqlitepool.driver.sqlite import File, LeaseCursors, file_of, half_read, is_private, roll_back
 from aiosqlitepool.errors import ConnectionBrokenError
 
 from ..support.clock import Clock
@@ -58,6 +58,44 @@ def test_looking_for_the_file_leaves_the_program_s_own_factories_as_they_are(tmp
 def test_memory_is_no_file() -> None:
     with contextlib.closing(sqlite3.connect(":memory:")) as native:
         assert file_of(native) is None
+
+
+@pytest.mark.parametrize("path", [":memory:", ""], ids=["in memory", "temporary"])
+def test_a_database_without_a_name_is_private_to_its_connection(path: str) -> None:
+    for _ in range(2):
+        with contextlib.closing(sqlite3.connect(path)) as native:
+            native.row_factory = lambda cursor, row: None
+            assert is_private(native)
+
+
+def test_a_named_database_is_not_private(tmp_path: Path) -> None:
+    for path in (f"file:{tmp_path}/app.db", "file:/shared?vfs=memdb"):
+        with contextlib.closing(sqlite3.connect(path, uri=True)) as native:
+            assert not is_private(native)
+
+
+def test_a_shared_cache_is_private_to_its_first_connection_only() -> None:
+    uri = "file:shared?mode=memory&cache=shared"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as one:
+        assert is_private(one)
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as other:
+            assert not is_private(other)
+
+
+def test_a_shared_cache_whose_schema_changes_just_now_is_not_private() -> None:
+    uri = "file:changing?mode=memory&cache=shared"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as one:
+        one.execute("BEGIN IMMEDIATE")
+        one.execute("CREATE TABLE note (text TEXT)")
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as other:
+            assert not is_private(other)
+
+
+def test_a_limit_of_the_programs_own_is_left_as_it_is() -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as native:
+        native.execute("PRAGMA max_page_count = 100")
+        assert not is_private(native)
+        assert native.execute("PRAGMA max_page_count").fetchone() == (100,)
 
 
 def test_a_file_that_is_still_there_is_well(file: File) -> None:
@@ -185,15 +223,15 @@ def connection() -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-def half_read(connection: sqlite3.Connection) -> sqlite3.Cursor:
+def begun(connection: sqlite3.Connection) -> sqlite3.Cursor:
     cursor = connection.execute("SELECT 1 UNION ALL SELECT 2")
     cursor.fetchone()
     return cursor
 
 
 def test_a_cursor_read_to_its_end_is_idle(connection: sqlite3.Connection) -> None:
-    cursors, cursor = LeaseCursors(), half_read(connection)
-    assert cursors.note(cursor)
+    cursors, cursor = LeaseCursors(), begun(connection)
+    cursors.note(cursor)
     assert not cursors.forget_if_idle()
     assert cursors.half_read() == [cursor]
     cursor.fetchall()
@@ -202,8 +240,9 @@ def test_a_cursor_read_to_its_end_is_idle(connection: sqlite3.Connection) -> Non
 
 
 def test_an_older_cursor_is_known_and_found(connection: sqlite3.Connection) -> None:
-    cursors, first, second = LeaseCursors(), half_read(connection), half_read(connection)
-    assert [cursors.note(cursor) for cursor in (first, second, first, second)] == [True, True, False, False]
+    cursors, first, second = LeaseCursors(), begun(connection), begun(connection)
+    for cursor in (first, second, first, second):
+        cursors.note(cursor)
     second.fetchall()
     assert not cursors.forget_if_idle()
     assert cursors.close()
@@ -215,7 +254,7 @@ def test_cursors_in_the_frames_of_an_error_are_found(connection: sqlite3.Connect
     cursors = LeaseCursors()
 
     def fail() -> None:
-        kept = half_read(connection)
+        kept = begun(connection)
         raise ValueError(f"while {kept} is half-read")
 
     with pytest.raises(ValueError, match="half-read") as caught:
@@ -240,15 +279,14 @@ class Slotted:
 
 @pytest.mark.parametrize(
     "wrap",
-    [Proxy, Slotted, wrapt.ObjectProxy, lambda wrapped: Proxy(wrapt.ObjectProxy(wrapped))],
+    [Proxy, Slotted, ObjectProxy, lambda wrapped: Proxy(ObjectProxy(wrapped))],
     ids=["an attribute", "a slot", "wrapt", "two tracers"],
 )
 def test_a_cursor_behind_a_proxy_is_found_and_closed(connection: sqlite3.Connection, wrap: Any) -> None:
-    cursors, cursor = LeaseCursors(wrap(connection)), half_read(connection)
+    cursors, cursor = LeaseCursors(wrap(connection)), begun(connection)
     proxy = wrap(cursor)
-    assert cursors.note(proxy)
-    assert not cursors.note(proxy)
-    assert cursors.cursor_of(proxy) is cursor
+    cursors.note(proxy)
+    assert cursors.newest is cursors.cursor_of(proxy) is cursor
     assert not cursors.forget_if_idle()
     assert cursors.close()
     with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
@@ -258,19 +296,21 @@ def test_a_cursor_behind_a_proxy_is_found_and_closed(connection: sqlite3.Connect
 def test_behind_a_proxy_a_cursor_of_another_connection_is_left_alone(connection: sqlite3.Connection) -> None:
     with contextlib.closing(sqlite3.connect(":memory:")) as other:
         cursors = LeaseCursors(Proxy(connection))  # type: ignore[arg-type]
-        assert not cursors.note(Proxy(half_read(other)))
-        assert not cursors.note([Proxy(half_read(connection))] * 2)
-        assert not cursors.half_read()
+        cursors.note(Proxy(begun(other)))
+        cursors.note([Proxy(begun(connection))])
+        assert cursors.newest is None
 
 
 def test_a_plain_connection_has_no_proxies(connection: sqlite3.Connection) -> None:
     cursors = LeaseCursors(connection)
-    assert not cursors.note(Proxy(half_read(connection)))
+    cursors.note(Proxy(begun(connection)))
+    assert cursors.newest is None
 
 
 def test_what_is_no_cursor_is_ignored() -> None:
     cursors = LeaseCursors()
-    assert not any(cursors.note(each) for each in (None, 1, [], object()))
+    for each in (None, 1, [], object()):
+        cursors.note(each)
     assert cursors.forget_if_idle()
 
 
@@ -288,3 +328,16 @@ def test_thousands_of_cursors_that_live_are_not_looked_at_with_each_new_one(conn
         cursors.note(cursor)
     assert len(cursors.older) == len(alive) - 1
     assert Counted.looks < 10
+
+
+def test_a_connection_knows_what_holds_a_statement_of_it_wherever_that_is_kept(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TABLE note (content BLOB)")
+    connection.execute("INSERT INTO note VALUES (zeroblob(9))").close()
+    connection.execute("SELECT 1").fetchall()
+    first, done, lost, second = (begun(connection) for _ in range(4))
+    done.fetchall()
+    del lost
+    with connection.blobopen("note", "content", 1) as blob:
+        assert half_read(connection) == [first, second, blob]
+    second.close()
+    assert half_read(ObjectProxy(connection)) == [first, blob]  # that a blob is closed cannot be seen

@@ -16,21 +16,21 @@ from .environment import Environment
 # What a wheel could spoil: the public face, the driver's hold, every subscriber, files beside the code. Storms,
 # simulations and servers say nothing about packaging, and `make test` runs them.
 TESTS = (
-    "test_acquire.py",
-    "test_close.py",
-    "test_compatibility.py",
-    "test_events.py",
-    "test_exits.py",
-    "test_pool.py",
-    "test_readme.py",
-    "test_release.py",
-    "test_testing.py",
-    "test_typing.py",
+    "cli/top",
     "debug/test_app.py",
     "debug/test_mounts.py",
     "driver",
+    "pool/test_acquire.py",
+    "pool/test_close.py",
+    "pool/test_exits.py",
+    "pool/test_pool.py",
+    "pool/test_release.py",
     "subscribers",
-    "top",
+    "test_compatibility.py",
+    "test_events.py",
+    "test_readme.py",
+    "test_testing.py",
+    "test_typing.py",
 )
 
 

@@ -66,8 +66,9 @@ def test_a_timeout_names_the_connections_that_the_waiting_task_holds_itself() ->
 
 def test_a_full_queue_names_its_limit_and_the_levels_of_the_pool() -> None:
     message = explain_full(STATS, 2)
-    assert (
-        message == "pool 'app.db' is full: max_waiting=2 callers may wait for others (3 used, 1 idle of 20, 2 waiting)"
+    assert message == (
+        "pool 'app.db' is full: max_waiting=2 callers may wait for others (3 used, 1 idle of 20, 2 waiting). "
+        "Try again later, shorten the blocks that hold connections, or raise max_waiting"
     )
 
 

@@ -173,6 +173,7 @@ def test_the_further_parameters_have_the_documented_defaults() -> None:
         "health_check_after": 1.0,
         "leak_threshold": None,
         "slow_acquire": 0.05,
+        "read_ahead": 64,
         "on_connect": None,
         "name": None,
         "subscribers": (),

@@ -419,7 +419,7 @@ def simulate(seed: int, steps: int, report: Callable[[str], None] = print) -> tu
             while done < steps:
                 world = World(seed + worlds)
                 adapter = ResettingAdapter if (seed + worlds) % 2 else GenericAdapter
-                with mock.patch.object(lifecycle, "adapter_for", lambda raw, _, adapter=adapter: adapter(raw)):
+                with mock.patch.object(lifecycle, "adapter_for", lambda raw, *_, adapter=adapter: adapter(raw)):
                     done += world.play()
                 worlds += 1
                 if not worlds % 64:

@@ -1,0 +1,99 @@
+"""Refuse what would end a transaction that the database ends itself, before it happens."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from typing import Any, Final
+
+from ..errors import PoolUsageError
+
+__all__ = ["GAP", "ReaderConnection", "WriterConnection", "check_read", "check_write", "control_word"]
+
+# What SQLite skips before a token. Atomic: a comment ends at the first "*/", also if the rest does not match then.
+GAP: Final = r"(?>(?:[\s;\ufeff]|--[^\n]*|/\*.*?(?:\*/|\Z))*)"
+_CONTROL: Final = re.compile(
+    rf"{GAP}(?:(BEGIN|COMMIT|END|VACUUM|ROLLBACK(?!{GAP}(?:TRANSACTION{GAP})?\bTO\b))\b"
+    rf"|PRAGMA\b{GAP}(?:\w+{GAP}\.{GAP})?[\"'`\[]?(foreign_keys)\b[\"'`\]]?{GAP}[=(])",
+    re.IGNORECASE | re.DOTALL,
+)
+
+_COMMITS: Final = "it is committed at the end of its block or function. Remove this call"
+_ROLLS_BACK: Final = "to roll it back, raise an exception out of its block or function"
+_IN_READ: Final[dict[str | None, str]] = {
+    "commit()": _COMMITS,
+    "COMMIT": _COMMITS,
+    "END": _COMMITS,
+    "rollback()": _ROLLS_BACK,
+    "ROLLBACK": _ROLLS_BACK,
+    "executescript()": "a script commits before it runs. Run its statements one by one, or use db.migrate([script])",
+    "`with connection:`": "it would end here. Leave the `with` out",
+    "PRAGMA foreign_keys": "SQLite ignores that setting inside a transaction. Change it in db.maintenance(); "
+    "db.migrate() switches foreign keys off for its steps",
+}
+# Where SQLite's backup would wait for the end of the transaction, for ever.
+_IN_WRITE: Final = {**_IN_READ, "backup()": "it reads only what is committed. Use db.backup(), or a read() block"}
+_WITH_SQL: Final = frozenset({"execute", "executemany", "_execute_insert", "_execute_fetchall"})
+
+
+def control_word(sql: str) -> str | None:
+    """Return the first word of a statement that controls transactions, or "PRAGMA foreign_keys" if it sets that."""
+    found = _CONTROL.match(sql)
+    return found and (str(found[1]).upper() if found[1] else "PRAGMA foreign_keys")
+
+
+def _check(instead: Mapping[str | None, str], fn: Callable[..., Any], args: tuple[Any, ...], has_ended: bool) -> None:
+    """Raise `PoolUsageError` if an operation of a handle would end the transaction, or come after its end."""
+    name = getattr(fn, "__name__", "")
+    what: str | None = f"{name}()"
+    if name in _WITH_SQL and args and isinstance(args[0], str):
+        if has_ended:
+            raise PoolUsageError(
+                "SQLite itself rolled this transaction back, as it does on some errors: what follows would be "
+                "committed statement by statement. Let that error end the block"
+            )
+        what = control_word(args[0])
+    if what in instead:
+        raise _refusal(what)
+
+
+# The guards of the blocks that are one transaction.
+check_read: Final = partial(_check, _IN_READ)
+check_write: Final = partial(_check, _IN_WRITE)
+
+
+def _refusal(what: str | None) -> PoolUsageError:
+    return PoolUsageError(f"{what} inside a transaction of the database: {_IN_WRITE[what]}")
+
+
+def _refusing(name: str, what: str) -> Any:
+    method = getattr(sqlite3.Connection, name)
+
+    @wraps(method)
+    def checked(native: ReaderConnection, *args: Any, **kwargs: Any) -> Any:
+        if native.runs_function:
+            raise _refusal(what)
+        return method(native, *args, **kwargs)
+
+    return checked
+
+
+class ReaderConnection(sqlite3.Connection):
+    """Refuses to end the transaction of a function while the function runs.
+
+    Does not look at the text of statements: that would take half as long as a short statement itself.
+    """
+
+    runs_function: bool = False
+    commit = _refusing("commit", "commit()")
+    rollback = _refusing("rollback", "rollback()")
+    executescript = _refusing("executescript", "executescript()")
+    __exit__ = _refusing("__exit__", "`with connection:`")
+
+
+class WriterConnection(ReaderConnection):
+    """The same, for a transaction that writes."""
+
+    backup = _refusing("backup", "backup()")

@@ -1,0 +1,132 @@
+"""Close all connections of a pool: wait for their holders, abandon those that stay, and close one after another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from typing import Any, Final, Generic, TypeVar
+
+from ..driver import Connection
+from ..stats import Holder
+from .checkout import Checkout
+from .diagnostics import Diagnostics, closed_while_waiting
+from .inventory import Inventory
+from .release import Releaser
+from .settings import PoolSettings
+
+__all__ = ["Shutdown"]
+
+C = TypeVar("C", bound=Connection)
+
+# Seconds for which closing waits for connections that are being opened.
+_OPENING_GRACE: Final = 1.0
+
+
+class Shutdown(Generic[C]):
+    """Closes the connections of one pool, once."""
+
+    def __init__(
+        self, inventory: Inventory[C], diagnostics: Diagnostics, releaser: Releaser[C], settings: PoolSettings
+    ) -> None:
+        self._inventory = inventory
+        self._diagnostics = diagnostics
+        self._releaser = releaser
+        self._clock = settings.clock
+        self._name = str(settings.name)
+        # Until when `run` waits for holders, in loop time.
+        self._deadline = math.inf
+        self._patience: asyncio.Timeout | None = None
+
+    def hurry(self, timeout: float | None) -> None:
+        """Limit how long `run` waits for holders: `timeout` seconds from now. The earliest limit counts."""
+        if timeout is not None:
+            deadline = asyncio.get_running_loop().time() + timeout
+            if deadline < self._deadline:
+                self._deadline = deadline
+                if self._patience is not None and not self._patience.expired():
+                    self._patience.reschedule(deadline)
+
+    def begin(self) -> None:
+        """Raise `PoolClosedError` in all waiters, and close the idle connections."""
+        inventory = self._inventory
+        inventory.closing = True
+        for request in inventory.slots.dismiss():
+            with contextlib.suppress(asyncio.InvalidStateError):  # cancelled a moment ago
+                # An error for each: one that is raised in many tasks collects the tracebacks of all.
+                request.turn.set_exception(closed_while_waiting(self._name))
+        inventory.preparations.give_up_all(_OPENING_GRACE)
+        while (slot := inventory.slots.take_idle()) is not None:
+            inventory.put_back(slot, self._clock())
+        inventory.note_all_back()
+
+    async def run(self) -> tuple[Holder, ...]:
+        """Close every connection; return the holders that did not release theirs in time."""
+        background = self._inventory.background
+        abandoned: tuple[Holder, ...] = ()
+        try:
+            await self._drain()
+            abandoned = self._abandon_leases()
+            await background.wait()
+            await self._wait_for_the_last()
+            background.cancel()
+            await background.wait()
+        finally:
+            # Runs also when the loop ends under this task, where nothing can be awaited any more.
+            self._abandon_connections()
+        return abandoned
+
+    async def _wait_for_the_last(self) -> None:
+        """Wait for the last connection, whose close checkpoints the WAL, as long as for any other."""
+        background = self._inventory.background
+        # Only for the last one: a driver that hangs in one close would hang in the next.
+        if len(background) == 1 and self._inventory.last_closing is not None:
+            await background.wait(None)
+
+    async def _drain(self) -> None:
+        """Wait until every slot is back and every connection closed, as long as `hurry` allows."""
+        with contextlib.suppress(TimeoutError):
+            deadline = None if math.isinf(self._deadline) else self._deadline
+            async with asyncio.timeout_at(deadline) as self._patience:
+                await self._inventory.all_back.wait()
+                await self._inventory.background.wait(None)
+        self._patience = None
+
+    def _abandon_leases(self) -> tuple[Holder, ...]:
+        """Take the connections in use from their holders and close them; return the holders."""
+        holders, checkouts, now = self._diagnostics.holders(), self._diagnostics.checkouts(), self._clock()
+        for slot in self._inventory.slots.all:
+            pooled = slot.connection
+            if pooled is None or not (pooled.lease or pooled.sharers):
+                continue
+            sharers, pooled.sharers, pooled.lease = pooled.sharers, {}, None
+            self._inventory.slots.end_sharing(slot)
+            pooled.adapter.end_lease()
+            for lease in sharers:
+                lease.withdraw(closed_while_waiting(self._name))
+            self._inventory.remove(slot, "pool_closed")
+            for _ in sharers or (None,):
+                self._inventory.put_back_unused(slot)
+        self._emit_abandoned(checkouts, now)
+        return holders
+
+    def abandon(self) -> tuple[Holder, ...]:
+        """Let every connection close by itself, without a running loop; return the holders."""
+        holders, checkouts, now = self._diagnostics.holders(), self._diagnostics.checkouts(), self._clock()
+        self._abandon_connections()
+        self._emit_abandoned(checkouts, now)
+        return holders
+
+    def _emit_abandoned(self, checkouts: list[Checkout[Any]], now: float) -> None:
+        for checkout in checkouts:
+            self._releaser.emit_released(checkout, now, True)
+            checkout.task = checkout.context = None  # a program may keep a useless handle
+
+    def _abandon_connections(self) -> None:
+        self._inventory.background.abandon()
+        for pooled in tuple(self._inventory.connector.connections.values()):
+            pooled.lease = None
+            pooled.adapter.abandon()
+            self._inventory.connector.closed(pooled, "pool_closed")
+        for slot in self._inventory.slots.all:
+            slot.connection = None
