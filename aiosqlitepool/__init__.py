@@ -12,7 +12,7 @@ from .errors import (
 )
 from .pool.pool import SQLiteConnectionPool, Subscriber
 from .pool.process import subscribe_all
-from .stats import Holder, PoolStats, Waiter
+from .stats import Holder, PoolStats, StatementStats, StatementTable, Waiter
 
 __all__ = [
     "Connection",
@@ -27,6 +27,8 @@ __all__ = [
     "PoolUsageError",
     "SQLiteConnectionPool",
     "SQLiteDatabase",
+    "StatementStats",
+    "StatementTable",
     "Subscriber",
     "Waiter",
     "subscribe_all",

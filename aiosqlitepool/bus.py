@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 import inspect
-import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, get_args
 
+from .copying import CapturedContext
 from .errors import ErrorInfo
 from .events import PoolEvent, SubscriberFailed, event_types
+from .failures import LOG_INTERVAL, FailureLog, raise_in_loop
 from .timings import AcquirePath, PoolTimings, SlowWait
 
 __all__ = ["BATCH_SIZE", "LOG_INTERVAL", "Detach", "EventBus", "FailureLog", "Handler"]
@@ -26,12 +26,8 @@ Detach = Callable[[], None]
 # A handler and the exception that it raised.
 Failure = tuple[Handler[Any], BaseException]
 
-log: Final = logging.getLogger("aiosqlitepool")
-
 # Uses per batch. A smaller batch costs more per use; a larger one delays the event loop for longer at a time.
 BATCH_SIZE: Final = 64
-# Seconds between two log records for one handler: a broken handler fails thousands of times a second on a busy pool.
-LOG_INTERVAL: Final = 10.0
 
 
 class EventBus:
@@ -40,10 +36,11 @@ class EventBus:
     `handlers` has an entry only for types with a subscriber: `SomeEvent in bus.handlers` is the guard before building
     an event, and an event without a subscriber is never built. `immediate` counts the idle connections that were
     acquired without a wait, always. `batches` is true while `PoolTimings` has a subscriber; the pool calls the
-    `record_*` methods only then. `ended` is true when no more events will come: the pool no longer exists.
+    `record_*` methods only then.
     """
 
     __slots__ = (
+        "_attached",
         "_failures",
         "_flushed_immediate",
         "_flushing",
@@ -52,7 +49,6 @@ class EventBus:
         "_uses",
         "_waits",
         "batches",
-        "ended",
         "handlers",
         "immediate",
     )
@@ -62,7 +58,8 @@ class EventBus:
         self.handlers: dict[type, tuple[Handler[Any], ...]] = {}
         self.immediate: int = 0
         self.batches: bool = False
-        self.ended: bool = False
+        # By its id, each object that is attached once: for how many callers, what detaches it, and the object.
+        self._attached: dict[int, list[Any]] = {}
         self._pool = pool
         self._flushed_immediate = 0
         self._waits: dict[AcquirePath, deque[float]] = {path: deque() for path in get_args(AcquirePath)}
@@ -109,7 +106,39 @@ class EventBus:
         for each in types:
             self.handlers[each] = (*self.handlers.get(each, ()), handler)
         self.batches = PoolTimings in self.handlers
-        return _once(lambda: self._remove(types, handler))
+        return _Detacher(self, types, handler)
+
+    def attach_once(self, owner: object, attach: Callable[[], Detach]) -> Detach:
+        """Call `attach()`, unless it was called for this object already: a registry must not count an event twice.
+
+        If `attach` raises, the handlers that it has subscribed are dropped.
+
+        Returns:
+            A function to call at the end. That of the last caller calls what `attach` returned.
+        """
+        key = id(owner)
+        if key not in self._attached:
+            before = self.handlers.copy()
+            try:
+                detach = attach()
+            except BaseException:
+                self.handlers, self.batches = before, PoolTimings in before
+                raise
+            self._attached[key] = [0, detach, owner]
+        entry = self._attached[key]
+        entry[0] += 1
+
+        def leave() -> None:
+            entry[0] -= 1
+            if not entry[0]:
+                self._attached.pop(key, None)
+                entry[1]()
+
+        return _once(leave)
+
+    def end(self) -> None:
+        """Keep nothing that detaches, once the pool has closed: it refers to this bus, and would keep it alive."""
+        self._attached.clear()
 
     def _remove(self, types: tuple[type, ...], handler: Handler[Any]) -> None:
         if PoolTimings in types:
@@ -144,7 +173,7 @@ class EventBus:
                 failures = (*failures, *self._emit_to_others(failed, report))
         for _, error in failures:
             if isinstance(error, KeyboardInterrupt | SystemExit):
-                _raise_in_loop(error)
+                raise_in_loop(error)
 
     def _emit_to_others(self, failed: Handler[Any], report: SubscriberFailed) -> tuple[Failure, ...]:
         # Not to the failed handler: one that raises on every event would be counted twice for each.
@@ -171,7 +200,7 @@ class EventBus:
 
     def record_slow_wait(self, path: AcquirePath, seconds: float) -> None:
         """Add the wait of a slow acquire, with a copy of the current context, to the next batch."""
-        self._slow.append(SlowWait(path, seconds, contextvars.copy_context()))
+        self._slow.append(SlowWait(path, seconds, CapturedContext(contextvars.copy_context())))
 
     def record_use(self, seconds: float) -> None:
         """Add the use time of a released connection to the next batch, and emit the batch if it is full."""
@@ -202,48 +231,6 @@ class EventBus:
             self._flushing.release()
 
 
-class FailureLog:
-    """Counts the exceptions of handlers, and logs at most one per handler every ten seconds."""
-
-    __slots__ = ("_clock", "_silenced", "count")
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self.count: int = 0
-        # By the id of a failing handler: when it may be logged again, and how many failures were not logged.
-        self._silenced: dict[int, tuple[float, int]] = {}
-
-    def add(self, handler: object, event: str, error: BaseException, *, stays: bool) -> None:
-        """Count, and perhaps log, that `handler` raised `error`. `stays` is false if it has detached itself."""
-        self.count += 1
-        now = self._clock()
-        quiet_until, left_out = self._silenced.get(id(handler), (now, 0))
-        if now < quiet_until:
-            self._silenced[id(handler)] = (quiet_until, left_out + 1)
-            return
-        if stays:
-            self._silenced[id(handler)] = (now + LOG_INTERVAL, 0)
-        more = f" ({left_out} more failures of this handler were not logged)" if left_out else ""
-        log.error("subscriber %r failed on %r%s", handler, event, more, exc_info=error)
-
-    def forget(self, handler: object) -> None:
-        """Drop the state of a handler that has detached. Its id may be reused."""
-        self._silenced.pop(id(handler), None)
-
-
-def _raise_in_loop(error: BaseException) -> None:
-    """Let Ctrl-C or `sys.exit()` in a handler end the program from the event loop, not from inside the pool."""
-
-    def reraise() -> None:
-        raise error
-
-    try:
-        asyncio.get_running_loop().call_soon(reraise)
-    except RuntimeError:
-        # No loop is running, so the pool is not in the middle of anything.
-        reraise()
-
-
 def _drain(pending: deque[T]) -> tuple[T, ...]:
     found: list[T] = []
     # IndexError: a signal handler or the garbage collector interrupted this loop and drained the rest.
@@ -258,6 +245,20 @@ def _check_handler(handler: object) -> None:
         raise TypeError(f"handler must be callable, not {handler!r}")
     if inspect.iscoroutinefunction(handler):
         raise TypeError(f"handler must be a plain function, because a pool does not await it, not {handler!r}")
+
+
+class _Detacher:
+    """Ends one subscription, at its first call. A pool has tens of them, so it is smaller than a closure."""
+
+    __slots__ = ("_pending",)
+
+    def __init__(self, bus: EventBus, types: tuple[type, ...], handler: Handler[Any]) -> None:
+        self._pending = [(bus, types, handler)]
+
+    def __call__(self) -> None:
+        if self._pending:
+            bus, types, handler = self._pending.pop()
+            bus._remove(types, handler)
 
 
 def _once(detach: Detach) -> Detach:

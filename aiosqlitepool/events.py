@@ -8,10 +8,10 @@ changed: inside a handler, `pool.stats()` includes the change. Handlers share an
 
 from __future__ import annotations
 
-import contextvars
 from dataclasses import dataclass, field
 from typing import ClassVar, Final, Literal
 
+from .copying import CapturedContext
 from .errors import ErrorInfo
 from .stats import Holder
 from .timings import AcquirePath, PoolTimings, SlowWait
@@ -164,7 +164,7 @@ class ConnectionReleased(PoolEvent):
     """A holder released its connection, or the pool closed the connection while it was in use.
 
     `needs_reset` is true if the pool has to roll back or close something before the next holder. `context` is the
-    holder's context when it acquired, captured only while `AcquireSlow` has a subscriber.
+    holder's context when it acquired, captured only while `AcquireSlow` has a subscriber. Deep copies have none.
     """
 
     name: ClassVar[str] = "release"
@@ -172,7 +172,7 @@ class ConnectionReleased(PoolEvent):
     use_time: float
     label: str | None = None
     needs_reset: bool = False
-    context: contextvars.Context | None = field(default=None, repr=False, compare=False)
+    context: CapturedContext | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, Self
+
+from .copying import CapturedContext
 
 __all__ = ["Holder", "PoolRole", "PoolStats", "StatementStats", "StatementTable", "Waiter"]
 
@@ -16,16 +17,17 @@ PoolRole = Literal["read", "write"]
 class Holder:
     """The holder of one connection. `held` is in seconds, a float.
 
-    `context` is the holder's `contextvars.Context` when it acquired the connection, captured only while `AcquireSlow`
-    has a subscriber; it leads from a waiter's trace to the holder's span. `ended` is true if the task that acquired
-    the connection has ended: it was a helper such as `wait_for(pool.acquire(), 1)`, or it forgot to release.
+    `context` is the holder's context when it acquired the connection, captured only while `AcquireSlow` has a
+    subscriber; it leads from a waiter's trace to the holder's span. Deep copies and pickles have no context. `ended` is
+    true if the task that acquired the connection has ended: it was a helper such as `wait_for(pool.acquire(), 1)`, or
+    it forgot to release.
     """
 
     connection: int
     task: str
     label: str | None
     held: float
-    context: contextvars.Context | None = field(default=None, repr=False, compare=False)
+    context: CapturedContext | None = field(default=None, repr=False, compare=False)
     ended: bool = False
 
     def __str__(self) -> str:

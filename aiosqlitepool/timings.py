@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextvars
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
+
+from .copying import CapturedContext
 
 __all__ = ["AcquirePath", "PoolTimings", "SlowWait"]
 
@@ -14,11 +15,14 @@ AcquirePath = Literal["idle", "new", "queued"]
 
 @dataclass(slots=True)
 class SlowWait:
-    """One slow acquire in a batch. `context` is the caller's context when it acquired, for a trace or an exemplar."""
+    """One slow acquire in a batch. `context` is the caller's context when it acquired, for a trace or an exemplar.
+
+    A deep copy or a pickle has `None` instead.
+    """
 
     path: AcquirePath
     wait_time: float
-    context: contextvars.Context = field(repr=False, compare=False)
+    context: CapturedContext = field(repr=False, compare=False)
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from aiosqlitepool.driver import GenericAdapter
-from aiosqlitepool.pool import connection
+from aiosqlitepool.pool import connection, process
 from aiosqlitepool.testing import Recorder
 
 from .support.clock import Clock
@@ -22,6 +22,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
         longest_first(items)
+
+
+@pytest.fixture(autouse=True)
+def free_names() -> None:
+    """Free the names of pools that other tests have left behind and that are not collected yet."""
+    process._named.clear()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import aiosqlite
 import pytest
 
-from aiosqlitepool import PoolClosedError, PoolConnectionAcquireTimeoutError, SQLiteConnectionPool
+from aiosqlitepool import PoolClosedError, PoolConnectionAcquireTimeoutError, SQLiteConnectionPool, subscribe_all
 from aiosqlitepool.events import (
     AcquireTimedOut,
     ConnectionAcquired,
@@ -441,13 +441,66 @@ async def test_a_handler_that_blocks_past_the_deadline_lets_who_was_handed_a_pla
         await pool.release(first)
 
 
-async def test_a_subscriber_that_fails_to_attach_tells_whoever_made_the_pool(driver: StubDriver) -> None:
-    class Broken:
-        def attach(self, pool: Pool) -> Callable[[], None]:
-            raise RuntimeError("no exporter")
+class Broken:
+    """Subscribes to something, and then fails."""
 
-    with pytest.raises(RuntimeError, match="no exporter"):
-        pool_of(driver, subscribers=[Broken()])
+    def __init__(self) -> None:
+        self.events = list[PoolEvent]()
+
+    def attach(self, pool: Pool) -> Callable[[], None]:
+        pool.events.subscribe(PoolEvent, self.events.append)
+        raise RuntimeError("no exporter")
+
+
+async def test_a_subscriber_that_fails_to_attach_is_logged_and_left_out_of_a_new_pool(
+    driver: StubDriver, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Broken()
+    async with pool_of(driver, subscribers=[broken, recorder]) as pool:
+        await works(pool)
+    assert (broken.events, recorder.names[0]) == ([], "pool_open")
+    (record,) = caplog.records
+    assert "pool 'app.db': subscriber" in record.message
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "no exporter"
+
+
+async def test_a_subscriber_of_all_pools_that_fails_to_attach_is_left_out_of_a_new_pool(
+    driver: StubDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Fickle(Recorder):
+        fails = False
+
+        def attach(self, pool: Pool, /) -> Callable[[], None]:
+            if self.fails:
+                raise RuntimeError("no exporter")
+            return super().attach(pool)
+
+    fickle = Fickle()
+    detach = subscribe_all(fickle)
+    fickle.fails = True
+    try:
+        async with pool_of(driver) as pool:
+            await works(pool)
+    finally:
+        detach()
+    assert "could not be attached and is left out" in caplog.text
+
+
+async def test_a_subscriber_that_fails_to_attach_to_a_pool_that_exists_raises(driver: StubDriver) -> None:
+    broken = Broken()
+    async with pool_of(driver) as pool:
+        with pytest.raises(RuntimeError, match="no exporter"):
+            pool.subscribe(broken)
+        await works(pool)
+    assert broken.events == []
+
+
+@pytest.mark.parametrize("wrong", [object(), Recorder])
+def test_what_is_no_subscriber_is_refused_at_once(wrong: Any, driver: StubDriver) -> None:
+    with pytest.raises(TypeError, match="subscriber must"):
+        pool_of(driver, subscribers=[wrong])
+    assert pool_of(driver).name == "app.db"
 
 
 @timeless

@@ -107,8 +107,8 @@ class _Backup:
         """Copy all pages."""
         with contextlib.closing(self.file.connect_natively()) as source:
             self._begin_reading(source)
-            with contextlib.closing(sqlite3.connect(self.path)) as copy:
-                # Sleeps only if another process uses the copy.
+            with contextlib.closing(sqlite3.Connection(self.path)) as copy:
+                # Not connect(), for which a tracer may return a proxy. Sleeps only if another process uses the copy.
                 source.backup(copy, pages=self.pages, progress=self._on_pages_copied)
 
     def _begin_reading(self, source: sqlite3.Connection) -> None:

@@ -19,6 +19,9 @@ __all__ = ["busy_kind", "pauses"]
 _FIRST_PAUSE: Final = 0.001
 _LAST_PAUSE: Final = 0.025
 
+# sqlite3.SQLITE_BUSY_SNAPSHOT, which pysqlite3 does not have.
+_BUSY_SNAPSHOT: Final = sqlite3.SQLITE_BUSY | 2 << 8
+
 
 def busy_kind(error: BaseException) -> BusyKind | None:
     """Return the kind of a busy error, or `None` for any other error.
@@ -29,7 +32,7 @@ def busy_kind(error: BaseException) -> BusyKind | None:
     code = getattr(error, "sqlite_errorcode", None) if isinstance(error, sqlite3.Error) else None
     if code is None or code & 0xFF != sqlite3.SQLITE_BUSY:
         return None
-    return "snapshot" if code == sqlite3.SQLITE_BUSY_SNAPSHOT else "busy"
+    return "snapshot" if code == _BUSY_SNAPSHOT else "busy"
 
 
 def pauses() -> Iterator[float]:

@@ -13,7 +13,7 @@ import aiosqlite
 from ..bus import Detach
 from ..events import Checkpointed
 from ..pool import SQLiteConnectionPool, Subscriber
-from ..pool.process import checked_subscribers
+from ..pool.process import checked_subscribers, free_name
 from ..pool.settings import (
     MOST_CONNECTIONS,
     OnConnect,
@@ -45,7 +45,8 @@ class SQLiteDatabase(Statements):
     Args:
         path: the file, or ":memory:" for an in-memory database that all connections share and that ends with `close()`.
         readers: the maximum number of reader connections.
-        name: the prefix of the pool names `<name>/write` and `<name>/read`; `None` for the file's name.
+        name: the prefix of the pool names `<name>/write` and `<name>/read`; `None` for the file's name. While another
+            database of the process has that name, "<name>#2" and so on, with a warning in the log.
         pragmas: set on each connection, in addition to the pragmas of its role or instead of them.
         acquisition_timeout: seconds to wait for a connection and the locks of other processes; `None` for no limit.
         operation_timeout: seconds for one check, reset or close of a connection.
@@ -82,7 +83,7 @@ class SQLiteDatabase(Statements):
         max_age = check_seconds("reader_max_age", reader_max_age, positive=True)
         warn_after = check_seconds("reader_warn_after", reader_warn_after, positive=True)
         file = DatabaseFile(path, checked_pragmas(pragmas))
-        name = file.name if name is None else check_name(name)
+        name = free_name(file.name if name is None else check_name(name), "/write", "/read")
         common: dict[str, Any] = {
             "acquisition_timeout": timeout,
             "operation_timeout": operation_timeout,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Self
 
+from ..copying import NotCopyable
 from ..driver import shielded
 from ..errors import PoolClosedError, PoolUsageError
 from ..pool.background import running_loop
@@ -18,7 +19,7 @@ from .writer import Writer
 __all__ = ["DatabaseLifecycle"]
 
 
-class DatabaseLifecycle:
+class DatabaseLifecycle(NotCopyable):
     """Opens and closes the writer, the readers and the maintenance of one database, in order."""
 
     def __init__(self, name: str, file: DatabaseFile, writer: Writer, reader: Reader, checkpoint_above: int) -> None:

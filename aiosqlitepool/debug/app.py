@@ -89,8 +89,10 @@ class DebugApp:
 
     def attach(self, pool: SQLiteConnectionPool[Any], /) -> Callable[[], None]:
         """Show this pool too. Returns a function that ends it."""
+        for gone in [each for each in self._monitors if each.pool is None]:
+            self._forget(gone)
         monitor = Monitor(pool, self._stacks)
-        self._monitors = [*(each for each in self._monitors if each.pool is not None), monitor]
+        self._monitors = [*self._monitors, monitor]
         return lambda: self._forget(monitor)
 
     def _forget(self, monitor: Monitor) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import time
 import weakref
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -59,7 +59,8 @@ class Monitor:
         self._pool = weakref.ref(pool)
         self._stacks = stacks
         self._numbers = itertools.count(1)
-        self._rings: dict[type[PoolEvent], deque[_Kept]] = {kind: deque(maxlen=_KEPT) for kind in event_types()}
+        # Made when they are needed: there may be a pool for each tenant of a program.
+        self._rings: defaultdict[type[PoolEvent], deque[_Kept]] = defaultdict(lambda: deque(maxlen=_KEPT))
         self._counts: Counter[str] = Counter({kind.name: 0 for kind in event_types()})
         self._paths = {"idle": 0, "new": 0, "queued": 0}
         self._waits, self._holds = RecentTimes(), RecentTimes()
@@ -132,7 +133,7 @@ class Monitor:
         if pool is None:
             return None
         stats = pool.stats()
-        events = sorted((kept for ring in self._rings.values() for kept in ring.copy()), reverse=True)
+        events = sorted((kept for ring in tuple(self._rings.values()) for kept in ring.copy()), reverse=True)
         described = [(kept, describe(kept.event)) for kept in events]
         return {
             **asdict(stats),

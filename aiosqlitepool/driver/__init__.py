@@ -15,9 +15,11 @@ from .opening import KNOWS_AIOSQLITE, OverriddenAdapter, attached, connect, is_o
 from .protocol import Adapter, Connection, Lessee
 from .shield import shielded
 from .sqlite import KNOWS_SQLITE3, half_read
+from .statements import StatementLog, normalized
 from .worker import INTERRUPT_PATIENCE
 
 __all__ = [
+    "StatementLog",
     "INTERRUPT_PATIENCE",
     "KNOWS_AIOSQLITE",
     "Adapter",
@@ -37,24 +39,27 @@ __all__ = [
     "guarded",
     "half_read",
     "is_stale",
+    "normalized",
     "opened",
     "shielded",
     "was_attached",
 ]
 
 
-def adapter_for(raw: Connection, session_sql: Sequence[str] = (), read_ahead: int = 0) -> Adapter:
+def adapter_for(
+    raw: Connection, session_sql: Sequence[str] = (), read_ahead: int = 0, log: StatementLog | None = None
+) -> Adapter:
     """Return the best adapter for this connection.
 
     `session_sql` restores the pragmas of an aiosqlite connection after a lease that used one. `read_ahead` is the
-    number of rows that its statements read ahead.
+    number of rows that its statements read ahead, and `log` where they are recorded.
     """
     if not (KNOWS_AIOSQLITE and KNOWS_SQLITE3 and isinstance(raw, aiosqlite.Connection)):
         return GenericAdapter(raw)
     attached[id(raw)] = raw
     if is_overridden(raw):
         return OverriddenAdapter(raw)
-    return AiosqliteAdapter(raw, handle_class(type(raw)), session_sql, read_ahead)  # type: ignore[arg-type]
+    return AiosqliteAdapter(raw, handle_class(type(raw)), session_sql, read_ahead, log)  # type: ignore[arg-type]
 
 
 def was_attached(raw: object) -> bool:

@@ -1,129 +1,88 @@
-"""Drives one aiosqlite connection. With `worker` and `handle`, the only code that touches aiosqlite's internals.
-
-Every operation of a lease passes through `execute` on its way to the connection's one worker thread. That is how the
-adapter knows, without a round trip, whether anything is in flight and whether a transaction or a cursor is open.
-"""
+"""Drives one aiosqlite connection: its leases, resets, checks and close. Its statements run in `executor`."""
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from collections.abc import Callable, Sequence
-from contextvars import Context, copy_context
+from collections.abc import Sequence
+from contextvars import Context
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import aiosqlite
 
-from ..errors import PoolUsageError
 from ..events import RollbackCause
-from .cursors import can_read_ahead, closes_cursor
+from .cursors import can_read_ahead
+from .executor import Executor
 from .protocol import Lessee
-from .sqlite import PRIVATE, File, LeaseCursors, autocommit, file_of, is_private, note_busy, roll_back
-from .worker import Worker, interrupt
+from .sqlite import PRIVATE, File, autocommit, file_of, is_private, roll_back
+from .statements import StatementLog
+from .unsaved import Unsaved
 
-__all__ = ["AiosqliteAdapter", "Guard"]
+__all__ = ["AiosqliteAdapter"]
 
 R = TypeVar("R")
 
 _running_loop = asyncio.get_running_loop
 _new = object.__new__
 
-# Called with an operation before it is queued, and whether SQLite is known to have ended the transaction.
-Guard = Callable[[Callable[..., Any], tuple[Any, ...], bool], None]
 
-# What most operations return: nothing by which a cursor could come to the lease.
-_NO_CURSOR = frozenset({list, tuple, type(None)})
-
-_NOT_BEGUN: Final = "the connection went back to the pool before this operation began: let a block wait for its tasks"
-
-
-class AiosqliteAdapter(Worker):
-    """Runs the operations of one connection in its worker thread, and knows what they leave behind.
-
-    The loop writes `lease`. The worker writes `_in_transaction` and the cursors, which the loop touches only while
-    `_sent == _done`, when the worker has nothing to do. That, and a fixed order of reading and writing, replaces locks
-    on the path of every statement.
-    """
+class AiosqliteAdapter(Executor):
+    """Begins, ends and resets the leases of one connection, and checks and closes it."""
 
     def __init__(
-        self, raw: aiosqlite.Connection, handle_class: type[Any], session_sql: Sequence[str] = (), read_ahead: int = 0
+        self,
+        raw: aiosqlite.Connection,
+        handle_class: type[Any],
+        session_sql: Sequence[str] = (),
+        read_ahead: int = 0,
+        log: StatementLog | None = None,
     ) -> None:
-        super().__init__(raw)
+        super().__init__(raw, session_sql, log or StatementLog())
         self.raw = raw
-        # The lease that may use the connection now.
-        self.lease: Lessee | None = None
         # The two slots of a handle are set by their descriptors: the class forwards every other attribute that is set.
         self._handle_class = handle_class
         self._set_adapter = handle_class._pool_adapter.__set__
         self._set_lease = handle_class._pool_lease.__set__
-        self._in_transaction = False
-        self._cursors = LeaseCursors()
         # Rows that cursors read ahead; 0 for plain cursors.
         self.read_ahead: int = read_ahead if can_read_ahead(self.native) else 0
         self._file: File | None = None
-        # What restores the pragmas of a connection, and whether the lease may have changed them.
-        self._session_sql = session_sql
-        self._pragmas_used = False
-        # Refuses operations of the lease, while it has a transaction that is not its own to end.
-        self.guard: Guard | None = None
+        # Of a connection with autocommit=False.
+        self._unsaved: Unsaved | None = None
         self._row_factory: Any = None
         self._text_factory: Any = None
 
     # -- in the worker thread
 
-    def _run(
-        self, future: asyncio.Future[Any], lease: Lessee, context: Context, fn: Any, args: Any, kwargs: Any
-    ) -> None:
-        """Run one operation of a lease and note what it leaves behind; skip it if its caller or its lease is gone."""
-        result: Any = None
-        error: BaseException | None = None
-        if not future.cancelled():
-            self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
-            try:
-                if lease is not self.lease:
-                    raise lease.refusal() or PoolUsageError(_NOT_BEGUN)
-                result = context.run(fn, *args, **kwargs)
-            except BaseException as raised:
-                error = raised
-            self.running = None
-            try:
-                if error is not None or type(result) not in _NO_CURSOR:
-                    self._note_cursors(future, result, error)
-                self._in_transaction = self.native.in_transaction
-            except sqlite3.ProgrammingError:  # closed behind the adapter's back
-                self._in_transaction = self.is_open = self.is_alive = False
-            except BaseException as raised:  # the user's code, called in passing: the caller must not wait for ever
-                result, error, self._in_transaction = None, raised, True
-        self._done += 1
-        self._completions.post(future, result, error)
-        error = None  # its traceback holds this frame: a cycle would keep half-read cursors until it is collected
-
-    def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-        self._cursors.note(result)
-        if future.cancelled() and issubclass(type(result), sqlite3.Cursor):
-            # Left half-read, it would pass an interrupt on to the next statement. An interrupt is sent only after
-            # the cancellation and only to what runs, so that this look, after it stopped running, misses none.
-            result.execute("")  # not close(): its user may go on with it
-        if error is not None:
-            self._cursors.note_frames(error)
-            if not self._session_sql:  # else a SQLiteDatabase has the connection, which knows more of the lock
-                note_busy(error)
-
     def _clean_up(self) -> RollbackCause | None:
         native, half_read = self.native, self._cursors.close()
         open_transaction = native.in_transaction
+        unsaved = self._unsaved
+        has_written = open_transaction and (autocommit(native) is not False if unsaved is None else bool(unsaved))
         if open_transaction:
             roll_back(native)
+        if unsaved is not None:
+            unsaved.forget()
         if self._pragmas_used:
             for statement in self._session_sql:
                 native.execute(statement).close()
             self._pragmas_used = False
         self._in_transaction = native.in_transaction
-        if open_transaction and autocommit(native) is not False:
+        if has_written:
             return "transaction"
-        # With autocommit=False (Python 3.12) a transaction is always open, and says nothing.
         return "cursor" if half_read else None
+
+    def _before_serving(self) -> None:
+        if autocommit(self.native) is False:
+            self._unsaved = unsaved = Unsaved(self.native)
+            run = self._run
+            self._run = lambda future, lease, context, fn, *rest: run(  # type: ignore[method-assign]
+                future, lease, context, unsaved.noting(fn), *rest
+            )
+
+    def _begin(self) -> None:
+        # Before it is cleaned up: what it reads must not stay in a transaction, which would pin its snapshot.
+        self._file = file_of(self.native)
+        self._clean_up()
 
     # -- leases
 
@@ -133,11 +92,12 @@ class AiosqliteAdapter(Worker):
         The factory's own object is spent from here on: nothing may go around the pool.
         """
         raw, native = self.raw, self.native
+        # aiosqlite's own loop keeps the result of the job before the one that it runs: not one of the factory's.
+        raw._tx.put_nowait((None, self._before_serving))
         # In a context of its own: from Python 3.14 the thread's may be that of the request which opened the connection.
         raw._tx.put_nowait((None, partial(Context().run, self._serve)))
         raw._connection, raw._running = None, False
-        await self.post(self._clean_up)
-        self._file = await self.post(partial(file_of, native))
+        await self.post(self._begin)
         is_own = self._file is None and await self.post(partial(is_private, native))
         self._row_factory, self._text_factory = native.row_factory, native.text_factory
         return PRIVATE if is_own else None
@@ -174,95 +134,6 @@ class AiosqliteAdapter(Worker):
             native.row_factory = self._row_factory
         if native.text_factory is not self._text_factory:
             native.text_factory = self._text_factory
-
-    def check_lease(self, lease: Lessee) -> None:
-        """Raise `PoolUsageError` if this lease has ended."""
-        if lease is not self.lease:
-            raise lease.refusal() or PoolUsageError("this connection went back to the pool; acquire one to go on")
-
-    # -- operations of a lease
-
-    def is_idle_for(self, lease: Lessee) -> bool:
-        """Whether the worker has nothing to do for this lease, which has not ended."""
-        return lease is self.lease and self._sent == self._done and self.is_open
-
-    async def execute(self, lease: Lessee, fn: Callable[..., R], args: Any, kwargs: Any) -> R:
-        """Run `fn(*args, **kwargs)` in the worker, in a copy of the caller's context."""
-        loop = _running_loop()
-        if lease is not self.lease or loop is not self._loop or not self.is_open:
-            if lease is not self.lease and closes_cursor(fn):
-                return None  # type: ignore[return-value]  # its lease has closed it
-            self._check_usable(lease)
-        if self._session_sql:
-            self._inspect(fn, args)
-        future: asyncio.Future[R] = loop.create_future()
-        if self._limiter.limits:
-            self._limiter.send(self._put, (future, lease, copy_context(), fn, args, kwargs), future)
-        else:
-            self._put((future, lease, copy_context(), fn, args, kwargs))
-        self._sent += 1  # only then: had that failed, it would never be done
-        try:
-            return await future
-        except asyncio.CancelledError:
-            if self._limiter.withdraw_one(future):
-                self._sent -= 1
-            else:
-                self._interrupt_if_harmless(future, fn)
-            raise
-
-    def _inspect(self, fn: Callable[..., Any], args: Any) -> None:
-        if self.guard is not None:
-            self.guard(fn, args, self._sent == self._done and not self._in_transaction)
-        if args and issubclass(type(args[0]), str) and "pragma" in args[0].lower():
-            self._pragmas_used = True
-
-    def submit(self, lease: Lessee, fn: Callable[..., R], *args: Any) -> asyncio.Future[R]:
-        """Queue `fn(native, *args)` for the worker; cancelled before it begins, it never runs."""
-        self._check_usable(lease)
-        future: asyncio.Future[R] = _running_loop().create_future()
-        self._limiter.send(self._put, (future, lease, copy_context(), fn, (self.native, *args), {}), future)
-        self._sent += 1
-        return future
-
-    def _check_usable(self, lease: Lessee) -> None:
-        self.check_lease(lease)
-        if not self.is_open:
-            raise ValueError("Connection closed")  # as aiosqlite itself says it
-        if _running_loop() is not self._loop:  # the result would go to the other loop, and this caller wait for ever
-            raise PoolUsageError("this connection was lent in another event loop: acquire one from a pool of this loop")
-
-    def _interrupt_if_harmless(self, future: asyncio.Future[Any], fn: Callable[..., Any]) -> None:
-        """Interrupt a cancelled statement if nothing but that statement can be lost by it.
-
-        Inside a transaction SQLite would silently roll back what was done before. With another cursor half-read, or
-        another operation queued, the interrupt could hit the next statement. A cursor read row by row would look as if
-        it had come to its end. All of that waits for the release.
-        """
-        row_by_row = getattr(fn, "__name__", "") in ("fetchone", "fetchmany")
-        alone = self._sent == self._done + 1 and not self._in_transaction
-        if alone and not row_by_row and self.running is future:
-            own = getattr(fn, "__self__", None)
-            if all(each is own for each in self._cursors.half_read()):
-                interrupt(self.native)
-
-    def interrupt_for(self, lease: Lessee) -> None:
-        """Interrupt what runs, and withdraw what the limiter delays."""
-        self.check_lease(lease)
-        self.withdraw(sqlite3.OperationalError("interrupted"))
-        interrupt(self.native)
-
-    async def close_for(self, lease: Lessee) -> None:
-        """Close the connection behind what was queued, for the holder of this lease; harmless when it is closed."""
-        self.check_lease(lease)
-        if self.is_open:
-            done = self.stop_behind()
-            assert done is not None, "a coroutine runs in a loop"
-            await done
-
-    def stop_for(self, lease: Lessee) -> asyncio.Future[None] | None:
-        """The same without waiting; returns a future of the end, or `None` if it is closed or no loop runs."""
-        self.check_lease(lease)
-        return self.stop_behind() if self.is_open else None
 
     # -- between leases
 

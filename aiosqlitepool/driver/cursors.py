@@ -31,6 +31,7 @@ class ReadAheadCursor(sqlite3.Cursor):
     limit: int = 64  # rows to read ahead at a time
     is_done: bool = True  # whether SQLite has no more rows for it, so that it holds no statement
     is_closed: bool = False
+    sql: str | None = None
     _error: BaseException | None = None
     _NO_ROWS: ClassVar[deque[Any]] = deque()
     _ahead: deque[Any] = _NO_ROWS
@@ -40,6 +41,7 @@ class ReadAheadCursor(sqlite3.Cursor):
     def execute(self, *args: Any) -> ReadAheadCursor:
         """Execute a statement and read its first rows."""
         self._forget()
+        self.sql = args[0]
         self.is_done = False  # a statement that fails stays with its cursor
         super().execute(*args)
         if self.description is None:
@@ -83,6 +85,11 @@ class ReadAheadCursor(sqlite3.Cursor):
             self.row_factory = factory
 
     # -- in either thread
+
+    @property
+    def ahead(self) -> int:
+        """The number of rows in the buffer."""
+        return len(self._ahead)
 
     def can_serve(self, name: str, size: int | None = None) -> bool:
         """Return whether `fetchone`, `fetchmany`, `fetchall` or `close` needs no SQLite now."""

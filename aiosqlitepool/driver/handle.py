@@ -14,8 +14,9 @@ import aiosqlite
 from aiosqlite.context import contextmanager
 
 from ..errors import PoolUsageError
-from .aiosqlite_adapter import AiosqliteAdapter, Guard
+from .aiosqlite_adapter import AiosqliteAdapter
 from .cursors import ReadAheadCursor, execute, new_cursor
+from .executor import Guard
 from .protocol import Lessee
 
 __all__ = ["Handle", "guarded", "handle_class"]

@@ -81,6 +81,9 @@ class Job(Generic[R]):
             if not self._take() and not self._ended:
                 await ended(over)
             raise
+        except BaseException:
+            del self.future  # as in `AiosqliteAdapter.execute`
+            raise
         return result
 
 

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import inspect
+import logging
+import math
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, cast
 
 from ..errors import ConnectionBrokenError
 from .cursors import ReadAheadCursor
+from .proxies import held
 
 __all__ = [
     "KNOWS_SQLITE3",
@@ -31,13 +34,25 @@ __all__ = [
     "roll_back",
 ]
 
+log: Final = logging.getLogger("aiosqlitepool")
+
+# -- the identity of a file
+
+# A file whose inode changes so soon after a connection was opened, so many times in a row, changes its inode by itself:
+# some network and overlay file systems keep no inodes. Replacing connections would go on for ever.
+_SOON: Final = 10.0  # seconds
+_TIMES: Final = 2
+# By path, when its inode was last found changed, and how many times in a row that was soon.
+_changes: dict[str, tuple[float, int]] = {}
+
 
 class File(NamedTuple):
-    """A database file: its path, and the device and inode that `file_of` found there."""
+    """A database file: its path, the device and inode that `file_of` found there, and when (`time.monotonic`)."""
 
     path: str
-    device: int
-    inode: int
+    # `None` where inodes change by themselves.
+    identity: tuple[int, int] | None
+    opened_at: float
 
     def verify(self) -> None:
         """Raise `ConnectionBrokenError` if the path now has another file, or none."""
@@ -45,8 +60,23 @@ class File(NamedTuple):
             found = os.stat(self.path)
         except OSError as error:
             raise ConnectionBrokenError(f"the database file is gone: {error}") from error
-        if (found.st_dev, found.st_ino) != (self.device, self.inode):
+        if self.identity is not None and self.identity != (found.st_dev, found.st_ino):
+            self._note_change()
             raise ConnectionBrokenError(f"the database file {self.path!r} was replaced by another")
+
+    def _note_change(self) -> None:
+        changed_at, times = _changes.get(self.path, (-math.inf, 0))
+        if times == _TIMES or self.opened_at < changed_at:
+            return  # another connection has noted this change
+        now = time.monotonic()
+        times = times + 1 if now - self.opened_at < _SOON else 0
+        _changes[self.path] = (now, times)
+        if times == _TIMES:
+            log.warning(
+                "the inode of %r changes by itself, as on some network file systems. From now on, pools do not notice "
+                "that this file is replaced: call expire_connections() after you replace it",
+                self.path,
+            )
 
 
 def autocommit(native: sqlite3.Connection) -> Any:
@@ -127,7 +157,8 @@ def file_of(native: sqlite3.Connection) -> File | None:
         found = os.stat(path)
     except OSError:  # in memory, or a name of a virtual file system
         return None
-    return File(path, found.st_dev, found.st_ino)
+    keeps_inode = _changes.get(path, (0.0, 0))[1] < _TIMES
+    return File(path, (found.st_dev, found.st_ino) if keeps_inode else None, time.monotonic())
 
 
 # -- cursors
@@ -142,9 +173,12 @@ class LeaseCursors:
     the next statement.
     """
 
-    __slots__ = ("_sweep_at", "newest", "older")
+    __slots__ = ("_behind", "_sweep_at", "newest", "older")
 
-    def __init__(self) -> None:
+    def __init__(self, native: sqlite3.Connection | None = None) -> None:
+        # The connection behind a tracer's proxy, whose cursors are proxies too; `None` for a plain connection.
+        is_plain = native is None or type(native) is sqlite3.Connection
+        self._behind = None if is_plain else held(native, sqlite3.Connection)
         # Only the newest is held strongly: the worker thread does so anyway until its next job.
         self.newest: sqlite3.Cursor | None = None
         self.older: set[weakref.ref[sqlite3.Cursor | sqlite3.Blob]] = set()
@@ -152,14 +186,21 @@ class LeaseCursors:
 
     def note(self, result: object) -> None:
         """Record what an operation returned, if it is a cursor that may hold a statement."""
-        # Not isinstance(), which reads the value's __class__: that may be code of the user's, and raise.
         kind = type(result)
         if kind is ReadAheadCursor and cast(ReadAheadCursor, result).is_done:
             return
-        if issubclass(kind, sqlite3.Cursor):
-            self._track(cast(sqlite3.Cursor, result))
+        if (cursor := self.cursor_of(result)) is not None:
+            self._track(cursor)
         elif issubclass(kind, sqlite3.Blob):
             self.older.add(weakref.ref(cast(sqlite3.Blob, result)))
+
+    def cursor_of(self, value: object) -> sqlite3.Cursor | None:
+        """Return `value` if it is a cursor; for a proxy, the cursor of this connection that it stands for."""
+        # Not isinstance(), which reads the value's __class__: that may be code of the user's, and raise.
+        if issubclass(type(value), sqlite3.Cursor):
+            return cast(sqlite3.Cursor, value)
+        cursor = None if self._behind is None else held(value, sqlite3.Cursor)
+        return cursor if cursor is not None and cursor.connection is self._behind else None
 
     def note_frames(self, error: BaseException) -> None:
         """Record the cursors in the frames of a traceback: a program that keeps the error keeps them alive."""
@@ -220,7 +261,7 @@ def half_read(native: sqlite3.Connection) -> list[sqlite3.Cursor | sqlite3.Blob]
     Slower than `LeaseCursors` (about 5 us), but complete: CPython's connection has a list of weak references to its
     cursors, and one to its blobs. `native` may be the proxy of an instrumentation.
     """
-    lists = [each for each in gc.get_referents(inspect.unwrap(native)) if type(each) is list]
+    lists = [each for each in gc.get_referents(held(native, sqlite3.Connection)) if type(each) is list]
     known = [ref() for each in lists for ref in each if isinstance(ref, weakref.ref)]
     return [each for each in known if each is not None and _may_pin(each)]
 
@@ -235,7 +276,7 @@ def _may_pin(each: sqlite3.Cursor | sqlite3.Blob) -> bool:
 
 def _find_statement_type() -> type | None:
     """Return the type of sqlite3's prepared statements, found on a half-read cursor: it has no public name."""
-    connection = sqlite3.connect(":memory:")
+    connection = sqlite3.Connection(":memory:")  # not connect(), which a tracer may have replaced
     try:
         cursor = connection.execute("SELECT 1 UNION ALL SELECT 2")
         held = {type(each) for each in gc.get_referents(cursor) if type(each).__name__ == "Statement"}

@@ -112,14 +112,15 @@ class _Total:
         run, wait = self.run, self.wait
         return StatementStats(
             statement, operation_of(statement), run.count, self.errors, self.rows, self.changed,
-            run.total, run.total / run.count, run.maximum, run.p99(),
-            wait.total, wait.total / run.count, wait.maximum, wait.p99(),
+            run.total, run.total / max(1, run.count), run.maximum, run.p99(),
+            wait.total, wait.total / max(1, run.count), wait.maximum, wait.p99(),
             self.first, self.last, tuple(self.labels),
         )  # fmt: skip
 
 
-# What a worker thread knows of one statement: its text, label, seconds waited and run, rows read and changed, failed.
-Record = tuple[str, str | None, float, float, int, int, bool]
+# What a worker thread knows of one operation: its SQL, whether it is a call or only fetched rows of one, its label,
+# the seconds that it waited and ran, rows read and changed, and whether it failed.
+Record = tuple[str, bool, str | None, float, float, int, int, bool]
 
 
 class StatementLog:
@@ -160,10 +161,13 @@ class StatementLog:
     def _count(self) -> None:
         records, now = self._records, self._clock()
         while records:
-            sql, label, waited, ran, rows, changed, failed = records.popleft()
+            sql, is_call, label, waited, ran, rows, changed, failed = records.popleft()
             total = self._total(self._normalized(sql), now)
-            total.run.add(ran)
-            total.wait.add(waited)
+            if is_call:
+                total.run.add(ran)
+                total.wait.add(waited)
+            else:
+                total.run.total += ran
             total.rows += rows
             total.changed += changed
             total.errors += failed

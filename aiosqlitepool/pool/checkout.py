@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from ..copying import CapturedContext, NotCopyable
 from ..errors import PoolConnectionAcquireTimeoutError, PoolFullError
 from ..events import AcquireCancelled, AcquireFailed, AcquirePath, AcquireRejected, AcquireTimedOut, ErrorInfo
 from ..stats import Holder, Waiter
@@ -30,13 +31,14 @@ class PooledTimes(Protocol):
     check_time: float
 
 
-class Checkout(Generic[T]):
+class Checkout(NotCopyable, Generic[T]):
     """A caller that wants a connection, waits for one, or holds one.
 
     What only a waiter needs is set when it begins to wait; most callers never do.
     """
 
     __slots__ = (
+        "activity",
         "asked",
         "connection",
         "context",
@@ -54,6 +56,8 @@ class Checkout(Generic[T]):
 
     # Whether it may hold a connection together with others like it.
     shared: ClassVar[bool] = False
+    # The SQL of a lease for one statement.
+    statement: str | None = None
 
     def __init__(self, label: str | None, timeout: float | None = None) -> None:
         self.label: str | None = label
@@ -67,6 +71,9 @@ class Checkout(Generic[T]):
     connection: int
     since: float
     task: asyncio.Task[Any] | None
+
+    # What it runs or ran last, and when that began and ended by `perf_counter`; not set before its first operation.
+    activity: tuple[Any, float, float | None]
 
     # Of a waiter: since when and until when it waits, behind how many, for whom, and what ends its wait.
     asked: float
@@ -123,7 +130,7 @@ class Checkout(Generic[T]):
             task=self.task_name,
             label=self.label,
             held=max(0.0, now - self.since),
-            context=self.context,
+            context=None if self.context is None else CapturedContext(self.context),
             ended=self.task is not None and self.task.done(),
         )
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from ..bus import EventBus
-from ..driver import INTERRUPT_PATIENCE, Adapter, Connection, adapter_for, connect, was_attached
+from ..driver import INTERRUPT_PATIENCE, Adapter, Connection, StatementLog, adapter_for, connect, was_attached
 from ..errors import ConnectionBrokenError, ErrorInfo, PoolUsageError
 from ..events import (
     CloseReason,
@@ -118,6 +118,7 @@ class Connector(Generic[C]):
         # Every connection from opening until it has closed, by the identity of the factory's object.
         self.connections: dict[int, PooledConnection[C]] = {}
         self._attaching: set[int] = set()
+        self.statements: StatementLog = StatementLog()
         # How many connections are being closed: their worker threads still run.
         self._closing = 0
         self._most_stuck = max(settings.pool_size, _LEAST_STUCK)
@@ -183,7 +184,7 @@ class Connector(Generic[C]):
                     kind = type(connected).__name__
                     raise TypeError(f"on_connect must return an awaitable, not {connected!r} ({kind})")
                 await connected
-            adapter = adapter_for(raw, self._session_sql, self._settings.read_ahead)
+            adapter = adapter_for(raw, self._session_sql, self._settings.read_ahead, self.statements)
             return adapter, await adapter.attach()
         except (Exception, asyncio.CancelledError):
             # The program never sees this connection, so nothing else could close it.

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 from ..bus import EventBus
+from ..copying import NotCopyable
 from ..driver import Connection, shielded
 from ..errors import PoolClosedError, PoolUsageError
 from ..events import PoolClosed, PoolOpened
@@ -43,7 +44,7 @@ class PoolState(Enum):
     FORKED = "forked"
 
 
-class PoolLifecycle(Generic[C]):
+class PoolLifecycle(NotCopyable, Generic[C]):
     """Opens and closes a pool. The base of `SQLiteConnectionPool`, which constructs its parts."""
 
     _settings: PoolSettings
@@ -161,6 +162,7 @@ class PoolLifecycle(Generic[C]):
         process.closed(self)
         if PoolClosed in self._bus.handlers:
             self._bus.emit(PoolClosed(self.name, abandoned))
+        self._bus.end()
 
     def abandon_at_exit(self) -> None:
         """Warn, and leave the connections to close by themselves. Called when the program ends."""
@@ -182,8 +184,6 @@ class PoolLifecycle(Generic[C]):
         self._bus.forked()
 
     def __del__(self) -> None:
-        try:
-            self.abandon_at_exit()
-        finally:
-            if "_bus" in vars(self):
-                self._bus.ended = True
+        self.abandon_at_exit()
+        # Not vars(): it makes a new dict, from which the garbage collector concludes that the pool is still in use.
+        getattr(self, "_bus", EventBus()).flush_timings()

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..bus import Detach, EventBus
 from ..driver import Connection, factory_object, is_stale
 from ..errors import PoolUsageError
-from ..stats import Holder, PoolStats, Waiter
+from ..stats import Holder, PoolStats, StatementTable, Waiter
 from . import process
 from .acquire import Acquirer
 from .background import Timer
@@ -69,8 +70,10 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
         read_ahead: rows at most that a statement of an aiosqlite connection fetches when it is executed, for 0.2 ms at
             most; `0` fetches none.
         on_connect: awaited with each new connection, before it is lent: pragmas, row factories, functions.
-        name: the pool's name in every event, metric, span and log line; "pool-1", "pool-2", ... if not given.
-        subscribers: objects whose `attach(pool)` is called now, as by `subscribe()`.
+        name: the pool's name in every event, metric, span and log line; "pool-1", "pool-2", ... if not given. While
+            another pool of the process has that name, "<name>#2" and so on, with a warning in the log.
+        subscribers: objects whose `attach(pool)` is called now. If that raises, the error is logged, and the pool works
+            without this subscriber.
         clock: returns the time in seconds, as `time.monotonic` does; tests pass their own.
     """
 
@@ -102,14 +105,14 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
                 "connection_factory must be a function that opens a connection, such as "
                 f"lambda: aiosqlite.connect('app.db'), not {connection_factory!r} ({type(connection_factory).__name__})"
             )
-        self._settings = PoolSettings(
+        settings = PoolSettings(
             pool_size, acquisition_timeout, idle_timeout, operation_timeout, min_size, max_lifetime, max_waiting,
             health_check_after, leak_threshold, slow_acquire, read_ahead, on_connect, clock, name
         )  # fmt: skip
+        subscribers = process.checked_subscribers(subscribers)
+        self._settings = replace(settings, name=process.claim_name(self, str(settings.name)))
         self._assemble(connection_factory)
-        for subscriber in process.checked_subscribers(subscribers):
-            self.subscribe(subscriber)
-        process.register(self)
+        process.register(self, subscribers)
 
     def _assemble(self, connection_factory: Callable[[], Awaitable[C]]) -> None:
         settings = self._settings
@@ -189,12 +192,13 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
         return self._bus
 
     def subscribe(self, subscriber: Subscriber) -> Detach:
-        """Attach a subscriber; return a function that detaches it.
+        """Attach a subscriber; return a function that detaches it. One that is attached already is not attached twice.
 
-        Raises `TypeError` if it has no `attach(pool)` method, or is a class instead of an object.
+        Raises `TypeError` if it has no `attach(pool)` method, or is a class instead of an object, and what `attach`
+        raises.
         """
         process.check_subscriber(subscriber)
-        return subscriber.attach(self)
+        return self._bus.attach_once(subscriber, lambda: subscriber.attach(self))
 
     def stats(self) -> PoolStats:
         """Return the state of the pool now. Safe to call from any thread."""
@@ -220,6 +224,18 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
     def waiters(self) -> tuple[Waiter, ...]:
         """Return who waits for a connection now, longest first. Safe to call from any thread."""
         return self._diagnostics.waiters()
+
+    def statements(self) -> StatementTable:
+        """Return what ran on aiosqlite connections, the longest total time first. Safe to call from any thread.
+
+        One frozen row for each statement, normalized: literals are `?`. At most 500; the least used are forgotten
+        first, and counted in `forgotten`.
+        """
+        return self._inventory.connector.statements.table()
+
+    def reset_statements(self) -> None:
+        """Forget all statements. Safe to call from any thread."""
+        self._inventory.connector.statements.reset()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self._state.value}: {counts(self.stats())}>"

@@ -7,19 +7,38 @@ from __future__ import annotations
 
 import atexit
 import inspect
+import itertools
+import logging
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-__all__ = ["Subscriber", "check_subscriber", "checked_subscribers", "closed", "opened", "register", "subscribe_all"]
+__all__ = [
+    "Subscriber",
+    "check_subscriber",
+    "checked_subscribers",
+    "claim_name",
+    "closed",
+    "free_name",
+    "opened",
+    "register",
+    "subscribe_all",
+]
+
+log: Final = logging.getLogger("aiosqlitepool")
 
 Detach = Callable[[], None]
 
 
 class Pool(Protocol):
     """What subscribers of all pools need of a pool."""
+
+    @property
+    def name(self) -> str:
+        """The name that it has claimed."""
+        ...
 
     def subscribe(self, subscriber: Any, /) -> Detach:
         """Attach a subscriber; return what detaches it."""
@@ -28,6 +47,11 @@ class Pool(Protocol):
 
 class OpenPool(Protocol):
     """What the process does with a pool that is open."""
+
+    @property
+    def name(self) -> str:
+        """The name that it has claimed."""
+        ...
 
     def abandon_at_exit(self) -> None:
         """Warn of what was left open, and let it close by itself."""
@@ -41,13 +65,25 @@ class OpenPool(Protocol):
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _open: weakref.WeakSet[OpenPool] = weakref.WeakSet()
 _subscriptions: list[_Subscription] = []
+# By name, the pool that has it, until that pool is closed or collected.
+_named: weakref.WeakValueDictionary[str, object] = weakref.WeakValueDictionary()
 
 
-def register(pool: Pool) -> None:
-    """Attach the subscribers of all pools to a new one."""
+def register(pool: Pool, subscribers: Iterable[Subscriber]) -> None:
+    """Attach these subscribers, and those of all pools, to a new pool. One that fails is logged and left out."""
+    for subscriber in subscribers:
+        _attach_or_log(subscriber, pool, pool.subscribe, subscriber)
     _pools.add(pool)
     for subscription in tuple(_subscriptions):
-        subscription.attach(pool)
+        _attach_or_log(subscription.subscriber, pool, subscription.attach, pool)
+
+
+def _attach_or_log(subscriber: object, pool: Pool, attach: Callable[[Any], object], argument: object) -> None:
+    # A pool serves its callers also without telemetry.
+    try:
+        attach(argument)
+    except Exception:
+        log.exception("pool %r: subscriber %r could not be attached and is left out", pool.name, subscriber)
 
 
 def opened(pool: OpenPool) -> None:
@@ -58,6 +94,35 @@ def opened(pool: OpenPool) -> None:
 def closed(pool: OpenPool) -> None:
     """Forget a pool that was closed."""
     _open.discard(pool)
+    release_name(pool, pool.name)
+
+
+# -- names
+
+
+def free_name(name: str, *suffixes: str) -> str:
+    """Return `name`, or `name#2` and so on while another pool has that name with one of the suffixes.
+
+    Metrics, spans and logs tell pools apart by their names alone.
+    """
+    candidates = itertools.chain((name,), (f"{name}#{number}" for number in itertools.count(2)))
+    free = next(each for each in candidates if not any(each + suffix in _named for suffix in suffixes or ("",)))
+    if free != name:
+        log.warning("the name %r is in use by another pool of this process: this one is named %r", name, free)
+    return free
+
+
+def claim_name(pool: object, name: str) -> str:
+    """Give a free name to this pool, until it is closed or collected; return the name."""
+    while _named.setdefault(claimed := free_name(name), pool) is not pool:  # another thread was faster
+        pass
+    return claimed
+
+
+def release_name(pool: object, name: str) -> None:
+    """Let another pool have the name of this one."""
+    if _named.get(name) is pool:
+        del _named[name]
 
 
 # -- subscribers
@@ -72,11 +137,14 @@ class Subscriber(Protocol):
 
 
 def checked_subscribers(subscribers: Iterable[Subscriber]) -> tuple[Subscriber, ...]:
-    """Return them all; raise `TypeError` naming the value if it is no iterable, or is itself a subscriber."""
+    """Return them all; raise `TypeError` naming the value if it is no iterable, or is or has what is no subscriber."""
     # A recorder is a subscriber, and iterable.
-    if isinstance(subscribers, Iterable) and not hasattr(subscribers, "attach"):
-        return tuple(subscribers)
-    raise TypeError(f"subscribers must be an iterable of subscribers, such as a list, not {subscribers!r}")
+    if not isinstance(subscribers, Iterable) or hasattr(subscribers, "attach"):
+        raise TypeError(f"subscribers must be an iterable of subscribers, such as a list, not {subscribers!r}")
+    every = tuple(subscribers)
+    for subscriber in every:
+        check_subscriber(subscriber)
+    return every
 
 
 class _Subscription:
@@ -110,7 +178,8 @@ def subscribe_all(subscriber: Any) -> Detach:
     """Attach a subscriber to every pool that exists and to every pool made later.
 
     Returns what detaches it from all of them. Raises `TypeError` if it has no `attach(pool)` method, or is a class
-    instead of an object, and whatever `attach` raises; then it is attached to none.
+    instead of an object, and whatever `attach` raises; then it is attached to none. If `attach` raises for a pool that
+    is made later, the error is logged, and the pool works without this subscriber.
     """
     check_subscriber(subscriber)
     subscription = _Subscription(subscriber)
@@ -137,6 +206,7 @@ def fork_all() -> None:
     """Disable every open pool in a forked child."""
     for pool in tuple(_open):
         pool.forked()
+        release_name(pool, pool.name)
 
 
 # atexit runs only after every non-daemon thread has ended, which the threads of forgotten connections never do.

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from ..bus import LOG_INTERVAL, EventBus
+from ..copying import CapturedContext
 from ..driver import Connection
 from ..errors import PoolUsageError
 from ..events import AcquireSlow, CloseReason, ConnectionReleased, LeakReturned, LeakSuspected
@@ -91,9 +92,8 @@ class Releaser(Generic[C]):
         if bus.batches:
             bus.record_use(use_time)
         if ConnectionReleased in bus.handlers:
-            bus.emit(
-                ConnectionReleased(self._name, lease.connection, use_time, lease.label, needs_reset, lease.context)
-            )
+            context = None if lease.context is None else CapturedContext(lease.context)
+            bus.emit(ConnectionReleased(self._name, lease.connection, use_time, lease.label, needs_reset, context))
 
     # -- resetting
 

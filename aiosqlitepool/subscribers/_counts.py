@@ -1,7 +1,7 @@
 """What the pools of one process did, as plain numbers. Knows no metrics library.
 
-Counters are increased by events; levels are read from the pools when they are needed. Counts are kept per attached
-pool, where one thread writes at a time, and summed by pool name when they are read, in any thread.
+Counters are increased by events; levels are read from the pools when they are needed. Counts are kept by the name of
+the pool. No two pools have one name at a time, so that one thread writes at a time; any thread may read.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from aiosqlitepool import PoolStats, SQLiteConnectionPool
@@ -23,6 +24,7 @@ from aiosqlitepool.events import (
     ConnectionClosed,
     ConnectionCreateFailed,
     HealthCheckFailed,
+    PoolClosed,
     PoolEvent,
     PoolTimings,
     RolledBackOnReturn,
@@ -61,27 +63,49 @@ Handlers = Iterator[tuple[type[PoolEvent], Callable[[Any], None]]]
 P = TypeVar("P", bound="PoolCounts")
 
 
+# How many names of closed pools have their counts kept, of the pools that closed last; a name takes about 6 kB. A
+# program may open and close a database for each of its tenants, and no scrape may ever come.
+_MOST_CLOSED = 256
+
+
 class PoolCounts:
-    """The counts of one attached pool. Written in the pool's thread, and by the thread that delivers a batch."""
+    """The counts of one pool, and of those that had its name before: a counter continues.
 
-    __slots__ = ("_bus", "_errors_before", "_pool", "counts", "errors", "name")
+    Written in the pool's thread, and by the thread that delivers a batch.
+    """
 
-    def __init__(self, name: str, pool: AnyPool | None = None) -> None:
+    __slots__ = ("_bus", "_errors_before", "_pool", "counts", "errors", "name", "token")
+
+    def __init__(self, name: str) -> None:
         self.name = name
-        # Weak, so that a forgotten pool is still collected, with its own warning. Its bus counts until then.
-        self._pool = None if pool is None else weakref.ref(pool)
-        self._bus = None if pool is None else pool.events
-        # Exceptions of handlers before the pool was attached, and since.
-        self._errors_before = 0 if self._bus is None else self._bus.errors
+        self._pool: weakref.ref[AnyPool] | None = None
+        # The bus of the pool that is watched, and what tells this watch from earlier ones.
+        self._bus: Any = None
+        self.token: object = None
+        # Exceptions of handlers: those to subtract from what the bus says, and those that count.
+        self._errors_before = 0
         self.errors = 0
+        self.counts: dict[tuple[Metric, str], int] = {}
+
+    def watch(self, pool: AnyPool, token: object, lost: Callable[[object], None]) -> None:
+        """Count what happens in `pool` from now on. Call `lost` when it is collected."""
+        # Weak, so that a forgotten pool is still collected, with its own warning.
+        self._pool = weakref.ref(pool, lost)
+        self._bus, self.token = pool.events, token
+        self._errors_before = pool.events.errors - self.errors
         # Every known value starts at 0, or Prometheus' increase() would miss the first event.
-        role = None if pool is None else pool.stats().role
-        self.counts: dict[tuple[Metric, str], int] = {
-            (metric, value): 0
-            for metric in COUNTERS
-            if role is not None or not metric.database
-            for value in _first_values(metric)
-        }
+        is_database = pool.stats().role is not None
+        for metric in COUNTERS:
+            for value in _first_values(metric) if is_database or not metric.database else ():
+                self.counts.setdefault((metric, value), 0)
+
+    def release(self) -> None:
+        """Read the errors a last time, and keep nothing of the pool. Its last events may still come."""
+        self.read_errors()
+        self._pool = self._bus = self.token = None
+
+    def drop(self) -> None:
+        """Called before the counts are dropped."""
 
     @property
     def pool(self) -> AnyPool | None:
@@ -89,21 +113,21 @@ class PoolCounts:
         return None if self._pool is None else self._pool()
 
     @property
-    def finished(self) -> bool:
-        """Whether the pool no longer exists and no more events will come."""
-        return self.pool is None and (self._bus is None or self._bus.ended)
+    def is_closed(self) -> bool:
+        """Whether no pool is watched."""
+        return self._bus is None
 
-    def count(self, metric: Metric, value: str = "") -> None:
-        """Add one to a counter."""
-        self.counts[metric, value] = self.counts.get((metric, value), 0) + 1
+    def count(self, metric: Metric, value: str = "", number: int = 1) -> None:
+        """Add to a counter."""
+        self.counts[metric, value] = self.counts.get((metric, value), 0) + number
 
     def count_acquires(self, timings: PoolTimings) -> None:
         """Count the acquires of a batch."""
-        self.counts[ACQUIRES, "idle"] += timings.immediate
+        self.count(ACQUIRES, "idle", timings.immediate)
         for path, waits in timings.waits.items():
-            self.counts[ACQUIRES, path] += len(waits)
+            self.count(ACQUIRES, path, len(waits))
         for slow in timings.slow:
-            self.counts[ACQUIRES, slow.path] += 1
+            self.count(ACQUIRES, slow.path)
 
     def flush(self) -> None:
         """Have the pending timings delivered. Safe in any thread that holds no lock."""
@@ -115,21 +139,11 @@ class PoolCounts:
         if (bus := self._bus) is not None:
             self.errors = bus.errors - self._errors_before
 
-    def close(self) -> None:
-        """Read the errors a last time, and release the bus."""
-        self.read_errors()
-        self._bus = None
-
     def totals(self) -> dict[tuple[Metric, str], int]:
         """Return a copy of all counts. Safe in any thread."""
         totals = self.counts.copy()
-        totals[SUBSCRIBER_ERRORS, ""] += self.errors
+        totals[SUBSCRIBER_ERRORS, ""] = self.errors
         return totals
-
-    def add(self, other: PoolCounts) -> None:
-        """Add the counts of `other`, which no thread writes any more."""
-        for key, value in other.totals().items():
-            self.counts[key] = self.counts.get(key, 0) + value
 
 
 def _first_values(metric: Metric) -> tuple[str, ...]:
@@ -189,64 +203,67 @@ def levels(pools: Iterable[PoolStats]) -> dict[Series, float]:
 class Counts(Generic[P]):
     """The counts of all pools that feed the same metrics."""
 
-    def __init__(self, new_counts: Callable[[str, AnyPool | None], P]) -> None:
+    def __init__(self, new_counts: Callable[[str], P]) -> None:
         self._new_counts = new_counts
         self.renew_lock()
         renew_after_fork(self)
-        self._attached: dict[int, P] = {}
-        # By pool name, the sums of pools that were detached or no longer exist: a counter must never decrease.
-        self._past: dict[str, P] = {}
+        # By name; those of pools that closed last are at the end.
+        self._by_name: dict[str, P] = {}
 
     def renew_lock(self) -> None:
         """Replace the lock."""
-        # Guards both dicts. Reentrant: the garbage collector may detach a pool at any allocation.
+        # Guards the dict. Reentrant: the garbage collector may collect a pool at any allocation.
         self._lock = threading.RLock()
 
     def attach(self, pool: AnyPool) -> tuple[P, list[Detach]]:
         """Count the events of `pool` from now on. Returns its counts, and the functions that end the counting."""
-        counts = self._new_counts(pool.name, pool)
+        bus, name = pool.events, pool.name
         with self._lock:
-            self._attached[id(counts)] = counts
-        subscribe = pool.events.subscribe
-        detaches = [subscribe(event_type, handler) for event_type, handler in count_events(counts.count)]
-        return counts, [*detaches, lambda: self._detach(counts)]
+            counts = self._by_name.get(name)
+            if counts is None:
+                counts = self._by_name[name] = self._new_counts(name)
+            release = partial(self._release, counts, token := object())
+            counts.watch(pool, token, release)
+        detaches = [bus.subscribe(event_type, handler) for event_type, handler in count_events(counts.count)]
+        # Whether or not a scrape comes: nothing is kept of a closed pool but its counts.
+        detaches.append(bus.subscribe(PoolClosed, release))
+        return counts, [*detaches, release]
 
-    def _detach(self, counts: P) -> None:
+    def _release(self, counts: P, token: object, _: object = None) -> None:
         with self._lock:
-            if self._attached.pop(id(counts), None) is None:
+            if counts.token is not token:
                 return
-            counts.close()
-            past = self._past.get(counts.name)
-            if past is None:
-                past = self._past[counts.name] = self._new_counts(counts.name, None)
-            past.add(counts)
+            counts.release()
+            self._by_name[counts.name] = self._by_name.pop(counts.name)
+            closed = [each for each in self._by_name.values() if each.is_closed]
+            for each in closed[: max(0, len(closed) - _MOST_CLOSED)]:
+                each.drop()
+                del self._by_name[each.name]
 
     @contextmanager
     def reading(self) -> Iterator[tuple[P, ...]]:
-        """Yield all counts, brought up to date; none is detached inside the block. Safe in any thread."""
+        """Yield all counts, brought up to date; none is dropped inside the block. Safe in any thread."""
         with self._lock:
-            attached = tuple(self._attached.values())
+            every = tuple(self._by_name.values())
         # Without the lock: a handler of the timings may read the counts as well.
-        for counts in attached:
+        for counts in every:
             counts.flush()
         with self._lock:
-            for counts in tuple(self._attached.values()):
+            for counts in tuple(self._by_name.values()):
                 counts.read_errors()
-                if counts.finished:
-                    self._detach(counts)
-            yield (*self._past.values(), *self._attached.values())
+            yield tuple(self._by_name.values())
 
     def counters(self) -> dict[Series, int]:
         """Return every counter by pool name. Safe in any thread."""
-        sums: dict[Series, int] = {}
         with self.reading() as every:
-            for counts in every:
-                for (metric, value), number in counts.totals().items():
-                    sums[metric, counts.name, value] = sums.get((metric, counts.name, value), 0) + number
-        return sums
+            return {
+                (metric, counts.name, value): number
+                for counts in every
+                for (metric, value), number in counts.totals().items()
+            }
 
     def levels(self) -> dict[Series, float]:
         """Return every level of the pools that are not closed, by pool name. Safe in any thread."""
         with self._lock:
-            pools = [counts.pool for counts in self._attached.values()]
+            pools = [counts.pool for counts in self._by_name.values()]
         return levels(open_pools(pools))

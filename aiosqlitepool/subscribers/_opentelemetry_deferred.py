@@ -14,7 +14,7 @@ from itertools import chain, repeat
 
 from aiosqlitepool.events import PoolTimings
 
-from ._counts import AnyPool, PoolCounts
+from ._counts import PoolCounts
 
 __all__ = ["DeferredCounts", "record_deferred"]
 
@@ -35,8 +35,8 @@ class DeferredCounts(PoolCounts):
     # Appended to by one thread at a time, read by any. Both operations are atomic, so there is no lock.
     __slots__ = ("_record_use", "_record_wait", "_uses", "_waits")
 
-    def __init__(self, name: str, pool: AnyPool | None, record_wait: Record, record_use: Record) -> None:
-        super().__init__(name, pool)
+    def __init__(self, name: str, record_wait: Record, record_use: Record) -> None:
+        super().__init__(name)
         self._waits: deque[float] = deque()
         self._uses: deque[float] = deque()
         self._record_wait = record_wait
@@ -60,11 +60,9 @@ class DeferredCounts(PoolCounts):
         for seconds in uses:
             self._record_use(self.name, seconds)
 
-    def add(self, other: PoolCounts) -> None:
-        """Add the counts and the deferred durations of `other`."""
-        super().add(other)
-        assert isinstance(other, DeferredCounts)
-        self._defer(_taken(other._waits, len(other._waits)), _taken(other._uses, len(other._uses)))
+    def drop(self) -> None:
+        """Record what is deferred: nothing will collect it."""
+        self.record(len(self))
 
     def record(self, at_most: int) -> None:
         """Record up to `at_most` waits and as many uses. Safe in any thread."""

@@ -35,8 +35,9 @@ from aiosqlitepool.events import (
 
 from . import _metrics as names
 from ._common import Detach
+from ._counts import fail_events
 
-__all__ = ["PoolSpans", "SpanMode"]
+__all__ = ["PoolSpans", "SpanMode", "span_of_failure"]
 
 SpanMode = Literal["off", "slow", "queued", "all"]
 Attributes = dict[str, AttributeValue]
@@ -59,6 +60,16 @@ class _Connect:
     error: ErrorInfo | None = None
 
 
+# The failed acquire whose span was written last, and that span.
+_last_failure: list[Any] = [None, None]
+
+
+def span_of_failure(event: object) -> Span:
+    """Return the span of a failed acquire, in a handler of its event; the current span if it has none."""
+    failed, span = _last_failure
+    return span if failed is event else trace.get_current_span()
+
+
 class PoolSpans:
     """Writes the spans of one pool."""
 
@@ -67,15 +78,14 @@ class PoolSpans:
         self._tracer = tracer
         # Weak: a program may keep the function that detaches for longer than the pool.
         self._pool = weakref.ref(pool)
-        self._events = pool.events
         self._common: Attributes = {names.SYSTEM: "sqlite", names.POOL: pool.name}
         self._connects: list[_Connect] = []
         # The connection of the last AcquireSlow, until the ConnectionAcquired that follows it at once.
         self._slow: int | None = None
 
-    def subscribe(self, *, checkouts: bool) -> list[Detach]:
-        """Subscribe to all events but failed acquires. Returns the functions that end that."""
-        subscribe = self._events.subscribe
+    def subscribe(self, pool: SQLiteConnectionPool[Any], *, checkouts: bool) -> list[Detach]:
+        """Subscribe to what the spans show. Returns the functions that end that."""
+        subscribe = pool.events.subscribe
         # In every mode, because the pool captures the contexts of holders only while AcquireSlow has a subscriber.
         detaches = [subscribe(AcquireSlow, self._acquired_slow)]
         if checkouts:
@@ -84,6 +94,7 @@ class PoolSpans:
             detaches.append(subscribe(ConnectionAcquired, self._acquired))
         if self.mode != "off":
             detaches += [
+                *(subscribe(event_type, handler) for event_type, handler in fail_events(self._failed)),
                 subscribe(ConnectionCreated, self._created),
                 subscribe(ConnectionCreateFailed, self._create_failed),
                 subscribe(HealthCheckFailed, self._health_failed),
@@ -121,17 +132,14 @@ class PoolSpans:
         if self._connects and event.create_time:
             self._end_connect(event.connection, span)
 
-    def failed(self, event: Any, error_type: str) -> Span | None:
-        """Write and return the span of an acquire that failed, unless spans are off."""
-        if self.mode == "off":
-            return None
+    def _failed(self, event: Any, error_type: str) -> None:
         error: ErrorInfo | None = getattr(event, "error", None)
         # A cancellation was requested by the program: it is no error.
         status = None if error_type == "cancelled" else str(error or error_type)
         span = self._write_acquire(event, {names.ERROR_TYPE: error_type}, getattr(event, "holders", ()), status)
         if error is not None:
             self._end_connect(error, span)
-        return span
+        _last_failure[:] = (event, span)
 
     def _write_acquire(
         self, event: Any, attributes: Attributes, holders: Sequence[Holder], error: str | None = None

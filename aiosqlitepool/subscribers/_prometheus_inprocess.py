@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -71,11 +71,11 @@ class _Histogram:
         self.counts[0] += zeros
         self.sum = sum(ordered, self.sum)
 
-    def add(self, other: _Histogram) -> None:
-        """Add the observations of `other`."""
-        counts, self.sum = other.counts.copy(), self.sum + other.sum
-        self.counts = [mine + more for mine, more in zip(self.counts, counts, strict=True)]
-        self.exemplars.update(other.exemplars.copy())
+    def copy(self) -> _Histogram:
+        """Return a copy. Safe in any thread."""
+        copy = _Histogram(self.bounds)
+        copy.counts, copy.exemplars, copy.sum = self.counts.copy(), self.exemplars.copy(), self.sum
+        return copy
 
 
 class _PoolCounts(PoolCounts):
@@ -83,17 +83,19 @@ class _PoolCounts(PoolCounts):
 
     __slots__ = ("buckets", "histograms")
 
-    def __init__(self, name: str, pool: AnyPool | None, buckets: Buckets) -> None:
-        super().__init__(name, pool)
+    def __init__(self, name: str, buckets: Buckets) -> None:
+        super().__init__(name)
         self.buckets = buckets
         # By metric and the value of its attribute, "" if it has none.
-        role = None if pool is None else pool.stats().role
-        self.histograms = {
-            (metric, value): _Histogram(bounds)
-            for metric, bounds in buckets.items()
-            if role is not None or not metric.database
-            for value in metric.known or ("",)
-        }
+        self.histograms: dict[tuple[Metric, str], _Histogram] = {}
+
+    def watch(self, pool: AnyPool, token: object, lost: Callable[[object], None]) -> None:
+        """Count and observe what happens in `pool` from now on."""
+        super().watch(pool, token, lost)
+        is_database = pool.stats().role is not None
+        for metric in self.buckets:
+            for value in (metric.known or ("",)) if is_database or not metric.database else ():
+                self.histogram(metric, value)
 
     def histogram(self, metric: Metric, value: str = "") -> _Histogram:
         """Return the histogram of this metric and attribute value."""
@@ -101,20 +103,13 @@ class _PoolCounts(PoolCounts):
             self.histograms[metric, value] = _Histogram(self.buckets[metric])
         return self.histograms[metric, value]
 
-    def add(self, other: PoolCounts) -> None:
-        """Add the counts and histograms of `other`, which no thread writes any more."""
-        super().add(other)
-        assert isinstance(other, _PoolCounts)
-        for (metric, value), histogram in other.histograms.copy().items():
-            self.histogram(metric, value).add(histogram)
-
 
 class InProcessBackend:
     """A collector for the pools of this process."""
 
     def __init__(self, buckets: Buckets) -> None:
         self.buckets = buckets
-        self._counts: Counts[_PoolCounts] = Counts(lambda name, pool: _PoolCounts(name, pool, buckets))
+        self._counts: Counts[_PoolCounts] = Counts(lambda name: _PoolCounts(name, buckets))
         self._bounds = {metric: (*map(str, bounds), "+Inf") for metric, bounds in buckets.items()}
 
     def refresh(self) -> None:
@@ -157,17 +152,12 @@ class InProcessBackend:
         yield from families.values()
 
     def _histograms(self) -> dict[Series, _Histogram]:
-        sums: dict[str, _PoolCounts] = {}
         with self._counts.reading() as every:
-            for counts in every:
-                if counts.name not in sums:
-                    sums[counts.name] = _PoolCounts(counts.name, None, self.buckets)
-                sums[counts.name].add(counts)
-        return {
-            (metric, name, value): histogram
-            for name, total in sums.items()
-            for (metric, value), histogram in total.histograms.items()
-        }
+            return {
+                (metric, counts.name, value): histogram.copy()
+                for counts in every
+                for (metric, value), histogram in counts.histograms.copy().items()
+            }
 
 
 def _labels(metric: Metric, pool: str, value: str) -> dict[str, str]:

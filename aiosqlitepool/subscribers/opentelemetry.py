@@ -27,12 +27,12 @@ try:
     from opentelemetry import metrics, trace
     from opentelemetry.context import Context
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
-    from opentelemetry.trace import Span, TracerProvider
+    from opentelemetry.trace import TracerProvider
 except ModuleNotFoundError as _error:
     hint = "aiosqlitepool.subscribers.opentelemetry needs its API: pip install 'aiosqlitepool[opentelemetry]'"
     raise ModuleNotFoundError(f"{hint} ({_error})", name=_error.name) from _error
 
-from ._opentelemetry_spans import PoolSpans, SpanMode
+from ._opentelemetry_spans import PoolSpans, SpanMode, span_of_failure
 
 __all__ = ["OpenTelemetrySubscriber", "SpanMode"]
 
@@ -76,26 +76,27 @@ class OpenTelemetrySubscriber:
         self._spans: SpanMode = spans
         self._checkout_spans = checkout_spans
         self._tracer = trace.get_tracer(names.SCOPE, __version__, tracer_provider, names.SCHEMA_URL)
+        # The global provider may be another object later.
+        is_global = tracer_provider is None or tracer_provider is trace.get_tracer_provider()
+        self._tracer_owner: object = PoolSpans if is_global else tracer_provider
         self._instruments = _instruments_of(meter_provider, buckets) if metrics else None
 
     def attach(self, pool: SQLiteConnectionPool[Any], /) -> Detach:
-        """Export what `pool` does from now on. Its levels end when it closes or is detached; its counters stay."""
+        """Export what `pool` does from now on. Its levels end when it closes or is detached; its counters stay.
+
+        A provider gets each event once, however many subscribers it has on this pool: from the first one.
+        """
+        once, instruments = pool.events.attach_once, self._instruments
         detaches = list[Detach]()
-        metrics = spans = None
-        if self._instruments is not None:
-            metrics = _PoolMetrics(self._instruments, pool)
-            detaches += metrics.subscribe(pool)
+        # Before the metrics: a failed acquire is recorded in the trace of its span.
         if self._spans != "off" or self._checkout_spans:
-            spans = PoolSpans(self._tracer, pool, self._spans)
-            detaches += spans.subscribe(checkouts=self._checkout_spans)
-
-        def fail(event: Any, error_type: str) -> None:
-            span = None if spans is None else spans.failed(event, error_type)
-            if metrics is not None:
-                metrics.failed(event.wait_time, error_type, span)
-
-        detaches += [pool.events.subscribe(event_type, handler) for event_type, handler in fail_events(fail)]
+            detaches.append(once(self._tracer_owner, lambda: self._attach_spans(pool)))
+        if instruments is not None:
+            detaches.append(once(instruments, lambda: _attach_metrics(instruments, pool)))
         return together(detaches)
+
+    def _attach_spans(self, pool: AnyPool) -> Detach:
+        return together(PoolSpans(self._tracer, pool, self._spans).subscribe(pool, checkouts=self._checkout_spans))
 
 
 # -- metrics
@@ -126,10 +127,9 @@ class _Instruments:
         self.transaction_time = histograms[names.TRANSACTION_TIME]
         self.transaction_wait = histograms[names.TRANSACTION_WAIT]
 
-    def _new_counts(self, name: str, pool: AnyPool | None) -> DeferredCounts:
+    def _new_counts(self, name: str) -> DeferredCounts:
         return DeferredCounts(
             name,
-            pool,
             lambda name, seconds: self.wait_time.record(seconds, {names.POOL: name}, _NO_TRACE),
             lambda name, seconds: self.use_time.record(seconds, {names.POOL: name}, _NO_TRACE),
         )
@@ -206,22 +206,29 @@ def _instruments_of(provider: MeterProvider | None, buckets: Buckets) -> _Instru
     return found
 
 
+def _attach_metrics(instruments: _Instruments, pool: AnyPool) -> Detach:
+    counts, detaches = instruments.counts.attach(pool)
+    return together([*_PoolMetrics(instruments, counts).subscribe(pool), *detaches])
+
+
 class _PoolMetrics:
     """Feeds the instruments with the events of one pool."""
 
-    def __init__(self, instruments: _Instruments, pool: AnyPool) -> None:
-        self._counts, self._detaches = instruments.counts.attach(pool)
+    # Keeps nothing of the bus, which keeps this: a closed pool would wait for the garbage collector.
+
+    def __init__(self, instruments: _Instruments, counts: DeferredCounts) -> None:
+        self._counts = counts
         self._instruments = instruments
-        self._labels = {names.POOL: pool.name}
+        self._labels = {names.POOL: counts.name}
 
     def subscribe(self, pool: AnyPool) -> list[Detach]:
-        """Subscribe to all events but failed acquires. Returns the functions that end that."""
+        """Subscribe to what the metrics count. Returns the functions that end that."""
         subscribe = pool.events.subscribe
         return [
+            *(subscribe(event_type, handler) for event_type, handler in fail_events(self._failed)),
             subscribe(PoolTimings, self._add_timings),
             subscribe(ConnectionCreated, self._created),
             subscribe(TransactionEnded, self._transaction_ended),
-            *self._detaches,
         ]
 
     def _add_timings(self, timings: PoolTimings) -> None:
@@ -238,8 +245,7 @@ class _PoolMetrics:
         self._instruments.transaction_time.record(event.duration, outcome)
         self._instruments.transaction_wait.record(event.wait_time, self._labels)
 
-    def failed(self, wait_time: float, error_type: str, span: Span | None) -> None:
-        """Record the duration of a failed acquire, in the trace of its span or of the current one."""
-        span = trace.get_current_span() if span is None else span
+    def _failed(self, event: Any, error_type: str) -> None:
         labels = {**self._labels, names.ERROR_TYPE: error_type}
-        self._instruments.wait_time.record(wait_time, labels, trace.set_span_in_context(span, Context()))
+        context = trace.set_span_in_context(span_of_failure(event), Context())
+        self._instruments.wait_time.record(event.wait_time, labels, context)

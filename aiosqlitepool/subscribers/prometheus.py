@@ -87,8 +87,12 @@ class PrometheusSubscriber:
         self._backend = _backend_of(REGISTRY if registry is None else registry, buckets)
 
     def attach(self, pool: AnyPool, /) -> Detach:
-        """Count the events of `pool` from now on. Its levels end when it closes or is detached; its counters stay."""
-        return self._backend.attach(pool, self._exemplars)
+        """Count the events of `pool` from now on. Its levels end when it closes or is detached; its counters stay.
+
+        A registry counts each event once, however many subscribers it has on this pool: the first one counts.
+        """
+        backend = self._backend
+        return pool.events.attach_once(backend, lambda: backend.attach(pool, self._exemplars))
 
     def refresh(self) -> None:
         """Update the levels of this process now, instead of within a second. Matters in multiprocess mode only."""

@@ -76,10 +76,15 @@ class StructlogSubscriber:
         if not callable(clock):
             raise TypeError(f"clock must be callable, not {clock!r}")
         self._logger = structlog.get_logger("aiosqlitepool") if logger is None else logger
+        # Each call of `get_logger` returns another proxy of one logger.
+        self._owner = StructlogSubscriber if logger is None else logger
         self._limit = (burst, _checked_interval(interval), clock)
 
     def attach(self, pool: SQLiteConnectionPool[Any], /) -> Detach:
-        """Log the events of `pool` from now on."""
+        """Log the events of `pool` from now on. A logger logs each event once: the first subscriber with it does."""
+        return pool.events.attach_once(self._owner, lambda: self._attach(pool))
+
+    def _attach(self, pool: SQLiteConnectionPool[Any]) -> Detach:
         logger = _synchronous(self._logger)
         log = _PoolLog(logger, pool, *self._limit)
         return together(
@@ -108,7 +113,10 @@ def _is_on(logger: Any, level: int) -> bool:
     bound = logger.bind()
     for name in ("is_enabled_for", "isEnabledFor"):
         if hasattr(type(bound), name):
-            return bool(getattr(bound, name)(level))
+            try:
+                return bool(getattr(bound, name)(level))
+            except Exception:  # of the logger that it wraps: structlog.PrintLogger, for example, cannot say
+                return True
     return True
 
 

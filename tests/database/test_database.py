@@ -259,9 +259,7 @@ def test_a_database_whose_loop_has_gone_can_still_be_closed(database: Path) -> N
     assert db.writer.stats().state == "closed"
 
 
-@pytest.mark.parametrize(
-    "where", ["db = SQLiteDatabase('app.db')", "async with SQLiteDatabase('app.db') as other: pass"]
-)
+@pytest.mark.parametrize("where", ["SQLiteDatabase('other.db')", "async with SQLiteDatabase('app.db') as other: pass"])
 def test_a_program_that_forgets_to_close_it_ends_and_says_so(where: str, tmp_path: Path) -> None:
     ended = run_program(
         f"""

@@ -238,6 +238,20 @@ async def test_without_pools_it_shows_all_of_the_process_also_those_made_later(d
         app.detach()
 
 
+async def test_with_each_new_pool_it_forgets_those_that_no_longer_exist(driver: StubDriver) -> None:
+    app = DebugApp()
+    try:
+        gone = pool_of(driver)
+        before = len(app._monitors)
+        del gone
+        gc.collect()
+        pool = pool_of(driver)
+        assert app._monitors[-1].pool is pool
+        assert len(app._monitors) <= before
+    finally:
+        app.detach()
+
+
 async def test_two_apps_show_one_pool_independently(pool: StubPool) -> None:
     first, second = DebugApp(pool), DebugApp(pool)
     first.detach()

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from wrapt import ObjectProxy
 
 from aiosqlitepool.driver.sqlite import File, LeaseCursors, file_of, half_read, is_private, roll_back
 from aiosqlitepool.errors import ConnectionBrokenError
+
+from ..support.clock import Clock
 
 
 @pytest.fixture
@@ -27,7 +30,9 @@ def test_a_file_is_known_by_its_path_and_place_on_the_disk(tmp_path: Path) -> No
     path = tmp_path / "app.db"
     with contextlib.closing(sqlite3.connect(path)) as native:
         found = path.stat()
-        assert file_of(native) == (str(path), found.st_dev, found.st_ino)
+        known = file_of(native)
+        assert known is not None
+        assert (known.path, known.identity) == (str(path), (found.st_dev, found.st_ino))
 
 
 def test_a_file_whose_name_is_not_utf_8_is_known_too(tmp_path: Path) -> None:
@@ -111,6 +116,92 @@ def test_a_file_that_was_replaced_by_another_is_not(file: File, tmp_path: Path) 
         file.verify()
 
 
+@dataclass
+class Inodes:
+    """A file system that reports other inodes than there are."""
+
+    number: int = 1
+    # What is added with each look.
+    step: int = 0
+    times_seen: int = 0
+
+    def stat(self, path: str) -> os.stat_result:
+        found = real_stat(path)
+        self.number += self.step
+        self.times_seen += 1
+        return os.stat_result((found.st_mode, self.number, *tuple(found)[2:]))
+
+
+real_stat = os.stat
+
+
+@pytest.fixture
+def inodes(monkeypatch: pytest.MonkeyPatch) -> Inodes:
+    inodes = Inodes()
+    monkeypatch.setattr("aiosqlitepool.driver.sqlite.os.stat", inodes.stat)
+    monkeypatch.setattr("aiosqlitepool.driver.sqlite._changes", {})
+    return inodes
+
+
+def opened(path: Path) -> File:
+    with contextlib.closing(sqlite3.connect(path)) as native:
+        found = file_of(native)
+        assert found is not None
+        return found
+
+
+def is_replaced(file: File) -> bool:
+    try:
+        file.verify()
+    except ConnectionBrokenError:
+        return True
+    return False
+
+
+def test_an_inode_that_changes_by_itself_is_believed_twice_and_warned_of_once(
+    tmp_path: Path, inodes: Inodes, caplog: pytest.LogCaptureFixture
+) -> None:
+    inodes.step = 1
+    assert [is_replaced(opened(tmp_path / "app.db")) for _ in range(5)] == [True, True, False, False, False]
+    (record,) = caplog.records
+    assert "app.db' changes by itself" in record.message
+    os.remove(tmp_path / "app.db")
+    with pytest.raises(ConnectionBrokenError, match="gone"):
+        File(str(tmp_path / "app.db"), None, 0.0).verify()
+
+
+def test_an_inode_that_alternates_is_noticed_too(tmp_path: Path, inodes: Inodes) -> None:
+    replaced = []
+    for _ in range(4):
+        inodes.number = 1
+        file = opened(tmp_path / "app.db")
+        inodes.number = 2
+        replaced.append(is_replaced(file))
+    assert replaced == [True, True, False, False]
+
+
+def test_a_file_that_is_replaced_under_many_connections_was_replaced_once(tmp_path: Path, inodes: Inodes) -> None:
+    for number in range(1, 3):
+        inodes.number = number
+        files = [opened(tmp_path / "app.db") for _ in range(10)]
+        inodes.number = number + 1
+        assert all(map(is_replaced, files))
+
+
+def test_a_file_that_is_replaced_again_and_again_is_noticed_each_time(
+    tmp_path: Path, inodes: Inodes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("aiosqlitepool.driver.sqlite.time.monotonic", clock)
+    for number in range(1, 6):
+        inodes.number = number
+        file = opened(tmp_path / "app.db")
+        clock.advance(60)
+        inodes.number = number + 1
+        assert is_replaced(file)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("isolation", ["", "IMMEDIATE", None])
 def test_an_open_transaction_is_undone(isolation: Any) -> None:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=isolation)) as native:
@@ -170,6 +261,50 @@ def test_cursors_in_the_frames_of_an_error_are_found(connection: sqlite3.Connect
         fail()
     cursors.note_frames(caught.value)
     assert len(cursors.half_read()) == 1
+
+
+class Proxy:
+    """What a tracer wraps around connections and cursors."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self.wrapped = wrapped
+
+
+class Slotted:
+    __slots__ = ("__weakref__", "wrapped")
+
+    def __init__(self, wrapped: Any) -> None:
+        self.wrapped = wrapped
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [Proxy, Slotted, ObjectProxy, lambda wrapped: Proxy(ObjectProxy(wrapped))],
+    ids=["an attribute", "a slot", "wrapt", "two tracers"],
+)
+def test_a_cursor_behind_a_proxy_is_found_and_closed(connection: sqlite3.Connection, wrap: Any) -> None:
+    cursors, cursor = LeaseCursors(wrap(connection)), begun(connection)
+    proxy = wrap(cursor)
+    cursors.note(proxy)
+    assert cursors.newest is cursors.cursor_of(proxy) is cursor
+    assert not cursors.forget_if_idle()
+    assert cursors.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed cursor"):
+        cursor.fetchone()
+
+
+def test_behind_a_proxy_a_cursor_of_another_connection_is_left_alone(connection: sqlite3.Connection) -> None:
+    with contextlib.closing(sqlite3.connect(":memory:")) as other:
+        cursors = LeaseCursors(Proxy(connection))  # type: ignore[arg-type]
+        cursors.note(Proxy(begun(other)))
+        cursors.note([Proxy(begun(connection))])
+        assert cursors.newest is None
+
+
+def test_a_plain_connection_has_no_proxies(connection: sqlite3.Connection) -> None:
+    cursors = LeaseCursors(connection)
+    cursors.note(Proxy(begun(connection)))
+    assert cursors.newest is None
 
 
 def test_what_is_no_cursor_is_ignored() -> None:

@@ -239,6 +239,47 @@ async def test_a_subscriber_can_come_later_and_leave_again(driver: StubDriver, r
         assert pool.events.handlers == {}
 
 
+async def test_a_subscriber_is_attached_to_a_pool_once_until_it_is_detached_as_often(driver: StubDriver) -> None:
+    recorder = Recorder()
+    async with SQLiteConnectionPool(driver, subscribers=[recorder, recorder]) as pool:
+        again = pool.subscribe(recorder)
+        async with pool.connection():
+            pass
+        again()
+        again()
+        async with pool.connection():
+            pass
+    assert recorder.names.count("release") == 2
+
+
+async def test_a_subscriber_that_is_detached_as_often_as_it_was_attached_can_be_attached_again(
+    driver: StubDriver,
+) -> None:
+    recorder = Recorder()
+    async with SQLiteConnectionPool(driver) as pool:
+        for _ in range(2):
+            for detach in [pool.subscribe(recorder) for _ in range(2)]:
+                detach()
+        async with pool.connection():
+            pass
+        assert recorder == []
+        pool.subscribe(recorder)
+        async with pool.connection():
+            pass
+    assert recorder.names.count("release") == 1
+
+
+async def test_a_subscriber_of_a_pool_and_of_all_pools_is_attached_once(driver: StubDriver) -> None:
+    recorder = Recorder()
+    detach = subscribe_all(recorder)
+    try:
+        async with SQLiteConnectionPool(driver, subscribers=[recorder]) as pool, pool.connection():
+            pass
+    finally:
+        detach()
+    assert recorder.names.count("release") == 1
+
+
 def test_what_cannot_attach_cannot_subscribe() -> None:
     with pytest.raises(TypeError, match="attach"):
         SQLiteConnectionPool(StubDriver()).subscribe(print)  # type: ignore[arg-type]

@@ -25,18 +25,46 @@ async def test_each_acquire_of_a_batch_is_counted_once(driver: StubDriver) -> No
     assert [counts.counts[ACQUIRES, path] for path in ("idle", "new", "queued")] == [3, 3, 3]
 
 
+async def test_a_pool_that_is_collected_leaves_nothing_but_its_counts(driver: StubDriver) -> None:
+    pool = pool_of(driver)
+    counts, detaches = Counts(PoolCounts).attach(pool)
+    gone = weakref.ref(pool)
+    del pool, detaches
+    gc.collect()
+    assert gone() is None
+    assert counts.is_closed
+
+
+async def test_a_pool_that_has_closed_leaves_nothing_but_its_counts(driver: StubDriver) -> None:
+    every, pool = Counts(PoolCounts), pool_of(driver)
+    counts, _ = every.attach(pool)
+    await pool.close()
+    assert counts.is_closed
+    assert every.levels() == {}
+    with every.reading() as (same,):
+        assert same is counts
+
+
+async def test_detaching_a_pool_that_has_closed_leaves_the_next_one_of_its_name_attached(driver: StubDriver) -> None:
+    every, pool = Counts(PoolCounts), pool_of(driver)
+    _, detaches = every.attach(pool)
+    await pool.close()
+    following = pool_of(driver)
+    counts, _ = every.attach(following)
+    for detach in detaches:
+        detach()
+    assert counts.pool is following
+
+
 def test_a_pool_that_is_about_to_be_collected_is_counted_to_its_last_event() -> None:
-    """Bug: the collector clears all weak references first, and then runs each pool's `__del__`; a scrape in between
-    closed the counts, and what happened after that was lost."""
+    """The collector clears all weak references first, and then runs each pool's `__del__`, which may emit events."""
     every, counted = Counts(PoolCounts), list[int]()
 
     class Pool(SQLiteConnectionPool[object]):
         def __del__(self) -> None:
             with every.reading() as (counts,):
-                assert counts.pool is None
-                assert not counts.finished
+                assert counts.is_closed
             self.events.immediate += 1
-            self.events.flush_timings()
             super().__del__()
             with every.reading() as (past,):
                 counted.append(past.totals()[ACQUIRES, "idle"])

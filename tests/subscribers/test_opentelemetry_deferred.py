@@ -12,7 +12,7 @@ Recorded = list[tuple[str, float]]
 
 
 def deferred(waits: Recorded, uses: Recorded) -> DeferredCounts:
-    return DeferredCounts("app.db", None, lambda *wait: waits.append(wait), lambda *use: uses.append(use))
+    return DeferredCounts("app.db", lambda *wait: waits.append(wait), lambda *use: uses.append(use))
 
 
 def batch(*uses: float, immediate: int = 0, waits: tuple[float, ...] = ()) -> PoolTimings:
@@ -42,13 +42,12 @@ def test_a_full_backlog_is_bounded_and_the_excess_is_recorded_as_it_comes(monkey
     assert (len(waits), len(uses), threading.active_count()) == (640, 640, threads)
 
 
-def test_the_durations_of_a_closed_pool_are_moved_and_none_is_recorded_twice() -> None:
+def test_durations_are_recorded_before_they_are_dropped() -> None:
     waits, uses = Recorded(), Recorded()
-    past, counts = deferred(waits, uses), deferred(waits, uses)
+    counts = deferred(waits, uses)
     counts.add_timings(batch(1.0, immediate=1))
-    past.add(counts)
-    record_deferred((counts, past), 10)
-    assert (waits, uses) == ([("app.db", 0.0)], [("app.db", 1.0)])
+    counts.drop()
+    assert (waits, uses, len(counts)) == ([("app.db", 0.0)], [("app.db", 1.0)], 0)
 
 
 def test_two_collections_at_once_record_each_duration_once() -> None:

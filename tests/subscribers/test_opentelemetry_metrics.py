@@ -15,7 +15,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporte
 
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool
 from aiosqlitepool.events import AcquirePath, AcquireTimedOut, ConnectionReleased
-from aiosqlitepool.subscribers import _metrics, _opentelemetry_deferred, opentelemetry
+from aiosqlitepool.subscribers import _counts, _metrics, _opentelemetry_deferred, opentelemetry
 from aiosqlitepool.subscribers._counts import Counts
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 
@@ -164,12 +164,39 @@ def test_a_provider_that_becomes_everybodys_after_it_was_given_loses_no_pool(
     assert telemetry.value(ACQUIRES, "found.db", **{PATH: "queued"}) == 1
 
 
-def test_two_pools_of_one_name_are_added_up(telemetry: Telemetry) -> None:
+def test_two_pools_of_one_name_have_points_of_their_own(telemetry: Telemetry) -> None:
     for pool in (pools := [observed_pool(telemetry) for _ in range(2)]):
         emit_acquired(pool, 1.0)
-    assert telemetry.value("db.client.connection.max") == 4
+    assert [pool.name for pool in pools] == ["app.db", "app.db#2"]
+    for pool in pools:
+        assert telemetry.value("db.client.connection.max", pool.name) == 2
+        assert telemetry.value(ACQUIRES, pool.name, **{PATH: "queued"}) == 1
+        assert telemetry.point(WAIT, pool.name).count == 1  # type: ignore[union-attr]
+
+
+def test_several_subscribers_of_one_meter_provider_count_a_pool_once(telemetry: Telemetry) -> None:
+    pool = observed_pool(telemetry)
+    detach = pool.subscribe(OpenTelemetrySubscriber(None, telemetry.meter_provider, spans="off"))
+    emit_acquired(pool, 1.0)
+    pool.events.emit(AcquireTimedOut(pool.name, 1.0, 0, ()))
+    assert telemetry.value(ACQUIRES, **{PATH: "queued"}) == 1
+    assert telemetry.point(WAIT, error__type="timeout").count == 1  # type: ignore[union-attr]
+    detach()
+    emit_acquired(pool, 1.0)
     assert telemetry.value(ACQUIRES, **{PATH: "queued"}) == 2
-    assert telemetry.point(WAIT).count == len(pools)  # type: ignore[union-attr]
+
+
+async def test_the_durations_of_a_pool_that_is_no_longer_remembered_are_recorded(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_counts, "_MOST_CLOSED", 0)
+    pool = observed_pool(telemetry)
+    emit_acquired(pool, 0.01)
+    released(pool.events, 2.0)
+    await pool.close()
+    assert telemetry.value(ACQUIRES, **{PATH: "queued"}) is None
+    assert telemetry.point(WAIT).count == 1  # type: ignore[union-attr]
+    assert telemetry.point(USE).sum == 2.0  # type: ignore[union-attr]
 
 
 def test_every_reader_of_a_provider_sees_everything() -> None:

@@ -121,6 +121,14 @@ async def test_an_acquire_span_says_how_it_came_to_be() -> None:
     }
 
 
+async def test_several_subscribers_of_one_tracer_provider_write_each_span_once() -> None:
+    telemetry = Telemetry()
+    subscribers = [OpenTelemetrySubscriber(telemetry.tracer_provider, metrics=metrics) for metrics in (False, True)]
+    pool = pool_of(StubDriver(), 1, subscribers=subscribers)
+    emit_acquired(pool, 1.0)
+    assert len(telemetry.spans(ACQUIRE)) == 1
+
+
 # -- whose child, and linked to whom
 
 

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from aiosqlitepool import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool
 from aiosqlitepool.events import AcquireCancelled, AcquirePath, ConnectionReleased
-from aiosqlitepool.subscribers import _metrics
+from aiosqlitepool.subscribers import _counts, _metrics
 from aiosqlitepool.subscribers._metrics import Metric
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
@@ -421,15 +421,51 @@ def test_one_registry_serves_several_subscribers(driver: StubDriver, scrape: Scr
     assert [scrape("db_client_connection_max", pool.name) for pool in pools] == [1, 2]
 
 
-def test_two_pools_of_one_name_are_added_up(
+def test_two_pools_of_one_name_have_series_of_their_own(
     driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
 ) -> None:
     pools = [SQLiteConnectionPool(driver, size, name="app.db", subscribers=[prometheus]) for size in (1, 2)]
     for pool in pools:
         emit_acquired(pool, 0.0, "idle")
-    assert scrape("db_client_connection_max") == 3
+    for name, size in (("app.db", 1), ("app.db#2", 2)):
+        assert scrape("db_client_connection_max", name) == size
+        assert scrape(ACQUIRES, name, aiosqlitepool_acquire_path="idle") == 1
+        assert scrape(f"{WAITS}_count", name) == 1
+
+
+async def test_a_pool_with_the_name_of_one_that_was_closed_continues_its_counters(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
+) -> None:
+    for count in (1, 2):
+        async with SQLiteConnectionPool(driver, count, name="app.db", subscribers=[prometheus]) as pool:
+            emit_acquired(pool, 0.0, "idle")
+            assert scrape("db_client_connection_max") == count
+        assert scrape(ACQUIRES, aiosqlitepool_acquire_path="idle") == count
+        assert scrape(f"{WAITS}_count") == count
+
+
+def test_several_subscribers_of_one_registry_count_a_pool_once(driver: StubDriver, scrape: Scrape) -> None:
+    subscribers = [PrometheusSubscriber(scrape.registry) for _ in range(2)]
+    pool = SQLiteConnectionPool(driver, 2, name="app.db", subscribers=subscribers)
+    detaches = [subscriber.attach(pool) for subscriber in subscribers]
+    emit_acquired(pool, 0.0, "idle")
+    assert scrape(ACQUIRES, aiosqlitepool_acquire_path="idle") == 1
+    for detach in detaches:
+        detach()
+    emit_acquired(pool, 0.0, "idle")
     assert scrape(ACQUIRES, aiosqlitepool_acquire_path="idle") == 2
-    assert scrape(f"{WAITS}_count") == 2
+
+
+async def test_of_pools_that_have_closed_the_last_ones_are_remembered(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_counts, "_MOST_CLOSED", 2)
+    async with SQLiteConnectionPool(driver, name="open", subscribers=[prometheus]):
+        for name in ("a", "b", "a", "c"):
+            async with SQLiteConnectionPool(driver, name=name, subscribers=[prometheus]) as pool:
+                emit_acquired(pool, 0.0, "idle")
+        shown = [scrape(ACQUIRES, name, aiosqlitepool_acquire_path="idle") for name in ("open", "a", "b", "c")]
+    assert shown == [0, 2, None, 1]
 
 
 def test_a_registry_with_a_metric_of_that_name_is_refused_with_it(scrape: Scrape) -> None:

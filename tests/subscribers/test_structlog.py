@@ -465,6 +465,24 @@ def test_an_argument_that_makes_no_sense_is_refused_by_name(argument: str, value
         StructlogSubscriber(**{argument: value})
 
 
+def test_several_subscribers_of_one_logger_log_each_event_once(log: Log) -> None:
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[log.subscriber(), log.subscriber()])
+    acquired(pool.events, 1.0)
+    assert len(log.capturing.calls) == 1
+
+
+async def test_a_logger_that_cannot_say_which_levels_are_on_gets_every_record() -> None:
+    out = StringIO()
+    logger = structlog.wrap_logger(
+        structlog.PrintLogger(out),
+        processors=[structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    async with pool_of(StubDriver(), subscribers=[StructlogSubscriber(logger)]):
+        pass
+    assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["pool.opened", "pool.closed"]
+
+
 def test_a_forgotten_pool_is_not_kept_by_what_detaches_it(log: Log) -> None:
     pool = SQLiteConnectionPool(StubDriver(), name="app.db")
     detach = pool.subscribe(log.subscriber())

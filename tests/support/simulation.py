@@ -17,7 +17,6 @@ from typing import Any
 from unittest import mock
 
 from aiosqlitepool import PoolClosedError, PoolError, SQLiteConnectionPool
-from aiosqlitepool.bus import log
 from aiosqlitepool.driver import GenericAdapter
 from aiosqlitepool.events import (
     AcquireCancelled,
@@ -29,6 +28,7 @@ from aiosqlitepool.events import (
     ConnectionCreated,
     PoolEvent,
 )
+from aiosqlitepool.failures import log
 from aiosqlitepool.pool import connection as lifecycle
 
 from .stub import StubConnection, StubDriver

@@ -1,0 +1,236 @@
+"""Runs the operations of leases in the worker thread of an aiosqlite connection: the place that every statement passes.
+
+That is how the pool knows, without a round trip, whether anything is in flight, whether a transaction or a cursor is
+open, and which statements ran for how long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
+from time import perf_counter
+from typing import Any, Final, TypeVar
+
+import aiosqlite
+
+from ..errors import PoolUsageError
+from .cursors import ReadAheadCursor, closes_cursor
+from .protocol import Lessee
+from .sqlite import LeaseCursors, note_busy
+from .statements import StatementLog
+from .worker import Worker, interrupt
+
+__all__ = ["Executor", "Guard"]
+
+R = TypeVar("R")
+
+_running_loop = asyncio.get_running_loop
+
+# Called with an operation before it is queued, and whether SQLite is known to have ended the transaction.
+Guard = Callable[[Callable[..., Any], tuple[Any, ...], bool], None]
+
+# The operations whose first argument is SQL.
+_RUN_SQL: Final = frozenset({"execute", "executemany", "executescript", "_execute_fetchall", "_execute_insert"})
+
+# What most operations return: nothing by which a cursor could come to the lease.
+_NO_CURSOR = frozenset({list, tuple, type(None)})
+
+_NOT_BEGUN: Final = "the connection went back to the pool before this operation began: let a block wait for its tasks"
+
+
+class Executor(Worker):
+    """Runs the operations of one connection in its worker thread, and knows what they leave behind.
+
+    The loop writes `lease`. The worker writes `_in_transaction` and the cursors, which the loop touches only while
+    `_sent == _done`, when the worker has nothing to do. That, and a fixed order of reading and writing, replaces locks
+    on the path of every statement.
+    """
+
+    def __init__(self, raw: aiosqlite.Connection, session_sql: Sequence[str], log: StatementLog) -> None:
+        super().__init__(raw)
+        # The lease that may use the connection now.
+        self.lease: Lessee | None = None
+        self._in_transaction = False
+        self._cursors = LeaseCursors(self.native)
+        # What restores the pragmas of a connection, and whether the lease may have changed them.
+        self._session_sql = session_sql
+        self._pragmas_used = False
+        # Refuses operations of the lease, while it has a transaction that is not its own to end.
+        self.guard: Guard | None = None
+        self._log = log
+        # SQLite's count of changed rows after the newest statement.
+        self._changes = 0
+
+    # -- in the worker thread
+
+    def _run(
+        self,
+        future: asyncio.Future[Any],
+        lease: Lessee,
+        context: Context,
+        fn: Any,
+        args: Any,
+        kwargs: Any,
+        sent: float,
+    ) -> None:
+        """Run one operation of a lease and note what it leaves behind; skip it if its caller or its lease is gone."""
+        result: Any = None
+        error: BaseException | None = None
+        if not future.cancelled():
+            began = perf_counter()
+            is_call = getattr(fn, "__name__", None) in _RUN_SQL
+            statement = args[0] if is_call else _statement_of(fn, lease)
+            lease.activity = statement, began, None
+            self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
+            try:
+                if lease is not self.lease:
+                    raise lease.refusal() or PoolUsageError(_NOT_BEGUN)
+                result = context.run(fn, *args, **kwargs)
+            except BaseException as raised:
+                error = raised
+            self.running = None
+            ended = perf_counter()
+            lease.activity = statement, began, ended
+            try:
+                if statement is not None:
+                    self._record(lease, statement, is_call, result, error is not None, began - sent, ended - began)
+                if error is not None or type(result) not in _NO_CURSOR:
+                    self._note_cursors(future, result, error)
+                self._in_transaction = self.native.in_transaction
+            except sqlite3.ProgrammingError:  # closed behind the adapter's back
+                self._in_transaction = self.is_open = self.is_alive = False
+            except BaseException as raised:  # the user's code, called in passing: the caller must not wait for ever
+                result, error, self._in_transaction = None, raised, True
+        self._done += 1
+        self._completions.post(future, result, error)
+        # Its traceback holds this frame: a cycle would keep half-read cursors and arguments until it is collected.
+        future = error = None  # type: ignore[assignment]
+
+    def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+        self._cursors.note(result)
+        cursor = self._cursors.cursor_of(result) if future.cancelled() else None
+        if cursor is not None:
+            # Left half-read, it would pass an interrupt on to the next statement. An interrupt is sent only after
+            # the cancellation and only to what runs, so that this look, after it stopped running, misses none.
+            cursor.execute("")  # not close(): its user may go on with it
+        if error is not None:
+            # Not the frame of `_run`: it has the future, which has the error, a cycle that keeps the arguments.
+            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+            self._cursors.note_frames(error)
+            if not self._session_sql:  # else a SQLiteDatabase has the connection, which knows more of the lock
+                note_busy(error)
+
+    def _record(
+        self, lease: Lessee, statement: Any, is_call: bool, result: Any, failed: bool, waited: float, ran: float
+    ) -> None:
+        if type(statement) is not str:  # an error of the program, which SQLite has refused
+            return
+        kind = type(result)
+        rows = len(result) if kind is list else result.ahead if kind is ReadAheadCursor else int(kind is tuple)
+        changes = self.native.total_changes
+        changed, self._changes = changes - self._changes, changes
+        self._log.add((statement, is_call, lease.label, waited, ran, rows, changed, failed))
+
+    def check_lease(self, lease: Lessee) -> None:
+        """Raise `PoolUsageError` if this lease has ended."""
+        if lease is not self.lease:
+            raise lease.refusal() or PoolUsageError("this connection went back to the pool; acquire one to go on")
+
+    # -- in the event loop
+
+    def is_idle_for(self, lease: Lessee) -> bool:
+        """Whether the worker has nothing to do for this lease, which has not ended."""
+        return lease is self.lease and self._sent == self._done and self.is_open
+
+    async def execute(self, lease: Lessee, fn: Callable[..., R], args: Any, kwargs: Any) -> R:
+        """Run `fn(*args, **kwargs)` in the worker, in a copy of the caller's context."""
+        loop = _running_loop()
+        if lease is not self.lease or loop is not self._loop or not self.is_open:
+            if lease is not self.lease and closes_cursor(fn):
+                return None  # type: ignore[return-value]  # its lease has closed it
+            self._check_usable(lease)
+        if self._session_sql:
+            self._inspect(fn, args)
+        future: asyncio.Future[R] = loop.create_future()
+        if self._limiter.limits:
+            self._limiter.send(self._put, (future, lease, copy_context(), fn, args, kwargs, perf_counter()), future)
+        else:
+            self._put((future, lease, copy_context(), fn, args, kwargs, perf_counter()))
+        self._sent += 1  # only then: had that failed, it would never be done
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._limiter.withdraw_one(future):
+                self._sent -= 1
+            else:
+                self._interrupt_if_harmless(future, fn)
+            raise
+        except BaseException:
+            del future  # its error's traceback holds this frame: a cycle would keep the arguments until it is collected
+            raise
+
+    def _inspect(self, fn: Callable[..., Any], args: Any) -> None:
+        if self.guard is not None:
+            self.guard(fn, args, self._sent == self._done and not self._in_transaction)
+        if args and issubclass(type(args[0]), str) and "pragma" in args[0].lower():
+            self._pragmas_used = True
+
+    def submit(self, lease: Lessee, fn: Callable[..., R], *args: Any) -> asyncio.Future[R]:
+        """Queue `fn(native, *args)` for the worker; cancelled before it begins, it never runs."""
+        self._check_usable(lease)
+        future: asyncio.Future[R] = _running_loop().create_future()
+        self._limiter.send(
+            self._put, (future, lease, copy_context(), fn, (self.native, *args), {}, perf_counter()), future
+        )
+        self._sent += 1
+        return future
+
+    def _check_usable(self, lease: Lessee) -> None:
+        self.check_lease(lease)
+        if not self.is_open:
+            raise ValueError("Connection closed")  # as aiosqlite itself says it
+        if _running_loop() is not self._loop:  # the result would go to the other loop, and this caller wait for ever
+            raise PoolUsageError("this connection was lent in another event loop: acquire one from a pool of this loop")
+
+    def _interrupt_if_harmless(self, future: asyncio.Future[Any], fn: Callable[..., Any]) -> None:
+        """Interrupt a cancelled statement if nothing but that statement can be lost by it.
+
+        Inside a transaction SQLite would silently roll back what was done before. With another cursor half-read, or
+        another operation queued, the interrupt could hit the next statement. A cursor read row by row would look as if
+        it had come to its end. All of that waits for the release.
+        """
+        row_by_row = getattr(fn, "__name__", "") in ("fetchone", "fetchmany")
+        alone = self._sent == self._done + 1 and not self._in_transaction
+        if alone and not row_by_row and self.running is future:
+            own = self._cursors.cursor_of(getattr(fn, "__self__", None))
+            if all(each is own for each in self._cursors.half_read()):
+                interrupt(self.native)
+
+    def interrupt_for(self, lease: Lessee) -> None:
+        """Interrupt what runs, and withdraw what the limiter delays."""
+        self.check_lease(lease)
+        self.withdraw(sqlite3.OperationalError("interrupted"))
+        interrupt(self.native)
+
+    async def close_for(self, lease: Lessee) -> None:
+        """Close the connection behind what was queued, for the holder of this lease; harmless when it is closed."""
+        self.check_lease(lease)
+        if self.is_open:
+            done = self.stop_behind()
+            assert done is not None, "a coroutine runs in a loop"
+            await done
+
+    def stop_for(self, lease: Lessee) -> asyncio.Future[None] | None:
+        """The same without waiting; returns a future of the end, or `None` if it is closed or no loop runs."""
+        self.check_lease(lease)
+        return self.stop_behind() if self.is_open else None
+
+
+def _statement_of(fn: Callable[..., Any], lease: Lessee) -> str | None:
+    """Return the text that an operation without SQL among its arguments works for; `None` if there is none."""
+    name, cursor = getattr(fn, "__name__", ""), getattr(fn, "__self__", None)
+    if type(cursor) is ReadAheadCursor and name.startswith("fetch"):
+        return cursor.sql
+    return name.upper() if name in ("commit", "rollback") else lease.statement
