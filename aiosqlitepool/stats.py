@@ -18,6 +18,8 @@ class Holder:
     `context` is the holder's `contextvars.Context` when it acquired the connection, captured only while `AcquireSlow`
     has a subscriber; it leads from a waiter's trace to the holder's span. `ended` is true if the task that acquired
     the connection has ended: it was a helper such as `wait_for(pool.acquire(), 1)`, or it forgot to release.
+    `coroutine` is the qualified name of the task's coroutine. `waits_for` is the pool for whose connection the task
+    waits meanwhile, and `waited` for how many seconds.
     """
 
     connection: int
@@ -26,11 +28,21 @@ class Holder:
     held: float
     context: contextvars.Context | None = field(default=None, repr=False, compare=False)
     ended: bool = False
+    coroutine: str | None = None
+    waits_for: str | None = None
+    waited: float = 0.0
+
+    @property
+    def who(self) -> str:
+        """The task and the label; without a label, the coroutine and the task."""
+        if self.label is not None:
+            return f"{self.task} [{self.label}]"
+        return self.task if self.coroutine is None else f"{self.coroutine} ({self.task})"
 
     def __str__(self) -> str:
-        label = "" if self.label is None else f" [{self.label}]"
+        waits = "" if self.waits_for is None else f" and waits for {self.waits_for} since {self.waited:.3f} s"
         ended = " (and has ended)" if self.ended else ""
-        return f"{self.task}{label} has held connection {self.connection} for {self.held:.3f} s{ended}"
+        return f"{self.who} has held connection {self.connection} for {self.held:.3f} s{waits}{ended}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,9 @@ class SQLiteDatabase(DatabaseLifecycle):
         operation_timeout: seconds for one check, reset or close of a connection.
         max_waiting: the maximum number of waiters per pool; further callers get `PoolFullError`. `None` for no limit.
         slow_acquire: seconds from which an acquire in either pool emits `AcquireSlow`; `None` for never.
-        reader_warn_after: seconds in use after which a reader connection emits `LeakSuspected`; `None` for never.
+        reader_warn_after: seconds in use after which a reader connection logs a warning and emits `LeakSuspected`, once
+            for each lease; `None` for never.
+        writer_warn_after: the same for the writer connection.
         reader_max_age: seconds after which a read block or function is ended with `TimeoutError`; `None` for no limit.
         checkpoint_above: the WAL size in bytes above which the idle writer runs a checkpoint.
         on_connect: awaited with each new `aiosqlite.Connection`, for example to set a row factory.
@@ -69,6 +71,7 @@ class SQLiteDatabase(DatabaseLifecycle):
         max_waiting: int | None = None,
         slow_acquire: float | None = 0.05,
         reader_warn_after: float | None = 30,
+        writer_warn_after: float | None = 60,
         reader_max_age: float | None = None,
         checkpoint_above: int = 4_000_000,
         on_connect: OnConnect | None = None,
@@ -78,7 +81,8 @@ class SQLiteDatabase(DatabaseLifecycle):
         check_count("checkpoint_above", checkpoint_above, least=0)
         self._timeout = timeout = check_seconds("acquisition_timeout", acquisition_timeout)
         max_age = check_seconds("reader_max_age", reader_max_age, positive=True)
-        warn_after = check_seconds("reader_warn_after", reader_warn_after, positive=True)
+        reader_warn_after = check_seconds("reader_warn_after", reader_warn_after, positive=True)
+        writer_warn_after = check_seconds("writer_warn_after", writer_warn_after, positive=True)
         file = DatabaseFile(path, checked_pragmas(pragmas))
         name = file.name if name is None else check_name(name)
         common: dict[str, Any] = {
@@ -89,8 +93,8 @@ class SQLiteDatabase(DatabaseLifecycle):
             "on_connect": on_connect,
             "subscribers": checked_subscribers(subscribers),
         }
-        writer = WriterPool(file, name=f"{name}/write", **common)
-        reader = ReaderPool(file, name=f"{name}/read", pool_size=readers, leak_threshold=warn_after, **common)
+        writer = WriterPool(file, name=f"{name}/write", leak_threshold=writer_warn_after, **common)
+        reader = ReaderPool(file, name=f"{name}/read", pool_size=readers, leak_threshold=reader_warn_after, **common)
         super().__init__(name, file, Writer(writer, timeout), Reader(reader, timeout, max_age), checkpoint_above)
 
     # -- reading and writing

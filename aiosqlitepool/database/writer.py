@@ -18,6 +18,7 @@ import aiosqlite
 
 from ..driver import call, call_anyway, call_to_the_end
 from ..errors import PoolUsageError
+from ..pool.awaiting import held_up_by
 from ..pool.lease import SharedLease
 from ..pool.pool import SQLiteConnectionPool
 from ..stats import PoolStats
@@ -64,6 +65,12 @@ class Writer:
     def in_own_block(self) -> bool:
         """Whether the current task is inside a write block that it opened."""
         return self._owner is not None and self._owner is asyncio.current_task()
+
+    @property
+    def block_waits_for_caller(self) -> bool:
+        """Whether the current task is inside the open write block, or the task of that block awaits it."""
+        task = asyncio.current_task()
+        return self._owner is not None and task is not None and self._owner in held_up_by(task, lambda _: True)
 
     # -- blocks
 

@@ -24,7 +24,7 @@ from ..stats import PoolStats
 from .background import Timer
 from .checkout import Checkout, failure_event
 from .connection import PooledConnection
-from .diagnostics import Diagnostics, closed_while_waiting, explain_full, linked_holders
+from .diagnostics import LOOK_EVERY, Diagnostics, closed_while_waiting, explain_full, linked_holders
 from .inventory import Inventory, PooledSlot
 from .settings import PoolSettings
 
@@ -54,12 +54,11 @@ class Acquirer(Generic[C]):
         stats: Callable[[], PoolStats],
     ) -> None:
         self._inventory, self._slots = inventory, inventory.slots
-        self._diagnostics = diagnostics
+        self._diagnostics, self._requests = diagnostics, diagnostics.requests
         self._settings = settings
         self._name, self._bus = str(settings.name), bus
         self._clock = settings.clock
         self._timer, self._enter, self._stats = timer, enter, stats
-        self._leak_threshold = settings.leak_threshold
         # Where the pool is open; elsewhere `enter` is called first.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
@@ -119,8 +118,6 @@ class Acquirer(Generic[C]):
             return None
         lease.since, lease.task, lease.slot, lease.connection = now, task, slot, pooled.number
         pooled.lease = lease
-        if self._leak_threshold is not None:
-            self._timer.wake(now + self._leak_threshold)
         return connection
 
     # -- many callers for one connection
@@ -202,7 +199,10 @@ class Acquirer(Generic[C]):
         lease.turn = asyncio.get_running_loop().create_future()
         lease.context = contextvars.copy_context()
         self._slots.enqueue(lease, again=again)
-        self._timer.wake(lease.deadline)
+        self._requests[lease.task] = lease
+        look_at = min(lease.deadline, lease.asked + LOOK_EVERY)
+        if look_at < self._timer.wake_at:
+            self._timer.wake(look_at)
 
     async def _another_slot(self, lease: _Caller[C], slot: PooledSlot[C]) -> PooledSlot[C]:
         """Have the connection of this slot replaced, which died on its way, and wait before all others."""
@@ -223,6 +223,8 @@ class Acquirer(Generic[C]):
         except (asyncio.CancelledError, GeneratorExit):
             self._pass_on(lease)
             raise
+        finally:
+            self._requests.pop(lease.task, None)
         if slot is None:
             raise self.timed_out(lease)
         return slot

@@ -91,6 +91,11 @@ class Checkout(Generic[T]):
         self.task = asyncio.current_task()
 
     @property
+    def is_block(self) -> bool:
+        """Whether only the task that acquired its connection releases it."""
+        return False
+
+    @property
     def task_name(self) -> str:
         """The name of the caller's task."""
         return "a callback" if self.task is None else self.task.get_name()
@@ -112,8 +117,9 @@ class Checkout(Generic[T]):
         """Return it as a waiter."""
         return Waiter(self.task_name, self.label, max(0.0, now - self.asked))
 
-    def holder(self, now: float) -> Holder:
-        """Return it as a holder."""
+    def holder(self, now: float, waits_for: str | None = None, waited: float = 0.0) -> Holder:
+        """Return it as a holder, whose task has waited for a connection of another pool for so long."""
+        coroutine = None if self.task is None else self.task.get_coro()
         return Holder(
             connection=self.connection,
             task=self.task_name,
@@ -121,6 +127,9 @@ class Checkout(Generic[T]):
             held=max(0.0, now - self.since),
             context=self.context,
             ended=self.task is not None and self.task.done(),
+            coroutine=getattr(coroutine, "__qualname__", None),
+            waits_for=waits_for,
+            waited=waited,
         )
 
 

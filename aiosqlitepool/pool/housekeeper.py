@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, TypeVar
 
 from ..bus import EventBus
 from ..driver import Connection
 from ..events import LeakSuspected
 from ..stats import PoolStats
-from .diagnostics import Diagnostics
+from .diagnostics import LOOK_EVERY, Diagnostics
 from .inventory import Inventory
 from .settings import PoolSettings
 
@@ -18,10 +19,16 @@ __all__ = ["Housekeeper"]
 
 C = TypeVar("C", bound=Connection)
 
+log: Final = logging.getLogger("aiosqlitepool")
 
 # Seconds between attempts to refill a pool whose factory fails: doubled from the first up to the last.
 _REFILL_PAUSE: Final = 1.0
 _LONGEST_REFILL_PAUSE: Final = 30.0
+
+_HELD_LONG: Final = (
+    "pool %r: %s, longer than %g s. Release it earlier, or raise the limit: leak_threshold, or reader_warn_after and "
+    "writer_warn_after of a SQLiteDatabase; None turns this warning off"
+)
 
 
 class Housekeeper(Generic[C]):
@@ -90,12 +97,16 @@ class Housekeeper(Generic[C]):
 
     def _time_out_waiters(self, now: float) -> float:
         late, due = self._slots.overdue(now)
-        for request in late:
+        self._end_waits(late, now)
+        self._end_waits(self._diagnostics.stuck(now), now)
+        return min(due, now + LOOK_EVERY if self._slots.waiting else math.inf, self._time_out_functions(now))
+
+    def _end_waits(self, requests: Sequence[Any], now: float) -> None:
+        for request in requests:
             self._slots.leave(request)
             self._inventory.preparations.left(request, now)
             if not request.turn.done():
                 request.turn.set_result(None)
-        return min(due, self._time_out_functions(now))
 
     def _time_out_functions(self, now: float) -> float:
         """Time out those whose function the worker has not begun; return when the next one is due."""
@@ -110,16 +121,19 @@ class Housekeeper(Generic[C]):
 
     def _suspect_leaks(self, now: float) -> float:
         """Emit leases that last too long, each once; return when the next one will."""
-        due = math.inf
-        for lease in self._diagnostics.checkouts() if self._leak_threshold is not None else ():
-            suspect_at = lease.since + (self._leak_threshold or 0.0)
+        threshold = self._leak_threshold
+        # Nothing is due because of a lease that begins: this look is early enough for all that begin before the next.
+        due = math.inf if threshold is None else now + threshold
+        for lease in self._diagnostics.checkouts() if threshold is not None else ():
+            suspect_at = lease.since + (threshold or 0.0)
             pooled = None if lease.slot is None else lease.slot.connection
             if pooled is None or pooled.suspected is lease:
                 continue
             if now < suspect_at:
                 due = min(due, suspect_at)
                 continue
-            pooled.suspected = lease
+            pooled.suspected, holder = lease, self._diagnostics.holder(lease, now)
+            log.warning(_HELD_LONG, self._name, holder, threshold)
             if LeakSuspected in self._bus.handlers:
-                self._bus.emit(LeakSuspected(self._name, lease.holder(now), now - lease.since))
+                self._bus.emit(LeakSuspected(self._name, holder, now - lease.since))
         return due

@@ -65,6 +65,11 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
         self._lent: C | None = connection
         return connection
 
+    @property
+    def is_block(self) -> bool:
+        """Whether an `async with` block has it, and not a caller of `acquire()`."""
+        return self._lent is not None
+
     def keep_nothing(self) -> None:
         """Leave the connection to the caller alone, as `acquire()` does."""
         self._lent = None

@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-__all__ = ["Request", "Slot", "Slots"]
+__all__ = ["Request", "Slot", "Slots", "retried"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -98,11 +98,11 @@ class Slots(Generic[T]):
     @property
     def oldest(self) -> Any:
         """The request that has waited longest, or `None`. Safe to read from any thread."""
-        return _retried(lambda: next(iter(self._queue), None))
+        return retried(lambda: next(iter(self._queue), None))
 
     def queue(self) -> tuple[Any, ...]:
         """Return the requests that wait, oldest first. Safe to call from any thread."""
-        return _retried(lambda: tuple(self._queue))
+        return retried(lambda: tuple(self._queue))
 
     def waits(self, request: object) -> bool:
         """Whether this request is in the queue."""
@@ -249,7 +249,7 @@ class Slots(Generic[T]):
         assert not idle | vacant or waiting <= self.preparing, "a request waits although a slot is free"
 
 
-def _retried(read: Callable[[], R]) -> R:
+def retried(read: Callable[[], R]) -> R:
     """Read from any thread: again, if the queue was changed in the middle of it."""
     while True:
         try:

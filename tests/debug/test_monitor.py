@@ -71,9 +71,10 @@ async def test_an_acquire_that_went_at_once_and_a_clean_return_are_counted_and_n
 async def test_percentiles_are_of_waits_and_holds_and_count_those_who_failed(driver: StubDriver) -> None:
     async with pool_of(driver, 1, acquisition_timeout=2) as pool:
         monitor = Monitor(pool, stacks=False)
-        async with pool.connection():
-            with pytest.raises(PoolConnectionAcquireTimeoutError):
-                await pool.acquire()
+        held = await pool.acquire()
+        with pytest.raises(PoolConnectionAcquireTimeoutError):
+            await pool.acquire()
+        await pool.release(held)
         shown = look(monitor)
     assert (shown["wait_times"]["count"], shown["wait_times"]["max"]) == (2, about(2))
     assert (shown["use_times"]["count"], shown["use_times"]["p50"]) == (1, about(2))

@@ -9,7 +9,7 @@ import pytest
 from aiosqlitepool import Holder, PoolConnectionAcquireTimeoutError, PoolFullError, PoolStats
 from aiosqlitepool.events import ErrorInfo
 from aiosqlitepool.pool.checkout import Checkout
-from aiosqlitepool.pool.diagnostics import counts, explain_full, explain_timeout, linked_holders
+from aiosqlitepool.pool.diagnostics import counts, explain_deadlock, explain_full, explain_timeout, linked_holders
 
 from ..support.pools import StubPool, immediately, in_turn, pool_of, queued
 from ..support.stub import StubDriver, fails
@@ -59,7 +59,7 @@ def test_with_five_holders_there_is_no_rest_to_count() -> None:
 
 
 def test_a_timeout_names_the_connections_that_the_waiting_task_holds_itself() -> None:
-    message = explain_timeout(0.9, STATS, (holder(1), holder(2)), [2], None)
+    message = explain_timeout(0.9, STATS, (holder(1), holder(2)), list(explain_deadlock([2], [], [])), None)
     assert "The waiting task itself holds connection 2: " in message
     assert "deadlock" in message
 
@@ -91,9 +91,11 @@ async def test_the_timeout_of_a_full_pool_names_its_holders_their_labels_and_the
 @timeless
 async def test_the_timeout_has_its_facts_as_attributes(driver: StubDriver) -> None:
     async with pool_of(driver, 2, acquisition_timeout=0.9) as pool:
-        async with pool.connection(label="first"), pool.connection(label="second"):
-            with pytest.raises(PoolConnectionAcquireTimeoutError) as caught:
-                await pool.acquire()
+        held = [await pool.acquire(label=label) for label in ("first", "second")]
+        with pytest.raises(PoolConnectionAcquireTimeoutError) as caught:
+            await pool.acquire()
+        for connection in held:
+            await pool.release(connection)
         assert caught.value.waited == about(0.9)
         assert caught.value.stats is not None
         assert (caught.value.stats.used, caught.value.stats.max_size) == (2, 2)

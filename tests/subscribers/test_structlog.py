@@ -143,9 +143,11 @@ async def test_what_is_slow_is_what_the_pool_says(log: Log) -> None:
 async def test_a_timeout_is_an_error_that_names_the_holders() -> None:
     log = Log()
     subscribers = [log.subscriber()]
-    async with pool_of(StubDriver(), 1, acquisition_timeout=2, subscribers=subscribers) as pool, pool.connection():
+    async with pool_of(StubDriver(), 1, acquisition_timeout=2, subscribers=subscribers) as pool:
+        held = await pool.acquire()
         with pytest.raises(PoolConnectionAcquireTimeoutError):
             await pool.acquire(label="GET /users")
+        await pool.release(held)
     level, keys = log.only("pool.acquire.timeout")
     assert level == "error"
     assert keys["wait_ms"] == pytest.approx(2000, abs=1)
