@@ -219,15 +219,12 @@ class Acquirer(Generic[C]):
 
     async def _turn(self, lease: _Caller[C]) -> PooledSlot[C]:
         try:
-            slot = await lease.turn
+            return await lease.turn
         except (asyncio.CancelledError, GeneratorExit):
             self._pass_on(lease)
             raise
         finally:
             self._requests.pop(lease.task, None)
-        if slot is None:
-            raise self.timed_out(lease)
-        return slot
 
     def _pass_on(self, lease: _Caller[C]) -> None:
         """Leave the queue, or pass on the slot that was handed over, when the waiting task is cancelled.
@@ -237,7 +234,7 @@ class Acquirer(Generic[C]):
         is already this task's own, although its await raises: nothing else knows of it, and nothing else will ever
         give it back. So the question is not whether this task was cancelled, but on which side of the hand-over.
 
-        Before it, the future itself is cancelled (or was answered with an error or with "too late"), and leaving the
+        Before it, the future itself is cancelled (or was answered with an error), and leaving the
         queue is all there is to do; a giver that comes later finds the future done and goes on to the next waiter.
         After it, the future has a slot, which must go on to the next waiter at once, or that waiter sleeps for ever
         beside a connection that nobody uses. Either way the cancellation itself goes on untouched.
@@ -248,8 +245,8 @@ class Acquirer(Generic[C]):
             if turn.cancel() or turn.cancelled():
                 self._slots.leave(lease)
                 self._inventory.preparations.left(lease, self._clock())
-            elif turn.exception() is None and (slot := turn.result()) is not None:
-                self._inventory.put_back_unused(slot)
+            elif turn.exception() is None:
+                self._inventory.put_back_unused(turn.result())
 
     def timed_out(self, lease: Checkout[Any]) -> PoolConnectionAcquireTimeoutError:
         """Return the error of a caller that has waited too long."""

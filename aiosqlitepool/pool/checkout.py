@@ -74,7 +74,7 @@ class Checkout(Generic[T]):
     queued: bool
     pending: int
     found: Sequence[Checkout[Any]]
-    turn: asyncio.Future[Slot[T] | None]
+    turn: asyncio.Future[Slot[T]]
 
     @property
     def holds(self) -> bool:

@@ -153,7 +153,7 @@ class Diagnostics:
             situation = self._situation = self._look(stats())
             asyncio.get_running_loop().call_soon(self._forget_situation)
         waited, task = now - checkout.asked, checkout.task
-        held_up = self._held_up_by(checkout)
+        held_up = set() if task is None else held_up_by(task, self.requests.__contains__)
         own = () if task is None else situation.held_by.get(task, ())
         above = [number for each in held_up if each is not task for number in situation.held_by.get(each, ())]
         elsewhere = [text for each in held_up for text in situation.elsewhere.get(each, ())]

@@ -45,7 +45,7 @@ class Slot(Generic[T]):
 class Request(Protocol):
     """What the queue needs of a caller."""
 
-    # A future that gets a slot, `None` at its deadline, or an exception.
+    # A future that gets a slot or an exception.
     turn: Any
     # Clock times. The deadlines are in the order of the queue, unless a request has a timeout of its own (not `None`).
     asked: float
@@ -99,6 +99,11 @@ class Slots(Generic[T]):
     def oldest(self) -> Any:
         """The request that has waited longest, or `None`. Safe to read from any thread."""
         return retried(lambda: next(iter(self._queue), None))
+
+    @property
+    def newest(self) -> Any:
+        """The request that is last in the queue, or `None`."""
+        return next(reversed(self._queue), None)
 
     def queue(self) -> tuple[Any, ...]:
         """Return the requests that wait, oldest first. Safe to call from any thread."""

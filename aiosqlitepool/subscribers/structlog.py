@@ -262,7 +262,14 @@ def _labelled(label: str | None) -> dict[str, str]:
 
 
 def _holders(holders: Sequence[Holder]) -> list[dict[str, Any]]:
-    return [
-        {"connection": each.connection, "task": each.task, "held_ms": _ms(each.held), **_labelled(each.label)}
-        for each in holders
-    ]
+    return [_holder(each) for each in holders]
+
+
+def _holder(holder: Holder) -> dict[str, Any]:
+    shown: dict[str, Any] = {"connection": holder.connection, "task": holder.task, "held_ms": _ms(holder.held)}
+    if holder.label is not None:
+        shown["label"] = holder.label
+    elif holder.coroutine is not None:
+        shown["coroutine"] = holder.coroutine
+    waits = {} if holder.waits_for is None else {"waits_for": holder.waits_for, "waited_ms": _ms(holder.waited)}
+    return shown | waits

@@ -44,6 +44,23 @@ async def test_it_shows_the_levels_and_who_holds_and_waits(driver: StubDriver) -
 
 
 @timeless
+async def test_a_holder_is_shown_with_its_coroutine_and_what_it_waits_for(driver: StubDriver) -> None:
+    async def save() -> None:
+        async with one.connection(), other.connection():
+            pass
+
+    async with pool_of(driver, 1) as one, pool_of(driver, 1, name="other") as other:
+        held = await other.acquire()
+        saving = asyncio.create_task(save(), name="Task-0")
+        await asyncio.sleep(2)
+        (shown,) = look(Monitor(one, stacks=False))["holders"]
+        assert shown["coroutine"].endswith("save")
+        assert (shown["label"], shown["waits_for"], shown["waited"]) == (None, "other", about(2))
+        await other.release(held)
+        await saving
+
+
+@timeless
 async def test_acquires_are_counted_by_their_path(driver: StubDriver) -> None:
     async with pool_of(driver, 1) as pool:
         monitor = Monitor(pool, stacks=False)

@@ -543,6 +543,34 @@ async def test_a_connection_that_leaks_twice_is_reported_twice(driver: StubDrive
 
 
 @timeless
+async def test_a_long_lease_logs_one_warning_by_default(driver: StubDriver, caplog: pytest.LogCaptureFixture) -> None:
+    async with pool_of(driver, idle_timeout=None) as pool:
+        async with pool.connection():
+            pass
+        await asyncio.sleep(1000)
+        async with pool.connection(label="GET /export"):
+            await asyncio.sleep(1000)
+    (record,) = [each for each in caplog.records if "has held" in each.getMessage()]
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith("pool 'app.db': ")
+    assert (
+        "[GET /export] has held connection 1 for 60.000 s, longer than 60 s. Release it earlier" in record.getMessage()
+    )
+
+
+@timeless
+async def test_a_lease_of_a_connection_that_was_opened_in_advance_is_suspected_in_time(
+    driver: StubDriver, recorder: Recorder
+) -> None:
+    async with pool_of(driver, 1, min_size=1, idle_timeout=None, subscribers=[recorder]) as pool:
+        await asyncio.sleep(1000.5)
+        async with pool.connection():
+            await asyncio.sleep(100)
+    (event,) = recorder.of(LeakSuspected)
+    assert event.use_time == about(60)
+
+
+@timeless
 async def test_without_a_threshold_nothing_leaks(driver: StubDriver, recorder: Recorder) -> None:
     async with pool_of(driver, leak_threshold=None, subscribers=[recorder]) as pool, pool.connection():
         await asyncio.sleep(10**6)

@@ -166,6 +166,7 @@ async def test_a_failed_connect_is_an_error_with_its_reason(log: Log) -> None:
 
 
 HOLDER = Holder(1, "Task-1", "report", 90.0)
+CROSSWISE = Holder(1, "Task-1", None, 90.0, coroutine="save", waits_for="app.db/write", waited=1.2)
 SHOWN = [{"connection": 1, "task": "Task-1", "label": "report", "held_ms": 90000.0}]
 
 
@@ -239,6 +240,19 @@ def test_each_record_has_its_level_and_keys(
 ) -> None:
     log.pool().events.emit(event)
     assert log.only(name) == (level, {"pool": "app.db", **keys})
+
+
+def test_a_holder_without_a_label_is_named_by_its_coroutine_with_what_it_waits_for(log: Log) -> None:
+    log.pool().events.emit(LeakSuspected("app.db", CROSSWISE, 90.0))
+    (shown,) = log.only("pool.checkout.leak_suspected")[1]["holders"]
+    assert shown == {
+        "connection": 1,
+        "task": "Task-1",
+        "held_ms": 90000.0,
+        "coroutine": "save",
+        "waits_for": "app.db/write",
+        "waited_ms": 1200.0,
+    }
 
 
 @pytest.mark.parametrize("outcome", ["committed", "rolled_back"])
