@@ -219,12 +219,15 @@ class Acquirer(Generic[C]):
 
     async def _turn(self, lease: _Caller[C]) -> PooledSlot[C]:
         try:
-            return await lease.turn
+            slot = await lease.turn
         except (asyncio.CancelledError, GeneratorExit):
             self._pass_on(lease)
             raise
         finally:
             self._requests.pop(lease.task, None)
+        if isinstance(slot, list):
+            raise slot.pop()  # kept by the future, it would keep the frames of its caller until the next collection
+        return slot
 
     def _pass_on(self, lease: _Caller[C]) -> None:
         """Leave the queue, or pass on the slot that was handed over, when the waiting task is cancelled.
@@ -245,8 +248,8 @@ class Acquirer(Generic[C]):
             if turn.cancel() or turn.cancelled():
                 self._slots.leave(lease)
                 self._inventory.preparations.left(lease, self._clock())
-            elif turn.exception() is None:
-                self._inventory.put_back_unused(turn.result())
+            elif turn.exception() is None and not isinstance(slot := turn.result(), list):
+                self._inventory.put_back_unused(slot)
 
     def timed_out(self, lease: Checkout[Any]) -> PoolConnectionAcquireTimeoutError:
         """Return the error of a caller that has waited too long."""

@@ -74,7 +74,7 @@ class Checkout(Generic[T]):
     queued: bool
     pending: int
     found: Sequence[Checkout[Any]]
-    turn: asyncio.Future[Slot[T]]
+    turn: asyncio.Future[Slot[T] | list[PoolConnectionAcquireTimeoutError]]
 
     @property
     def holds(self) -> bool:

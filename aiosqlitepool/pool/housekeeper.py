@@ -114,7 +114,7 @@ class Housekeeper(Generic[C]):
         # Here, and not where they wait: what one of them holds is released when it goes on.
         for request in requests:
             if not request.turn.done():
-                request.turn.set_exception(self._timed_out(request))
+                request.turn.set_result([self._timed_out(request)])
 
     def _timed_out(self, request: Any) -> PoolConnectionAcquireTimeoutError:
         return self._diagnostics.timed_out(request, self._stats, self._inventory.connector.last_failure)

@@ -45,7 +45,7 @@ class Slot(Generic[T]):
 class Request(Protocol):
     """What the queue needs of a caller."""
 
-    # A future that gets a slot or an exception.
+    # A future that gets a slot, an exception, or at its deadline a list of one.
     turn: Any
     # Clock times. The deadlines are in the order of the queue, unless a request has a timeout of its own (not `None`).
     asked: float

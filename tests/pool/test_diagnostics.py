@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import re
+import weakref
 from typing import Any
 
 import pytest
@@ -320,6 +323,31 @@ async def test_the_timeout_of_two_that_wait_crosswise_names_both(driver: StubDri
         (holder,) = caught.value.holders
         assert (holder.waits_for, holder.waited) == ("other", about(3))
         await writing
+
+
+@timeless
+async def test_a_timeout_that_is_handled_leaves_nothing_to_the_garbage_collector(driver: StubDriver) -> None:
+    async def waits() -> None:
+        local = Local()
+        seen.append(weakref.ref(local))
+        with contextlib.suppress(PoolConnectionAcquireTimeoutError):
+            await pool.acquire()
+
+    seen: list[weakref.ref[Local]] = []
+    async with pool_of(driver, 1, acquisition_timeout=3) as pool:
+        held = await pool.acquire()
+        gc.disable()
+        try:
+            await asyncio.wait({asyncio.create_task(waits())})
+            await settle()
+            assert seen[0]() is None
+        finally:
+            gc.enable()
+        await pool.release(held)
+
+
+class Local:
+    """Something in a frame."""
 
 
 @timeless
