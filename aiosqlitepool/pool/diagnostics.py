@@ -276,4 +276,7 @@ def explain_timeout(
         rest = len(holders) - _NAMED
         parts.append("; ".join(map(str, holders[:_NAMED])) + (f"; and {rest} more" if rest > 0 else ""))
     parts += causes
-    return ". ".join(part[0].upper() + part[1:] if number else part for number, part in enumerate(parts)) + "."
+    named = holders[0].coroutine if holders and holders[0].label is None else None
+    # The name of a coroutine is not written with a capital.
+    kept = (parts[0], named or parts[0])
+    return ". ".join(part if part.startswith(kept) else part[0].upper() + part[1:] for part in parts) + "."

@@ -85,6 +85,12 @@ def test_a_holder_without_a_label_is_named_by_its_coroutine() -> None:
     )
 
 
+def test_a_timeout_writes_the_name_of_a_coroutine_as_it_is() -> None:
+    holders = (Holder(1, "Task-1", None, 1.5, coroutine="save"),)
+    assert ". save (Task-1) has held" in explain_timeout(0.9, STATS, holders, ["because"], None)
+    assert explain_timeout(0.9, STATS, holders, ["because"], None).endswith(" Because.")
+
+
 def test_a_holder_is_named_with_the_pool_that_it_waits_for() -> None:
     assert str(Holder(7, "Task-7", "auth", 1.5, coroutine="main", waits_for="app.db/write", waited=1.2)) == (
         "Task-7 [auth] has held connection 7 for 1.500 s and waits for app.db/write since 1.200 s"
