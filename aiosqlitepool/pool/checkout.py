@@ -91,11 +91,6 @@ class Checkout(Generic[T]):
         self.task = asyncio.current_task()
 
     @property
-    def is_block(self) -> bool:
-        """Whether only the task that acquired its connection releases it."""
-        return False
-
-    @property
     def task_name(self) -> str:
         """The name of the caller's task."""
         return "a callback" if self.task is None else self.task.get_name()

@@ -123,7 +123,7 @@ class Diagnostics:
         """
         holders = set()
         for slot in self._slots.all:
-            lease = None if slot.connection is None else slot.connection.lease
+            lease: Any = None if slot.connection is None else slot.connection.lease
             if lease is None or not lease.is_block or now - lease.since < _YOUNG:
                 return []
             holders.add(lease.task)

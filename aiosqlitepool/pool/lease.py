@@ -67,7 +67,7 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
 
     @property
     def is_block(self) -> bool:
-        """Whether an `async with` block has it, and not a caller of `acquire()`."""
+        """Whether an `async with` block has it, so that no other task releases it."""
         return self._lent is not None
 
     def keep_nothing(self) -> None:

@@ -266,10 +266,7 @@ def _holders(holders: Sequence[Holder]) -> list[dict[str, Any]]:
 
 
 def _holder(holder: Holder) -> dict[str, Any]:
-    shown: dict[str, Any] = {"connection": holder.connection, "task": holder.task, "held_ms": _ms(holder.held)}
-    if holder.label is not None:
-        shown["label"] = holder.label
-    elif holder.coroutine is not None:
-        shown["coroutine"] = holder.coroutine
+    shown = {"connection": holder.connection, "task": holder.task, "held_ms": _ms(holder.held)}
+    named = {"coroutine": holder.coroutine} if holder.label is None and holder.coroutine else _labelled(holder.label)
     waits = {} if holder.waits_for is None else {"waits_for": holder.waits_for, "waited_ms": _ms(holder.waited)}
-    return shown | waits
+    return {**shown, **named, **waits}

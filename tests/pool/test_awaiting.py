@@ -62,6 +62,10 @@ async def through_two_tasks(task: asyncio.Task[Any]) -> None:
     await asyncio.create_task(asyncio.wait_for(asyncio.gather(task), 60))
 
 
+async def through_two_tasks_at_once(task: asyncio.Task[Any]) -> None:
+    await asyncio.wait([asyncio.create_task(awaits(task)) for _ in range(2)])
+
+
 async def awaits(task: asyncio.Task[Any]) -> None:
     await task
 
@@ -74,6 +78,7 @@ async def awaits(task: asyncio.Task[Any]) -> None:
         in_task_group,
         in_anyio_task_group,
         through_two_tasks,
+        through_two_tasks_at_once,
         lambda task: asyncio.wait_for(task, 60),
         lambda task: asyncio.wait_for(task, None),
         lambda task: asyncio.wait({task}),
