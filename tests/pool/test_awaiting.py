@@ -45,6 +45,11 @@ async def in_task_group(task: asyncio.Task[Any]) -> None:
         group.create_task(asyncio.sleep(60))
 
 
+async def waits_alone_in_a_task_group(task: asyncio.Task[Any]) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.wait({task}))
+
+
 async def in_anyio_task_group(task: asyncio.Task[Any]) -> None:
     async def wrapped() -> None:
         await task
@@ -76,6 +81,7 @@ async def awaits(task: asyncio.Task[Any]) -> None:
         awaits,
         within_a_timeout,
         in_task_group,
+        waits_alone_in_a_task_group,
         in_anyio_task_group,
         through_two_tasks,
         through_two_tasks_at_once,
@@ -110,6 +116,22 @@ async def in_the_block_of_a_task_group(task: asyncio.Task[Any]) -> None:
         await asyncio.sleep(60)
 
 
+async def waits_within_a_timeout(task: asyncio.Task[Any]) -> None:
+    async with asyncio.timeout(60):
+        await asyncio.wait({task})
+
+
+async def waits_in_a_task_within_a_timeout(task: asyncio.Task[Any]) -> None:
+    async with asyncio.timeout(60):
+        await gathered(asyncio.wait({task}))
+
+
+async def waits_in_a_task_group(task: asyncio.Task[Any]) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.wait({task}))
+        group.create_task(asyncio.sleep(60))
+
+
 async def is_cancelled_by_it(task: asyncio.Task[Any]) -> None:
     current = asyncio.current_task()
     assert current is not None
@@ -130,10 +152,14 @@ async def is_called_by_it(task: asyncio.Task[Any]) -> None:
     [
         lambda task: asyncio.sleep(60),
         shielded,
+        waits_within_a_timeout,
+        waits_in_a_task_within_a_timeout,
+        waits_in_a_task_group,
         in_the_block_of_a_task_group,
         is_cancelled_by_it,
         is_called_by_it,
         lambda task: asyncio.wait({task}, timeout=60),
+        lambda task: asyncio.wait_for(asyncio.wait({task}), 60),
         lambda task: asyncio.wait({task, asyncio.create_task(asyncio.sleep(60))}, return_when=asyncio.FIRST_COMPLETED),
         lambda task: asyncio.wait({task, asyncio.create_task(asyncio.sleep(60))}, return_when=asyncio.FIRST_EXCEPTION),
         lambda task: gathered(task, asyncio.sleep(60)),

@@ -152,6 +152,21 @@ async def test_a_caller_is_not_refused_if_the_holder_goes_on_without_it(
         await child
 
 
+@timeless
+async def test_a_caller_is_not_refused_if_a_timeout_ends_the_holder_and_not_the_caller(driver: StubDriver) -> None:
+    async def outer() -> None:
+        async with pool.connection():
+            await asyncio.wait({child})
+
+    async with pool_of(driver, 1, acquisition_timeout=30) as pool:
+        holding = asyncio.create_task(outer())
+        await asyncio.sleep(0)
+        child = asyncio.create_task(use(pool))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(holding, 10)
+        await child
+
+
 async def fail_after(seconds: float) -> None:
     await asyncio.sleep(seconds)
     raise ValueError
