@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-__all__ = ["held_up_by"]
+__all__ = ["awaiting", "held_up_by"]
 
 _Future = asyncio.Future[Any]
 _IsStuck = Callable[[object], bool]
@@ -26,6 +26,17 @@ def held_up_by(task: asyncio.Task[Any], is_stuck: _IsStuck = lambda _: False) ->
 
     `is_stuck(future)` says of other futures that they do not end before `task` does.
     """
+    found = _found(task, is_stuck)
+    surviving = {future for future, survives in found.items() if survives}
+    return found.keys() - surviving if any(map(_times_out, surviving)) else set(found)
+
+
+def awaiting(task: asyncio.Task[Any]) -> set[_Future]:
+    """Return `task` and all that wait for its end, also what may go on before."""
+    return set(_found(task, lambda _: True))
+
+
+def _found(task: asyncio.Task[Any], is_stuck: _IsStuck) -> dict[_Future, bool]:
     # With whether `task` goes on if what is found there is cancelled: `wait()` does not cancel what it waits for.
     found: dict[_Future, bool] = {}
     pending: list[tuple[_Future, bool]] = [(task, False)]
@@ -34,8 +45,7 @@ def held_up_by(task: asyncio.Task[Any], is_stuck: _IsStuck = lambda _: False) ->
         if future not in found:
             found[future] = survives
             pending += _held_up(future, survives, lambda each: each in found or is_stuck(each))
-    surviving = {future for future, survives in found.items() if survives}
-    return found.keys() - surviving if any(map(_times_out, surviving)) else set(found)
+    return found
 
 
 def _held_up(future: _Future, survives: bool, is_stuck: _IsStuck) -> Iterator[tuple[_Future, bool]]:
@@ -61,7 +71,10 @@ def _name_of(function: object) -> str:
 
 def _times_out(future: _Future) -> bool:
     """Whether a timer is going to cancel this task, or end this wait: of `timeout()` or `wait_for()`."""
-    timers = [timer for timer in getattr(future.get_loop(), "_scheduled", ()) if not timer.cancelled()]
+    scheduled = getattr(future.get_loop(), "_scheduled", None)
+    if scheduled is None:  # uvloop does not show its timers
+        return True
+    timers = [timer for timer in scheduled if not timer.cancelled()]
     owners = [getattr(getattr(timer, "_callback", None), "__self__", None) for timer in timers]
     cancelled = [getattr(owner, "_task", None) for owner in owners]
     return any(

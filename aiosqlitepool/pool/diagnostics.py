@@ -14,7 +14,7 @@ from typing import Any, Final
 from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError
 from ..events import ErrorInfo
 from ..stats import Holder, PoolStats, Waiter
-from .awaiting import held_up_by
+from .awaiting import awaiting, held_up_by
 from .checkout import Checkout
 from .connection import PooledConnection
 from .slots import Slots, retried
@@ -153,10 +153,10 @@ class Diagnostics:
             situation = self._situation = self._look(stats())
             asyncio.get_running_loop().call_soon(self._forget_situation)
         waited, task = now - checkout.asked, checkout.task
-        held_up = set() if task is None else held_up_by(task, self.requests.__contains__)
+        waiting = set() if task is None else awaiting(task)
         own = () if task is None else situation.held_by.get(task, ())
-        above = [number for each in held_up if each is not task for number in situation.held_by.get(each, ())]
-        elsewhere = [text for each in held_up for text in situation.elsewhere.get(each, ())]
+        above = [number for each in waiting if each is not task for number in situation.held_by.get(each, ())]
+        elsewhere = [text for each in waiting for text in situation.elsewhere.get(each, ())]
         failure = None if last_failure is None else (last_failure[0], now - last_failure[1])
         causes = (*explain_deadlock(own, sorted(above), elsewhere), *((_EARLY,) if now < checkout.deadline else ()))
         message = explain_timeout(waited, situation.stats, situation.holders, causes, failure)

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from aiosqlitepool.pool.awaiting import held_up_by
+from aiosqlitepool.pool.awaiting import awaiting, held_up_by
 
 from ..support.stub import settle
 
@@ -168,6 +168,24 @@ async def is_called_by_it(task: asyncio.Task[Any]) -> None:
 )
 async def test_a_task_that_can_go_on_by_itself_is_not_held_up(waits: Waits) -> None:
     assert not await is_held_up(waits)
+
+
+def test_in_a_loop_that_does_not_show_its_timers_each_may_end_a_wait() -> None:
+    uvloop = pytest.importorskip("uvloop")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert not runner.run(is_held_up(lambda task: asyncio.wait({task})))
+        assert runner.run(is_held_up(awaits))
+
+
+@pytest.mark.parametrize(
+    "waits", [waits_within_a_timeout, waits_in_a_task_group, lambda task: gathered(task, forever())]
+)
+async def test_a_task_waits_for_another_also_if_it_may_go_on_before(waits: Waits) -> None:
+    inner = asyncio.create_task(forever())
+    outer: asyncio.Task[Any] = asyncio.create_task(waits(inner))  # type: ignore[arg-type]
+    await settle()
+    assert outer in awaiting(inner)
+    await end(inner, outer)
 
 
 async def test_a_task_is_held_up_by_itself() -> None:
