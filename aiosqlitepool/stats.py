@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from .copying import CapturedContext
 
 __all__ = ["Holder", "PoolRole", "PoolStats", "StatementStats", "StatementTable", "Waiter"]
 
 PoolRole = Literal["read", "write"]
+
+# Characters of a statement in a text.
+_SHORT: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,9 @@ class Holder:
     subscriber; it leads from a waiter's trace to the holder's span. Deep copies and pickles have no context. `ended` is
     true if the task that acquired the connection has ended: it was a helper such as `wait_for(pool.acquire(), 1)`, or
     it forgot to release.
+    `coroutine` is the qualified name of the task's coroutine. `waits_for` is the pool for whose connection the task
+    waits meanwhile, and `waited` for how many seconds. `statement` is the normalized SQL that runs now, for
+    `statement_time` seconds until now, or that ran last, for so many seconds; `statement_runs` says which.
     """
 
     connection: int
@@ -29,11 +35,33 @@ class Holder:
     held: float
     context: CapturedContext | None = field(default=None, repr=False, compare=False)
     ended: bool = False
+    coroutine: str | None = None
+    waits_for: str | None = None
+    waited: float = 0.0
+    statement: str | None = None
+    statement_time: float = 0.0
+    statement_runs: bool = False
+
+    @property
+    def who(self) -> str:
+        """The task and the label; without a label, the coroutine and the task."""
+        if self.label is not None:
+            return f"{self.task} [{self.label}]"
+        return self.task if self.coroutine is None else f"{self.coroutine} ({self.task})"
 
     def __str__(self) -> str:
-        label = "" if self.label is None else f" [{self.label}]"
+        waits = "" if self.waits_for is None else f" and waits for {self.waits_for} since {self.waited:.3f} s"
         ended = " (and has ended)" if self.ended else ""
-        return f"{self.task}{label} has held connection {self.connection} for {self.held:.3f} s{ended}"
+        held = f"has held connection {self.connection} for {self.held:.3f} s"
+        return f"{self.who} {held}{self._in_statement()}{waits}{ended}"
+
+    def _in_statement(self) -> str:
+        if self.statement is None:
+            return ""
+        short = self.statement if len(self.statement) <= _SHORT else f"{self.statement[:_SHORT]}..."
+        if self.statement_runs:
+            return f", {self.statement_time:.3f} s of it in {short}"
+        return f", last in {short} for {self.statement_time:.3f} s"
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,9 +46,9 @@ def kept_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     """A waiter cancelled after the slot was handed to it keeps the slot."""
     mutant = mutate(
         acquire,
-        "elif turn.exception() is None and (slot := turn.result()) is not None:\n"
+        "elif turn.exception() is None and not isinstance(slot := turn.result(), list):\n"
         "                self._inventory.put_back_unused(slot)",
-        "elif turn.exception() is None and turn.result() is not None:\n                pass",
+        "elif turn.exception() is None and not isinstance(turn.result(), list):\n                pass",
     )
     monkeypatch.setattr(acquire.Acquirer, "_pass_on", mutant.Acquirer._pass_on)
 

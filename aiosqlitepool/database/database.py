@@ -52,7 +52,9 @@ class SQLiteDatabase(Statements):
         operation_timeout: seconds for one check, reset or close of a connection.
         max_waiting: the maximum number of waiters per pool; further callers get `PoolFullError`. `None` for no limit.
         slow_acquire: seconds from which an acquire in either pool emits `AcquireSlow`; `None` for never.
-        reader_warn_after: seconds in use after which a reader connection emits `LeakSuspected`; `None` for never.
+        reader_warn_after: seconds in use after which a reader connection logs a warning and emits `LeakSuspected`, once
+            for each lease; `None` for never.
+        writer_warn_after: the same for the writer connection.
         reader_max_age: seconds after which a read block or function loses its connection and gets `TimeoutError` from
             each use, and at its end. Its task is not cancelled. `None` for no limit.
         checkpoint_above: the WAL size in bytes above which the idle writer runs a checkpoint.
@@ -72,6 +74,7 @@ class SQLiteDatabase(Statements):
         max_waiting: int | None = None,
         slow_acquire: float | None = 0.05,
         reader_warn_after: float | None = 30,
+        writer_warn_after: float | None = 60,
         reader_max_age: float | None = None,
         checkpoint_above: int = 4_000_000,
         on_connect: OnConnect | None = None,
@@ -81,7 +84,8 @@ class SQLiteDatabase(Statements):
         check_count("checkpoint_above", checkpoint_above, least=0)
         self._timeout = timeout = check_seconds("acquisition_timeout", acquisition_timeout)
         max_age = check_seconds("reader_max_age", reader_max_age, positive=True)
-        warn_after = check_seconds("reader_warn_after", reader_warn_after, positive=True)
+        reader_warn_after = check_seconds("reader_warn_after", reader_warn_after, positive=True)
+        writer_warn_after = check_seconds("writer_warn_after", writer_warn_after, positive=True)
         file = DatabaseFile(path, checked_pragmas(pragmas))
         name = free_name(file.name if name is None else check_name(name), "/write", "/read")
         common: dict[str, Any] = {
@@ -92,8 +96,8 @@ class SQLiteDatabase(Statements):
             "on_connect": on_connect,
             "subscribers": checked_subscribers(subscribers),
         }
-        writer = WriterPool(file, name=f"{name}/write", **common)
-        reader = ReaderPool(file, name=f"{name}/read", pool_size=readers, leak_threshold=warn_after, **common)
+        writer = WriterPool(file, name=f"{name}/write", leak_threshold=writer_warn_after, **common)
+        reader = ReaderPool(file, name=f"{name}/read", pool_size=readers, leak_threshold=reader_warn_after, **common)
         super().__init__(name, file, Writer(writer, timeout), Reader(reader, timeout, max_age), checkpoint_above)
 
     # -- reading and writing

@@ -101,9 +101,10 @@ class DatabaseLifecycle(NotCopyable):
 
     def _check_readable(self) -> None:
         self._check_open()
-        if self._file.in_memory and self._writer.in_own_block:
+        if self._file.in_memory and self._writer.block_waits_for_caller:
             raise PoolUsageError(
-                "an in-memory database has no WAL: inside a write() block, read with the connection of that block"
+                "an in-memory database has no WAL: inside a write() block, and in tasks that it awaits, read with the "
+                f"connection of that block. {'; '.join(map(str, self._writer.pool.holders()))}"
             )
 
     def _check_loop(self) -> None:

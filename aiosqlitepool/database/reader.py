@@ -34,7 +34,10 @@ _NOTE = "a connection that reads cannot write: use write() or run_write()"
 class _ReaderLease(Lease[aiosqlite.Connection]):
     """A lease that adds a note to the error of a holder that tries to write."""
 
-    __slots__ = ()
+    __slots__ = ("statement",)
+
+    # The SQL of a read of one statement.
+    statement: str | None
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -58,6 +61,7 @@ class _LimitedLease(_ReaderLease):
 
     def __init__(self, pool: ReaderPool, label: str | None, timeout: float | None, max_age: float) -> None:
         super().__init__(pool._acquirer, pool._releaser, label, timeout)
+        self.statement = None
         self._pool = pool.name
         self._max_age = max_age
         self._is_over = False
@@ -101,11 +105,13 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
         self.session_sql: Sequence[str] = file.session_sql("read")
         super().__init__(file.factory("read"), **settings)
 
-    def connection(self, label: str | None = None, *, timeout: float | None = None) -> Lease[aiosqlite.Connection]:
+    def connection(self, label: str | None = None, *, timeout: float | None = None) -> _ReaderLease:
         """Acquire a reader connection for an `async with` block, as `SQLiteConnectionPool.connection()` does."""
         if timeout is not None:
             timeout = check_timeout("timeout", timeout)
-        return _ReaderLease(self._acquirer, self._releaser, check_label(label), timeout)
+        lease = _ReaderLease(self._acquirer, self._releaser, check_label(label), timeout)
+        lease.statement = None
+        return lease
 
     async def close_idle(self) -> None:
         """Close the idle connections, and wait for that. The others are closed when they are released."""
@@ -136,7 +142,7 @@ class Reader:
             return self._snapshot(label, timeout)
         return self._lease(label, timeout)
 
-    def _lease(self, label: str | None, timeout: float | None) -> Lease[aiosqlite.Connection]:
+    def _lease(self, label: str | None, timeout: float | None) -> _ReaderLease:
         if self._max_age is None:
             return self.pool.connection(label=label, timeout=timeout)
         return _LimitedLease(self.pool, label, timeout, self._max_age)
@@ -172,7 +178,11 @@ class Reader:
         finally:
             transaction.emit()
 
-    async def run_one(self, fn: Callable[[sqlite3.Connection], R], label: str | None, timeout: float | None) -> R:
-        """Run `fn(native)`, which executes one statement: a transaction of its own, without BEGIN and COMMIT."""
-        async with self._lease(label, timeout) as connection:
+    async def run_one(
+        self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None, timeout: float | None
+    ) -> R:
+        """Run `fn(native)`, which executes the statement `sql`: a transaction of its own, without BEGIN and COMMIT."""
+        lease = self._lease(label, timeout)
+        lease.statement = sql
+        async with lease as connection:
             return await call(connection, fn)

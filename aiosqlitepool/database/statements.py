@@ -133,7 +133,7 @@ class Statements(DatabaseLifecycle):
                 cursor.execute(sql, parameters).fetchall()  # of a RETURNING clause: unread, they would block the COMMIT
                 return Executed(cursor.rowcount, cursor.lastrowid)
 
-        return await self._write_statement(execute, check_label(label) or "execute", timeout)
+        return await self._write_statement(execute, sql, check_label(label) or "execute", timeout)
 
     async def execute_many(
         self, sql: str, parameters: Iterable[Parameters], *, label: str | None = None, timeout: float | None = None
@@ -145,7 +145,7 @@ class Statements(DatabaseLifecycle):
             with closing(native.cursor()) as cursor:
                 return cursor.executemany(sql, given).rowcount
 
-        return await self._write_statement(execute, check_label(label) or "execute_many", timeout)
+        return await self._write_statement(execute, sql, check_label(label) or "execute_many", timeout)
 
     async def _run_statement(
         self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str, timeout: float | None
@@ -153,13 +153,15 @@ class Statements(DatabaseLifecycle):
         if not isinstance(sql, str):
             raise TypeError(f"sql must be a str, not {sql!r} ({type(sql).__name__})")
         if _CHANGES.match(sql):
-            return await self._write_statement(fn, label, timeout)
+            return await self._write_statement(fn, sql, label, timeout)
         self._check_readable()
-        return await self._reader.run_one(fn, label, checked_timeout(timeout))
+        return await self._reader.run_one(fn, sql, label, checked_timeout(timeout))
 
-    async def _write_statement(self, fn: Callable[[sqlite3.Connection], R], label: str, timeout: float | None) -> R:
+    async def _write_statement(
+        self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str, timeout: float | None
+    ) -> R:
         self._check_open()
-        return await self._writer.run(fn, label, timeout=checked_timeout(timeout), retry=True)
+        return await self._writer.run(fn, label, timeout=checked_timeout(timeout), retry=True, sql=sql)
 
 
 def _cursor(native: sqlite3.Connection, row_factory: RowFactory[Any] | None) -> sqlite3.Cursor:

@@ -18,6 +18,7 @@ import aiosqlite
 
 from ..driver import call, call_anyway, call_to_the_end, guarded, half_read
 from ..errors import PoolUsageError
+from ..pool.awaiting import held_up_by
 from ..pool.lease import SharedLease
 from ..pool.pool import SQLiteConnectionPool
 from ..stats import PoolStats
@@ -38,9 +39,12 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
         self.session_sql: Sequence[str] = file.session_sql("write")
         super().__init__(file.factory("write"), pool_size=1, min_size=1, idle_timeout=None, **settings)
 
-    def shared(self, label: str | None, timeout: float | None) -> SharedLease[aiosqlite.Connection]:
+    def shared(
+        self, label: str | None, timeout: float | None, sql: str | None = None
+    ) -> SharedLease[aiosqlite.Connection]:
         """Return a lease for one function. Further functions may be queued in the worker thread behind it."""
-        return SharedLease(self._acquirer, self._releaser, self._clock, label, timeout)
+        log = self._inventory.connector.statements
+        return SharedLease(self._acquirer, self._releaser, self._clock, label, timeout, log, sql)
 
     def stats(self) -> PoolStats:
         """Return the pool's current state. Safe to call from any thread."""
@@ -65,6 +69,12 @@ class Writer:
     def in_own_block(self) -> bool:
         """Whether the current task is inside a write block that it opened."""
         return self._owner is not None and self._owner is asyncio.current_task()
+
+    @property
+    def block_waits_for_caller(self) -> bool:
+        """Whether the current task is inside the open write block, or the task of that block awaits it."""
+        task = asyncio.current_task()
+        return self._owner is not None and task is not None and self._owner in held_up_by(task, lambda _: True)
 
     # -- blocks
 
@@ -147,15 +157,24 @@ class Writer:
         return Transaction(self.pool, "BEGIN IMMEDIATE", self._timeout if timeout is None else timeout, label)
 
     async def run(
-        self, fn: Callable[[sqlite3.Connection], R], label: str | None, *, timeout: float | None, retry: bool
+        self,
+        fn: Callable[[sqlite3.Connection], R],
+        label: str | None,
+        *,
+        timeout: float | None,
+        retry: bool,
+        sql: str | None = None,
     ) -> R:
-        """Run `fn(native)` as one transaction; inside the task's own write block, in a savepoint."""
+        """Run `fn(native)` as one transaction; inside the task's own write block, in a savepoint.
+
+        `sql` is what it executes, if that is one statement.
+        """
         if self.in_own_block:
             async with self._savepoint() as connection:
                 return await call_to_the_end(connection, fn)
         transaction = self.transaction(label, timeout)
         try:
-            async with self.pool.shared(label, timeout) as lease:
+            async with self.pool.shared(label, timeout, sql) as lease:
                 return await transaction.start(lambda: lease.run(partial(transaction.run, fn=fn)), retry=retry)
         finally:
             transaction.emit()

@@ -155,6 +155,10 @@ class Monitor:
             "label": holder.label,
             "held": holder.held,
         }
+        if holder.label is None and holder.coroutine is not None:
+            shown["coroutine"] = holder.coroutine
+        if holder.waits_for is not None:
+            shown |= {"waits_for": holder.waits_for, "waited": holder.waited}
         if self._stacks:
             task = self._tasks.get(holder.connection, lambda: None)()
             shown["stack"] = [] if task is None else stack_of(task)

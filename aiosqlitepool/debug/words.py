@@ -68,9 +68,14 @@ def describe(event: PoolEvent) -> Words:
 
 
 def _holders(holders: Sequence[Holder]) -> str:
-    named = [f"{holder.label or holder.task} ({duration(holder.held)})" for holder in holders[:_NAMED]]
+    named = [_holder(holder) for holder in holders[:_NAMED]]
     rest = len(holders) - len(named)
     return ", ".join([*named, f"{rest} more"] if rest else named)
+
+
+def _holder(holder: Holder) -> str:
+    waits = "" if holder.waits_for is None else f", waits for {holder.waits_for}"
+    return f"{holder.label or holder.coroutine or holder.task} ({duration(holder.held)}{waits})"
 
 
 def _others(count: int) -> str:
@@ -134,7 +139,10 @@ _SENTENCES: dict[type[PoolEvent], tuple[Level, Callable[[Any], str]]] = {
         "info",
         lambda it: f"connection {it.connection} closed ({it.reason.replace('_', ' ')}), {duration(it.age)} old",
     ),
-    LeakSuspected: ("warning", lambda it: f"{it.holder.task} has held connection {it.holder.connection} for too long"),
+    LeakSuspected: (
+        "warning",
+        lambda it: f"{it.holder.coroutine or it.holder.task} has held connection {it.holder.connection} for too long",
+    ),
     LeakReturned: ("info", lambda it: f"connection {it.holder.connection} released after {duration(it.use_time)}"),
     TransactionEnded: ("info", _transaction_ended),
     BusyRetried: (

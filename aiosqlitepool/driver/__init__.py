@@ -15,7 +15,7 @@ from .opening import KNOWS_AIOSQLITE, OverriddenAdapter, attached, connect, is_o
 from .protocol import Adapter, Connection, Lessee
 from .shield import shielded
 from .sqlite import KNOWS_SQLITE3, half_read
-from .statements import StatementLog, normalized
+from .statements import StatementLog
 from .worker import INTERRUPT_PATIENCE
 
 __all__ = [
@@ -39,7 +39,6 @@ __all__ = [
     "guarded",
     "half_read",
     "is_stale",
-    "normalized",
     "opened",
     "shielded",
     "was_attached",

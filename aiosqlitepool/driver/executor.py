@@ -80,9 +80,10 @@ class Executor(Worker):
         error: BaseException | None = None
         if not future.cancelled():
             began = perf_counter()
-            is_call = getattr(fn, "__name__", None) in _RUN_SQL
-            statement = args[0] if is_call else _statement_of(fn, lease)
-            lease.activity = statement, began, None
+            has_sql = getattr(fn, "__name__", None) in _RUN_SQL
+            statement, is_call = (args[0], True) if has_sql else _statement_of(fn, lease)
+            if statement is not None:
+                lease.activity = statement, began, None
             self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
             try:
                 if lease is not self.lease:
@@ -91,10 +92,10 @@ class Executor(Worker):
             except BaseException as raised:
                 error = raised
             self.running = None
-            ended = perf_counter()
-            lease.activity = statement, began, ended
             try:
                 if statement is not None:
+                    ended = perf_counter()
+                    lease.activity = statement, began, ended
                     self._record(lease, statement, is_call, result, error is not None, began - sent, ended - began)
                 if error is not None or type(result) not in _NO_CURSOR:
                     self._note_cursors(future, result, error)
@@ -228,9 +229,9 @@ class Executor(Worker):
         return self.stop_behind() if self.is_open else None
 
 
-def _statement_of(fn: Callable[..., Any], lease: Lessee) -> str | None:
-    """Return the text that an operation without SQL among its arguments works for; `None` if there is none."""
+def _statement_of(fn: Callable[..., Any], lease: Lessee) -> tuple[str | None, bool]:
+    """Return the SQL that an operation without SQL among its arguments works for, and whether it begins with it."""
     name, cursor = getattr(fn, "__name__", ""), getattr(fn, "__self__", None)
     if type(cursor) is ReadAheadCursor and name.startswith("fetch"):
-        return cursor.sql
-    return name.upper() if name in ("commit", "rollback") else lease.statement
+        return cursor.sql, False
+    return (name.upper() if name in ("commit", "rollback") else lease.statement), True

@@ -1,12 +1,7 @@
-"""Which statements ran, how often and for how long. Measured in worker threads, read from any thread.
-
-SQL is normalized before anything outside of the driver sees it: literals become `?`, so that no value of a user gets
-into a metric, a log or a page.
-"""
+"""Which statements ran, how often and for how long. Measured in worker threads, read from any thread."""
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import deque
@@ -14,55 +9,15 @@ from collections.abc import Callable
 from math import exp2, log2
 from typing import Final
 
+from ..sql import normalized, operation_of
 from ..stats import StatementStats, StatementTable
 
-__all__ = ["MOST_STATEMENTS", "StatementLog", "normalized", "operation_of"]
+__all__ = ["MOST_STATEMENTS", "StatementLog"]
 
 MOST_STATEMENTS: Final = 500
 _MOST_LABELS: Final = 8
-# Characters of a normalized statement, and of a text that is looked at.
-_LONGEST: Final = 2_000
-_LONGEST_READ: Final = 10_000
-# Texts whose normalized form is remembered.
-_MOST_TEXTS: Final = 1_000
 # Records that a worker thread leaves to the next one, or to a reader, before it counts them itself.
 _BATCH: Final = 256
-
-_TOKENS: Final = re.compile(
-    r"""
-      (?P<space> (?: \s | --[^\n]* | /\*.*?(?:\*/|\Z) )+ )
-    | (?P<literal> [xX]?'(?:[^']|'')*(?:'|\Z) | (?<![\w$@:?.])[0-9](?:[eE][+-]?[0-9]|[\w.])* )
-    # A quoted name, or what SQLite takes for a string where there is no such name: kept only where a name must stand.
-    | (?P<name> (?:(?<=\.)|(?<=from\ )|(?<=join\ )|(?<=into\ )|(?<=table\ )|(?<=update\ )) "[^"]*" | "[^"]*"(?=\.) )
-    | (?P<quoted> "(?:[^"]|"")*(?:"|\Z) )
-    """,
-    re.VERBOSE | re.DOTALL | re.IGNORECASE,
-)
-_LISTS: Final = re.compile(r"\bIN \(\?(?:, ?\?)+\)", re.IGNORECASE)
-_ROWS: Final = re.compile(r"(\([?, ]+\))(?:, ?\1)+")
-_PRAGMA: Final = re.compile(r"(PRAGMA [\w.]+) ?[=(].*", re.IGNORECASE | re.DOTALL)
-_CHANGES: Final = re.compile(r"\b(INSERT|REPLACE|UPDATE|DELETE)\b", re.IGNORECASE)
-
-
-def normalized(sql: str) -> str:
-    """Return a statement on one line, without comments, with `?` for each literal, of at most 2,000 characters."""
-    text = _TOKENS.sub(_replacement, sql[:_LONGEST_READ]).strip(" ;")
-    text = _PRAGMA.sub(r"\1 = ?", text)
-    return _ROWS.sub(r"\1, ...", _LISTS.sub("IN (?, ...)", text))[:_LONGEST]
-
-
-def _replacement(found: re.Match[str]) -> str:
-    kind = found.lastgroup
-    return " " if kind == "space" else found[0] if kind == "name" else "?"
-
-
-def operation_of(statement: str) -> str:
-    """Return what a normalized statement does: its first word in capitals, or what follows a WITH clause."""
-    word = statement.partition(" ")[0].upper()
-    if word == "WITH":
-        found = _CHANGES.search(statement)
-        return "SELECT" if found is None else found[1].upper()
-    return word if word.isalpha() else "OTHER"
 
 
 class _Times:
@@ -131,7 +86,6 @@ class StatementLog:
         self._records: deque[Record] = deque()
         self._lock = threading.Lock()
         self._totals: dict[str, _Total] = {}
-        self._texts: dict[str, str] = {}
         self._forgotten = 0
 
     def add(self, record: Record) -> None:
@@ -162,7 +116,7 @@ class StatementLog:
         records, now = self._records, self._clock()
         while records:
             sql, is_call, label, waited, ran, rows, changed, failed = records.popleft()
-            total = self._total(self._normalized(sql), now)
+            total = self._total(normalized(sql), now)
             if is_call:
                 total.run.add(ran)
                 total.wait.add(waited)
@@ -174,16 +128,6 @@ class StatementLog:
             total.last = now
             if label is not None and len(total.labels) < _MOST_LABELS:
                 total.labels[label] = None
-
-    def _normalized(self, sql: str) -> str:
-        known = self._texts.get(sql)
-        if known is None:
-            known = normalized(sql)
-            if len(sql) <= _LONGEST:
-                if len(self._texts) >= _MOST_TEXTS:
-                    self._texts.clear()
-                self._texts[sql] = known
-        return known
 
     def _total(self, statement: str, now: float) -> _Total:
         total = self._totals.get(statement)

@@ -24,7 +24,7 @@ from ..stats import PoolStats
 from .background import Timer
 from .checkout import Checkout, failure_event
 from .connection import PooledConnection
-from .diagnostics import Diagnostics, closed_while_waiting, explain_full, linked_holders
+from .diagnostics import LOOK_EVERY, Diagnostics, closed_while_waiting, explain_full, linked_holders
 from .inventory import Inventory, PooledSlot
 from .settings import PoolSettings
 
@@ -54,12 +54,11 @@ class Acquirer(Generic[C]):
         stats: Callable[[], PoolStats],
     ) -> None:
         self._inventory, self._slots = inventory, inventory.slots
-        self._diagnostics = diagnostics
+        self._diagnostics, self._requests = diagnostics, diagnostics.requests
         self._settings = settings
         self._name, self._bus = str(settings.name), bus
         self._clock = settings.clock
         self._timer, self._enter, self._stats = timer, enter, stats
-        self._leak_threshold = settings.leak_threshold
         # Where the pool is open; elsewhere `enter` is called first.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
@@ -119,8 +118,6 @@ class Acquirer(Generic[C]):
             return None
         lease.since, lease.task, lease.slot, lease.connection = now, task, slot, pooled.number
         pooled.lease = lease
-        if self._leak_threshold is not None:
-            self._timer.wake(now + self._leak_threshold)
         return connection
 
     # -- many callers for one connection
@@ -202,7 +199,10 @@ class Acquirer(Generic[C]):
         lease.turn = asyncio.get_running_loop().create_future()
         lease.context = contextvars.copy_context()
         self._slots.enqueue(lease, again=again)
-        self._timer.wake(lease.deadline)
+        self._requests[lease.task] = lease
+        look_at = min(lease.deadline, lease.asked + LOOK_EVERY)
+        if look_at < self._timer.wake_at:
+            self._timer.wake(look_at)
 
     async def _another_slot(self, lease: _Caller[C], slot: PooledSlot[C]) -> PooledSlot[C]:
         """Have the connection of this slot replaced, which died on its way, and wait before all others."""
@@ -223,8 +223,10 @@ class Acquirer(Generic[C]):
         except (asyncio.CancelledError, GeneratorExit):
             self._pass_on(lease)
             raise
-        if slot is None:
-            raise self.timed_out(lease)
+        finally:
+            self._requests.pop(lease.task, None)
+        if isinstance(slot, list):
+            raise slot.pop()  # kept by the future, it would keep the frames of its caller until the next collection
         return slot
 
     def _pass_on(self, lease: _Caller[C]) -> None:
@@ -235,7 +237,7 @@ class Acquirer(Generic[C]):
         is already this task's own, although its await raises: nothing else knows of it, and nothing else will ever
         give it back. So the question is not whether this task was cancelled, but on which side of the hand-over.
 
-        Before it, the future itself is cancelled (or was answered with an error or with "too late"), and leaving the
+        Before it, the future itself is cancelled (or was answered with an error), and leaving the
         queue is all there is to do; a giver that comes later finds the future done and goes on to the next waiter.
         After it, the future has a slot, which must go on to the next waiter at once, or that waiter sleeps for ever
         beside a connection that nobody uses. Either way the cancellation itself goes on untouched.
@@ -246,7 +248,7 @@ class Acquirer(Generic[C]):
             if turn.cancel() or turn.cancelled():
                 self._slots.leave(lease)
                 self._inventory.preparations.left(lease, self._clock())
-            elif turn.exception() is None and (slot := turn.result()) is not None:
+            elif turn.exception() is None and not isinstance(slot := turn.result(), list):
                 self._inventory.put_back_unused(slot)
 
     def timed_out(self, lease: Checkout[Any]) -> PoolConnectionAcquireTimeoutError:

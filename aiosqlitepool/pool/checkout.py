@@ -9,11 +9,13 @@ import asyncio
 import contextvars
 import math
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from ..copying import CapturedContext, NotCopyable
 from ..errors import PoolConnectionAcquireTimeoutError, PoolFullError
 from ..events import AcquireCancelled, AcquireFailed, AcquirePath, AcquireRejected, AcquireTimedOut, ErrorInfo
+from ..sql import normalized
 from ..stats import Holder, Waiter
 from .slots import Slot
 
@@ -81,7 +83,7 @@ class Checkout(NotCopyable, Generic[T]):
     queued: bool
     pending: int
     found: Sequence[Checkout[Any]]
-    turn: asyncio.Future[Slot[T] | None]
+    turn: asyncio.Future[Slot[T] | list[PoolConnectionAcquireTimeoutError]]
 
     @property
     def holds(self) -> bool:
@@ -123,8 +125,9 @@ class Checkout(NotCopyable, Generic[T]):
         """Return it as a waiter."""
         return Waiter(self.task_name, self.label, max(0.0, now - self.asked))
 
-    def holder(self, now: float) -> Holder:
-        """Return it as a holder."""
+    def holder(self, now: float, waits_for: str | None = None, waited: float = 0.0) -> Holder:
+        """Return it as a holder, whose task has waited for a connection of another pool for so long."""
+        coroutine = None if self.task is None else self.task.get_coro()
         return Holder(
             connection=self.connection,
             task=self.task_name,
@@ -132,7 +135,18 @@ class Checkout(NotCopyable, Generic[T]):
             held=max(0.0, now - self.since),
             context=None if self.context is None else CapturedContext(self.context),
             ended=self.task is not None and self.task.done(),
+            coroutine=getattr(coroutine, "__qualname__", None),
+            waits_for=waits_for,
+            waited=waited,
+            **self._statement(),
         )
+
+    def _statement(self) -> dict[str, Any]:
+        text, began, ended = getattr(self, "activity", (None, 0.0, None))
+        if not isinstance(text, str):
+            return {}
+        took = (perf_counter() if ended is None else ended) - began
+        return {"statement": normalized(text), "statement_time": took, "statement_runs": ended is None}
 
 
 def failure_event(error: BaseException) -> tuple[Any, dict[str, Any]]:

@@ -6,19 +6,21 @@ Reads the slots and changes nothing. Safe to call from any thread.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError
 from ..events import ErrorInfo
 from ..stats import Holder, PoolStats, Waiter
+from .awaiting import awaiting, held_up_by
 from .checkout import Checkout
 from .connection import PooledConnection
-from .slots import Slots
+from .slots import Slots, retried
 
 __all__ = [
+    "LOOK_EVERY",
     "Diagnostics",
     "closed_for_good",
     "closed_while_waiting",
@@ -32,15 +34,27 @@ __all__ = [
 _NAMED: Final = 5
 _LINKED: Final = 8
 
+# Seconds between two looks for waiters that wait for themselves, and the age below which a holder is no reason to look.
+LOOK_EVERY: Final = 0.25
+_YOUNG: Final = 0.1
+_EARLY: Final = "the pool did not wait until the timeout, because that would not help"
+
+# Those of every pool of this process: a holder in one pool may wait in another.
+_every: weakref.WeakSet[Diagnostics] = weakref.WeakSet()
+
 
 class Diagnostics:
     """The checkouts of one pool: those that hold a connection, and those that wait."""
 
-    def __init__(self, slots: Slots[PooledConnection[Any]], clock: Callable[[], float]) -> None:
+    def __init__(self, name: str, slots: Slots[PooledConnection[Any]], clock: Callable[[], float]) -> None:
+        self._name = name
         self._slots = slots
         self._clock = clock
+        # The requests that wait, by their task.
+        self.requests: dict[asyncio.Task[Any] | None, Checkout[Any]] = {}
         # What callers that time out in this turn of the loop share: there may be ten thousand of them.
         self._situation: _Situation | None = None
+        _every.add(self)
 
     def checkouts(self) -> list[Checkout[Any]]:
         """Return every checkout that holds a connection."""
@@ -72,7 +86,18 @@ class Diagnostics:
 
     def holders(self) -> tuple[Holder, ...]:
         """Return who holds a connection now, longest first."""
-        return _as_of(self.checkouts(), self._clock())
+        now = self._clock()
+        return tuple(self.holder(each, now) for each in _oldest_first(self.checkouts()))
+
+    def holder(self, checkout: Checkout[Any], now: float) -> Holder:
+        """Return a checkout that holds a connection as a holder, with what its task waits for."""
+        elsewhere = _pool_of(checkout.task)
+        return checkout.holder(now) if elsewhere is None else checkout.holder(now, *elsewhere.wait_of(checkout.task))
+
+    def wait_of(self, task: asyncio.Task[Any] | None) -> tuple[str, float]:
+        """Return the name of this pool, and for how many seconds the task has waited for a connection of it."""
+        request, now = self.requests.get(task), self._clock()
+        return self._name, 0.0 if request is None else max(0.0, now - request.asked)
 
     def waiters(self) -> tuple[Waiter, ...]:
         """Return who waits for a connection now, longest first."""
@@ -94,6 +119,31 @@ class Diagnostics:
         # Never negative: it may have begun after a reader in another thread asked what time it is.
         return max(0.0, max((now - each.since for each in self.checkouts()), default=0.0))
 
+    # -- waiters that wait for themselves
+
+    def stuck(self, now: float) -> list[Checkout[Any]]:
+        """Return the waiters that cannot get a connection: blocks hold them all, and all of those wait for this waiter.
+
+        Unless something cancels a holder. A pool whose holders are young is not looked at.
+        """
+        holders = set()
+        for slot in self._slots.all:
+            lease: Any = None if slot.connection is None else slot.connection.lease
+            if lease is None or not lease.is_block or now - lease.since < _YOUNG:
+                return []
+            holders.add(lease.task)
+        return [each for each in self._slots.queue() if holders <= self._held_up_by(each)]
+
+    def _held_up_by(self, checkout: Checkout[Any]) -> Set[asyncio.Future[Any] | None]:
+        """Return the task of a waiter, and all that cannot go on before it ends."""
+
+        def is_stuck(future: Any) -> bool:
+            request = self.requests.get(future)
+            # One that times out earlier goes on earlier.
+            return request is not None and not request.turn.done() and request.deadline >= checkout.deadline
+
+        return set() if checkout.task is None else held_up_by(checkout.task, is_stuck)
+
     # -- timeouts
 
     def timed_out(
@@ -107,20 +157,30 @@ class Diagnostics:
         if situation is None:
             situation = self._situation = self._look(stats())
             asyncio.get_running_loop().call_soon(self._forget_situation)
-        waited = now - checkout.asked
-        own = situation.held_by.get(checkout.task, ()) if checkout.task is not None else ()
+        waited, task = now - checkout.asked, checkout.task
+        waiting = set() if task is None else awaiting(task)
+        own = () if task is None else situation.held_by.get(task, ())
+        above = [number for each in waiting if each is not task for number in situation.held_by.get(each, ())]
+        elsewhere = [text for each in waiting for text in situation.elsewhere.get(each, ())]
         failure = None if last_failure is None else (last_failure[0], now - last_failure[1])
-        message = explain_timeout(waited, situation.stats, situation.holders, own, failure)
+        causes = (*explain_deadlock(own, sorted(above), elsewhere), *((_EARLY,) if now < checkout.deadline else ()))
+        message = explain_timeout(waited, situation.stats, situation.holders, causes, failure)
         return PoolConnectionAcquireTimeoutError(
             message, waited=waited, stats=situation.stats, holders=situation.holders
         )
 
     def _look(self, stats: PoolStats) -> _Situation:
-        held_by: defaultdict[asyncio.Task[Any], list[int]] = defaultdict(list)
-        for checkout in self.checkouts():
-            if checkout.task is not None:
-                held_by[checkout.task].append(checkout.connection)
-        return _Situation(stats, self.holders(), held_by)
+        checkouts = self.checkouts()
+        elsewhere = {pool for each in checkouts if (pool := _pool_of(each.task)) is not None and pool is not self}
+        found = _Situation(stats, self.holders(), {}, {})
+        for checkout in checkouts:
+            found.held_by.setdefault(checkout.task, []).append(checkout.connection)
+        for pool in elsewhere:
+            for checkout in pool.checkouts():
+                label = "" if checkout.label is None else f" [{checkout.label}]"
+                text = f"connection {checkout.connection} of pool {pool._name!r}{label}"
+                found.elsewhere.setdefault(checkout.task, []).append(text)
+        return found
 
     def _forget_situation(self) -> None:
         self._situation = None
@@ -128,20 +188,30 @@ class Diagnostics:
 
 @dataclass(frozen=True, slots=True)
 class _Situation:
-    """The pool as the callers that time out at one moment find it."""
+    """The pool as the callers that time out at one moment find it.
+
+    By task: the connections that it holds, and the ones, in words, that it holds in pools for which holders wait.
+    """
 
     stats: PoolStats
     holders: tuple[Holder, ...]
-    held_by: dict[asyncio.Task[Any], list[int]]
+    held_by: dict[asyncio.Future[Any] | None, list[int]]
+    elsewhere: dict[asyncio.Future[Any] | None, list[str]]
 
 
 def linked_holders(checkouts: Sequence[Checkout[Any]], moment: float) -> tuple[Holder, ...]:
     """Return the eight of these that had held a connection longest at that moment, also if they released it since."""
-    return _as_of(checkouts, moment)[:_LINKED]
+    return tuple(each.holder(moment) for each in _oldest_first(checkouts)[:_LINKED])
 
 
-def _as_of(checkouts: Sequence[Checkout[Any]], moment: float) -> tuple[Holder, ...]:
-    return tuple(each.holder(moment) for each in sorted(checkouts, key=lambda each: each.since))
+def _oldest_first(checkouts: Sequence[Checkout[Any]]) -> list[Checkout[Any]]:
+    return sorted(checkouts, key=lambda each: each.since)
+
+
+def _pool_of(task: asyncio.Task[Any] | None) -> Diagnostics | None:
+    """Return the pool in which a task waits for a connection."""
+    pools = () if task is None else retried(lambda: tuple(_every))
+    return next((each for each in pools if task in each.requests), None)
 
 
 # -- texts
@@ -172,17 +242,44 @@ def closed_while_waiting(pool: str | None) -> PoolClosedError:
     )
 
 
+def explain_deadlock(own: Sequence[int], above: Sequence[int], elsewhere: Sequence[str]) -> Iterator[str]:
+    """Yield why a waiter may wait for itself.
+
+    Its task holds the connections `own`; tasks that wait for it hold the connections `above`; its task, or one that
+    waits for it, holds the connections `elsewhere`, for which holders wait.
+    """
+    if own:
+        yield (
+            f"the waiting task itself holds {_connections(own)}: a task that needs a second connection while it keeps "
+            "its first can deadlock with itself"
+        )
+    if above:
+        yield (
+            f"the holder of {_connections(above)} waits for this task to end: let this task use the holder's "
+            "connection, or await it after the holder's block"
+        )
+    if elsewhere:
+        yield (
+            f"the waiting task, or one that waits for it, holds {', '.join(elsewhere)}, for which a holder named above "
+            "waits: acquire in the same order everywhere, or release the first before the second"
+        )
+
+
+def _connections(numbers: Sequence[int]) -> str:
+    return f"{'connection' if len(numbers) == 1 else 'connections'} {', '.join(map(str, numbers))}"
+
+
 def explain_timeout(
     waited: float,
     stats: PoolStats,
     holders: tuple[Holder, ...],
-    own: Sequence[int],
+    causes: Sequence[str],
     failure: tuple[ErrorInfo, float] | None,
 ) -> str:
     """Return why an acquire timed out.
 
-    `own` are the connections that the waiting task itself holds; `failure` is the last failed attempt to open one, and
-    how many seconds ago that was.
+    `causes` is what `explain_deadlock` says; `failure` is the last failed attempt to open a connection, and how many
+    seconds ago that was.
     """
     parts = [f"no connection from pool {stats.pool!r} within {waited:.3f} s ({counts(stats)})"]
     if failure is not None:
@@ -193,10 +290,8 @@ def explain_timeout(
     if holders:
         rest = len(holders) - _NAMED
         parts.append("; ".join(map(str, holders[:_NAMED])) + (f"; and {rest} more" if rest > 0 else ""))
-    if own:
-        numbers = ", ".join(map(str, own))
-        parts.append(
-            f"the waiting task itself holds {'connection' if len(own) == 1 else 'connections'} {numbers}: "
-            "a task that needs a second connection while it keeps its first can deadlock with itself"
-        )
-    return ". ".join(part[0].upper() + part[1:] if number else part for number, part in enumerate(parts)) + "."
+    parts += causes
+    named = holders[0].coroutine if holders and holders[0].label is None else None
+    # The name of a coroutine is not written with a capital.
+    kept = (parts[0], named or parts[0])
+    return ". ".join(part if part.startswith(kept) else part[0].upper() + part[1:] for part in parts) + "."

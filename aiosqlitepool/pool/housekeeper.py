@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, TypeVar
 
 from ..bus import EventBus
 from ..driver import Connection
+from ..errors import PoolConnectionAcquireTimeoutError
 from ..events import LeakSuspected
 from ..stats import PoolStats
-from .diagnostics import Diagnostics
+from .diagnostics import LOOK_EVERY, Diagnostics
 from .inventory import Inventory
 from .settings import PoolSettings
 
@@ -18,10 +20,19 @@ __all__ = ["Housekeeper"]
 
 C = TypeVar("C", bound=Connection)
 
+log: Final = logging.getLogger("aiosqlitepool")
 
 # Seconds between attempts to refill a pool whose factory fails: doubled from the first up to the last.
 _REFILL_PAUSE: Final = 1.0
 _LONGEST_REFILL_PAUSE: Final = 30.0
+
+# The part of the newest waiter's wait after which the housekeeper looks for deadlocks again.
+_LOOK_LESS: Final = 1 / 16
+
+_HELD_LONG: Final = (
+    "pool %r: %s, longer than %g s. Release it earlier, or raise the limit: leak_threshold, or reader_warn_after and "
+    "writer_warn_after of a SQLiteDatabase; None turns this warning off"
+)
 
 
 class Housekeeper(Generic[C]):
@@ -90,12 +101,23 @@ class Housekeeper(Generic[C]):
 
     def _time_out_waiters(self, now: float) -> float:
         late, due = self._slots.overdue(now)
-        for request in late:
+        self._end_waits(late, now)
+        self._end_waits(self._diagnostics.stuck(now), now)
+        newest = self._slots.newest
+        look_at = math.inf if newest is None else now + max(LOOK_EVERY, (now - newest.asked) * _LOOK_LESS)
+        return min(due, look_at, self._time_out_functions(now))
+
+    def _end_waits(self, requests: Sequence[Any], now: float) -> None:
+        for request in requests:
             self._slots.leave(request)
             self._inventory.preparations.left(request, now)
+        # Here, and not where they wait: what one of them holds is released when it goes on.
+        for request in requests:
             if not request.turn.done():
-                request.turn.set_result(None)
-        return min(due, self._time_out_functions(now))
+                request.turn.set_result([self._timed_out(request)])
+
+    def _timed_out(self, request: Any) -> PoolConnectionAcquireTimeoutError:
+        return self._diagnostics.timed_out(request, self._stats, self._inventory.connector.last_failure)
 
     def _time_out_functions(self, now: float) -> float:
         """Time out those whose function the worker has not begun; return when the next one is due."""
@@ -104,22 +126,24 @@ class Housekeeper(Generic[C]):
             if lease.deadline > now:
                 due = min(due, lease.deadline)
             else:
-                last_failure = self._inventory.connector.last_failure
-                lease.withdraw(self._diagnostics.timed_out(lease, self._stats, last_failure))
+                lease.withdraw(self._timed_out(lease))
         return due
 
     def _suspect_leaks(self, now: float) -> float:
         """Emit leases that last too long, each once; return when the next one will."""
-        due = math.inf
-        for lease in self._diagnostics.checkouts() if self._leak_threshold is not None else ():
-            suspect_at = lease.since + (self._leak_threshold or 0.0)
+        threshold = self._leak_threshold
+        # A lease of an idle connection begins without a word to the timer: this look is early enough for it.
+        due = now + threshold if threshold is not None and self._slots.idle else math.inf
+        for lease in self._diagnostics.checkouts() if threshold is not None else ():
+            suspect_at = lease.since + (threshold or 0.0)
             pooled = None if lease.slot is None else lease.slot.connection
             if pooled is None or pooled.suspected is lease:
                 continue
             if now < suspect_at:
                 due = min(due, suspect_at)
                 continue
-            pooled.suspected = lease
+            pooled.suspected, holder = lease, self._diagnostics.holder(lease, now)
+            log.warning(_HELD_LONG, self._name, holder, threshold)
             if LeakSuspected in self._bus.handlers:
-                self._bus.emit(LeakSuspected(self._name, lease.holder(now), now - lease.since))
+                self._bus.emit(LeakSuspected(self._name, holder, now - lease.since))
         return due

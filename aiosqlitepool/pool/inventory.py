@@ -41,10 +41,12 @@ class Inventory(Generic[C]):
         self._clock = settings.clock
         self._timer = timer
         never = math.inf
-        self._idle_timeout = never if settings.idle_timeout is None else settings.idle_timeout
+        idle_timeout = never if settings.idle_timeout is None else settings.idle_timeout
+        # How long after a release the housekeeper must have looked: at idle connections, and at leases.
+        self._look_within = min(idle_timeout, never if settings.leak_threshold is None else settings.leak_threshold)
         check_after = never if settings.health_check_after is None else settings.health_check_after
         # How long an idle connection can be lent without a check.
-        self.fresh_for: float = min(self._idle_timeout, check_after)
+        self.fresh_for: float = min(idle_timeout, check_after)
 
     # -- taking and filling
 
@@ -91,8 +93,8 @@ class Inventory(Generic[C]):
             self._put_back_verified(slot, now)
             return
         pooled.idle_since = now
-        if now + self._idle_timeout < self._timer.wake_at:
-            self._timer.wake(now + self._idle_timeout)
+        if now + self._look_within < self._timer.wake_at:
+            self._timer.wake(now + self._look_within)
         self.slots.give_back(slot)
 
     def _put_back_verified(self, slot: PooledSlot[C], now: float) -> None:
@@ -106,7 +108,7 @@ class Inventory(Generic[C]):
             # Under load no connection is ever idle long enough to be checked before it is lent: then it is done here.
             elif (error := self.connector.verify(pooled, now)) is not None:
                 self.remove(slot, "unhealthy")
-            self._timer.wake(min(now + self._idle_timeout, pooled.expires_at))
+            self._timer.wake(min(now + self._look_within, pooled.expires_at))
         self.give_back(slot)
         if pooled is not None and error is not None:
             self.connector.emit_unhealthy(pooled, 0.0, error)

@@ -8,10 +8,11 @@ import itertools
 import math
 import sqlite3
 from collections.abc import Callable
+from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from ..driver import Connection, Job, shielded
+from ..driver import Connection, Job, StatementLog, shielded
 from ..errors import PoolUsageError
 from .acquire import Acquirer
 from .checkout import Checkout
@@ -65,6 +66,11 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
         self._lent: C | None = connection
         return connection
 
+    @property
+    def is_block(self) -> bool:
+        """Whether an `async with` block has it, so that no other task releases it."""
+        return self._lent is not None
+
     if not TYPE_CHECKING:  # pragma: no branch - type checkers report these uses themselves
 
         def __await__(self):
@@ -106,7 +112,7 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
     connection is never exposed to the caller.
     """
 
-    __slots__ = ("_acquirer", "_clock", "_pooled", "_releaser", "ended", "is_paused", "job")
+    __slots__ = ("_acquirer", "_clock", "_log", "_pooled", "_releaser", "_sql", "ended", "is_paused", "job")
 
     shared: ClassVar[bool] = True
 
@@ -117,9 +123,14 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
         clock: Callable[[], float],
         label: str | None,
         timeout: float | None,
+        log: StatementLog,
+        sql: str | None = None,
     ) -> None:
         super().__init__(label, timeout)
         self.since: float = math.inf
+        # The one statement that its function executes, and where to record it.
+        self._sql = sql
+        self._log = log
         self._acquirer = acquirer
         self._releaser = releaser
         self._clock = clock
@@ -165,10 +176,23 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
         if not self.holds:
             self.since = self._clock()
         try:
-            return fn(native)
+            return fn(native) if self._sql is None else self._run_sql(self._sql, fn, native)
         except sqlite3.Error:
             self.is_paused = self._pooled.runs_again = True
             raise
+
+    def _run_sql(self, sql: str, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> R:
+        began, changes, failed = perf_counter(), native.total_changes, True
+        self.activity = sql, began, None
+        try:
+            result = fn(native)
+            failed = False
+            return result
+        finally:
+            ended, changed = perf_counter(), native.total_changes - changes
+            self.activity = sql, began, ended
+            waited = max(0.0, self.since - self.asked)
+            self._log.add((sql, True, self.label, waited, ended - began, 0, changed, failed))
 
     async def _wait_for(self, other: SharedLease[Any]) -> None:
         """Wait until another lease has ended; raises at the deadline, unless this one has begun before."""

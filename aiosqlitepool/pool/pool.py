@@ -64,7 +64,8 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
         max_waiting: how many callers may queue; further ones get `PoolFullError`. `None` for any number.
         health_check_after: idle longer than this, a connection is checked before it is lent; `0` checks always,
             `None` never.
-        leak_threshold: a connection in use for longer than this emits `LeakSuspected`; `None` never.
+        leak_threshold: a connection in use for longer than this logs a warning and emits `LeakSuspected`, once;
+            `None` never.
         slow_acquire: an acquire that takes this long emits `AcquireSlow`; `None` never, `0` each acquire that did not
             get an idle connection at once.
         read_ahead: rows at most that a statement of an aiosqlite connection fetches when it is executed, for 0.2 ms at
@@ -92,7 +93,7 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
         max_lifetime: float | None = None,
         max_waiting: int | None = None,
         health_check_after: float | None = 1.0,
-        leak_threshold: float | None = None,
+        leak_threshold: float | None = 60,
         slow_acquire: float | None = 0.05,
         read_ahead: int = 64,
         on_connect: OnConnect | None = None,
@@ -121,7 +122,7 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
         self._timer = Timer(settings.clock)
         connector: Connector[C] = Connector(connection_factory, self.session_sql, settings, bus)
         self._inventory: Inventory[C] = Inventory(connector, settings, bus, self._timer)
-        self._diagnostics = Diagnostics(self._inventory.slots, settings.clock)
+        self._diagnostics = Diagnostics(str(settings.name), self._inventory.slots, settings.clock)
         self._releaser: Releaser[C] = Releaser(self._inventory, settings, bus)
         self._acquirer: Acquirer[C] = Acquirer(
             self._inventory, self._diagnostics, settings, bus, self._timer, self._enter, self.stats

@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-__all__ = ["Request", "Slot", "Slots"]
+__all__ = ["Request", "Slot", "Slots", "retried"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,7 +45,7 @@ class Slot(Generic[T]):
 class Request(Protocol):
     """What the queue needs of a caller."""
 
-    # A future that gets a slot, `None` at its deadline, or an exception.
+    # A future that gets a slot, an exception, or at its deadline a list of one.
     turn: Any
     # Clock times. The deadlines are in the order of the queue, unless a request has a timeout of its own (not `None`).
     asked: float
@@ -98,11 +98,16 @@ class Slots(Generic[T]):
     @property
     def oldest(self) -> Any:
         """The request that has waited longest, or `None`. Safe to read from any thread."""
-        return _retried(lambda: next(iter(self._queue), None))
+        return retried(lambda: next(iter(self._queue), None))
+
+    @property
+    def newest(self) -> Any:
+        """The request that is last in the queue, or `None`."""
+        return next(reversed(self._queue), None)
 
     def queue(self) -> tuple[Any, ...]:
         """Return the requests that wait, oldest first. Safe to call from any thread."""
-        return _retried(lambda: tuple(self._queue))
+        return retried(lambda: tuple(self._queue))
 
     def waits(self, request: object) -> bool:
         """Whether this request is in the queue."""
@@ -249,7 +254,7 @@ class Slots(Generic[T]):
         assert not idle | vacant or waiting <= self.preparing, "a request waits although a slot is free"
 
 
-def _retried(read: Callable[[], R]) -> R:
+def retried(read: Callable[[], R]) -> R:
     """Read from any thread: again, if the queue was changed in the middle of it."""
     while True:
         try:

@@ -270,7 +270,11 @@ def _labelled(label: str | None) -> dict[str, str]:
 
 
 def _holders(holders: Sequence[Holder]) -> list[dict[str, Any]]:
-    return [
-        {"connection": each.connection, "task": each.task, "held_ms": _ms(each.held), **_labelled(each.label)}
-        for each in holders
-    ]
+    return [_holder(each) for each in holders]
+
+
+def _holder(holder: Holder) -> dict[str, Any]:
+    shown = {"connection": holder.connection, "task": holder.task, "held_ms": _ms(holder.held)}
+    named = {"coroutine": holder.coroutine} if holder.label is None and holder.coroutine else _labelled(holder.label)
+    waits = {} if holder.waits_for is None else {"waits_for": holder.waits_for, "waited_ms": _ms(holder.waited)}
+    return {**shown, **named, **waits}

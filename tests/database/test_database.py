@@ -40,6 +40,7 @@ async def test_it_is_two_pools_named_after_it(db: SQLiteDatabase) -> None:
         ({"operation_timeout": 0}, ValueError, "operation_timeout must be greater than 0 seconds, not 0"),
         ({"max_waiting": -1}, ValueError, "max_waiting must be at least 0, not -1"),
         ({"reader_warn_after": 0}, ValueError, "reader_warn_after must be greater than 0 seconds, not 0"),
+        ({"writer_warn_after": "60"}, TypeError, "writer_warn_after must be a number of seconds or None, not '60'"),
         ({"reader_max_age": "1"}, TypeError, "reader_max_age must be a number of seconds or None, not '1'"),
         ({"checkpoint_above": -1}, ValueError, "checkpoint_above must be at least 0, not -1"),
         ({"subscribers": 7}, TypeError, "subscribers must be an iterable of subscribers, such as a list, not 7"),

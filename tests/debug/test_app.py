@@ -281,7 +281,7 @@ async def test_a_closed_pool_is_shown_as_closed(driver: StubDriver) -> None:
 async def test_stacks_are_shown_only_to_who_asked_for_them(pool: StubPool) -> None:
     without, with_stacks = DebugApp(pool), DebugApp(pool, stacks=True)
     async with pool.connection():
-        assert "stack" not in json.dumps(without.snapshot()["pools"])
+        assert '"stack"' not in json.dumps(without.snapshot()["pools"])
         (line, *_) = with_stacks.snapshot()["pools"][0]["holders"][0]["stack"]
         assert line["file"].endswith("tests/debug/test_app.py")
 

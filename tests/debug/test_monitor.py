@@ -44,6 +44,23 @@ async def test_it_shows_the_levels_and_who_holds_and_waits(driver: StubDriver) -
 
 
 @timeless
+async def test_a_holder_is_shown_with_its_coroutine_and_what_it_waits_for(driver: StubDriver) -> None:
+    async def save() -> None:
+        async with one.connection(), other.connection():
+            pass
+
+    async with pool_of(driver, 1) as one, pool_of(driver, 1, name="other") as other:
+        held = await other.acquire()
+        saving = asyncio.create_task(save(), name="Task-0")
+        await asyncio.sleep(2)
+        (shown,) = look(Monitor(one, stacks=False))["holders"]
+        assert shown["coroutine"].endswith("save")
+        assert (shown["label"], shown["waits_for"], shown["waited"]) == (None, "other", about(2))
+        await other.release(held)
+        await saving
+
+
+@timeless
 async def test_acquires_are_counted_by_their_path(driver: StubDriver) -> None:
     async with pool_of(driver, 1) as pool:
         monitor = Monitor(pool, stacks=False)
@@ -71,9 +88,10 @@ async def test_an_acquire_that_went_at_once_and_a_clean_return_are_counted_and_n
 async def test_percentiles_are_of_waits_and_holds_and_count_those_who_failed(driver: StubDriver) -> None:
     async with pool_of(driver, 1, acquisition_timeout=2) as pool:
         monitor = Monitor(pool, stacks=False)
-        async with pool.connection():
-            with pytest.raises(PoolConnectionAcquireTimeoutError):
-                await pool.acquire()
+        held = await pool.acquire()
+        with pytest.raises(PoolConnectionAcquireTimeoutError):
+            await pool.acquire()
+        await pool.release(held)
         shown = look(monitor)
     assert (shown["wait_times"]["count"], shown["wait_times"]["max"]) == (2, about(2))
     assert (shown["use_times"]["count"], shown["use_times"]["p50"]) == (1, about(2))

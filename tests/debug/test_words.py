@@ -23,6 +23,7 @@ from aiosqlitepool.events import (
     event_types,
 )
 
+CROSSWISE = Holder(1, "Task-1", None, 12.0, coroutine="save", waits_for="db/write", waited=11.0)
 HOLDERS = (Holder(1, "Task-1", "GET /users", 12.0), Holder(2, "Task-2", None, 0.2), Holder(3, "Task-3", None, 0.1))
 BROKEN = ErrorInfo("sqlite3.OperationalError", "unable to open database file")
 
@@ -67,6 +68,11 @@ def test_a_time_reads_well_at_every_size(seconds: float, words: str) -> None:
             "gave up after 500 ms; held by GET /users (12.0 s); 1 other still waiting",
         ),
         (AcquireTimedOut("db", 0.5, 0, ()), "error", "gave up after 500 ms"),
+        (
+            AcquireTimedOut("db", 0.5, 0, (CROSSWISE,)),
+            "error",
+            "gave up after 500 ms; held by save (12.0 s, waits for db/write)",
+        ),
         (AcquireRejected("db", 0.0, 7), "error", "rejected, 7 others waiting already"),
         (
             ConnectionCreateFailed("db", 0.001, BROKEN),

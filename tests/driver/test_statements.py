@@ -1,15 +1,12 @@
-"""Normalized SQL, and what a pool remembers of the statements that ran."""
+"""What a pool remembers of the statements that ran."""
 
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from aiosqlitepool.driver.statements import MOST_STATEMENTS, StatementLog, normalized, operation_of
+from aiosqlitepool.driver.statements import MOST_STATEMENTS, StatementLog
 
 from ..support.clock import Clock
 
@@ -19,68 +16,6 @@ def log_of(*texts: str, label: str | None = None, ran: float = 0.001) -> Stateme
     for text in texts:
         log.add((text, True, label, 0.0005, ran, 1, 0, False))
     return log
-
-
-# -- normalized SQL
-
-
-@pytest.mark.parametrize(
-    ("sql", "expected"),
-    [
-        ("SELECT 1", "SELECT ?"),
-        ("SELECT 'it''s', 1e-5, x'ab', 0x1F FROM t", "SELECT ?, ?, ?, ? FROM t"),
-        ("  SELECT a\n\t, b -- it's a comment\n FROM t /* '; */ ;", "SELECT a , b FROM t"),
-        ("SELECT t1.c2, ?1, :name, $x, @y FROM t1", "SELECT t1.c2, ?1, :name, $x, @y FROM t1"),
-        ("SELECT * FROM t WHERE id IN (1, 2, 3)", "SELECT * FROM t WHERE id IN (?, ...)"),
-        ("SELECT * FROM t WHERE id IN (?,?)", "SELECT * FROM t WHERE id IN (?, ...)"),
-        ("INSERT INTO t VALUES (?, ?), (?, ?), (?, ?)", "INSERT INTO t VALUES (?, ?), ..."),
-        ('SELECT "t"."a" FROM "my table" WHERE b = "secret"', 'SELECT "t"."a" FROM "my table" WHERE b = ?'),
-        ("PRAGMA key = 'secret'", "PRAGMA key = ?"),
-        ("PRAGMA key(secret)", "PRAGMA key = ?"),
-        ("PRAGMA main.hexkey=0123", "PRAGMA main.hexkey = ?"),
-        ("PRAGMA user_version", "PRAGMA user_version"),
-        ("ATTACH 'other.db' AS other KEY 'secret'", "ATTACH ? AS other KEY ?"),
-        ("SELECT 'never closed", "SELECT ?"),
-        ("SELECT '\N{SNOWMAN}', \N{SNOWMAN} FROM t", "SELECT ?, \N{SNOWMAN} FROM t"),
-        ("", ""),
-    ],
-)  # fmt: skip
-def test_a_statement_is_on_one_line_and_without_literals(sql: str, expected: str) -> None:
-    assert normalized(sql) == expected
-
-
-@given(st.text(), st.sampled_from(["SELECT '{}'", "PRAGMA key = '{}'", 'SELECT 1 WHERE a = "{}"', "SELECT 1 /* {} */"]))
-def test_no_value_gets_through(value: str, sql: str) -> None:
-    secret = value.replace("'", "''").replace('"', '""').replace("*/", "")
-    assert "hunter2" not in normalized(sql.format(f"hunter2{secret}hunter2"))
-
-
-@pytest.mark.parametrize(
-    "sql", ["SELECT '" + "x" * 1_000_000, "SELECT " + "a, " * 500_000, "(" * 100_000, "--" * 100_000]
-)
-def test_a_statement_of_a_megabyte_takes_little(sql: str) -> None:
-    began = time.thread_time()
-    assert len(normalized(sql)) <= 2_000
-    assert time.thread_time() - began < 5
-
-
-@pytest.mark.parametrize(
-    ("sql", "expected"),
-    [
-        ("select 1", "SELECT"),
-        ("-- why\nINSERT INTO t VALUES (1)", "INSERT"),
-        ("WITH x AS (SELECT 1) SELECT * FROM x", "SELECT"),
-        ("WITH x AS (SELECT 1) DELETE FROM t", "DELETE"),
-        ("COMMIT", "COMMIT"),
-        ("", "OTHER"),
-        ("(nonsense)", "OTHER"),
-    ],
-)
-def test_the_operation_is_what_a_statement_does(sql: str, expected: str) -> None:
-    assert operation_of(normalized(sql)) == expected
-
-
-# -- what is remembered
 
 
 def test_statements_that_differ_in_literals_only_are_one() -> None:
@@ -139,12 +74,6 @@ def test_a_reset_forgets_everything() -> None:
     log = log_of(*(f"SELECT a{number}" for number in range(2 * MOST_STATEMENTS)))
     log.reset()
     assert (log.table(), log.table().forgotten) == ((), 0)
-
-
-def test_texts_are_remembered_up_to_a_limit() -> None:
-    log = log_of(*(f"SELECT {number}" for number in range(3_000)), "SELECT '" + "x" * 10_000 + "'")
-    assert log.table()[0].calls == 3_001
-    assert len(log._texts) <= 1_000
 
 
 def test_threads_lose_no_record() -> None:

@@ -386,12 +386,13 @@ async def test_a_timeout_of_nine_tenths_of_a_second_is_nine_tenths_of_a_second(
 ) -> None:
     time = asyncio.get_running_loop().time
     async with pool_of(driver, 1, acquisition_timeout=0.9, subscribers=[recorder]) as pool:
-        async with pool.connection(label="mine"):
-            began = time()
-            with pytest.raises(PoolConnectionAcquireTimeoutError):
-                async with pool.connection(label="GET /users"):
-                    raise AssertionError("there was none to lend")
-            assert time() - began == about(0.9)
+        held = await pool.acquire(label="mine")
+        began = time()
+        with pytest.raises(PoolConnectionAcquireTimeoutError):
+            async with pool.connection(label="GET /users"):
+                raise AssertionError("there was none to lend")
+        assert time() - began == about(0.9)
+        await pool.release(held)
         (event,) = recorder.of(AcquireTimedOut)
         assert event.wait_time == about(0.9)
         assert (event.pending, event.label, [each.label for each in event.holders]) == (0, "GET /users", ["mine"])

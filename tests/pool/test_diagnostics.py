@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import re
+import weakref
 from typing import Any
 
 import pytest
@@ -9,10 +12,10 @@ import pytest
 from aiosqlitepool import Holder, PoolConnectionAcquireTimeoutError, PoolFullError, PoolStats
 from aiosqlitepool.events import ErrorInfo
 from aiosqlitepool.pool.checkout import Checkout
-from aiosqlitepool.pool.diagnostics import counts, explain_full, explain_timeout, linked_holders
+from aiosqlitepool.pool.diagnostics import counts, explain_deadlock, explain_full, explain_timeout, linked_holders
 
 from ..support.pools import StubPool, immediately, in_turn, pool_of, queued
-from ..support.stub import StubDriver, fails
+from ..support.stub import StubDriver, fails, settle
 from ..support.timeless import about, timeless
 
 STATS = PoolStats(
@@ -59,9 +62,39 @@ def test_with_five_holders_there_is_no_rest_to_count() -> None:
 
 
 def test_a_timeout_names_the_connections_that_the_waiting_task_holds_itself() -> None:
-    message = explain_timeout(0.9, STATS, (holder(1), holder(2)), [2], None)
+    message = explain_timeout(0.9, STATS, (holder(1), holder(2)), list(explain_deadlock([2], [], [])), None)
     assert "The waiting task itself holds connection 2: " in message
     assert "deadlock" in message
+
+
+def test_a_timeout_names_the_connections_of_tasks_that_wait_for_the_waiting_task() -> None:
+    (text,) = explain_deadlock([], [1, 2], [])
+    assert text.startswith("the holder of connections 1, 2 waits for this task to end: ")
+
+
+def test_a_timeout_names_the_connections_of_other_pools_for_which_its_holders_wait() -> None:
+    (text,) = explain_deadlock([], [], ["connection 1 of pool 'app.db/read' [auth]"])
+    assert text.startswith(
+        "the waiting task, or one that waits for it, holds connection 1 of pool 'app.db/read' [auth]"
+    )
+
+
+def test_a_holder_without_a_label_is_named_by_its_coroutine() -> None:
+    assert str(Holder(7, "Task-7", None, 1.5, coroutine="OrderService.save")) == (
+        "OrderService.save (Task-7) has held connection 7 for 1.500 s"
+    )
+
+
+def test_a_timeout_writes_the_name_of_a_coroutine_as_it_is() -> None:
+    holders = (Holder(1, "Task-1", None, 1.5, coroutine="save"),)
+    assert ". save (Task-1) has held" in explain_timeout(0.9, STATS, holders, ["because"], None)
+    assert explain_timeout(0.9, STATS, holders, ["because"], None).endswith(" Because.")
+
+
+def test_a_holder_is_named_with_the_pool_that_it_waits_for() -> None:
+    assert str(Holder(7, "Task-7", "auth", 1.5, coroutine="main", waits_for="app.db/write", waited=1.2)) == (
+        "Task-7 [auth] has held connection 7 for 1.500 s and waits for app.db/write since 1.200 s"
+    )
 
 
 def test_a_full_queue_names_its_limit_and_the_levels_of_the_pool() -> None:
@@ -92,9 +125,11 @@ async def test_the_timeout_of_a_full_pool_names_its_holders_their_labels_and_the
 @timeless
 async def test_the_timeout_has_its_facts_as_attributes(driver: StubDriver) -> None:
     async with pool_of(driver, 2, acquisition_timeout=0.9) as pool:
-        async with pool.connection(label="first"), pool.connection(label="second"):
-            with pytest.raises(PoolConnectionAcquireTimeoutError) as caught:
-                await pool.acquire()
+        held = [await pool.acquire(label=label) for label in ("first", "second")]
+        with pytest.raises(PoolConnectionAcquireTimeoutError) as caught:
+            await pool.acquire()
+        for connection in held:
+            await pool.release(connection)
         assert caught.value.waited == about(0.9)
         assert caught.value.stats is not None
         assert (caught.value.stats.used, caught.value.stats.max_size) == (2, 2)
@@ -253,3 +288,102 @@ def test_a_holder_that_began_after_the_moment_in_question_has_held_its_connectio
 
 def test_without_holders_none_are_linked() -> None:
     assert linked_holders((), 20.0) == ()
+
+
+async def save(pool: StubPool) -> None:
+    async with pool.connection():
+        await asyncio.sleep(10)
+
+
+@timeless
+async def test_a_holder_is_known_by_the_coroutine_of_its_task(driver: StubDriver) -> None:
+    async with pool_of(driver, 1) as pool:
+        saving = asyncio.create_task(save(pool), name="Task-0")
+        await asyncio.sleep(1)
+        assert [str(each) for each in pool.holders()] == ["save (Task-0) has held connection 1 for 1.000 s"]
+        await saving
+
+
+# -- who waits for whom, across pools
+
+
+async def first_one_then_the_other(one: StubPool, other: StubPool, label: str) -> None:
+    async with one.connection(label=label):
+        await asyncio.sleep(1)
+        async with other.connection():
+            pass
+
+
+@timeless
+async def test_the_timeout_of_two_that_wait_crosswise_names_both(driver: StubDriver) -> None:
+    async with pool_of(driver, 1, acquisition_timeout=3) as one, pool_of(driver, 1, name="other") as other:
+        reading = asyncio.create_task(first_one_then_the_other(other, one, "auth"), name="Reading")
+        writing = asyncio.create_task(first_one_then_the_other(one, other, "order"), name="Writing")
+        with pytest.raises(PoolConnectionAcquireTimeoutError) as caught:
+            await reading
+        assert "Writing [order] has held connection 1 for 4.000 s and waits for other since 3.000 s." in str(
+            caught.value
+        )
+        assert "one that waits for it, holds connection 1 of pool 'other' [auth], for which a holder" in str(
+            caught.value
+        )
+        (holder,) = caught.value.holders
+        assert (holder.waits_for, holder.waited) == ("other", about(3))
+        await writing
+
+
+@timeless
+async def test_a_timeout_that_is_handled_leaves_nothing_to_the_garbage_collector(driver: StubDriver) -> None:
+    async def waits() -> None:
+        local = Local()
+        seen.append(weakref.ref(local))
+        with contextlib.suppress(PoolConnectionAcquireTimeoutError):
+            await pool.acquire()
+
+    seen: list[weakref.ref[Local]] = []
+    async with pool_of(driver, 1, acquisition_timeout=3) as pool:
+        held = await pool.acquire()
+        gc.disable()
+        try:
+            await asyncio.wait({asyncio.create_task(waits())})
+            await settle()
+            assert seen[0]() is None
+        finally:
+            gc.enable()
+        await pool.release(held)
+
+
+class Local:
+    """Something in a frame."""
+
+
+@timeless
+async def test_a_holder_that_waits_no_longer_waits_for_nothing(driver: StubDriver) -> None:
+    async with pool_of(driver, 1) as one, pool_of(driver, 1, name="other") as other:
+        held = await other.acquire()
+        async with one.connection():
+            waiting = asyncio.create_task(other.acquire())
+            await settle()
+            waiting.cancel()
+            await settle()
+            assert [each.waits_for for each in one.holders()] == [None]
+        assert not other._diagnostics.requests
+        await other.release(held)
+
+
+@timeless
+async def test_a_holder_that_waits_in_a_pool_of_its_own_is_shown_so(driver: StubDriver) -> None:
+    async with pool_of(driver, 2, acquisition_timeout=3) as pool:
+        tasks = [asyncio.create_task(first_one_then_the_other(pool, pool, "one"))]
+        await asyncio.sleep(0.5)
+        tasks.append(asyncio.create_task(first_one_then_the_other(pool, pool, "two")))
+        await asyncio.sleep(1.5)
+        assert [(each.waits_for, each.waited) for each in pool.holders()] == [
+            ("app.db", about(1)),
+            ("app.db", about(0.5)),
+        ]
+        await asyncio.wait(tasks)
+        errors = [task.exception() for task in tasks]
+        # Each may go on when the other times out, so neither is refused early.
+        assert isinstance(errors[0], PoolConnectionAcquireTimeoutError)
+        assert (errors[0].waited, errors[1]) == (about(3), None)

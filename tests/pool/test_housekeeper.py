@@ -148,7 +148,8 @@ async def test_waiters_time_out_one_after_another(driver: StubDriver) -> None:
 
 @timeless
 async def test_a_waiter_with_a_timeout_of_its_own_times_out_before_those_in_front_of_it(driver: StubDriver) -> None:
-    async with pool_of(driver, 1, acquisition_timeout=10) as pool, pool.connection():
+    async with pool_of(driver, 1, acquisition_timeout=10) as pool:
+        held = await pool.acquire()
         time = asyncio.get_running_loop().time
         began = time()
         ended: dict[str, float] = {}
@@ -160,6 +161,7 @@ async def test_a_waiter_with_a_timeout_of_its_own_times_out_before_those_in_fron
             assert caught.value.waited == about(time() - began)
 
         await asyncio.gather(waits("patient", 60), waits("usual", None), waits("hasty", 2), waits("usual too", None))
+        await pool.release(held)
     assert list(ended) == ["hasty", "usual", "usual too", "patient"]
     assert list(ended.values()) == [about(began + delay) for delay in (2, 10, 10, 60)]
 
@@ -541,8 +543,36 @@ async def test_a_connection_that_leaks_twice_is_reported_twice(driver: StubDrive
 
 
 @timeless
+async def test_a_long_lease_logs_one_warning_by_default(driver: StubDriver, caplog: pytest.LogCaptureFixture) -> None:
+    async with pool_of(driver, idle_timeout=None) as pool:
+        async with pool.connection():
+            pass
+        await asyncio.sleep(1000)
+        async with pool.connection(label="GET /export"):
+            await asyncio.sleep(1000)
+    (record,) = [each for each in caplog.records if "has held" in each.getMessage()]
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith("pool 'app.db': ")
+    assert (
+        "[GET /export] has held connection 1 for 60.000 s, longer than 60 s. Release it earlier" in record.getMessage()
+    )
+
+
+@timeless
+async def test_a_lease_of_a_connection_that_was_opened_in_advance_is_suspected_in_time(
+    driver: StubDriver, recorder: Recorder
+) -> None:
+    async with pool_of(driver, 1, min_size=1, idle_timeout=None, subscribers=[recorder]) as pool:
+        await asyncio.sleep(1000.5)
+        async with pool.connection():
+            await asyncio.sleep(100)
+    (event,) = recorder.of(LeakSuspected)
+    assert event.use_time == about(60)
+
+
+@timeless
 async def test_without_a_threshold_nothing_leaks(driver: StubDriver, recorder: Recorder) -> None:
-    async with pool_of(driver, subscribers=[recorder]) as pool, pool.connection():
+    async with pool_of(driver, leak_threshold=None, subscribers=[recorder]) as pool, pool.connection():
         await asyncio.sleep(10**6)
     assert recorder.of(LeakSuspected) == []
 

@@ -152,7 +152,8 @@ async def test_another_task_may_leave_the_block(driver: StubDriver) -> None:
 
 @timeless
 async def test_a_lease_waits_as_long_as_it_was_asked_to(driver: StubDriver) -> None:
-    async with pool_of(driver, 1, acquisition_timeout=30) as pool, pool.connection():
+    async with pool_of(driver, 1, acquisition_timeout=30) as pool:
+        held = await pool.acquire()
         began = asyncio.get_running_loop().time()
         with pytest.raises(PoolConnectionAcquireTimeoutError):
             async with pool.connection(timeout=2):
@@ -160,6 +161,7 @@ async def test_a_lease_waits_as_long_as_it_was_asked_to(driver: StubDriver) -> N
         assert asyncio.get_running_loop().time() - began == about(2)
         with pytest.raises(PoolConnectionAcquireTimeoutError):
             await pool.acquire(timeout=0)
+        await pool.release(held)
 
 
 @timeless

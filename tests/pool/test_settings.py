@@ -171,7 +171,7 @@ def test_the_further_parameters_have_the_documented_defaults() -> None:
         "max_lifetime": None,
         "max_waiting": None,
         "health_check_after": 1.0,
-        "leak_threshold": None,
+        "leak_threshold": 60,
         "slow_acquire": 0.05,
         "read_ahead": 64,
         "on_connect": None,

@@ -112,9 +112,11 @@ def test_each_acquire_that_waited_for_nothing_is_a_wait_of_no_time(telemetry: Te
 async def test_a_timeout_is_a_wait_with_its_error() -> None:
     telemetry = Telemetry()
     subscribers = [telemetry.subscriber()]
-    async with pool_of(StubDriver(), 1, acquisition_timeout=2, subscribers=subscribers) as pool, pool.connection():
+    async with pool_of(StubDriver(), 1, acquisition_timeout=2, subscribers=subscribers) as pool:
+        held = await pool.acquire()
         with pytest.raises(PoolConnectionAcquireTimeoutError):
             await pool.acquire()
+        await pool.release(held)
         assert telemetry.point(WAIT, error__type="timeout").sum == pytest.approx(2, abs=0.001)  # type: ignore[union-attr]
         assert telemetry.value("db.client.connection.timeouts") == 1
 

@@ -178,9 +178,11 @@ async def test_acquires_are_counted_by_path(pool: StubPool, scrape: Scrape) -> N
 async def test_a_timeout_is_counted_and_its_wait_observed_as_one() -> None:
     scrape = Scrape()
     subscribers = [PrometheusSubscriber(scrape.registry)]
-    async with pool_of(StubDriver(), 1, acquisition_timeout=2, subscribers=subscribers) as pool, pool.connection():
+    async with pool_of(StubDriver(), 1, acquisition_timeout=2, subscribers=subscribers) as pool:
+        held = await pool.acquire()
         with pytest.raises(PoolConnectionAcquireTimeoutError):
             await pool.acquire()
+        await pool.release(held)
     assert scrape("db_client_connection_timeouts_total") == 1
     assert scrape(f"{WAITS}_bucket", error_type="timeout", le="1.0") == 0
     assert scrape(f"{WAITS}_bucket", error_type="timeout", le="2.5") == 1

@@ -143,9 +143,11 @@ async def test_what_is_slow_is_what_the_pool_says(log: Log) -> None:
 async def test_a_timeout_is_an_error_that_names_the_holders() -> None:
     log = Log()
     subscribers = [log.subscriber()]
-    async with pool_of(StubDriver(), 1, acquisition_timeout=2, subscribers=subscribers) as pool, pool.connection():
+    async with pool_of(StubDriver(), 1, acquisition_timeout=2, subscribers=subscribers) as pool:
+        held = await pool.acquire()
         with pytest.raises(PoolConnectionAcquireTimeoutError):
             await pool.acquire(label="GET /users")
+        await pool.release(held)
     level, keys = log.only("pool.acquire.timeout")
     assert level == "error"
     assert keys["wait_ms"] == pytest.approx(2000, abs=1)
@@ -164,6 +166,7 @@ async def test_a_failed_connect_is_an_error_with_its_reason(log: Log) -> None:
 
 
 HOLDER = Holder(1, "Task-1", "report", 90.0)
+CROSSWISE = Holder(1, "Task-1", None, 90.0, coroutine="save", waits_for="app.db/write", waited=1.2)
 SHOWN = [{"connection": 1, "task": "Task-1", "label": "report", "held_ms": 90000.0}]
 
 
@@ -237,6 +240,19 @@ def test_each_record_has_its_level_and_keys(
 ) -> None:
     log.pool().events.emit(event)
     assert log.only(name) == (level, {"pool": "app.db", **keys})
+
+
+def test_a_holder_without_a_label_is_named_by_its_coroutine_with_what_it_waits_for(log: Log) -> None:
+    log.pool().events.emit(LeakSuspected("app.db", CROSSWISE, 90.0))
+    (shown,) = log.only("pool.checkout.leak_suspected")[1]["holders"]
+    assert shown == {
+        "connection": 1,
+        "task": "Task-1",
+        "held_ms": 90000.0,
+        "coroutine": "save",
+        "waits_for": "app.db/write",
+        "waited_ms": 1200.0,
+    }
 
 
 @pytest.mark.parametrize("outcome", ["committed", "rolled_back"])

@@ -50,10 +50,10 @@ export class PoolView {
       node.className = `cell ${kind}`;
       node.classList.toggle("right", index >= cells.length / 2);
       node.tabIndex = holder ? 0 : -1;
-      say(part.who, holder ? holder.label ?? holder.task : "");
+      say(part.who, holder ? nameOf(holder) : "");
       say(part.age, holder && holder.held >= SETTLED ? duration(holder.held) : "");
       const about = holder
-        ? `connection ${holder.connection}\n${holder.label ?? "no label"}\n${holder.task}\nheld for ${duration(holder.held)}`
+        ? `connection ${holder.connection}\n${holder.label ?? "no label"}\n${holder.task}\nheld for ${duration(holder.held)}${waitsFor(holder, "\n")}`
         : words[kind];
       say(part.tip, about);
       node.setAttribute("aria-label", about);
@@ -107,8 +107,8 @@ export class PoolView {
     const { part } = this;
     const row = (parts, who, position, seconds) => {
       say(parts.number, position);
-      say(parts.label, who.label ?? who.task);
-      say(parts.task, who.label === null ? "" : who.task);
+      say(parts.label, nameOf(who));
+      say(parts.task, `${nameOf(who) === who.task ? "" : who.task}${waitsFor(who, " ")}`);
       say(parts.time, duration(seconds));
       parts.bar.style.setProperty("--share", share(seconds).toFixed(3));
     };
@@ -163,6 +163,10 @@ export class PoolView {
     });
   }
 }
+
+/** The label, or the coroutine, or the task. */
+const nameOf = (who) => who.label ?? who.coroutine ?? who.task;
+const waitsFor = (who, before) => (who.waits_for ? `${before}waits for ${who.waits_for}` : "");
 
 function sizes(pool) {
   const errors = pool.subscriber_errors ? `; ${plural(pool.subscriber_errors, "error")} in handlers of its events` : "";

@@ -1,0 +1,57 @@
+"""SQL as text that may be shown: on one line, and with `?` for each literal, so that no value of a user gets into a
+metric, a log or a page."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+__all__ = ["normalized", "operation_of"]
+
+# Characters of a normalized statement, and of a text that is looked at.
+_LONGEST: Final = 2_000
+_LONGEST_READ: Final = 10_000
+
+_TOKENS: Final = re.compile(
+    r"""
+      (?P<space> (?: \s | --[^\n]* | /\*.*?(?:\*/|\Z) )+ )
+    | (?P<literal> [xX]?'(?:[^']|'')*(?:'|\Z) | (?<![\w$@:?.])[0-9](?:[eE][+-]?[0-9]|[\w.])* )
+    # A quoted name, or what SQLite takes for a string where there is no such name: kept only where a name must stand.
+    | (?P<name> (?:(?<=\.)|(?<=from\ )|(?<=join\ )|(?<=into\ )|(?<=table\ )|(?<=update\ )) "[^"]*" | "[^"]*"(?=\.) )
+    | (?P<quoted> "(?:[^"]|"")*(?:"|\Z) )
+    """,
+    re.VERBOSE | re.DOTALL | re.IGNORECASE,
+)
+_LISTS: Final = re.compile(r"\bIN \(\?(?:, ?\?)+\)", re.IGNORECASE)
+_ROWS: Final = re.compile(r"(\([?, ]+\))(?:, ?\1)+")
+_PRAGMA: Final = re.compile(r"(PRAGMA [\w.]+) ?[=(].*", re.IGNORECASE | re.DOTALL)
+_CHANGES: Final = re.compile(r"\b(INSERT|REPLACE|UPDATE|DELETE)\b", re.IGNORECASE)
+
+
+def normalized(sql: str) -> str:
+    """Return a statement on one line, without comments, with `?` for each literal, of at most 2,000 characters."""
+    return _known(sql) if len(sql) <= _LONGEST else _normalize(sql)  # a longer one is not kept
+
+
+def _normalize(sql: str) -> str:
+    text = _TOKENS.sub(_replacement, sql[:_LONGEST_READ]).strip(" ;")
+    text = _PRAGMA.sub(r"\1 = ?", text)
+    return _ROWS.sub(r"\1, ...", _LISTS.sub("IN (?, ...)", text))[:_LONGEST]
+
+
+_known = lru_cache(1_000)(_normalize)
+
+
+def _replacement(found: re.Match[str]) -> str:
+    kind = found.lastgroup
+    return " " if kind == "space" else found[0] if kind == "name" else "?"
+
+
+def operation_of(statement: str) -> str:
+    """Return what a normalized statement does: its first word in capitals, or what follows a WITH clause."""
+    word = statement.partition(" ")[0].upper()
+    if word == "WITH":
+        found = _CHANGES.search(statement)
+        return "SELECT" if found is None else found[1].upper()
+    return word if word.isalpha() else "OTHER"
