@@ -23,7 +23,7 @@ from ..pool.settings import (
     check_timeout,
 )
 from .backup import Progress, back_up
-from .file import DatabaseFile
+from .file import DatabaseFile, checked_connect_args
 from .functions import bound, label_of
 from .lifecycle import DatabaseLifecycle
 from .pragmas import PragmaValue, checked_pragmas
@@ -53,6 +53,7 @@ class SQLiteDatabase(DatabaseLifecycle):
         reader_warn_after: seconds in use after which a reader connection emits `LeakSuspected`; `None` for never.
         reader_max_age: seconds after which a read block or function is ended with `TimeoutError`; `None` for no limit.
         checkpoint_above: the WAL size in bytes above which the idle writer runs a checkpoint.
+        connect_args: passed to `sqlite3.connect()`: `detect_types`, `cached_statements` or `factory`, for example.
         on_connect: awaited with each new `aiosqlite.Connection`, for example to set a row factory.
         subscribers: attached to both pools, as `SQLiteConnectionPool.subscribe()` does.
     """
@@ -71,6 +72,7 @@ class SQLiteDatabase(DatabaseLifecycle):
         reader_warn_after: float | None = 30,
         reader_max_age: float | None = None,
         checkpoint_above: int = 4_000_000,
+        connect_args: Mapping[str, Any] | None = None,
         on_connect: OnConnect | None = None,
         subscribers: Iterable[Subscriber] = (),
     ) -> None:
@@ -79,7 +81,7 @@ class SQLiteDatabase(DatabaseLifecycle):
         self._timeout = timeout = check_seconds("acquisition_timeout", acquisition_timeout)
         max_age = check_seconds("reader_max_age", reader_max_age, positive=True)
         warn_after = check_seconds("reader_warn_after", reader_warn_after, positive=True)
-        file = DatabaseFile(path, checked_pragmas(pragmas))
+        file = DatabaseFile(path, checked_pragmas(pragmas), checked_connect_args(connect_args), timeout)
         name = file.name if name is None else check_name(name)
         common: dict[str, Any] = {
             "acquisition_timeout": timeout,

@@ -46,7 +46,10 @@ class DatabaseLifecycle:
         self._loop = asyncio.get_running_loop()
         try:
             self._file.open_anchor()
-            await self._writer.pool.open()
+            # Acquired, and not opened with the pool: it may wait for another process until `acquisition_timeout`. Shared,
+            # because a shared lease that runs no function emits no event.
+            async with self._writer.pool.shared("open", None):
+                pass
             await self._reader.pool.open()
         except BaseException:
             await self.close()

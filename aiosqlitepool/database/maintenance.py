@@ -6,18 +6,18 @@ Runs while the writer is idle. Each step is one short call to the writer's worke
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import logging
 import sqlite3
 import time
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 from ..driver import call_to_the_end
 from ..events import Checkpointed, CheckpointResult
 from .file import DatabaseFile
+from .pragmas import row_of
 from .writer import Writer
 
 __all__ = ["Maintenance"]
@@ -122,19 +122,12 @@ async def _run_repeatedly(reference: weakref.ref[Maintenance]) -> None:
 
 def _checkpoint(native: sqlite3.Connection) -> tuple[int, int, int]:
     # PASSIVE never waits for readers or writers. TRUNCATE waits for readers: it runs only if PASSIVE copied all pages.
-    busy, pages, moved = _row(native, "PRAGMA wal_checkpoint(PASSIVE)")
+    busy, pages, moved = row_of(native, "PRAGMA wal_checkpoint(PASSIVE)")
     if not busy and pages == moved:
-        _row(native, "PRAGMA wal_checkpoint(TRUNCATE)")
+        row_of(native, "PRAGMA wal_checkpoint(TRUNCATE)")
     return busy, max(pages, 0), max(moved, 0)
 
 
 def _optimize(native: sqlite3.Connection) -> None:
-    _row(native, f"PRAGMA analysis_limit = {_ANALYSIS_LIMIT}")
-    _row(native, f"PRAGMA optimize = {_OPTIMIZE_MASK:#x}")
-
-
-def _row(native: sqlite3.Connection, statement: str) -> Any:
-    cursor = native.cursor()
-    cursor.row_factory = None  # the program may have set another one on the connection
-    with contextlib.closing(cursor):
-        return cursor.execute(statement).fetchone()
+    row_of(native, f"PRAGMA analysis_limit = {_ANALYSIS_LIMIT}")
+    row_of(native, f"PRAGMA optimize = {_OPTIMIZE_MASK:#x}")

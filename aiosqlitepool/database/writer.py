@@ -35,7 +35,7 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
     def __init__(self, file: DatabaseFile, **settings: Any) -> None:
         self._file = file
         self.session_sql: Sequence[str] = file.session_sql("write")
-        super().__init__(file.factory("write"), pool_size=1, min_size=1, idle_timeout=None, **settings)
+        super().__init__(file.factory("write"), pool_size=1, idle_timeout=None, **settings)
 
     def shared(self, label: str | None, timeout: float | None) -> SharedLease[aiosqlite.Connection]:
         """Return a lease for one function. Further functions may be queued in the worker thread behind it."""

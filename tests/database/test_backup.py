@@ -11,7 +11,7 @@ import pytest
 
 from aiosqlitepool import PoolUsageError, SQLiteDatabase
 
-from ..support.databases import add, held_writer, texts
+from ..support.databases import add, held_writer, leave_wal, texts
 from ..support.files import make_database, notes
 from ..support.other import other_process
 
@@ -173,7 +173,7 @@ async def test_a_backup_that_waits_can_be_cancelled(memory: SQLiteDatabase, targ
 
 async def test_a_backup_gives_up_on_a_process_that_holds_the_database(database: Path, target: Path) -> None:
     async with (
-        SQLiteDatabase(database, pragmas={"journal_mode": "DELETE"}, acquisition_timeout=0.05) as db,
+        SQLiteDatabase(database, on_connect=leave_wal, acquisition_timeout=0.05) as db,
         other_process(database, "BEGIN EXCLUSIVE"),
     ):
         with pytest.raises(sqlite3.OperationalError, match="locked"):
