@@ -144,7 +144,9 @@ class DatabaseFile:
 
     def session_sql(self, role: Role) -> Sequence[str]:
         """Return the statements that restore a connection's pragmas, except those stored in the file."""
-        return [f"PRAGMA {name} = '{value}'" for name, value in settings(role, self._pragmas) if not is_in_file(name, value)]
+        return [
+            f"PRAGMA {name} = '{value}'" for name, value in settings(role, self._pragmas) if not is_in_file(name, value)
+        ]
 
 
 def checked_connect_args(connect_args: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -18,12 +18,20 @@ __all__ = ["DatabaseLifecycle"]
 class DatabaseLifecycle:
     """Opens and closes the writer, the readers and the maintenance of one database, in order."""
 
-    def __init__(self, name: str, file: DatabaseFile, writer: Writer, reader: Reader, checkpoint_above: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        file: DatabaseFile,
+        writer: Writer,
+        reader: Reader,
+        checkpoint_above: int | None,
+        wal_ceiling: int | None,
+    ) -> None:
         self._name = name
         self._file = file
         self._writer = writer
         self._reader = reader
-        self._maintenance = Maintenance(writer, file, checkpoint_above)
+        self._maintenance = Maintenance(writer, reader.pool, file, checkpoint_above, wal_ceiling)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
         self._opened = False

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from ..driver import call
+from ..pool.checkout import Checkout
 from ..pool.lease import Lease
 from ..pool.pool import SQLiteConnectionPool
 from ..pool.settings import check_label, check_timeout
@@ -61,6 +62,24 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
     def stats(self) -> PoolStats:
         """Return the pool's current state. Safe to call from any thread."""
         return replace(super().stats(), role="read")
+
+    def hold(self) -> None:
+        """Let those that have a connection go on, and all others wait, until `resume()`."""
+        self._inventory.hold()
+
+    def resume(self) -> None:
+        """End a hold. Harmless if there is none."""
+        self._inventory.resume()
+
+    def reading(self) -> list[Checkout[Any]]:
+        """Return the holders whose connection may have a snapshot open."""
+        return [
+            holder
+            for holder in self._diagnostics.checkouts()
+            if holder.slot is not None
+            and holder.slot.connection is not None
+            and holder.slot.connection.adapter.may_read
+        ]
 
 
 class Reader:

@@ -59,6 +59,14 @@ class Writer:
         self._connection: aiosqlite.Connection | None = None
         self._owner: asyncio.Task[Any] | None = None
         self._depth = 0
+        # Called in the worker thread after each commit.
+        self.after_commit: Callable[[sqlite3.Connection], None] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the connection has a holder or waiters."""
+        stats = self.pool.stats()
+        return stats.used + stats.waiting > 0
 
     @property
     def in_own_block(self) -> bool:
@@ -74,6 +82,11 @@ class Writer:
             raise PoolUsageError(f"{label}: not possible inside a write() block; call it after the block")
         async with self.pool.connection(label=label, timeout=timeout) as connection:
             yield connection
+
+    async def call(self, label: str, fn: Callable[[sqlite3.Connection], R]) -> R:
+        """Run `fn(native)` in the worker thread, without a transaction."""
+        async with self.exclusive(label) as connection:
+            return await call_to_the_end(connection, fn)
 
     @asynccontextmanager
     async def block(self, label: str | None, timeout: float | None) -> AsyncIterator[aiosqlite.Connection]:
@@ -124,7 +137,8 @@ class Writer:
     # -- functions
 
     def _transaction(self, label: str | None, timeout: float | None) -> Transaction:
-        return Transaction(self.pool, "BEGIN IMMEDIATE", self._timeout if timeout is None else timeout, label)
+        timeout = self._timeout if timeout is None else timeout
+        return Transaction(self.pool, "BEGIN IMMEDIATE", timeout, label, self.after_commit)
 
     async def run(
         self, fn: Callable[[sqlite3.Connection], R], label: str | None, *, timeout: float | None, retry: bool

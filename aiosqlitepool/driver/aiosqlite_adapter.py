@@ -227,6 +227,11 @@ class AiosqliteAdapter(Worker):
         self.check_lease(lease)
         return self.stop_behind() if self.is_open else None
 
+    @property
+    def may_read(self) -> bool:
+        """Whether a statement runs, or a transaction or a half-read cursor is open."""
+        return self._sent != self._done or self._in_transaction or bool(self._cursors.half_read())
+
     # -- between leases
 
     def verify(self) -> None:

@@ -72,7 +72,7 @@ class Shutdown(Generic[C]):
     def begin(self) -> None:
         """Fail everybody who waits with `PoolClosedError`, and close what is idle."""
         inventory = self._inventory
-        inventory.closing = True
+        inventory.begin_closing()
         for request in inventory.slots.dismiss():
             with contextlib.suppress(asyncio.InvalidStateError):  # cancelled a moment ago
                 # One for each: an exception that is raised in many tasks gathers the tracebacks of all.
