@@ -64,7 +64,7 @@ class DatabaseFile:
         else:
             self._target = _absolute_uri(given) if self._is_uri else os.path.abspath(given)
         # SQLite keeps the WAL beside the file itself, not beside a symbolic link to it.
-        self._path = os.path.realpath(_path_of(self._target) if self._is_uri else self._target)
+        self.path: str = os.path.realpath(_path_of(self._target) if self._is_uri else self._target)
         # SQLite supports WAL only for files.
         self._pragmas = {"journal_mode": "MEMORY", **pragmas} if self.in_memory else dict(pragmas)
         self._anchor: sqlite3.Connection | None = None
@@ -72,7 +72,7 @@ class DatabaseFile:
     @property
     def name(self) -> str:
         """The default name of the database: the file's name, or ":memory:"."""
-        return _MEMORY if self.in_memory else Path(self._path).name
+        return _MEMORY if self.in_memory else Path(self.path).name
 
     def open_anchor(self) -> None:
         """Keep an in-memory database alive, also while the pools have no connection to it."""
@@ -96,20 +96,20 @@ class DatabaseFile:
         on it. Source: sqlite.org/howtocorrupt.html, "POSIX advisory locks".
         """
         try:
-            return os.stat(f"{self._path}-wal").st_size
+            return os.stat(f"{self.path}-wal").st_size
         except OSError:
             return 0
 
     def is_at(self, path: Path) -> bool:
         """Return whether `path` leads to the file of this database."""
         try:
-            return not self.in_memory and os.path.samefile(path, self._path)
+            return not self.in_memory and os.path.samefile(path, self.path)
         except OSError:
             return False
 
     def status(self) -> os.stat_result | None:
         """Return what `stat` says of the file, `None` for an in-memory database."""
-        return None if self.in_memory else os.stat(self._path)
+        return None if self.in_memory else os.stat(self.path)
 
     def factory(self, role: Role) -> Callable[[], Awaitable[aiosqlite.Connection]]:
         """Return a connection factory for this role."""
@@ -150,7 +150,7 @@ class DatabaseFile:
 
 
 def checked_connect_args(connect_args: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the user's arguments of `sqlite3.connect`. Raises `TypeError` or `ValueError` that names an invalid one."""
+    """Return the user's arguments of `sqlite3.connect`. Raises `TypeError` or `ValueError` that names a wrong one."""
     if connect_args is not None and not isinstance(connect_args, Mapping):
         kind = type(connect_args).__name__
         raise TypeError(f"connect_args must be a mapping of names to values, not {connect_args!r} ({kind})")

@@ -54,8 +54,8 @@ class DatabaseLifecycle:
         self._loop = asyncio.get_running_loop()
         try:
             self._file.open_anchor()
-            # Acquired, and not opened with the pool: it may wait for another process until `acquisition_timeout`. Shared,
-            # because a shared lease that runs no function emits no event.
+            # Acquired, and not opened with the pool: it may wait for another process until `acquisition_timeout`.
+            # A shared lease that runs no function emits no event.
             async with self._writer.pool.shared("open", None):
                 pass
             await self._reader.pool.open()

@@ -72,7 +72,9 @@ class Maintenance:
         loop = asyncio.get_running_loop()
         self._woken = loop.create_future()
         self._task = loop.create_task(
-            _run_repeatedly(weakref.ref(self), self._woken), name=f"{self._pool.name}:maintenance", context=contextvars.Context()
+            _run_repeatedly(weakref.ref(self), self._woken),
+            name=f"{self._pool.name}:maintenance",
+            context=contextvars.Context(),
         )
         self._task._log_destroy_pending = False  # type: ignore[attr-defined]  # see BackgroundTasks.spawn
 

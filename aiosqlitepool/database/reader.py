@@ -73,13 +73,8 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
     def reading(self) -> list[Checkout[Any]]:
         """Return the holders whose connection may have a snapshot open."""
-        return [
-            holder
-            for holder in self._diagnostics.checkouts()
-            if holder.slot is not None
-            and holder.slot.connection is not None
-            and holder.slot.connection.adapter.may_read
-        ]
+        slots = ((holder, holder.slot) for holder in self._diagnostics.checkouts())
+        return [it for it, slot in slots if slot is not None and slot.connection and slot.connection.adapter.may_read]
 
 
 class Reader:

@@ -28,26 +28,12 @@ _COMMIT_TIMEOUT: Final = 5.0
 class Transaction:
     """One transaction in one pool, which `statement` begins.
 
-    `timeout` is the number of seconds to wait for the locks of other connections, `None` for no limit. `after_commit`
-    is called in the worker thread.
+    `timeout` is the number of seconds to wait for the locks of other connections, `None` for no limit.
     """
 
-    # fmt: off
-    __slots__ = (
-        "_after_commit", "_began", "_ended", "_label", "_pool", "_requested", "_retries", "_statement", "_timeout",
-        "outcome",
-    )
-    # fmt: on
+    __slots__ = ("_began", "_ended", "_label", "_pool", "_requested", "_retries", "_statement", "_timeout", "outcome")
 
-    def __init__(
-        self,
-        pool: Pool,
-        statement: str,
-        timeout: float | None,
-        label: str | None,
-        after_commit: Callable[[sqlite3.Connection], None] | None = None,
-    ) -> None:
-        self._after_commit = after_commit
+    def __init__(self, pool: Pool, statement: str, timeout: float | None, label: str | None) -> None:
         self._pool = pool
         self._statement = statement
         self._timeout = timeout
@@ -89,8 +75,6 @@ class Transaction:
             raise
         self.outcome = "committed"
         self._ended = time.monotonic()
-        if self._after_commit is not None:
-            self._after_commit(native)
 
     def roll_back(self, native: sqlite3.Connection) -> None:
         """Roll the transaction back, unless it has ended already."""

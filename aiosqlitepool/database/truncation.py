@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from ..driver import call_to_the_end
 from ..events import CheckpointBlocked, Checkpointed, CheckpointResult, ConnectionReleased
 from ..pool.checkout import Checkout
 from .file import DatabaseFile
@@ -38,7 +37,7 @@ _LOOK_EVERY: Final = 0.001
 # Bytes above `checkpoint_above` from which readers are held: SQLite's own checkpoints keep most WALs below that.
 _SLACK: Final = 1_000_000
 # Seconds from one attempt that failed to the next: doubled from the first up to the last.
-_FIRST_PAUSE: Final = 1.0
+_FIRST_PAUSE: Final = 0.1
 _LAST_PAUSE: Final = 30.0
 
 
@@ -105,9 +104,8 @@ class Truncation:
         if done.is_empty:
             self._is_holding = False
             pool = self._writer.pool
-            self._call_in_loop(
-                pool.events.emit, Checkpointed(pool.name, "complete", done.pages, done.moved, done.took, 0)
-            )
+            event = Checkpointed(pool.name, "complete", done.pages, done.moved, done.took, 0)
+            self._call_in_loop(pool.events.emit, event)
         return done.is_empty
 
     def _call_in_loop(self, fn: Callable[..., object], *args: Any) -> None:
@@ -152,7 +150,12 @@ class Truncation:
                 # Readers that hold a connection and read nothing are not in the way.
                 is_last = min(self._readers.stats().oldest_waiter, held) >= patience or held >= _MORE_PATIENCE
                 if not self._writer.is_busy and (is_last or not self._readers.reading()):
-                    await self._writer.call("checkpoint", self._truncate)
+                    # The disk may take long.
+                    late = asyncio.get_running_loop().call_later(patience, self._readers.resume)
+                    try:
+                        await self._writer.call("checkpoint", self._truncate)
+                    finally:
+                        late.cancel()
                 elif not is_last:
                     await asyncio.sleep(_POLL)
                 if is_last:

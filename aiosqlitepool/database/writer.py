@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from ..pool.lease import SharedLease
 from ..pool.pool import SQLiteConnectionPool
 from ..stats import PoolStats
 from .file import DatabaseFile
+from .gaps import Gaps
 from .transaction import Transaction
 
 __all__ = ["Writer", "WriterPool"]
@@ -34,6 +36,7 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
     def __init__(self, file: DatabaseFile, **settings: Any) -> None:
         self._file = file
+        self.gaps: Gaps = Gaps(file.path)
         self.session_sql: Sequence[str] = file.session_sql("write")
         super().__init__(file.factory("write"), pool_size=1, idle_timeout=None, **settings)
 
@@ -44,6 +47,26 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
     def stats(self) -> PoolStats:
         """Return the pool's current state. Safe to call from any thread."""
         return replace(super().stats(), role="write", wal_bytes=self._file.wal_bytes())
+
+
+class _WriteTransaction(Transaction):
+    """A transaction that leaves other processes their turn, and the WAL small."""
+
+    __slots__ = ("_writer",)
+
+    def __init__(self, writer: Writer, timeout: float | None, label: str | None) -> None:
+        super().__init__(writer.pool, "BEGIN IMMEDIATE", timeout, label)
+        self._writer = writer
+
+    def begin(self, native: sqlite3.Connection) -> None:
+        self._writer.gaps.before_begin()
+        super().begin(native)
+
+    def commit(self, native: sqlite3.Connection) -> None:
+        super().commit(native)
+        self._writer.gaps.after_end(time.monotonic() - self._began)
+        if self._writer.after_commit is not None:
+            self._writer.after_commit(native)
 
 
 class Writer:
@@ -59,6 +82,7 @@ class Writer:
         self._connection: aiosqlite.Connection | None = None
         self._owner: asyncio.Task[Any] | None = None
         self._depth = 0
+        self.gaps: Gaps = pool.gaps
         # Called in the worker thread after each commit.
         self.after_commit: Callable[[sqlite3.Connection], None] | None = None
 
@@ -137,8 +161,7 @@ class Writer:
     # -- functions
 
     def _transaction(self, label: str | None, timeout: float | None) -> Transaction:
-        timeout = self._timeout if timeout is None else timeout
-        return Transaction(self.pool, "BEGIN IMMEDIATE", timeout, label, self.after_commit)
+        return _WriteTransaction(self, self._timeout if timeout is None else timeout, label)
 
     async def run(
         self, fn: Callable[[sqlite3.Connection], R], label: str | None, *, timeout: float | None, retry: bool

@@ -98,7 +98,7 @@ class Slots(Generic[T]):
 
     @property
     def coming(self) -> int:
-        """How many slots will be given to requests soon: those being prepared, and the free ones while they are held."""
+        """How many slots requests will get soon: those being prepared, and the free ones while they are held."""
         return self.preparing + (len(self._idle) + len(self._vacant) if self.is_held else 0)
 
     @property

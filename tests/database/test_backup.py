@@ -131,7 +131,7 @@ async def test_a_full_disk_leaves_nothing(db: SQLiteDatabase) -> None:
     import signal
 
     await db.run_write(fill)
-    folder = Path(db._file._path).parent / "full"
+    folder = Path(db._file.path).parent / "full"
     folder.mkdir()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
