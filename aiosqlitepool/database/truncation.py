@@ -150,8 +150,8 @@ class Truncation:
                 # Readers that hold a connection and read nothing are not in the way.
                 is_last = min(self._readers.stats().oldest_waiter, held) >= patience or held >= _MORE_PATIENCE
                 if not self._writer.is_busy and (is_last or not self._readers.reading()):
-                    # The disk may take long.
-                    late = asyncio.get_running_loop().call_later(patience, self._readers.resume)
+                    # All that is left to do is to copy. A slow disk must not keep the readers for long.
+                    late = asyncio.get_running_loop().call_later(_MORE_PATIENCE, self._readers.resume)
                     try:
                         await self._writer.call("checkpoint", self._truncate)
                     finally:
