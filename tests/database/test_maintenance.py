@@ -24,7 +24,7 @@ from ..support.storm import nothing_left_behind
 
 
 def maintenance_of(db: SQLiteDatabase, clock: Clock, above: int = 0) -> Maintenance:
-    return Maintenance(db._writer, db._file, above, clock)
+    return Maintenance(db._writer, db._reader.pool, db._file, above, None, clock)
 
 
 async def test_a_checkpoint_copies_the_wal_and_truncates_it(db: SQLiteDatabase, recorder: Recorder) -> None:
@@ -66,6 +66,22 @@ async def test_a_checkpoint_ignores_the_row_factory_of_the_program(database: Pat
     async with SQLiteDatabase(database, on_connect=rows) as db:
         await db.run_write(add, "a")
         assert (await db.checkpoint()).result == "complete"
+
+
+async def test_checkpoints_may_be_left_to_another_program(database: Path, recorder: Recorder) -> None:
+    async with SQLiteDatabase(database, checkpoint_above=None, wal_ceiling=0, subscribers=[recorder]) as db:
+        clock = Clock()
+        maintenance = Maintenance(db._writer, db._reader.pool, db._file, None, 0, clock)
+        await db.run_write(lambda native: native.execute("CREATE TABLE big AS SELECT zeroblob(5000000)").close())
+        await db.run_write(add, "a")
+        clock.advance(60)
+        await maintenance.run_due()
+        assert recorder.of(Checkpointed) == []
+        async with db.writer.connection() as connection:
+            assert await connection.execute_fetchall("PRAGMA wal_autocheckpoint") == [(0,)]
+        # An automatic checkpoint would have let the second transaction begin the WAL anew, and copied the first.
+        assert database.stat().st_size < 100_000
+        assert (db.writer.stats().wal_bytes or 0) > 5_000_000
 
 
 async def test_a_large_wal_is_checkpointed_while_the_writer_is_idle(db: SQLiteDatabase, recorder: Recorder) -> None:
