@@ -121,7 +121,11 @@ class DatabaseFile:
             try:
                 connecting = aiosqlite.connect(self._target, **self._connect_args, **fixed)
                 connection: aiosqlite.Connection = await opened(connecting)
-                await self._set_up(connection, role)
+                try:
+                    await self._set_up(connection, role)
+                except BaseException:
+                    connection.stop()
+                    raise
             except sqlite3.Error as error:
                 error.add_note(f"database: {self._target}")  # SQLite's message does not name the file
                 raise
