@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..events import Checkpointed
+from .busy import busy_kind
 from .file import DatabaseFile
 from .pragmas import row_of
 from .reader import ReaderPool
@@ -125,7 +126,12 @@ class Maintenance:
         return event
 
     async def _optimize(self) -> None:
-        await self._writer.call("optimize", _optimize)
+        try:
+            await self._writer.call("optimize", _optimize)
+        except sqlite3.Error as error:
+            if busy_kind(error) is None:
+                raise
+            self._optimize_at = self._clock()  # another process writes: at the next look
 
 
 async def _run_repeatedly(reference: weakref.ref[Maintenance], woken: asyncio.Future[None]) -> None:

@@ -135,6 +135,24 @@ async def test_statistics_are_brought_up_to_date_every_few_hours(db: SQLiteDatab
     assert statements == ["PRAGMA analysis_limit = 400", "PRAGMA optimize = 0x10002"]
 
 
+async def test_statistics_wait_until_no_other_process_writes(
+    db: SQLiteDatabase, database: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whether `PRAGMA optimize` writes anything differs between versions of SQLite.
+    monkeypatch.setattr("aiosqlitepool.database.maintenance._optimize", lambda native: add(native, "written"))
+    clock = Clock()
+    maintenance = maintenance_of(db, clock, above=1_000_000)
+    clock.advance(4 * 3600)
+    with caplog.at_level(logging.WARNING, "aiosqlitepool"):
+        async with other_process(database, "BEGIN IMMEDIATE"):
+            await maintenance.run_due()
+        assert notes(database) == []
+        await maintenance.run_due()
+        await maintenance.run_due()
+        assert notes(database) == ["written"]
+    assert caplog.text == ""
+
+
 async def test_statistics_are_brought_up_to_date_at_the_end(database: Path) -> None:
     async with SQLiteDatabase(database) as db:
         statements = await traced(db)
@@ -161,6 +179,14 @@ async def test_maintenance_runs_while_the_database_is_open(
         event = await first(db.writer, Checkpointed)
         await writing
         assert isinstance(event, Checkpointed)
+
+
+async def test_maintenance_can_be_woken_at_any_time(db: SQLiteDatabase) -> None:
+    woken = db._maintenance._woken
+    db._maintenance.wake()
+    db._maintenance.wake()
+    while db._maintenance._woken is woken:
+        await asyncio.sleep(0)
 
 
 async def test_the_maintenance_task_does_not_keep_a_database_alive(
