@@ -31,7 +31,8 @@ class Gaps:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._held = 0.0
+        # Seconds since `_since` for which transactions held the lock.
+        self.held: float = 0.0
         self._since = time.monotonic()
 
     def before_begin(self) -> None:
@@ -40,14 +41,10 @@ class Gaps:
         passed = now - self._since
         if passed < _EVERY:
             return
-        if self._held > _BUSY * passed and is_open_elsewhere(f"{self._path}-shm"):
+        if self.held > _BUSY * passed and is_open_elsewhere(f"{self._path}-shm"):
             time.sleep(_GAP)
             now += _GAP
-        self._held, self._since = 0.0, now
-
-    def after_end(self, duration: float) -> None:
-        """Add a transaction that held the lock for `duration` seconds."""
-        self._held += duration
+        self.held, self._since = 0.0, now
 
 
 def is_open_elsewhere(path: str) -> bool:

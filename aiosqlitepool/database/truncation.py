@@ -31,9 +31,11 @@ _PATIENCE: Final = 0.05
 # Seconds that new readers wait at most if reads overlap, so that waiting longer helps: those that were in the way have
 # ended within this time, and only later ones are in the way.
 _MORE_PATIENCE: Final = 0.5
-# Seconds between two looks at the readers, and between two looks at the size of the WAL after a commit.
+# Seconds between two looks at the readers, and at least between two looks at the size of the WAL after a commit. The
+# next look is when the WAL can have grown too large, at so many bytes a second.
 _POLL: Final = 0.002
 _LOOK_EVERY: Final = 0.001
+_FASTEST: Final = 1e9
 # Bytes above `checkpoint_above` from which readers are held: SQLite's own checkpoints keep most WALs below that.
 _SLACK: Final = 1_000_000
 # Seconds from one attempt that failed to the next: doubled from the first up to the last.
@@ -62,11 +64,10 @@ class Truncation:
         self._wake = wake
         self._clock = clock
         self._pause = _FIRST_PAUSE
-        # Both threads write the following. Until when nothing is tried; whether readers are held, so that each commit
-        # tries; and when a commit next looks at the size.
+        # Both threads write the following: until when nothing is tried, and whether readers are held. Then each commit
+        # tries.
         self._next_at = -math.inf
         self._is_holding = False
-        self._look_at = -math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
@@ -81,11 +82,10 @@ class Truncation:
 
         Above the ceiling, wait for the readers, so that the WAL does not grow meanwhile.
         """
-        now = self._clock()
-        if now < self._look_at or (now < self._next_at and not self._is_holding):
-            return
-        self._look_at = now + _LOOK_EVERY
         wal_bytes = self._file.wal_bytes()
+        self._writer.look_at = time.monotonic() + max(_LOOK_EVERY, (self._above - wal_bytes) / _FASTEST)
+        if not self._is_holding and self._clock() < self._next_at:
+            return
         if wal_bytes <= self._above or self._truncate(native):
             return
         if not self._is_holding:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -64,9 +63,10 @@ class _WriteTransaction(Transaction):
 
     def commit(self, native: sqlite3.Connection) -> None:
         super().commit(native)
-        self._writer.gaps.after_end(time.monotonic() - self._began)
-        if self._writer.after_commit is not None:
-            self._writer.after_commit(native)
+        writer, ended = self._writer, self._ended or 0.0
+        writer.gaps.held += ended - self._began
+        if writer.after_commit is not None and ended >= writer.look_at:
+            writer.after_commit(native)
 
 
 class Writer:
@@ -83,8 +83,9 @@ class Writer:
         self._owner: asyncio.Task[Any] | None = None
         self._depth = 0
         self.gaps: Gaps = pool.gaps
-        # Called in the worker thread after each commit.
+        # Called in the worker thread after a commit at this time (of `time.monotonic`) or later.
         self.after_commit: Callable[[sqlite3.Connection], None] | None = None
+        self.look_at: float = 0.0
 
     @property
     def is_busy(self) -> bool:

@@ -31,7 +31,7 @@ def saturated(path: Path, *, held: float = 1.0) -> Gaps:
     """The gaps of a writer that has held the lock for this part of the last second."""
     made = Gaps(str(path))
     made._since -= 1.0
-    made.after_end(held)
+    made.held += held
     return made
 
 

@@ -74,7 +74,7 @@ async def test_the_wal_is_truncated_while_writers_never_pause_and_reads_overlap(
 
 async def test_without_readers_a_commit_truncates_the_wal_at_once(small: SQLiteDatabase, recorder: Recorder) -> None:
     for _ in range(6):
-        small._maintenance._truncation._look_at = 0.0  # type: ignore[union-attr]
+        small._writer.look_at = 0.0
         await small.run_write(grow)
         assert (small.writer.stats().wal_bytes or 0) < CEILING + 60_000
     (event,) = recorder.of(Checkpointed)
