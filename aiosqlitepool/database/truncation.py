@@ -135,7 +135,8 @@ class Truncation:
                     is_empty, in_the_way = await self._truncated_within(_MORE_PATIENCE), readers.reading()
         finally:
             readers.resume()
-        self._next_at = self._clock() + (0.0 if is_empty else self._pause)
+        # At full multiples of the time of day: processes that use this file hold their readers at the same moment.
+        self._next_at = self._clock() + (0.0 if is_empty else self._pause - time.time() % self._pause)
         self._pause = _FIRST_PAUSE if is_empty else min(2 * self._pause, _LAST_PAUSE)
         if not is_empty and (in_the_way or not self._writer.is_busy):
             self._emit_blocked(in_the_way)

@@ -271,9 +271,10 @@ async def test_pauses_between_attempts_grow_until_one_succeeds(
             assert made.is_due()
             await made.run()
             assert not made.is_due()
-            pauses.append(made._next_at - clock.now)
+            assert made._next_at - clock.now <= ([0.1, *pauses])[-1]
+            pauses.append(made._pause)
             clock.advance(pauses[-1])
-    assert pauses[:4] == pytest.approx([0.1, 0.2, 0.4, 0.8])
+    assert pauses[:4] == pytest.approx([0.2, 0.4, 0.8, 1.6])
     assert pauses[-1] == 30.0
     await made.run()
     assert made._pause == 0.1
