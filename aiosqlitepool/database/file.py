@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 import aiosqlite
 
-from ..driver import call, opened
+from ..driver import call, discard, opened
 from .busy import busy_kind, pauses
 from .pragmas import PragmaValue, Role, is_in_file, set_up, settings
 
@@ -124,7 +124,7 @@ class DatabaseFile:
                 try:
                     await self._set_up(connection, role)
                 except BaseException:
-                    connection.stop()
+                    discard(connection)
                     raise
             except sqlite3.Error as error:
                 error.add_note(f"database: {self._target}")  # SQLite's message does not name the file
