@@ -17,8 +17,9 @@ __all__ = ["Gaps"]
 # Seconds. A gap is longer than the longest interval of SQLite's busy handler, so that each poller finds it.
 _GAP: Final = 0.105
 _EVERY: Final = 0.6
-# The part of the time that the lock is held from which others need a gap: below it, they find the lock free by chance.
-_BUSY: Final = 0.9
+# The part of the time that the lock is held from which others need a gap. Below it, 20 polls, which is what SQLite's
+# handler makes in a second, find the lock free by chance.
+_BUSY: Final = 0.75
 
 # Byte of the WAL index that each process locks, shared, as long as it has the index open. Source: os_unix.c.
 _DMS: Final = 128

@@ -186,7 +186,7 @@ class Truncation:
         wal_bytes, now, pool = self._file.wal_bytes(), time.monotonic(), self._writer.pool
         holders = tuple(each.holder(now) for each in sorted(in_the_way, key=lambda each: each.since))
         if wal_bytes > self._ceiling:
-            who = "; ".join(map(str, holders)) or "another process reads"
+            who = "; ".join(map(str, holders)) or "another process or database object reads"
             log.warning("pool %r: the WAL has %d bytes and cannot be emptied: %s", pool.name, wal_bytes, who)
         pool.events.emit(CheckpointBlocked(pool.name, wal_bytes, holders))
 

@@ -241,7 +241,7 @@ async def test_another_process_that_reads_is_reported_without_a_holder(
             await made.run()
     (event,) = recorder.of(CheckpointBlocked)
     assert event.holders == ()
-    assert "cannot be emptied: another process reads" in caplog.text
+    assert "cannot be emptied: another process or database object reads" in caplog.text
 
 
 async def test_below_the_ceiling_nothing_is_logged(
