@@ -31,6 +31,8 @@ _PATIENCE: Final = 0.05
 # Seconds that new readers wait at most if reads overlap, so that waiting longer helps: those that were in the way have
 # ended within this time, and only later ones are in the way.
 _MORE_PATIENCE: Final = 0.5
+# Seconds that they wait at most when no reader is in the way any more, but the writer copies a long WAL, or is busy.
+_COPY_PATIENCE: Final = 0.1
 # Seconds between two looks at the readers, and at least between two looks at the size of the WAL after a commit. The
 # next look is when the WAL can have grown too large, at so many bytes a second.
 _POLL: Final = 0.002
@@ -88,11 +90,12 @@ class Truncation:
             return
         if wal_bytes <= self._above or self._truncate(native):
             return
-        if not self._is_holding:
+        asks = not self._is_holding
+        if asks:
             self._next_at = math.inf  # until the event loop has seen to it
             self._call_in_loop(self._wake)
-        give_up_at = time.monotonic() + _PATIENCE
-        while wal_bytes > self._ceiling and time.monotonic() < give_up_at and not self._truncate(native):
+        give_up_at = time.monotonic() + _PATIENCE if wal_bytes > self._ceiling else -math.inf
+        while (asks or self._is_holding) and time.monotonic() < give_up_at and not self._truncate(native):
             time.sleep(_POLL)
 
     def _truncate(self, native: sqlite3.Connection) -> bool:
@@ -126,6 +129,7 @@ class Truncation:
     async def run(self) -> None:
         """Hold new readers until the WAL is truncated; give up after a while, and emit who was in the way."""
         readers = self._readers
+        self._next_at = math.inf
         readers.hold()
         try:
             is_empty, in_the_way = await self._truncated_within(_PATIENCE), readers.reading()
@@ -143,14 +147,17 @@ class Truncation:
 
     async def _truncated_within(self, patience: float) -> bool:
         """Wait until the WAL is truncated: by a commit of the writer, or here if the writer is idle."""
-        started_at = time.monotonic()
+        started_at = read_at = time.monotonic()
         self._is_holding = True
         try:
             while self._is_holding:
-                held = time.monotonic() - started_at
-                # Readers that hold a connection and read nothing are not in the way.
-                is_last = min(self._readers.stats().oldest_waiter, held) >= patience or held >= _MORE_PATIENCE
-                if not self._writer.is_busy and (is_last or not self._readers.reading()):
+                now = time.monotonic()
+                # Not `used`: readers that hold a connection and read nothing are not in the way.
+                is_read = bool(self._readers.reading())
+                read_at = now if is_read else read_at
+                waited = min(self._readers.stats().oldest_waiter, now - started_at)
+                is_last = waited >= patience or now - started_at >= _MORE_PATIENCE or now - read_at >= _COPY_PATIENCE
+                if not self._writer.is_busy and (is_last or not is_read):
                     # All that is left to do is to copy. A slow disk must not keep the readers for long.
                     late = asyncio.get_running_loop().call_later(_MORE_PATIENCE, self._readers.resume)
                     try:

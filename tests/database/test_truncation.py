@@ -219,6 +219,21 @@ async def test_commits_truncate_the_wal_while_readers_are_held_and_the_writer_is
     assert recorder.of(CheckpointBlocked) == []
 
 
+async def test_a_commit_while_readers_are_held_asks_for_nothing_more(db: SQLiteDatabase, recorder: Recorder) -> None:
+    asked = []
+    made = Truncation(db._writer, db._reader.pool, db._file, 0, 0, lambda: asked.append(1), Clock())
+    made.start()
+    async with db.read(snapshot=True) as connection:
+        assert await texts_now(connection) == []
+        running = asyncio.create_task(made.run())
+        await asyncio.sleep(0)
+        await db.run_write(add, "a")  # waits for the reader, for a moment
+    await running
+    assert asked == []
+    await db.run_write(add, "b")
+    assert "complete" in [event.result for event in recorder.of(Checkpointed)]
+
+
 async def test_a_writer_in_a_long_transaction_is_blamed_on_no_reader(
     db: SQLiteDatabase, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
