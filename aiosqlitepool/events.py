@@ -9,29 +9,24 @@ changed: inside a handler, `pool.stats()` includes the change. Handlers share an
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final
 
 from .copying import CapturedContext
 from .errors import ErrorInfo
+from .kinds import BusyKind, CheckpointResult, CloseReason, RollbackCause, TransactionOutcome
 from .stats import Holder
 from .timings import AcquirePath, PoolTimings, SlowWait
 
 # fmt: off
 __all__ = [
     "AcquireCancelled", "AcquireFailed", "AcquirePath", "AcquireRejected", "AcquireSlow", "AcquireTimedOut", "BusyKind",
-    "BusyRetried", "CheckpointResult", "Checkpointed", "CloseReason", "ConnectionAcquired", "ConnectionClosed",
-    "ConnectionCreateFailed", "ConnectionCreated", "ConnectionReleased", "ErrorInfo", "HealthCheckFailed",
-    "IdleReplaced", "LeakReturned", "LeakSuspected", "PoolClosed", "PoolEvent", "PoolOpened", "PoolTimings",
-    "RollbackCause", "RolledBackOnReturn", "SlowWait", "SubscriberFailed", "TransactionEnded", "TransactionOutcome",
-    "event_types",
+    "BusyRetried", "CheckpointBlocked", "CheckpointResult", "Checkpointed", "CloseReason", "ConnectionAcquired",
+    "ConnectionClosed", "ConnectionCreateFailed", "ConnectionCreated", "ConnectionReleased", "ErrorInfo",
+    "HealthCheckFailed", "IdleReplaced", "LeakReturned", "LeakSuspected", "PoolClosed", "PoolEvent", "PoolOpened",
+    "PoolTimings", "RollbackCause", "RolledBackOnReturn", "SlowWait", "SubscriberFailed", "TransactionEnded",
+    "TransactionOutcome", "event_types",
 ]
 # fmt: on
-
-CloseReason = Literal["idle", "lifetime", "unhealthy", "reset_failed", "broken", "pool_closed"]
-RollbackCause = Literal["in_flight", "transaction", "cursor"]
-TransactionOutcome = Literal["committed", "rolled_back", "failed"]
-BusyKind = Literal["busy", "snapshot"]
-CheckpointResult = Literal["complete", "partial"]
 
 
 @dataclass(slots=True)
@@ -251,9 +246,8 @@ class TransactionEnded(PoolEvent):
 
 @dataclass(slots=True)
 class BusyRetried(PoolEvent):
-    """Another process held the database. The transaction begins again after `pause` seconds.
-
-    `kind` is "busy" if another process held the lock, "snapshot" if it committed after this transaction began to read.
+    """The transaction begins again after `pause` seconds, because another process held the lock ("busy"), or because
+    another process committed after this transaction began to read ("snapshot").
     """
 
     name: ClassVar[str] = "busy_retry"
@@ -278,6 +272,15 @@ class Checkpointed(PoolEvent):
 
 
 @dataclass(slots=True)
+class CheckpointBlocked(PoolEvent):
+    """`holders` (oldest first; another process if none) kept the WAL from being emptied while new readers waited."""
+
+    name: ClassVar[str] = "checkpoint_block"
+    wal_bytes: int
+    holders: tuple[Holder, ...] = ()
+
+
+@dataclass(slots=True)
 class SubscriberFailed(PoolEvent):
     """A handler raised an exception on `event`, the name of another event. The pool is not affected."""
 
@@ -293,8 +296,5 @@ def event_types() -> tuple[type[PoolEvent], ...]:
     return _EVENTS
 
 
-_EVENTS: Final = tuple(
-    each
-    for each in tuple(globals().values())
-    if isinstance(each, type) and issubclass(each, PoolEvent) and each is not PoolEvent
-)
+_types = [each for each in tuple(globals().values()) if isinstance(each, type)]
+_EVENTS: Final = tuple(each for each in _types if issubclass(each, PoolEvent) and each is not PoolEvent)

@@ -20,6 +20,7 @@ from aiosqlitepool.events import (
     AcquireSlow,
     AcquireTimedOut,
     BusyRetried,
+    CheckpointBlocked,
     Checkpointed,
     ConnectionAcquired,
     ConnectionClosed,
@@ -65,13 +66,14 @@ NAMES: dict[type[PoolEvent], str] = {
     TransactionEnded: "transaction",
     BusyRetried: "busy_retry",
     Checkpointed: "checkpoint",
+    CheckpointBlocked: "checkpoint_block",
     PoolOpened: "pool_open",
     PoolClosed: "pool_close",
 }
 
 
 # Told of aiosqlite, of handlers, or of databases, in tests of their own.
-ELSEWHERE = {"rollback_on_return", "subscriber_fail", "transaction", "busy_retry", "checkpoint"}
+ELSEWHERE = {"rollback_on_return", "subscriber_fail", "transaction", "busy_retry", "checkpoint", "checkpoint_block"}
 
 # -- what they are
 

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ async def back_up(
     path = _checked(file, target)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}-{next(_numbers)}.partial")
     backup = _Backup(file, unfinished, progress, pages, timeout)
+    _remove(unfinished)  # of a process of the same number that was killed
+    _create(file, unfinished)
     running = asyncio.ensure_future(asyncio.to_thread(backup.run))
     try:
         try:
@@ -51,8 +54,29 @@ async def back_up(
         backup.raise_if_aborted()
         os.replace(unfinished, path)
     finally:
-        for leftover in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
-            leftover.unlink(missing_ok=True)
+        _remove(unfinished)
+
+
+def _create(file: DatabaseFile, path: Path) -> None:
+    """Create an empty file that is no more readable than the database. SQLite gives its journal the same permissions.
+
+    Members of a group may read the copy only if it is the group of the database, or if all users may read that.
+    """
+    original = file.status()
+    if original is None:  # in memory: there is nothing to compare with
+        return
+    mode = stat.S_IMODE(original.st_mode) & 0o666
+    # The umask of the process applies. Its owner must be able to write it.
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode | 0o600)
+    created = os.fstat(descriptor)
+    os.close(descriptor)
+    if created.st_gid != original.st_gid:
+        os.chmod(path, stat.S_IMODE(created.st_mode) & (0o606 | (mode & 0o006) << 3))
+
+
+def _remove(unfinished: Path) -> None:
+    for leftover in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
+        leftover.unlink(missing_ok=True)
 
 
 def _checked(file: DatabaseFile, target: str | os.PathLike[str]) -> Path:

@@ -23,7 +23,7 @@ from ..pool.settings import (
     check_seconds,
 )
 from .backup import Progress, back_up
-from .file import DatabaseFile
+from .file import DatabaseFile, checked_connect_args
 from .functions import bound, checked_timeout, label_of
 from .migrations import Step, checked_steps, migrate
 from .pragmas import PragmaValue, checked_pragmas
@@ -57,7 +57,11 @@ class SQLiteDatabase(Statements):
         writer_warn_after: the same for the writer connection.
         reader_max_age: seconds after which a read block or function loses its connection and gets `TimeoutError` from
             each use, and at its end. Its task is not cancelled. `None` for no limit.
-        checkpoint_above: the WAL size in bytes above which the idle writer runs a checkpoint.
+        checkpoint_above: the WAL size in bytes above which the idle writer runs a checkpoint. `None` leaves all
+            checkpoints to another program, such as Litestream.
+        wal_ceiling: the WAL size in bytes above which a commit waits, for 50 ms at most, until the readers have ended
+            and the WAL is empty. `None` for no ceiling.
+        connect_args: passed to `sqlite3.connect()`: `detect_types`, `cached_statements` or `factory`, for example.
         on_connect: awaited with each new `aiosqlite.Connection`, for example to set a row factory.
         subscribers: attached to both pools, as `SQLiteConnectionPool.subscribe()` does.
     """
@@ -76,17 +80,24 @@ class SQLiteDatabase(Statements):
         reader_warn_after: float | None = 30,
         writer_warn_after: float | None = 60,
         reader_max_age: float | None = None,
-        checkpoint_above: int = 4_000_000,
+        checkpoint_above: int | None = 4_000_000,
+        wal_ceiling: int | None = 64_000_000,
+        connect_args: Mapping[str, Any] | None = None,
         on_connect: OnConnect | None = None,
         subscribers: Iterable[Subscriber] = (),
     ) -> None:
         check_count("readers", readers, least=1, most=MOST_CONNECTIONS)
-        check_count("checkpoint_above", checkpoint_above, least=0)
+        for argument, size in (("checkpoint_above", checkpoint_above), ("wal_ceiling", wal_ceiling)):
+            if size is not None:
+                check_count(argument, size, least=0)
         self._timeout = timeout = check_seconds("acquisition_timeout", acquisition_timeout)
         max_age = check_seconds("reader_max_age", reader_max_age, positive=True)
         reader_warn_after = check_seconds("reader_warn_after", reader_warn_after, positive=True)
         writer_warn_after = check_seconds("writer_warn_after", writer_warn_after, positive=True)
-        file = DatabaseFile(path, checked_pragmas(pragmas))
+        # SQLite itself would run a checkpoint after each commit above 4 MB.
+        unattended: Mapping[str, PragmaValue] = {"wal_autocheckpoint": 0} if checkpoint_above is None else {}
+        all_pragmas = {**unattended, **checked_pragmas(pragmas)}
+        file = DatabaseFile(path, all_pragmas, checked_connect_args(connect_args), timeout)
         name = free_name(file.name if name is None else check_name(name), "/write", "/read")
         common: dict[str, Any] = {
             "acquisition_timeout": timeout,
@@ -98,7 +109,8 @@ class SQLiteDatabase(Statements):
         }
         writer = WriterPool(file, name=f"{name}/write", leak_threshold=writer_warn_after, **common)
         reader = ReaderPool(file, name=f"{name}/read", pool_size=readers, leak_threshold=reader_warn_after, **common)
-        super().__init__(name, file, Writer(writer, timeout), Reader(reader, timeout, max_age), checkpoint_above)
+        roles = Writer(writer, timeout), Reader(reader, timeout, max_age)
+        super().__init__(name, file, *roles, checkpoint_above, wal_ceiling)
 
     # -- reading and writing
 

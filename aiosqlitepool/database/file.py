@@ -2,42 +2,70 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
+import re
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote_to_bytes
 
 import aiosqlite
 
-from ..driver import opened
-from .guard import ReaderConnection, WriterConnection
-from .pragmas import FILE_PRAGMAS, PragmaValue, Role, settings
+from ..driver import call, discard, opened
+from .busy import busy_kind, pauses
+from .guard import guarded_class
+from .pragmas import PragmaValue, Role, is_in_file, set_up, settings
 
-__all__ = ["DatabaseFile"]
+__all__ = ["DatabaseFile", "checked_connect_args"]
 
 _MEMORY: Final = ":memory:"
+# Parameters of a URI whose path is a name and not that of a file.
+_NO_FILE: Final = re.compile(r"[?&](mode=memory|vfs=memdb)(&|$)")
 _numbers = itertools.count(1)
+# Arguments of `sqlite3.connect` that the user cannot set, and why.
+_DECIDED: Final = {
+    "database": "it is the path of the database",
+    "uri": 'a path that begins with "file:" is a URI',
+    "timeout": "acquisition_timeout is the time to wait for the locks of other processes",
+    "isolation_level": "the database begins and ends all transactions itself",
+    "autocommit": "the database begins and ends all transactions itself",
+    "check_same_thread": "each connection is used in a thread of its own",
+}
 
 
 class DatabaseFile:
     """One database, on disk or in memory, shared by all connections of a `SQLiteDatabase`.
 
-    `path` is a path, ":memory:", or a URI ("file:app.db?vfs=...") as for `sqlite3.connect(uri=True)`.
+    `path` is a path, ":memory:", or a URI ("file:app.db?vfs=...") as for `sqlite3.connect(uri=True)`. `connect_args`
+    are passed to `sqlite3.connect`. `timeout` is the number of seconds that opening a connection waits for the locks of
+    other processes, `None` for no limit.
     """
 
-    def __init__(self, path: str | os.PathLike[str], pragmas: Mapping[str, PragmaValue]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        pragmas: Mapping[str, PragmaValue],
+        connect_args: Mapping[str, Any],
+        timeout: float | None,
+    ) -> None:
         given = _checked(path)
+        self._connect_args = connect_args
+        self._timeout = timeout
         self.in_memory: bool = given == _MEMORY
         self._is_uri: bool = self.in_memory or given.startswith("file:")
         # A named in-memory database is shared by all connections of the process. An absolute path still leads to the
         # same file after the program has changed its working directory.
         memory = f"file:/aiosqlitepool-{os.getpid()}-{next(_numbers)}?vfs=memdb"
-        self._target = memory if self.in_memory else given if self._is_uri else os.path.abspath(given)
+        if self.in_memory:
+            self._target = memory
+        else:
+            self._target = _absolute_uri(given) if self._is_uri else os.path.abspath(given)
         # SQLite keeps the WAL beside the file itself, not beside a symbolic link to it.
-        self._path = os.path.realpath(unquote(urlsplit(self._target).path) if self._is_uri else self._target)
+        self.path: str = os.path.realpath(_path_of(self._target) if self._is_uri else self._target)
         # SQLite supports WAL only for files.
         self._pragmas = {"journal_mode": "MEMORY", **pragmas} if self.in_memory else dict(pragmas)
         self._anchor: sqlite3.Connection | None = None
@@ -45,7 +73,7 @@ class DatabaseFile:
     @property
     def name(self) -> str:
         """The default name of the database: the file's name, or ":memory:"."""
-        return _MEMORY if self.in_memory else Path(self._path).name
+        return _MEMORY if self.in_memory else Path(self.path).name
 
     def open_anchor(self) -> None:
         """Keep an in-memory database alive, also while the pools have no connection to it."""
@@ -69,27 +97,37 @@ class DatabaseFile:
         on it. Source: sqlite.org/howtocorrupt.html, "POSIX advisory locks".
         """
         try:
-            return os.stat(f"{self._path}-wal").st_size
+            return os.stat(f"{self.path}-wal").st_size
         except OSError:
             return 0
 
     def is_at(self, path: Path) -> bool:
         """Return whether `path` leads to the file of this database."""
         try:
-            return not self.in_memory and os.path.samefile(path, self._path)
+            return not self.in_memory and os.path.samefile(path, self.path)
         except OSError:
             return False
+
+    def status(self) -> os.stat_result | None:
+        """Return what `stat` says of the file, `None` for an in-memory database."""
+        return None if self.in_memory else os.stat(self.path)
 
     def factory(self, role: Role) -> Callable[[], Awaitable[aiosqlite.Connection]]:
         """Return a connection factory for this role."""
 
         async def connect() -> aiosqlite.Connection:
             # isolation_level=None: sqlite3 itself never begins a transaction, only this package does.
-            kind = WriterConnection if role == "write" else ReaderConnection
+            # timeout=0: the worker thread must not wait for a lock, where a cancellation could not reach it.
+            fixed: dict[str, Any] = {"isolation_level": None, "uri": self._is_uri, "timeout": 0}
+            kind = guarded_class(role, self._connect_args.get("factory", sqlite3.Connection))
             try:
-                connecting = aiosqlite.connect(self._target, isolation_level=None, uri=self._is_uri, factory=kind)
+                connecting = aiosqlite.connect(self._target, **{**self._connect_args, **fixed, "factory": kind})
                 connection: aiosqlite.Connection = await opened(connecting)
-                await self.set_up(connection, role)
+                try:
+                    await self.set_up(connection, role)
+                except BaseException:
+                    discard(connection)
+                    raise
             except sqlite3.Error as error:
                 error.add_note(f"database: {self._target}")  # SQLite's message does not name the file
                 raise
@@ -98,19 +136,41 @@ class DatabaseFile:
         return connect
 
     async def set_up(self, connection: aiosqlite.Connection, role: Role) -> None:
-        """Set the pragmas of a connection. The writer's set the journal mode of the file."""
-        for name, value in settings(role, self._pragmas):
-            statement = f"PRAGMA {name} = '{value}'"
-            async with connection.execute(statement) as cursor:  # not execute_fetchall(): see `discard_locals`
-                row: Any = await cursor.fetchone()
-            if name == "journal_mode" and str(row[0]).lower() != value.lower():
-                raise sqlite3.OperationalError(f"{statement}: the database stayed in journal mode {row[0]!r}")
+        """Set the pragmas, again and again while another process locks the database, until the timeout."""
+        pausing, started_at = pauses(), time.monotonic()
+        while True:
+            try:
+                return await call(connection, set_up, tuple(settings(role, self._pragmas)))
+            except sqlite3.Error as error:
+                pause = next(pausing)
+                is_late = self._timeout is not None and time.monotonic() + pause > started_at + self._timeout
+                if busy_kind(error) is None or is_late:
+                    raise
+            await asyncio.sleep(pause)
 
     def session_sql(self, role: Role) -> Sequence[str]:
         """Return the statements that restore a connection's pragmas, except those stored in the file."""
         return [
-            f"PRAGMA {name} = '{value}'" for name, value in settings(role, self._pragmas) if name not in FILE_PRAGMAS
+            f"PRAGMA {name} = '{value}'" for name, value in settings(role, self._pragmas) if not is_in_file(name, value)
         ]
+
+
+def checked_connect_args(connect_args: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the user's arguments of `sqlite3.connect`. Raises `TypeError` or `ValueError` that names a wrong one."""
+    if connect_args is not None and not isinstance(connect_args, Mapping):
+        kind = type(connect_args).__name__
+        raise TypeError(f"connect_args must be a mapping of names to values, not {connect_args!r} ({kind})")
+    checked = dict(connect_args or {})
+    for name, reason in _DECIDED.items():
+        if name in checked:
+            raise ValueError(f"connect_args: {name!r} cannot be set: {reason}")
+    if checked:
+        try:
+            sqlite3.connect(":memory:", **checked).close()
+        except (TypeError, ValueError, OverflowError) as error:
+            kinds = TypeError if isinstance(error, TypeError) else ValueError
+            raise kinds(f"connect_args: sqlite3.connect() does not take {checked!r}: {error}") from error
+    return checked
 
 
 def _checked(path: object) -> str:
@@ -120,3 +180,21 @@ def _checked(path: object) -> str:
     if not given:
         raise ValueError("path must not be empty; use ':memory:' for an in-memory database")
     return given
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """Split a URI as SQLite does: the path, still encoded, and the rest from the question mark on."""
+    path, *parameters = re.split(r"(?=\?)", uri.removeprefix("file:").partition("#")[0], maxsplit=1)
+    return re.sub("^//[^/]*", "", path), "".join(parameters)
+
+
+def _path_of(uri: str) -> str:
+    return os.fsdecode(unquote_to_bytes(_split(uri)[0]))
+
+
+def _absolute_uri(uri: str) -> str:
+    """Resolve the relative path of a URI, so that it leads to the same file after a change of the directory."""
+    path, parameters = _split(uri)
+    if path.startswith(("/", ":memory:")) or not path or _NO_FILE.search(parameters):
+        return uri
+    return f"file:{quote(os.fsencode(os.path.abspath(_path_of(uri))))}{parameters}"

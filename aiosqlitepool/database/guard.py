@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable, Mapping
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from typing import Any, Final
 
 from ..errors import PoolUsageError
 
-__all__ = ["GAP", "ReaderConnection", "WriterConnection", "check_read", "check_write", "control_word"]
+__all__ = ["GAP", "ReaderConnection", "check_read", "check_write", "control_word", "guarded_class"]
 
 # What SQLite skips before a token. Atomic: a comment ends at the first "*/", also if the rest does not match then.
 GAP: Final = r"(?>(?:[\s;\ufeff]|--[^\n]*|/\*.*?(?:\*/|\Z))*)"
@@ -69,13 +69,11 @@ def _refusal(what: str | None) -> PoolUsageError:
 
 
 def _refusing(name: str, what: str) -> Any:
-    method = getattr(sqlite3.Connection, name)
-
-    @wraps(method)
+    @wraps(getattr(sqlite3.Connection, name))
     def checked(native: ReaderConnection, *args: Any, **kwargs: Any) -> Any:
         if native.runs_function:
             raise _refusal(what)
-        return method(native, *args, **kwargs)
+        return getattr(super(ReaderConnection, native), name)(*args, **kwargs)
 
     return checked
 
@@ -97,3 +95,12 @@ class WriterConnection(ReaderConnection):
     """The same, for a transaction that writes."""
 
     backup = _refusing("backup", "backup()")
+
+
+@cache
+def guarded_class(role: str, kind: Any) -> Any:
+    """Return a class of guarded connections of this role, derived from the user's own class `kind`."""
+    guard = WriterConnection if role == "write" else ReaderConnection
+    if kind is sqlite3.Connection or not isinstance(kind, type):
+        return guard if kind is sqlite3.Connection else kind
+    return type(f"{kind.__name__}{guard.__name__}", (guard, kind), {})

@@ -22,12 +22,20 @@ __all__ = ["DatabaseLifecycle"]
 class DatabaseLifecycle(NotCopyable):
     """Opens and closes the writer, the readers and the maintenance of one database, in order."""
 
-    def __init__(self, name: str, file: DatabaseFile, writer: Writer, reader: Reader, checkpoint_above: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        file: DatabaseFile,
+        writer: Writer,
+        reader: Reader,
+        checkpoint_above: int | None,
+        wal_ceiling: int | None,
+    ) -> None:
         self._name = name
         self._file = file
         self._writer = writer
         self._reader = reader
-        self._maintenance = Maintenance(writer, file, checkpoint_above)
+        self._maintenance = Maintenance(writer, reader.pool, file, checkpoint_above, wal_ceiling)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
         self._opened = False
@@ -52,7 +60,10 @@ class DatabaseLifecycle(NotCopyable):
         self._loop = asyncio.get_running_loop()
         try:
             self._file.open_anchor()
-            await self._writer.pool.open()
+            # Acquired, and not opened with the pool: it may wait for another process until `acquisition_timeout`.
+            # A shared lease that runs no function emits no event.
+            async with self._writer.pool.shared("open", None):
+                pass
             await self._reader.pool.open()
         except BaseException:
             await shielded(self.close())

@@ -6,18 +6,21 @@ Runs while the writer is idle. Each step is one short call to the writer's worke
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import logging
+import math
 import sqlite3
 import time
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
-from ..driver import call_to_the_end
-from ..events import Checkpointed, CheckpointResult
+from ..events import Checkpointed
+from .busy import busy_kind
 from .file import DatabaseFile
+from .pragmas import row_of
+from .reader import ReaderPool
+from .truncation import Truncation, checkpoint
 from .writer import Writer
 
 __all__ = ["Maintenance"]
@@ -41,21 +44,38 @@ class Maintenance:
     """Maintains one database in a background task, until `stop()` or until the database is garbage collected."""
 
     def __init__(
-        self, writer: Writer, file: DatabaseFile, checkpoint_above: int, clock: Callable[[], float] = time.monotonic
+        self,
+        writer: Writer,
+        readers: ReaderPool,
+        file: DatabaseFile,
+        checkpoint_above: int | None,
+        wal_ceiling: int | None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._writer = writer
         self._pool = writer.pool
         self._file = file
-        self._checkpoint_above = checkpoint_above
+        self._checkpoint_above = math.inf if checkpoint_above is None else checkpoint_above
         self._clock = clock
         self._checkpoint_at = clock()
         self._optimize_at = clock() + _OPTIMIZE_EVERY
         self._task: asyncio.Task[None] | None = None
+        # Ends the wait for the next check. Set by `start`.
+        self._woken: asyncio.Future[None]
+        self._truncation: Truncation | None = None
+        if checkpoint_above is not None and not file.in_memory:
+            self._truncation = Truncation(writer, readers, file, checkpoint_above, wal_ceiling, self.wake, clock)
 
     def start(self) -> None:
-        """Start the task that calls `run_due` once a second."""
-        self._task = asyncio.get_running_loop().create_task(
-            _run_repeatedly(weakref.ref(self)), name=f"{self._pool.name}:maintenance", context=contextvars.Context()
+        """Start the task that calls `run_due` once a second, and when the WAL has grown."""
+        if self._truncation is not None:
+            self._truncation.start()
+        loop = asyncio.get_running_loop()
+        self._woken = loop.create_future()
+        self._task = loop.create_task(
+            _run_repeatedly(weakref.ref(self), self._woken),
+            name=f"{self._pool.name}:maintenance",
+            context=contextvars.Context(),
         )
         self._task._log_destroy_pending = False  # type: ignore[attr-defined]  # see BackgroundTasks.spawn
 
@@ -65,18 +85,22 @@ class Maintenance:
         if task is not None and task.get_loop() is asyncio.get_running_loop():
             task.cancel()
             await asyncio.wait({task})
-            if not self._writer_is_busy:
+            if not self._writer.is_busy:
                 await self._run_logged(self._optimize)
 
-    @property
-    def _writer_is_busy(self) -> bool:
-        stats = self._pool.stats()
-        return stats.used + stats.waiting > 0
+    def wake(self) -> None:
+        """Call `run_due` now."""
+        if not self._woken.done():
+            self._woken.set_result(None)
 
     async def run_due(self) -> None:
-        """Checkpoint and optimize if either is due. Do nothing while the writer has a holder or waiters."""
-        if self._writer_is_busy:
-            return
+        """Checkpoint and optimize if either is due and the writer is idle. Truncate a WAL that grows all the same."""
+        if not self._writer.is_busy:
+            await self._run_idle()
+        if self._truncation is not None and self._truncation.is_due():
+            await self._run_logged(self._truncation.run)
+
+    async def _run_idle(self) -> None:
         now = self._clock()
         if now >= self._checkpoint_at and self._file.wal_bytes() > self._checkpoint_above:
             self._checkpoint_at = now + _CHECKPOINT_AGAIN
@@ -93,48 +117,36 @@ class Maintenance:
 
     async def checkpoint(self) -> Checkpointed:
         """Copy the WAL into the database and truncate it, as far as current readers allow. Return the emitted event."""
-        async with self._writer.exclusive("checkpoint") as connection:
-            started_at = time.monotonic()
-            busy, pages, moved = await call_to_the_end(connection, _checkpoint)
-            took = time.monotonic() - started_at
+        done = await self._writer.call("checkpoint", checkpoint)
         wal_bytes = self._file.wal_bytes()
         if wal_bytes <= self._checkpoint_above:
             self._checkpoint_at = self._clock()
-        result: CheckpointResult = "partial" if busy or moved < pages else "complete"
-        event = Checkpointed(self._pool.name, result, pages, moved, took, wal_bytes)
+        event = Checkpointed(self._pool.name, done.result, done.pages, done.moved, done.took, wal_bytes)
         self._pool.events.emit(event)
         return event
 
     async def _optimize(self) -> None:
-        async with self._writer.exclusive("optimize") as connection:
-            await call_to_the_end(connection, _optimize)
+        try:
+            await self._writer.call("optimize", _optimize)
+        except sqlite3.Error as error:
+            if busy_kind(error) is None:
+                raise
+            self._optimize_at = self._clock()  # another process writes: at the next look
 
 
-async def _run_repeatedly(reference: weakref.ref[Maintenance]) -> None:
+async def _run_repeatedly(reference: weakref.ref[Maintenance], woken: asyncio.Future[None]) -> None:
     # Holds a strong reference only while work is due: the garbage collector can collect a database that is still open.
+    loop = asyncio.get_running_loop()
     while True:
-        await asyncio.sleep(_INTERVAL)
+        await asyncio.wait((woken,), timeout=_INTERVAL)
         if (maintenance := reference()) is None:
             return
+        # Before the work: what is asked for meanwhile is done right afterwards.
+        woken = maintenance._woken = loop.create_future()
         await maintenance.run_due()
         del maintenance
 
 
-def _checkpoint(native: sqlite3.Connection) -> tuple[int, int, int]:
-    # PASSIVE never waits for readers or writers. TRUNCATE waits for readers: it runs only if PASSIVE copied all pages.
-    busy, pages, moved = _row(native, "PRAGMA wal_checkpoint(PASSIVE)")
-    if not busy and pages == moved:
-        _row(native, "PRAGMA wal_checkpoint(TRUNCATE)")
-    return busy, max(pages, 0), max(moved, 0)
-
-
 def _optimize(native: sqlite3.Connection) -> None:
-    _row(native, f"PRAGMA analysis_limit = {_ANALYSIS_LIMIT}")
-    _row(native, f"PRAGMA optimize = {_OPTIMIZE_MASK:#x}")
-
-
-def _row(native: sqlite3.Connection, statement: str) -> Any:
-    cursor = native.cursor()
-    cursor.row_factory = None  # the program may have set another one on the connection
-    with contextlib.closing(cursor):
-        return cursor.execute(statement).fetchone()
+    row_of(native, f"PRAGMA analysis_limit = {_ANALYSIS_LIMIT}")
+    row_of(native, f"PRAGMA optimize = {_OPTIMIZE_MASK:#x}")

@@ -1,18 +1,22 @@
-"""The pragmas of writer and reader connections: their values and their order.
+"""The pragmas of writer and reader connections: their values, their order, and to whom they belong.
 
-SQLite ignores unknown pragmas and unknown values silently. This module rejects them.
+SQLite ignores unknown pragmas and unknown values silently. This module rejects them. To whom a pragma belongs is found
+by a trial on an in-memory database of its own, so that no list has to follow SQLite's releases.
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
+import os
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
-__all__ = ["FILE_PRAGMAS", "PragmaValue", "Role", "checked_pragmas", "settings"]
+__all__ = ["PragmaValue", "Role", "checked_pragmas", "is_in_file", "row_of", "set_up", "settings"]
 
 Role = Literal["read", "write"]
 PragmaValue = str | int | float | bool
@@ -25,26 +29,29 @@ _COMMON: dict[str, PragmaValue] = {
 }
 _BY_ROLE: dict[Role, dict[str, PragmaValue]] = {
     "write": {
-        # Milliseconds. Blocks the worker thread and cannot be cancelled: longer waits are in the event loop.
-        "busy_timeout": 20,
         # Readers and the writer do not wait for each other. Stored in the file: only the writer sets it.
         "journal_mode": "WAL",
         # In WAL mode, a power failure can lose the last commits but cannot corrupt the database.
         "synchronous": "NORMAL",
         **_COMMON,
+        # Milliseconds. Blocks the worker thread and cannot be cancelled: longer waits are in the event loop. Set last:
+        # until then the connection waits for nothing.
+        "busy_timeout": 20,
     },
     # Milliseconds. A reader waits only without WAL (in memory, for example), or while another process recovers a WAL.
-    "read": {"busy_timeout": 30_000, **_COMMON, "query_only": True},
+    "read": {**_COMMON, "query_only": True, "busy_timeout": 30_000},
 }
-# Pragmas that must be set before the others.
-_FIRST = ("busy_timeout", "page_size", "auto_vacuum", "encoding", "journal_mode")
-# Pragmas whose value is stored in the file.
-FILE_PRAGMAS = frozenset({"page_size", "auto_vacuum", "encoding", "journal_mode"})
-_WRITER_ONLY = FILE_PRAGMAS | {"journal_size_limit"}
+# Pragmas that must be set before the others, because the first write to a new file fixes them.
+_FIRST = ("page_size", "auto_vacuum", "encoding", "journal_mode")
+# Pragmas that need no trial.
+_KNOWN = frozenset(itertools.chain(*_BY_ROLE.values()))
+# Pragmas whose value only the connection that writes uses.
+_WRITER_ONLY = frozenset({"journal_size_limit", "wal_autocheckpoint"})
 # Pragmas that the user cannot set, and why.
 _RESERVED = {"query_only": "it is on for readers and off for the writer"}
 
 _VALUE = re.compile(r"[-+.\w]+")
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|0x[0-9a-fA-F]+)")
 # Every word that is a value of some pragma. SQLite silently takes any other word for "off" or for the default.
 _WORDS = (
     *("on", "off", "yes", "no", "true", "false", "default", "none", "full", "normal", "extra", "fast"),
@@ -64,6 +71,7 @@ def checked_pragmas(pragmas: Mapping[str, PragmaValue] | None) -> dict[str, Prag
         _check_name(name.lower())
         _check_value(name, value)
         checked[name.lower()] = value
+        is_in_file(name.lower(), _text(value))
     return checked
 
 
@@ -87,16 +95,97 @@ def _check_value(name: str, value: object) -> None:
         raise TypeError(f"pragmas: {name} must be a str, a number or a bool, not {value!r} ({type(value).__name__})")
     if not _VALUE.fullmatch(str(value)):
         raise ValueError(f"pragmas: {name} must be one word or number, not {value!r}")
-    if isinstance(value, str) and value[0].isalpha() and value.lower() not in _WORDS:
+    if isinstance(value, str) and not _NUMBER.fullmatch(value) and value.lower() not in _WORDS:
         close = difflib.get_close_matches(value.lower(), _WORDS, 1)
         hint = f"; did you mean {close[0].upper()!r}?" if close else ""
+        if number := re.match(r"[-+]?\d+", value):
+            hint = f": SQLite would read {number[0]} and ignore the rest. Write a plain number"
         raise ValueError(f"pragmas: {name} must be a number or a word that SQLite knows, not {value!r}{hint}")
+    if name.lower() == "journal_mode" and str(value).lower() != "wal":
+        raise ValueError(
+            f"pragmas: journal_mode must be WAL, not {value!r}: in any other mode, readers and the writer block each "
+            "other. Use a SQLiteConnectionPool for a database in another mode"
+        )
 
 
 def settings(role: Role, pragmas: Mapping[str, PragmaValue]) -> Iterator[tuple[str, str]]:
     """Yield the name and value of each pragma of this role, in the order in which to set them."""
-    given = {name: value for name, value in pragmas.items() if role == "write" or name not in _WRITER_ONLY}
+    given = {
+        name: value
+        for name, value in pragmas.items()
+        if role == "write" or not (name in _WRITER_ONLY or is_in_file(name, _text(value)))
+    }
     wanted = {**_BY_ROLE[role], **given}
     for name in (*(name for name in _FIRST if name in wanted), *(name for name in wanted if name not in _FIRST)):
-        value = wanted[name]
-        yield name, str(int(value) if isinstance(value, bool) else value)
+        yield name, _text(wanted[name])
+
+
+def _text(value: PragmaValue) -> str:
+    return str(int(value) if isinstance(value, bool) else value)
+
+
+# -- on a connection
+
+
+def set_up(native: sqlite3.Connection, pragmas: Iterable[tuple[str, str]]) -> None:
+    """Set pragmas. What is in the file already is not set again: that would need a lock which another may hold."""
+    for name, value in pragmas:
+        if is_in_file(name, value) and _is_set(native, name, value):
+            continue
+        row_of(native, f"PRAGMA {name} = '{value}'")
+        if name == "journal_mode" and not _is_set(native, name, value):
+            mode = row_of(native, "PRAGMA journal_mode")[0]
+            raise sqlite3.OperationalError(f"PRAGMA {name} = '{value}': the database stayed in journal mode {mode!r}")
+
+
+def _is_set(native: sqlite3.Connection, name: str, value: str) -> bool:
+    row = row_of(native, f"PRAGMA {name}")
+    return row is not None and str(row[0]).lower() == value.lower()
+
+
+def row_of(native: sqlite3.Connection, statement: str) -> Any:
+    """Run a statement and return its first row, whatever factories the program has set on the connection."""
+    cursor, text_factory = native.cursor(), native.text_factory
+    cursor.row_factory, native.text_factory = None, str
+    try:
+        with closing(cursor):
+            return cursor.execute(statement).fetchone()
+    finally:
+        native.text_factory = text_factory
+
+
+# -- trials
+
+
+@lru_cache(maxsize=256)
+def is_in_file(name: str, value: str) -> bool:
+    """Return whether a pragma is stored in the file, or can be set by a connection that writes only.
+
+    Raises `ValueError` if no second connection can use the database while one has this value.
+    """
+    if name in _KNOWN:
+        return name == "journal_mode"
+    # Named, so that several connections share it. It has the locks of a file.
+    target = f"file:/aiosqlitepool-trial-{os.getpid()}-{next(_trials)}?vfs=memdb"
+    first, second, untouched = (
+        sqlite3.connect(each, uri=True, timeout=0, isolation_level=None) for each in (target, target, ":memory:")
+    )
+    with closing(first), closing(second), closing(untouched):
+        try:
+            row_of(first, f"PRAGMA {name} = '{value}'")
+            first.execute("CREATE TABLE trial (x)")
+            second.execute("SELECT 1 FROM trial").close()
+        except sqlite3.OperationalError as error:
+            raise ValueError(
+                f"pragmas: {name} cannot be {value}: no second connection can use the database then ({error})"
+            ) from None
+        found, default = (row_of(each, f"PRAGMA {name}") for each in (second, untouched))
+        second.execute("PRAGMA query_only = 1")
+        try:
+            row_of(second, f"PRAGMA {name} = '{value}'")
+        except sqlite3.OperationalError:
+            return True
+        return bool(found != default)
+
+
+_trials = itertools.count(1)

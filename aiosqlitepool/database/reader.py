@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from ..driver import call, guarded
+from ..pool.checkout import Checkout
 from ..pool.lease import Lease
 from ..pool.pool import SQLiteConnectionPool
 from ..pool.settings import check_label, check_timeout
@@ -121,6 +122,19 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
     def stats(self) -> PoolStats:
         """Return the pool's current state. Safe to call from any thread."""
         return replace(super().stats(), role="read")
+
+    def hold(self) -> None:
+        """Let those that have a connection go on, and all others wait, until `resume()`."""
+        self._inventory.hold()
+
+    def resume(self) -> None:
+        """End a hold. Harmless if there is none."""
+        self._inventory.resume()
+
+    def reading(self) -> list[Checkout[Any]]:
+        """Return the holders whose connection may have a snapshot open."""
+        slots = ((holder, holder.slot) for holder in self._diagnostics.checkouts())
+        return [it for it, slot in slots if slot is not None and slot.connection and slot.connection.adapter.may_read]
 
 
 class Reader:

@@ -23,6 +23,7 @@ from ..pool.lease import SharedLease
 from ..pool.pool import SQLiteConnectionPool
 from ..stats import PoolStats
 from .file import DatabaseFile
+from .gaps import Gaps
 from .guard import check_write
 from .transaction import Transaction, execute
 
@@ -36,8 +37,9 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
     def __init__(self, file: DatabaseFile, **settings: Any) -> None:
         self.file: DatabaseFile = file
+        self.gaps: Gaps = Gaps(file.path)
         self.session_sql: Sequence[str] = file.session_sql("write")
-        super().__init__(file.factory("write"), pool_size=1, min_size=1, idle_timeout=None, **settings)
+        super().__init__(file.factory("write"), pool_size=1, idle_timeout=None, **settings)
 
     def shared(
         self, label: str | None, timeout: float | None, sql: str | None = None
@@ -49,6 +51,27 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
     def stats(self) -> PoolStats:
         """Return the pool's current state. Safe to call from any thread."""
         return replace(super().stats(), role="write", wal_bytes=self.file.wal_bytes())
+
+
+class _WriteTransaction(Transaction):
+    """A transaction that leaves other processes their turn, and the WAL small."""
+
+    __slots__ = ("_writer",)
+
+    def __init__(self, writer: Writer, timeout: float | None, label: str | None) -> None:
+        super().__init__(writer.pool, "BEGIN IMMEDIATE", timeout, label)
+        self._writer = writer
+
+    def begin(self, native: sqlite3.Connection) -> None:
+        self._writer.gaps.before_begin()
+        super().begin(native)
+
+    def commit(self, native: sqlite3.Connection) -> None:
+        super().commit(native)
+        writer, ended = self._writer, self._ended or 0.0
+        writer.gaps.held += ended - self._began
+        if writer.after_commit is not None and ended >= writer.look_at:
+            writer.after_commit(native)
 
 
 class Writer:
@@ -64,6 +87,16 @@ class Writer:
         self._connection: aiosqlite.Connection | None = None
         self._owner: asyncio.Task[Any] | None = None
         self._depth = 0
+        self.gaps: Gaps = pool.gaps
+        # Called in the worker thread after a commit at this time (of `time.monotonic`) or later.
+        self.after_commit: Callable[[sqlite3.Connection], None] | None = None
+        self.look_at: float = 0.0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the connection has a holder or waiters."""
+        stats = self.pool.stats()
+        return stats.used + stats.waiting > 0
 
     @property
     def in_own_block(self) -> bool:
@@ -85,6 +118,11 @@ class Writer:
             raise PoolUsageError(f"{label}: not possible inside a write() block; call it after the block")
         async with self.pool.connection(label=label, timeout=timeout) as connection:
             yield connection
+
+    async def call(self, label: str, fn: Callable[[sqlite3.Connection], R]) -> R:
+        """Run `fn(native)` in the worker thread, without a transaction."""
+        async with self.exclusive(label) as connection:
+            return await call_to_the_end(connection, fn)
 
     @asynccontextmanager
     async def maintenance(
@@ -154,7 +192,7 @@ class Writer:
 
     def transaction(self, label: str | None, timeout: float | None) -> Transaction:
         """Return a transaction, not begun. `timeout` is in seconds; `None` for the default."""
-        return Transaction(self.pool, "BEGIN IMMEDIATE", self._timeout if timeout is None else timeout, label)
+        return _WriteTransaction(self, self._timeout if timeout is None else timeout, label)
 
     async def run(
         self,

@@ -13,6 +13,7 @@ from aiosqlitepool.events import (
     AcquireSlow,
     AcquireTimedOut,
     BusyRetried,
+    CheckpointBlocked,
     Checkpointed,
     ConnectionAcquired,
     ConnectionClosed,
@@ -152,6 +153,10 @@ _SENTENCES: dict[type[PoolEvent], tuple[Level, Callable[[Any], str]]] = {
     Checkpointed: (
         "info",
         lambda it: f"{it.moved} of {it.pages} pages of the WAL copied in {duration(it.checkpoint_time)}",
+    ),
+    CheckpointBlocked: (
+        "warning",
+        lambda it: f"{it.wal_bytes / 1e6:.1f} MB of WAL, held by {_holders(it.holders) or 'another process'}",
     ),
     SubscriberFailed: ("error", lambda it: f"a handler failed on {it.event}: {it.error}"),
 }

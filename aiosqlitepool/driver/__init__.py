@@ -11,7 +11,7 @@ from .aiosqlite_adapter import AiosqliteAdapter
 from .generic_adapter import GenericAdapter
 from .handle import Handle, guarded, handle_class
 from .jobs import Job, call, call_anyway, call_to_the_end, ended
-from .opening import KNOWS_AIOSQLITE, OverriddenAdapter, attached, connect, is_overridden, opened
+from .opening import KNOWS_AIOSQLITE, OverriddenAdapter, attached, connect, discard, is_overridden, opened
 from .protocol import Adapter, Connection, Lessee
 from .shield import shielded
 from .sqlite import KNOWS_SQLITE3, half_read
@@ -34,6 +34,7 @@ __all__ = [
     "call_anyway",
     "call_to_the_end",
     "connect",
+    "discard",
     "ended",
     "factory_object",
     "guarded",

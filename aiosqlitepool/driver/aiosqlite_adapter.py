@@ -135,6 +135,11 @@ class AiosqliteAdapter(Executor):
         if native.text_factory is not self._text_factory:
             native.text_factory = self._text_factory
 
+    @property
+    def may_read(self) -> bool:
+        """Whether a statement runs, or a transaction or a half-read cursor is open."""
+        return self._sent != self._done or self._in_transaction or bool(self._cursors.half_read())
+
     # -- between leases
 
     def verify(self) -> None:

@@ -18,6 +18,8 @@ class GenericAdapter:
 
     __slots__ = ("_closing", "_raw")
 
+    may_read = True  # it is not known
+
     def __init__(self, raw: Connection) -> None:
         self._raw = raw
         self._closing = False

@@ -23,7 +23,16 @@ from .completions import Completions
 from .generic_adapter import GenericAdapter
 from .worker import close_and_stop, interrupt_until_exit
 
-__all__ = ["KNOWS_AIOSQLITE", "OverriddenAdapter", "attached", "connect", "discard_locals", "is_overridden", "opened"]
+__all__ = [
+    "KNOWS_AIOSQLITE",
+    "OverriddenAdapter",
+    "attached",
+    "connect",
+    "discard",
+    "discard_locals",
+    "is_overridden",
+    "opened",
+]
 
 
 # Seconds that a worker thread needs to end, so that it does not outlive a loop that is closed right after.
@@ -108,8 +117,13 @@ async def opened(made: Awaitable[Any]) -> Any:
     try:
         return await future
     except BaseException:
-        made._tx.put_nowait((None, lambda: _close_and_stop(made)))
+        discard(made)
         raise
+
+
+def discard(made: aiosqlite.Connection) -> None:
+    """Close a connection that no pool has taken over, and end its worker thread, without waiting for that."""
+    made._tx.put_nowait((None, lambda: _close_and_stop(made)))
 
 
 def _is_plain(made: aiosqlite.Connection) -> bool:

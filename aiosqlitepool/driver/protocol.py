@@ -47,6 +47,11 @@ class Lessee(Protocol):
 class Adapter(Protocol):
     """Drives one connection. Only the taker of its slot calls it, in the event loop unless stated otherwise."""
 
+    @property
+    def may_read(self) -> bool:
+        """Whether a statement runs, or a transaction or a half-read cursor is open, as far as that is known."""
+        ...
+
     async def attach(self) -> str | None:
         """Take over a connection fresh from its factory. Raises if it cannot be pooled.
 

@@ -119,7 +119,8 @@ def name_of(native: sqlite3.Connection) -> bytes:
     # A file's name need not be UTF-8, and the program's own text_factory may return anything.
     native.text_factory = bytes
     try:
-        (name,) = cursor.execute("SELECT file FROM pragma_database_list WHERE name = 'main'").fetchone()
+        # Not the table-valued function of this name, which reads the schema: another process may lock that.
+        (name,) = (file for _, schema, file in cursor.execute("PRAGMA database_list") if schema == b"main")
     finally:
         native.text_factory = text_factory
     return name or b""

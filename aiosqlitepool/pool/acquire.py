@@ -175,7 +175,7 @@ class Acquirer(Generic[C]):
     async def _slot_for(self, lease: _Caller[C]) -> PooledSlot[C]:
         """Queue for a slot, and have one opened or checked if there is one to take."""
         slot, slots = self._inventory.take(), self._slots
-        if slot is None and slots.waiting >= slots.preparing:
+        if slot is None and slots.waiting >= slots.coming:
             self._check_room(lease)
         elif lease.deadline <= lease.asked:  # never queues; but opening takes the time it takes
             lease.deadline = lease.asked + self._settings.operation_timeout
@@ -189,7 +189,7 @@ class Acquirer(Generic[C]):
         most, waiting = self._settings.max_waiting, self._slots.waiting
         if lease.deadline <= lease.asked:
             raise self.timed_out(lease)
-        if most is not None and self._diagnostics.waiting - self._slots.preparing >= most:
+        if most is not None and self._diagnostics.waiting - self._slots.coming >= most:
             raise PoolFullError(explain_full(self._stats(), most))
         lease.queued, lease.pending = True, waiting
         if AcquireSlow in self._bus.handlers:

@@ -84,6 +84,24 @@ class Inventory(Generic[C]):
             if not self.closing:
                 raise error
 
+    def hold(self) -> None:
+        """Let those that have a connection go on, and all others wait, until `resume()`."""
+        if not self.closing:
+            self.slots.hold()
+
+    def resume(self) -> None:
+        """End a hold, and serve those that wait. Harmless if there is none."""
+        if self.slots.is_held:
+            self.slots.resume()
+            self.feed()
+            if self.is_short():
+                self._timer.wake(self._clock())
+
+    def begin_closing(self) -> None:
+        """Open nothing more, and end a hold."""
+        self.closing = True
+        self.slots.resume()
+
     # -- giving back and removing
 
     def put_back(self, slot: PooledSlot[C], now: float) -> None:

@@ -50,7 +50,7 @@ class Shutdown(Generic[C]):
     def begin(self) -> None:
         """Raise `PoolClosedError` in all waiters, and close the idle connections."""
         inventory = self._inventory
-        inventory.closing = True
+        inventory.begin_closing()
         for request in inventory.slots.dismiss():
             with contextlib.suppress(asyncio.InvalidStateError):  # cancelled a moment ago
                 # An error for each: one that is raised in many tasks collects the tracebacks of all.

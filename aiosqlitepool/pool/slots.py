@@ -61,15 +61,21 @@ class Slots(Generic[T]):
     Invariants, true whenever no method is running (`check()` asserts them):
       - every slot is in one place only: in `_idle`, in `_vacant`, or taken, which is neither;
       - an idle slot has a connection, a vacant one has none;
-      - no slot is idle or vacant while more requests wait (whose futures are not done) than connections are prepared.
+      - no slot is idle or vacant while more requests wait (whose futures are not done) than connections are prepared,
+        unless the free slots are held.
     """
 
-    __slots__ = ("_idle", "_in_order", "_queue", "_vacant", "all", "preparing", "shared")
+    __slots__ = ("_idle", "_in_order", "_queue", "_takable", "_vacant", "all", "is_held", "preparing", "shared")
 
     def __init__(self, size: int) -> None:
         self.all: tuple[Slot[T], ...] = tuple(Slot(number) for number in range(1, size + 1))
         # Oldest first; taken from the end, so that a quiet pool keeps few connections busy and can shrink.
         self._idle: list[Slot[T]] = []
+        # What `take_idle` takes from: the idle slots, or while they are held another list, which is empty. So a hold
+        # costs the fast path nothing.
+        self._takable: list[Slot[T]] = self._idle
+        # Whether free slots are kept from everybody, see `hold`.
+        self.is_held: bool = False
         self._vacant: list[Slot[T]] = list(reversed(self.all))
         # The requests that wait, oldest first.
         self._queue: OrderedDict[Any, None] = OrderedDict()
@@ -89,6 +95,11 @@ class Slots(Generic[T]):
     def used(self) -> int:
         """How many slots are taken. Safe to read from any thread, never negative, never more than there are."""
         return max(0, len(self.all) - len(self._idle) - len(self._vacant))
+
+    @property
+    def coming(self) -> int:
+        """How many slots requests will get soon: those being prepared, and the free ones while they are held."""
+        return self.preparing + (len(self._idle) + len(self._vacant) if self.is_held else 0)
 
     @property
     def waiting(self) -> int:
@@ -125,11 +136,11 @@ class Slots(Generic[T]):
 
     def take_idle(self) -> Slot[T] | None:
         """Take the idle slot used last, or nothing."""
-        return self._idle.pop() if self._idle else None
+        return self._takable.pop() if self._takable else None
 
     def take_vacant(self) -> Slot[T] | None:
         """Take a slot without connection, or nothing."""
-        return self._vacant.pop() if self._vacant else None
+        return self._vacant.pop() if self._vacant and not self.is_held else None
 
     def take_this(self, slot: Slot[T]) -> bool:
         """Take one particular idle slot, as trimming does; False if it is no longer idle."""
@@ -157,6 +168,16 @@ class Slots(Generic[T]):
         if self.shared is slot:
             self.shared = None
 
+    # -- holding
+
+    def hold(self) -> None:
+        """Keep every free slot, and every slot that is given back, from all requests until `resume()`."""
+        self.is_held, self._takable, self.shared = True, [], None
+
+    def resume(self) -> None:
+        """Let free slots be taken again. The caller has them taken for the requests that wait."""
+        self.is_held, self._takable = False, self._idle
+
     # -- giving back
 
     def give_back(self, slot: Slot[T]) -> None:
@@ -174,7 +195,7 @@ class Slots(Generic[T]):
 
     def _hand_on(self, slot: Slot[T]) -> bool:
         """Hand the slot to the oldest waiter, and to those behind it that may share it; whether any got it."""
-        while (request := self._first()) is not None:
+        while not self.is_held and (request := self._first()) is not None:
             if slot.sharers:
                 if not request.shared or self.shared is not slot:
                     return True
@@ -251,7 +272,8 @@ class Slots(Generic[T]):
         assert all(slot.connection is None for slot in vacant), "a vacant slot with a connection"
         assert not any(slot.sharers for slot in idle | vacant), "a slot that nobody has taken is shared"
         waiting = sum(not request.turn.done() for request in self._queue)
-        assert not idle | vacant or waiting <= self.preparing, "a request waits although a slot is free"
+        assert self._takable is self._idle or (self.is_held and not self._takable), "held slots can be taken"
+        assert not idle | vacant or waiting <= self.preparing or self.is_held, "a request waits although a slot is free"
 
 
 def retried(read: Callable[[], R]) -> R:

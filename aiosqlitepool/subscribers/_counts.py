@@ -20,6 +20,7 @@ from aiosqlitepool.events import (
     AcquireRejected,
     AcquireTimedOut,
     BusyRetried,
+    CheckpointBlocked,
     Checkpointed,
     ConnectionClosed,
     ConnectionCreateFailed,
@@ -159,6 +160,7 @@ def count_events(count: Callable[..., None]) -> Handlers:
     yield RolledBackOnReturn, lambda event: count(ROLLBACKS, event.cause)
     yield BusyRetried, lambda event: count(BUSY_RETRIES, event.kind)
     yield Checkpointed, lambda event: count(CHECKPOINTS, event.result)
+    yield CheckpointBlocked, lambda event: count(CHECKPOINTS, "blocked")
 
 
 def fail_events(fail: Callable[[Any, str], None]) -> Handlers:

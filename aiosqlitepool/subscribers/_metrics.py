@@ -239,9 +239,9 @@ CHECKPOINTS = Metric(
     "aiosqlitepool.checkpoints",
     "counter",
     "{checkpoint}",
-    "The number of checkpoints, by whether they were complete.",
+    "The number of checkpoints, by whether they were complete, and of failed attempts to empty the WAL.",
     CHECKPOINT_RESULT,
-    get_args(CheckpointResult),
+    (*get_args(CheckpointResult), "blocked"),
     database=True,
 )
 

@@ -16,6 +16,7 @@ from aiosqlitepool.events import (
     AcquireSlow,
     AcquireTimedOut,
     BusyRetried,
+    CheckpointBlocked,
     Checkpointed,
     ConnectionClosed,
     ConnectionCreated,
@@ -155,6 +156,7 @@ class _PoolLog:
         yield TransactionEnded, logging.WARNING, self._transaction_ended
         yield BusyRetried, logging.INFO, self._busy_retried
         yield Checkpointed, logging.DEBUG, self._checkpointed
+        yield CheckpointBlocked, logging.WARNING, self._checkpoint_blocked
 
     # -- records
 
@@ -242,6 +244,9 @@ class _PoolLog:
     def _checkpointed(self, event: Checkpointed) -> None:
         pages = {"pages": event.pages, "moved": event.moved, "wal_bytes": event.wal_bytes}
         self._log("debug", "pool.checkpointed", result=event.result, **pages, time_ms=_ms(event.checkpoint_time))
+
+    def _checkpoint_blocked(self, event: CheckpointBlocked) -> None:
+        self._log_limited("pool.checkpoint.blocked", wal_bytes=event.wal_bytes, holders=_holders(event.holders))
 
     # -- writing
 

@@ -4,14 +4,17 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aiosqlitepool import PoolUsageError, SQLiteDatabase
+from aiosqlitepool.database import backup
 
-from ..support.databases import add, held_writer, texts
+from ..support.databases import add, held_writer, leave_wal, texts
 from ..support.files import make_database, notes
 from ..support.other import other_process
 
@@ -125,13 +128,63 @@ async def test_a_target_that_is_in_use_is_refused(db: SQLiteDatabase, target: Pa
             await db.backup(target)
 
 
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """New files may be read by all."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize(("mode", "copied"), [(0o600, 0o600), (0o640, 0o640), (0o666, 0o644), (0o400, 0o600)])
+async def test_a_backup_is_no_more_readable_than_the_database_also_while_it_is_written(
+    database: Path, target: Path, mode: int, copied: int
+) -> None:
+    modes: set[int] = set()
+
+    def look(*_: int) -> None:
+        modes.update(stat.S_IMODE(each.stat().st_mode) for each in target.parent.iterdir())
+
+    async with SQLiteDatabase(database) as db:
+        await db.run_write(fill)
+        os.chmod(database, mode)
+        await db.backup(target, progress=look, pages=10)
+        look()
+    assert modes == {copied}
+
+
+@pytest.mark.usefixtures("umask")
+async def test_a_backup_is_not_readable_for_a_group_that_is_not_that_of_the_database(
+    db: SQLiteDatabase, database: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = list(os.stat(database))
+    original[stat.ST_MODE], original[stat.ST_GID] = 0o100664, original[stat.ST_GID] + 1
+    for mode, copied in ((0o100660, 0o600), (0o100664, 0o644)):
+        original[stat.ST_MODE] = mode
+        monkeypatch.setattr(db._file, "status", lambda: os.stat_result(original))
+        await db.backup(target)
+        assert stat.S_IMODE(target.stat().st_mode) == copied
+
+
+async def test_what_a_killed_process_of_the_same_number_left_is_replaced(
+    db: SQLiteDatabase, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "_numbers", iter([7]))
+    target.with_name(f"copy.db.{os.getpid()}-7.partial").write_bytes(b"half a copy")
+    await db.run_write(add, "a")
+    await db.backup(target)
+    assert notes(target) == ["a"]
+    assert os.listdir(target.parent) == ["copy.db"]
+
+
 async def test_a_full_disk_leaves_nothing(db: SQLiteDatabase) -> None:
     # /dev/full cannot hold a directory; a limit on the size of files is what a full disk looks like to one process.
     import resource
     import signal
 
     await db.run_write(fill)
-    folder = Path(db._file._path).parent / "full"
+    folder = Path(db._file.path).parent / "full"
     folder.mkdir()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -173,7 +226,7 @@ async def test_a_backup_that_waits_can_be_cancelled(memory: SQLiteDatabase, targ
 
 async def test_a_backup_gives_up_on_a_process_that_holds_the_database(database: Path, target: Path) -> None:
     async with (
-        SQLiteDatabase(database, pragmas={"journal_mode": "DELETE"}, acquisition_timeout=0.05) as db,
+        SQLiteDatabase(database, on_connect=leave_wal, acquisition_timeout=0.05) as db,
         other_process(database, "BEGIN EXCLUSIVE"),
     ):
         with pytest.raises(sqlite3.OperationalError, match="locked"):

@@ -15,7 +15,7 @@ from aiosqlitepool.database.busy import busy_kind, pauses
 from aiosqlitepool.events import BusyRetried, TransactionEnded
 from aiosqlitepool.testing import Recorder
 
-from ..support.databases import add, first, insert, texts
+from ..support.databases import add, first, insert, leave_wal, texts
 from ..support.files import notes
 from ..support.other import other_process
 
@@ -127,7 +127,7 @@ async def test_readers_do_not_notice_that_another_process_writes(db: SQLiteDatab
 
 
 def without_wal(database: Path, **settings: object) -> SQLiteDatabase:
-    return SQLiteDatabase(database, pragmas={"journal_mode": "DELETE"}, **settings)  # type: ignore[arg-type]
+    return SQLiteDatabase(database, on_connect=leave_wal, **settings)  # type: ignore[arg-type]
 
 
 async def test_a_block_waits_to_commit_and_then_does(database: Path, recorder: Recorder) -> None:

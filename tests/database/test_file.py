@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from aiosqlitepool import PoolUsageError, SQLiteDatabase
 
 from ..support.databases import add, held_writer, insert, texts, texts_now
 from ..support.files import make_database, notes
+from ..support.other import other_process
 from ..support.storm import nothing_left_behind
 
 # -- where it is
@@ -51,6 +54,26 @@ async def test_a_relative_path_is_that_of_the_directory_where_it_was_made(
         monkeypatch.chdir("/")
         await db.run_write(add, "x")
         assert await db.run_read(texts) == ["x"]
+
+
+@pytest.mark.parametrize("uri", ["file:app.db", "file:app.db?mode=rw", "file:./%61pp%2Edb?mode=rwc&cache=private#x"])
+async def test_a_relative_uri_is_that_of_the_directory_where_it_was_made(
+    database: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.chdir(database.parent)
+    async with SQLiteDatabase(uri) as db:
+        monkeypatch.chdir("/")
+        await db.run_write(add, "x")
+        assert await db.run_read(texts) == ["x"]
+        assert db.writer.stats().wal_bytes
+    assert notes(database) == ["x"]
+
+
+@pytest.mark.parametrize(
+    "uri", ["file:a?mode=memory&cache=shared", "file::memory:?cache=shared", "file:?mode=rw", "file:a?vfs=memdb"]
+)
+def test_a_uri_without_a_file_is_left_as_it_is(uri: str) -> None:
+    assert SQLiteDatabase(uri)._file._target == uri
 
 
 @pytest.mark.parametrize(
@@ -165,6 +188,120 @@ async def test_a_connecting_that_is_cancelled_leaves_nothing(database: Path) -> 
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening
+
+
+async def test_arguments_of_sqlite3_reach_each_connection(database: Path) -> None:
+    class Connection(sqlite3.Connection):
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **settings)
+            self.row_factory = lambda cursor, row: {"row": row}
+            self.text_factory = bytes
+
+    args = {"factory": Connection, "detect_types": sqlite3.PARSE_COLNAMES, "cached_statements": 7}
+    async with SQLiteDatabase(database, connect_args=args) as db:
+        for run in (db.run_read, db.run_write):
+            assert await run(lambda native: isinstance(native, Connection))
+            rows = await run(lambda native: native.execute("SELECT '2026-01-02' AS 'day [date]', 'x'").fetchall())
+            assert [str(row) for row in rows] == ["{'row': (datetime.date(2026, 1, 2), b'x')}"]
+        assert (await db.checkpoint()).result == "complete"
+
+
+@pytest.mark.parametrize(
+    ("args", "error", "message"),
+    [
+        ([("timeout", 1)], TypeError, r"connect_args must be a mapping of names to values, not .* \(list\)"),
+        ({"timeout": 1}, ValueError, "connect_args: 'timeout' cannot be set: acquisition_timeout is"),
+        *(
+            ({name: None}, ValueError, f"connect_args: '{name}' cannot be set")
+            for name in ("isolation_level", "uri", "check_same_thread", "autocommit", "database")
+        ),
+        ({"timeouts": 1}, TypeError, r"connect_args: sqlite3.connect\(\) does not take {'timeouts': 1}"),
+        ({"cached_statements": "x"}, TypeError, "connect_args: sqlite3.connect"),
+        ({"detect_types": 1 << 80}, ValueError, "connect_args: sqlite3.connect"),
+    ],
+)
+def test_arguments_that_sqlite3_or_the_database_does_not_take_are_refused(
+    args: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        SQLiteDatabase("app.db", connect_args=args)
+
+
+# -- opening while others use the file
+
+
+async def test_opening_waits_for_a_process_that_holds_a_file_without_wal(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    async with other_process(path, "CREATE TABLE note (id INTEGER PRIMARY KEY, text)", "BEGIN IMMEDIATE") as other:
+        await other.does("INSERT INTO note (text) VALUES ('theirs')")
+        db = SQLiteDatabase(path)
+        opening = asyncio.create_task(db.open())
+        await asyncio.sleep(0.05)
+        assert not opening.done()
+        await other.does("COMMIT")
+        await opening
+    async with db:
+        assert await db.run_read(texts) == ["theirs"]
+
+
+async def test_opening_waits_for_a_process_that_has_the_file_for_itself(database: Path) -> None:
+    db = SQLiteDatabase(database)
+    async with other_process(database) as other:
+        await other.does("PRAGMA locking_mode = EXCLUSIVE")
+        await other.does("INSERT INTO note (text) VALUES ('theirs')")
+        opening = asyncio.create_task(db.open())
+        await asyncio.sleep(0.05)
+        assert not opening.done()
+    await opening
+    async with db:
+        assert await db.run_read(texts) == ["theirs"]
+
+
+@pytest.mark.parametrize("operation_timeout", [0.01, 10])
+async def test_opening_waits_for_other_processes_until_the_acquisition_timeout(
+    database: Path, operation_timeout: float
+) -> None:
+    async with other_process(database) as other:
+        await other.does("PRAGMA locking_mode = EXCLUSIVE")
+        await other.does("INSERT INTO note (text) VALUES ('theirs')")
+        locked = pytest.raises(sqlite3.OperationalError, match="locked")
+        for timeout in (0, 0.1):
+            with nothing_left_behind(), locked as failed:
+                await SQLiteDatabase(database, acquisition_timeout=timeout, operation_timeout=operation_timeout).open()
+            assert f"database: {database}" in failed.value.__notes__
+
+
+async def test_a_reader_waits_for_the_locks_of_others_where_it_can_be_cancelled(database: Path) -> None:
+    file = SQLiteDatabase(database, acquisition_timeout=None)._file
+    async with other_process(database) as other:
+        await other.does("PRAGMA locking_mode = EXCLUSIVE")
+        await other.does("INSERT INTO note (text) VALUES ('theirs')")
+        with nothing_left_behind():
+            opening = asyncio.ensure_future(file.factory("read")())
+            await asyncio.sleep(0.05)
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+
+
+async def test_processes_that_start_at_once_on_a_new_file_all_come_up(tmp_path: Path) -> None:
+    program = f"""
+import asyncio
+from aiosqlitepool import SQLiteDatabase
+
+async def main():
+    async with SQLiteDatabase({str(tmp_path / "new.db")!r}) as db:
+        await db.run_write(lambda native: native.execute("CREATE TABLE IF NOT EXISTS note (text)").close())
+        await db.run_write(lambda native: native.execute("INSERT INTO note VALUES ('x')").close())
+        await db.run_read(lambda native: native.execute("SELECT text FROM note").fetchall())
+
+asyncio.run(main())
+"""
+    start = asyncio.create_subprocess_exec
+    processes = [await start(sys.executable, "-c", program) for _ in range(8)]
+    assert [await process.wait() for process in processes] == [0] * 8
+    with contextlib.closing(sqlite3.connect(tmp_path / "new.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM note").fetchone() == (8,)
 
 
 # -- in memory

@@ -24,7 +24,7 @@ from ..support.storm import nothing_left_behind
 
 
 def maintenance_of(db: SQLiteDatabase, clock: Clock, above: int = 0) -> Maintenance:
-    return Maintenance(db._writer, db._file, above, clock)
+    return Maintenance(db._writer, db._reader.pool, db._file, above, None, clock)
 
 
 async def test_a_checkpoint_copies_the_wal_and_truncates_it(db: SQLiteDatabase, recorder: Recorder) -> None:
@@ -66,6 +66,22 @@ async def test_a_checkpoint_ignores_the_row_factory_of_the_program(database: Pat
     async with SQLiteDatabase(database, on_connect=rows) as db:
         await db.run_write(add, "a")
         assert (await db.checkpoint()).result == "complete"
+
+
+async def test_checkpoints_may_be_left_to_another_program(database: Path, recorder: Recorder) -> None:
+    async with SQLiteDatabase(database, checkpoint_above=None, wal_ceiling=0, subscribers=[recorder]) as db:
+        clock = Clock()
+        maintenance = Maintenance(db._writer, db._reader.pool, db._file, None, 0, clock)
+        await db.run_write(lambda native: native.execute("CREATE TABLE big AS SELECT zeroblob(5000000)").close())
+        await db.run_write(add, "a")
+        clock.advance(60)
+        await maintenance.run_due()
+        assert recorder.of(Checkpointed) == []
+        async with db.writer.connection() as connection:
+            assert await connection.execute_fetchall("PRAGMA wal_autocheckpoint") == [(0,)]
+        # An automatic checkpoint would have let the second transaction begin the WAL anew, and copied the first.
+        assert database.stat().st_size < 100_000
+        assert (db.writer.stats().wal_bytes or 0) > 5_000_000
 
 
 async def test_a_large_wal_is_checkpointed_while_the_writer_is_idle(db: SQLiteDatabase, recorder: Recorder) -> None:
@@ -119,6 +135,24 @@ async def test_statistics_are_brought_up_to_date_every_few_hours(db: SQLiteDatab
     assert statements == ["PRAGMA analysis_limit = 400", "PRAGMA optimize = 0x10002"]
 
 
+async def test_statistics_wait_until_no_other_process_writes(
+    db: SQLiteDatabase, database: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whether `PRAGMA optimize` writes anything differs between versions of SQLite.
+    monkeypatch.setattr("aiosqlitepool.database.maintenance._optimize", lambda native: add(native, "written"))
+    clock = Clock()
+    maintenance = maintenance_of(db, clock, above=1_000_000)
+    clock.advance(4 * 3600)
+    with caplog.at_level(logging.WARNING, "aiosqlitepool"):
+        async with other_process(database, "BEGIN IMMEDIATE"):
+            await maintenance.run_due()
+        assert notes(database) == []
+        await maintenance.run_due()
+        await maintenance.run_due()
+        assert notes(database) == ["written"]
+    assert caplog.text == ""
+
+
 async def test_statistics_are_brought_up_to_date_at_the_end(database: Path) -> None:
     async with SQLiteDatabase(database) as db:
         statements = await traced(db)
@@ -126,12 +160,14 @@ async def test_statistics_are_brought_up_to_date_at_the_end(database: Path) -> N
 
 
 async def test_a_maintenance_error_is_logged(db: SQLiteDatabase, caplog: pytest.LogCaptureFixture) -> None:
-    maintenance = maintenance_of(db, Clock(), above=-1)
+    clock = Clock()
+    maintenance = maintenance_of(db, clock, above=-1)
+    clock.advance(4 * 3600)
     async with db.writer.connection() as connection:
         await connection._execute(connection._conn.set_authorizer, lambda *_: sqlite3.SQLITE_DENY)
     with caplog.at_level(logging.WARNING, "aiosqlitepool"):
         await maintenance.run_due()
-    assert "pool 'app.db/write': maintenance failed: not authorized" in caplog.text
+    assert caplog.text.count("pool 'app.db/write': maintenance failed: not authorized") == 2
     async with db.writer.connection() as connection:
         await connection._execute(connection._conn.set_authorizer, None)
 
@@ -145,6 +181,14 @@ async def test_maintenance_runs_while_the_database_is_open(
         event = await first(db.writer, Checkpointed)
         await writing
         assert isinstance(event, Checkpointed)
+
+
+async def test_maintenance_can_be_woken_at_any_time(db: SQLiteDatabase) -> None:
+    woken = db._maintenance._woken
+    db._maintenance.wake()
+    db._maintenance.wake()
+    while db._maintenance._woken is woken:
+        await asyncio.sleep(0)
 
 
 async def test_the_maintenance_task_does_not_keep_a_database_alive(

@@ -9,6 +9,7 @@ from aiosqlitepool.events import (
     AcquireSlow,
     AcquireTimedOut,
     BusyRetried,
+    CheckpointBlocked,
     Checkpointed,
     ConnectionAcquired,
     ConnectionClosed,
@@ -97,6 +98,12 @@ def test_a_time_reads_well_at_every_size(seconds: float, words: str) -> None:
         (TransactionEnded("db", "committed", 0.0, 0.2, 0, "POST"), "info", "committed after 200 ms, begun after 0 µs"),
         (BusyRetried("db", "busy", 0.004), "warning", "another process holds the database (busy), retry in 4.0 ms"),
         (Checkpointed("db", "partial", 9, 4, 0.2, 0), "info", "4 of 9 pages of the WAL copied in 200 ms"),
+        (CheckpointBlocked("db", 70_000_000), "warning", "70.0 MB of WAL, held by another process"),
+        (
+            CheckpointBlocked("db", 70_000_000, (Holder(1, "Task-1", "report", 12.0),)),
+            "warning",
+            "70.0 MB of WAL, held by report (12.0 s)",
+        ),
         (
             SubscriberFailed("db", "release", "<function f>", ErrorInfo("OSError", "no disk")),
             "error",

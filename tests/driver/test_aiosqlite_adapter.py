@@ -812,13 +812,17 @@ async def test_a_connection_that_was_closed_already_cannot_be_pooled(database: P
             await pool.acquire()
 
 
-async def test_a_file_that_is_no_database_is_the_drivers_own_error_and_leaves_no_thread(tmp_path: Path) -> None:
+async def test_a_file_that_is_no_database_is_noticed_by_the_first_statement_and_leaves_no_thread(
+    tmp_path: Path,
+) -> None:
+    # Not when it is opened: that reads nothing, because another process may have locked the file.
     path = tmp_path / "app.db"
     path.write_bytes(b"this is no database at all, it only has its length" * 100)
     before = workers()
     async with SQLiteConnectionPool(lambda: aiosqlite.connect(path)) as pool:
-        with pytest.raises(sqlite3.DatabaseError, match="not a database"):
-            await pool.acquire()
+        async with pool.connection() as connection:
+            with pytest.raises(sqlite3.DatabaseError, match="not a database"):
+                await connection.execute("SELECT * FROM sqlite_schema")
     await until_workers_are(before)
 
 

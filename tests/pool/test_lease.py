@@ -17,6 +17,7 @@ from aiosqlitepool import (
     PoolUsageError,
     SQLiteConnectionPool,
 )
+from aiosqlitepool.driver import StatementLog
 from aiosqlitepool.events import AcquireTimedOut, ConnectionAcquired, ConnectionReleased, LeakSuspected
 from aiosqlitepool.pool.lease import SharedLease
 from aiosqlitepool.testing import Recorder
@@ -185,7 +186,7 @@ async def pool_of_one(database: Path, recorder: Recorder) -> AsyncIterator[Pool]
 
 
 def shared(pool: Pool, label: str | None = None, timeout: float | None = None) -> SharedLease[aiosqlite.Connection]:
-    return SharedLease(pool._acquirer, pool._releaser, pool._clock, label, timeout)
+    return SharedLease(pool._acquirer, pool._releaser, pool._clock, label, timeout, StatementLog())
 
 
 def function(

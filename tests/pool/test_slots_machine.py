@@ -78,6 +78,7 @@ class SlotsMachine(RuleBasedStateMachine):
         self.cancelled: list[FakeRequest] = []
         # The slot that shared requests may join.
         self.open_to_all: Slot[str] | None = None
+        self.held = False
 
     # -- what the model expects
 
@@ -88,6 +89,8 @@ class SlotsMachine(RuleBasedStateMachine):
     def next_in_row(self, *, already: int) -> list[FakeRequest]:
         """Return the waiters that a slot goes to which so many shared requests hold already."""
         row: list[FakeRequest] = []
+        if self.held:
+            return row
         for request in self.waiting:
             if not request.shared:
                 break
@@ -120,8 +123,9 @@ class SlotsMachine(RuleBasedStateMachine):
     def take(self, *, vacant: bool = True) -> Slot[str] | None:
         """Take the idle slot used last, else a vacant one."""
         idle = self.slots.take_idle()
-        assert idle is (self.idle.pop() if self.idle else None), "idle slots are taken newest first"
+        assert idle is (self.idle.pop() if self.idle and not self.held else None), "idle slots are taken newest first"
         slot = idle or (self.slots.take_vacant() if vacant else None)
+        assert slot is None or not self.held, "a held slot was taken"
         assert slot is None or slot not in self.taken(), "a slot was taken twice"
         return slot
 
@@ -255,6 +259,21 @@ class SlotsMachine(RuleBasedStateMachine):
             if not request.turn.done():
                 request.turn.set_result("too late")
                 self.waiting.remove(request)
+
+    @rule()
+    def hold(self) -> None:
+        self.slots.hold()
+        self.held, self.open_to_all = True, None
+
+    @precondition(lambda self: self.held)
+    @rule()
+    def resume(self) -> None:
+        free = len(self.slots.all) - len(self.taken())
+        assert self.slots.coming == self.slots.preparing + free
+        self.slots.resume()
+        self.held = False
+        assert self.slots.coming == self.slots.preparing
+        self.feed()
 
     @rule()
     def dismiss(self) -> None:

@@ -20,6 +20,7 @@ from aiosqlitepool.events import (
     AcquireRejected,
     AcquireTimedOut,
     BusyRetried,
+    CheckpointBlocked,
     Checkpointed,
     ConnectionClosed,
     ConnectionCreated,
@@ -76,6 +77,7 @@ def everything(pool: str) -> list[PoolEvent]:
         *(TransactionEnded(pool, outcome, 0.2, time) for outcome in OUTCOMES for time in DURATIONS),  # type: ignore[arg-type]
         *(BusyRetried(pool, kind, 0.001) for kind in ("busy", "snapshot")),  # type: ignore[arg-type]
         *(Checkpointed(pool, result, 10, 10, 0.1, 0) for result in ("complete", "partial")),  # type: ignore[arg-type]
+        CheckpointBlocked(pool, 70_000_000),
     ]
 
 

@@ -19,6 +19,7 @@ from aiosqlitepool.events import (
     AcquireSlow,
     AcquireTimedOut,
     BusyRetried,
+    CheckpointBlocked,
     Checkpointed,
     ConnectionAcquired,
     ConnectionClosed,
@@ -220,6 +221,15 @@ SHOWN = [{"connection": 1, "task": "Task-1", "label": "report", "held_ms": 90000
             "pool.busy.retried",
             "info",
             {"kind": "busy", "pause_ms": 4.0, "label": "POST /users"},
+        ),
+        (
+            CheckpointBlocked("app.db", 70_000_000, (Holder(1, "Task-1", "report", 12.0),)),
+            "pool.checkpoint.blocked",
+            "warning",
+            {
+                "wal_bytes": 70_000_000,
+                "holders": [{"connection": 1, "task": "Task-1", "held_ms": 12000.0, "label": "report"}],
+            },
         ),
         (
             Checkpointed("app.db", "partial", 10, 4, 0.002, 40960),

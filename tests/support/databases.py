@@ -15,7 +15,7 @@ import aiosqlite
 from aiosqlitepool import SQLiteDatabase
 from aiosqlitepool.events import BusyRetried, PoolEvent
 
-__all__ = ["Hold", "add", "first", "held_writer", "insert", "texts", "texts_now", "until_waiting"]
+__all__ = ["Hold", "add", "first", "held_writer", "insert", "leave_wal", "texts", "texts_now", "until_waiting"]
 
 
 def add(native: sqlite3.Connection, text: str) -> int | None:
@@ -34,6 +34,11 @@ async def insert(connection: aiosqlite.Connection, text: str) -> None:
 
 async def texts_now(connection: aiosqlite.Connection) -> list[str]:
     return [text for (text,) in await connection.execute_fetchall("SELECT text FROM note ORDER BY id")]
+
+
+async def leave_wal(connection: aiosqlite.Connection) -> None:
+    """An `on_connect` for a database whose readers and writers block each other."""
+    await connection.execute_fetchall("PRAGMA journal_mode = DELETE")
 
 
 class Hold:

@@ -242,6 +242,13 @@ class World:
             self._resolve(self.hanging)
         elif roll < 0.90 and self.ends_in_trouble and self.loop.turns > self.turns // 2:
             self._close_pool()
+        elif roll > 0.96:
+            self._hold_or_resume()
+
+    def _hold_or_resume(self) -> None:
+        self.history.append("resume" if self.slots.is_held else "hold")
+        inventory = self.pool._inventory
+        (inventory.resume if self.slots.is_held else inventory.hold)()
 
     def _resolve(self, futures: list[asyncio.Future[None]]) -> None:
         if futures:
@@ -299,6 +306,7 @@ class World:
             await asyncio.sleep(0)
         self.history.append("the trouble ceases")
         self.trouble = False
+        self.pool._inventory.resume()
         for hold in self.holds:
             if not hold.done():
                 hold.set_result(None)
