@@ -32,6 +32,7 @@ class ReadAheadCursor(sqlite3.Cursor):
     is_done: bool = True  # whether SQLite has no more rows for it, so that it holds no statement
     is_closed: bool = False
     sql: str | None = None
+    fresh: int = 0  # how many rows the newest trip to SQLite has read
     _error: BaseException | None = None
     _NO_ROWS: ClassVar[deque[Any]] = deque()
     _ahead: deque[Any] = _NO_ROWS
@@ -65,7 +66,7 @@ class ReadAheadCursor(sqlite3.Cursor):
 
     def _forget(self) -> None:
         self._check_open()
-        self._ahead, self._error, self.is_done = self._NO_ROWS, None, True
+        self._ahead, self._error, self.is_done, self.fresh = self._NO_ROWS, None, True, 0
 
     def _read_ahead(self) -> None:
         append, until = self._ahead.append, perf_counter() + READ_AHEAD_TIME
@@ -82,14 +83,9 @@ class ReadAheadCursor(sqlite3.Cursor):
                 raise  # meant for what runs now, not for a row that may never be fetched
             self._error = error.with_traceback(None)  # the traceback holds this frame, and that the cursor
         finally:
-            self.row_factory = factory
+            self.row_factory, self.fresh = factory, len(self._ahead)
 
     # -- in either thread
-
-    @property
-    def ahead(self) -> int:
-        """The number of rows in the buffer."""
-        return len(self._ahead)
 
     def can_serve(self, name: str, size: int | None = None) -> bool:
         """Return whether `fetchone`, `fetchmany`, `fetchall` or `close` needs no SQLite now."""
@@ -125,7 +121,7 @@ class ReadAheadCursor(sqlite3.Cursor):
         if len(rows) < wanted and not self.is_done:
             missing = wanted - len(rows)
             rest = super().fetchmany(missing)
-            self.is_done = len(rest) < missing
+            self.is_done, self.fresh = len(rest) < missing, len(rest)
             rows += rest
         return rows
 
@@ -134,8 +130,9 @@ class ReadAheadCursor(sqlite3.Cursor):
         self._check_open()
         rows = self._take(len(self._ahead) + 1)
         if not self.is_done:
-            rows += super().fetchall()
-            self.is_done = True
+            rest = super().fetchall()
+            self.is_done, self.fresh = True, len(rest)
+            rows += rest
         return rows
 
     def _take(self, wanted: int) -> list[Any]:

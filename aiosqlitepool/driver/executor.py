@@ -96,7 +96,8 @@ class Executor(Worker):
                 if statement is not None:
                     ended = perf_counter()
                     lease.activity = statement, began, ended
-                    self._record(lease, statement, is_call, result, error is not None, began - sent, ended - began)
+                    source = result if is_call else fn.__self__
+                    self._record(lease, statement, is_call, source, error is not None, began - sent, ended - began)
                 if error is not None or type(result) not in _NO_CURSOR:
                     self._note_cursors(future, result, error)
                 self._in_transaction = self.native.in_transaction
@@ -124,12 +125,13 @@ class Executor(Worker):
                 note_busy(error)
 
     def _record(
-        self, lease: Lessee, statement: Any, is_call: bool, result: Any, failed: bool, waited: float, ran: float
+        self, lease: Lessee, statement: Any, is_call: bool, source: Any, failed: bool, waited: float, ran: float
     ) -> None:
+        """Record what ran. `source` has the rows that were read: it is a list, or a cursor that reads ahead."""
         if type(statement) is not str:  # an error of the program, which SQLite has refused
             return
-        kind = type(result)
-        rows = len(result) if kind is list else result.ahead if kind is ReadAheadCursor else int(kind is tuple)
+        kind = type(source)
+        rows = len(source) if kind is list else source.fresh if kind is ReadAheadCursor else 0
         changes = self.native.total_changes
         changed, self._changes = changes - self._changes, changes
         self._log.add((statement, is_call, lease.label, waited, ran, rows, changed, failed))

@@ -30,7 +30,7 @@ _LONGEST_REFILL_PAUSE: Final = 30.0
 _LOOK_LESS: Final = 1 / 16
 
 _HELD_LONG: Final = (
-    "pool %r: %s, longer than %g s. Release it earlier, or raise the limit: leak_threshold, or reader_warn_after and "
+    "pool %r: %s; longer than %g s. Release it earlier, or raise the limit: leak_threshold, or reader_warn_after and "
     "writer_warn_after of a SQLiteDatabase; None turns this warning off"
 )
 

@@ -89,7 +89,9 @@ async def test_a_cursor_that_the_block_left_half_read_only_delays_the_truncation
     async with small.write() as connection:
         for _ in range(6):
             await connection.execute("INSERT INTO note (text) VALUES (zeroblob(50000))")
-        cursor = await connection.execute("SELECT text FROM note")
+        # More rows than are read ahead.
+        numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100) SELECT i FROM n"
+        cursor = await connection.execute(f"SELECT text FROM note CROSS JOIN ({numbers})")
         assert await cursor.fetchone() == ("a",)
     await first(small.writer, Checkpointed)
     assert small.writer.stats().wal_bytes == 0

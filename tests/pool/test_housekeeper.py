@@ -554,7 +554,7 @@ async def test_a_long_lease_logs_one_warning_by_default(driver: StubDriver, capl
     assert record.levelname == "WARNING"
     assert record.getMessage().startswith("pool 'app.db': ")
     assert (
-        "[GET /export] has held connection 1 for 60.000 s, longer than 60 s. Release it earlier" in record.getMessage()
+        "[GET /export] has held connection 1 for 60.000 s; longer than 60 s. Release it earlier" in record.getMessage()
     )
 
 
