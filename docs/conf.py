@@ -46,7 +46,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(Detach|Handler|CloseReason|AcquirePath|RollbackCause|Scope|Receive|Send)"),
     (
         "py:.*",
-        r"aiosqlitepool\.(bus|database|driver|events|lease|pool|settings|testing)\.[\w.]+|Lease|Connection|Adapter",
+        r"aiosqlitepool\.(bus|copying|database|driver|events|lease|pool|settings|testing)\.[\w.]+|Lease|Connection|Adapter",
     ),
     ("py:.*", r"(CollectorRegistry|MeterProvider|TracerProvider)"),
 ]

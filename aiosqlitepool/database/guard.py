@@ -85,16 +85,16 @@ class ReaderConnection(sqlite3.Connection):
     """
 
     runs_function: bool = False
-    commit = _refusing("commit", "commit()")
-    rollback = _refusing("rollback", "rollback()")
-    executescript = _refusing("executescript", "executescript()")
-    __exit__ = _refusing("__exit__", "`with connection:`")
+    commit: Any = _refusing("commit", "commit()")
+    rollback: Any = _refusing("rollback", "rollback()")
+    executescript: Any = _refusing("executescript", "executescript()")
+    __exit__: Any = _refusing("__exit__", "`with connection:`")
 
 
 class WriterConnection(ReaderConnection):
     """The same, for a transaction that writes."""
 
-    backup = _refusing("backup", "backup()")
+    backup: Any = _refusing("backup", "backup()")
 
 
 @cache

@@ -186,8 +186,7 @@ class Connector(Generic[C]):
                 await connected
             adapter = adapter_for(raw, self._session_sql, self._settings.read_ahead, self.statements)
             return adapter, await adapter.attach()
-        except (Exception, asyncio.CancelledError):
-            # The program never sees this connection, so nothing else could close it.
+        except (Exception, asyncio.CancelledError):  # the program never sees this connection: nothing else closes it
             closing = _quietly(raw.close() if adapter is None else adapter.close())
             await asyncio.wait({closing}, timeout=self._settings.operation_timeout)
             raise

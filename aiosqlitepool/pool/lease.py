@@ -115,6 +115,7 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
     __slots__ = ("_acquirer", "_clock", "_log", "_pooled", "_releaser", "_sql", "ended", "is_paused", "job")
 
     shared: ClassVar[bool] = True
+    activity: tuple[Any, float, float | None]
 
     def __init__(
         self,
