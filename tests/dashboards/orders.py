@@ -64,8 +64,7 @@ class Orders:
             raise ZeroDivisionError
 
     async def _commit_twice(self) -> None:
-        async with self._database.write() as connection:
-            await connection.commit()
+        await self._database.run_write(lambda native: native.execute("COMMIT").close())
 
     async def _be_locked_out(self) -> None:
         with contextlib.closing(sqlite3.connect(self._path, isolation_level=None)) as another:
@@ -96,4 +95,8 @@ class Orders:
         async with self._database.read(snapshot=True):
             await self._database.run_write(insert, 0)
             await self._database.checkpoint()
+            # So much that new readers are held, and the one that stays is named.
+            await self._database.execute("INSERT INTO item (text) VALUES (zeroblob(6000000))")
+            await asyncio.sleep(1)
+        await self._database.execute("DELETE FROM item WHERE length(text) > 1000000")
         await self._database.checkpoint()
