@@ -13,6 +13,7 @@ which `benchmarks/` measures.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -58,10 +59,16 @@ async def costs_of(work: Callable[[], Awaitable[Any]]) -> Costs:
     with counted():  # the first time, the interpreter only puts its own counting into place
         await work()
     seen = []
-    for _ in range(3):
-        with counted() as costs:
-            await work()
-        seen.append(costs)
+    # What other tests left behind would be collected, and counted, here.
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            with counted() as costs:
+                await work()
+            seen.append(costs)
+    finally:
+        gc.enable()
     assert seen[0].instructions > 0
     assert seen == seen[:1] * 3, f"not the same each time: {seen}"
     return seen[0]
