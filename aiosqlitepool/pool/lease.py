@@ -183,17 +183,17 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
             raise
 
     def _run_sql(self, sql: str, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> R:
-        began, changes, failed = perf_counter(), native.total_changes, True
+        began, changes, failed, rows = perf_counter(), native.total_changes, True, 0
         self.activity = sql, began, None
         try:
-            result = fn(native)
-            failed = False
-            return result
+            result: Any = fn(native)
+            failed, rows = False, len(result) if type(result) is list else 0
+            return result  # type: ignore[no-any-return]
         finally:
             ended, changed = perf_counter(), native.total_changes - changes
             self.activity = sql, began, ended
             waited = max(0.0, self.since - self.asked)
-            self._log.add((sql, True, self.label, waited, ended - began, 0, changed, failed))
+            self._log.add((sql, True, self.label, waited, ended - began, rows, changed, failed))
 
     async def _wait_for(self, other: SharedLease[Any]) -> None:
         """Wait until another lease has ended; raises at the deadline, unless this one has begun before."""
