@@ -44,6 +44,9 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
 
     __slots__ = ("_acquirer", "_lent", "_releaser")
 
+    # For the errors of callers that use a lease in another way.
+    _use: ClassVar[str] = "`async with pool.connection() as connection:`"
+
     def __init__(self, acquirer: Acquirer[C], releaser: Releaser[C], label: str | None, timeout: float | None) -> None:
         # As in Checkout, without the price of a call.
         self.label: str | None = label
@@ -74,16 +77,16 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
     if not TYPE_CHECKING:  # pragma: no branch - type checkers report these uses themselves
 
         def __await__(self):
-            raise PoolUsageError("use `async with pool.connection() as connection:`, or `await pool.acquire()`")
+            raise PoolUsageError(f"use {self._use}, or `await pool.acquire()` of a pool")
 
         def __enter__(self):
-            raise PoolUsageError("use `async with`: `async with pool.connection() as connection:`")
+            raise PoolUsageError(f"use `async with`: {self._use}")
 
         def __exit__(self, *_):
             """Never called. Python looks it up before it calls `__enter__`."""
 
         def __getattr__(self, name):
-            hint = "it is no connection yet: `async with pool.connection() as connection:` acquires one"
+            hint = f"it is no connection yet: {self._use} acquires one"
             raise AttributeError(
                 f"{type(self).__name__!r} object has no attribute {name!r}; {hint}", name=name, obj=self
             )

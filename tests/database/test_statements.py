@@ -140,7 +140,7 @@ async def test_a_statement_that_fails_raises_what_sqlite_says_and_leaves_nothing
             pass
     with pytest.raises(sqlite3.OperationalError, match="readonly") as refused:
         await db.fetch_all("CREATE TABLE other (id)")
-    assert refused.value.__notes__ == ["a connection that reads cannot write: use write() or run_write()"]
+    assert refused.value.__notes__ == ["a connection that reads cannot write: use write(), run_write() or execute()"]
     assert db.readers.stats().used == db.writer.stats().used == 0
 
 
