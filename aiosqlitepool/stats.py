@@ -50,7 +50,7 @@ class Holder:
         return self.task if self.coroutine is None else f"{self.coroutine} ({self.task})"
 
     def __str__(self) -> str:
-        waits = "" if self.waits_for is None else f" and waits for {self.waits_for} since {self.waited:.3f} s"
+        waits = "" if self.waits_for is None else f" and has waited for {self.waits_for} for {self.waited:.3f} s"
         ended = " (and has ended)" if self.ended else ""
         held = f"has held connection {self.connection} for {self.held:.3f} s"
         return f"{self.who} {held}{self._in_statement()}{waits}{ended}"

@@ -219,16 +219,16 @@ class SQLiteDatabase(Statements):
             timeout: seconds to wait for the writer, and for other processes before each step, instead of
                 `acquisition_timeout`.
 
-        Raises `TypeError` for an invalid step; `PoolUsageError` inside a `write()` block of the same task, for a file
-        that is newer than the steps, and for SQL that ends its transaction; the error of a step, with a note that names
-        the step and its statement; `sqlite3.IntegrityError` for a row that lacks its parent.
+        Raises `TypeError` or `ValueError` for an invalid step; `PoolUsageError` inside a `write()` block of the same
+        task, for a file that is newer than the steps, and for SQL that ends its transaction; the error of a step, with
+        a note that names the step and its statement; `sqlite3.IntegrityError` for a row that lacks its parent.
         """
         self._check_open()
         label = check_label(label) or "migrate"
         return await migrate(self._writer, self._name, checked_steps(steps), label, checked_timeout(timeout))
 
     def maintenance(
-        self, *, label: str | None = None, timeout: float | None = None
+        self, label: str | None = None, *, timeout: float | None = None
     ) -> AbstractAsyncContextManager[aiosqlite.Connection]:
         """Acquire the writer connection for an `async with` block without a transaction: for VACUUM, ATTACH, pragmas.
 

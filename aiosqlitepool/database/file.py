@@ -129,11 +129,15 @@ class DatabaseFile:
                     discard(connection)
                     raise
             except sqlite3.Error as error:
-                error.add_note(f"database: {self._target}")  # SQLite's message does not name the file
+                error.add_note(self._described())  # SQLite's message does not name the file
                 raise
             return connection
 
         return connect
+
+    def _described(self) -> str:
+        exists = self.in_memory or Path(self.path).parent.is_dir()
+        return f"database: {self._target}" + ("" if exists else ", whose directory does not exist")
 
     async def set_up(self, connection: aiosqlite.Connection, role: Role) -> None:
         """Set the pragmas, again and again while another process locks the database, until the timeout."""

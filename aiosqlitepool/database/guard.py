@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ..errors import PoolUsageError
 
-__all__ = ["GAP", "ReaderConnection", "check_read", "check_write", "control_word", "guarded_class"]
+__all__ = ["GAP", "ReaderConnection", "check_read", "check_statement", "check_write", "control_word", "guarded_class"]
 
 # What SQLite skips before a token. Atomic: a comment ends at the first "*/", also if the rest does not match then.
 GAP: Final = r"(?>(?:[\s;\ufeff]|--[^\n]*|/\*.*?(?:\*/|\Z))*)"
@@ -30,6 +30,8 @@ _IN_READ: Final[dict[str | None, str]] = {
     "ROLLBACK": _ROLLS_BACK,
     "executescript()": "a script commits before it runs. Run its statements one by one, or use db.migrate([script])",
     "`with connection:`": "it would end here. Leave the `with` out",
+    "BEGIN": "it has begun already. Remove this statement; a write() block inside a write() block is a savepoint",
+    "VACUUM": "SQLite cannot run it there. Use db.maintenance()",
     "PRAGMA foreign_keys": "SQLite ignores that setting inside a transaction. Change it in db.maintenance(); "
     "db.migrate() switches foreign keys off for its steps",
 }
@@ -62,6 +64,12 @@ def _check(instead: Mapping[str | None, str], fn: Callable[..., Any], args: tupl
 # The guards of the blocks that are one transaction.
 check_read: Final = partial(_check, _IN_READ)
 check_write: Final = partial(_check, _IN_WRITE)
+
+
+def check_statement(sql: str) -> None:
+    """Raise `PoolUsageError` if a statement cannot be the only one of a transaction."""
+    if isinstance(sql, str) and (what := control_word(sql)) in _IN_WRITE:
+        raise _refusal(what)
 
 
 def _refusal(what: str | None) -> PoolUsageError:

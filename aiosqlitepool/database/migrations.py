@@ -35,7 +35,7 @@ _REFUSED: Final = frozenset({"BEGIN", "COMMIT", "END", "ROLLBACK", "VACUUM"})
 
 
 def checked_steps(steps: Iterable[Step]) -> Sequence[Step]:
-    """Return the steps as a list. Raises `TypeError` that names the first invalid one."""
+    """Return the steps as a list. Raises `TypeError` or `ValueError` that names the first invalid one."""
     if isinstance(steps, str | bytes | os.PathLike) or not isinstance(steps, Iterable):
         raise TypeError(f"steps must be a list of steps, not {steps!r} ({type(steps).__name__})")
     checked = list(steps)
@@ -46,6 +46,8 @@ def checked_steps(steps: Iterable[Step]) -> Sequence[Step]:
                 f"steps[{index}] must be a str of SQL, a path, a list of str or a function of a sqlite3.Connection, "
                 f"not {step!r} ({type(step).__name__})"
             )
+        if isinstance(step, str) and step.endswith(".sql"):
+            raise ValueError(f"steps[{index}] is {step!r}, and a str is SQL: pass the path of a file as pathlib.Path")
     return checked
 
 

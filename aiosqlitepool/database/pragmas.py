@@ -135,7 +135,9 @@ def set_up(native: sqlite3.Connection, pragmas: Iterable[tuple[str, str]]) -> No
         row_of(native, f"PRAGMA {name} = '{value}'")
         if name == "journal_mode" and not _is_set(native, name, value):
             mode = row_of(native, "PRAGMA journal_mode")[0]
-            raise sqlite3.OperationalError(f"PRAGMA {name} = '{value}': the database stayed in journal mode {mode!r}")
+            hint = ". Use SQLiteDatabase(':memory:') for a database in memory" if mode == "memory" else ""
+            message = f"PRAGMA {name} = '{value}': the database stayed in journal mode {mode!r}{hint}"
+            raise sqlite3.OperationalError(message)
 
 
 def _is_set(native: sqlite3.Connection, name: str, value: str) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,7 @@ from ..pool.lease import Lease
 from ..pool.pool import SQLiteConnectionPool
 from ..pool.settings import check_label, check_timeout
 from ..stats import PoolStats
+from .blocks import database_block
 from .file import DatabaseFile
 from .guard import check_read
 from .transaction import Transaction
@@ -29,7 +30,7 @@ __all__ = ["Reader", "ReaderPool"]
 
 R = TypeVar("R")
 
-_NOTE = "a connection that reads cannot write: use write() or run_write()"
+_NOTE = "a connection that reads cannot write: use write(), run_write() or execute()"
 
 
 class _ReaderLease(Lease[aiosqlite.Connection]):
@@ -37,6 +38,7 @@ class _ReaderLease(Lease[aiosqlite.Connection]):
 
     __slots__ = ("statement",)
 
+    _use = "`async with db.read() as connection:`"
     # The SQL of a read of one statement.
     statement: str | None
 
@@ -161,7 +163,7 @@ class Reader:
             return self.pool.connection(label=label, timeout=timeout)
         return _LimitedLease(self.pool, label, timeout, self._max_age)
 
-    @asynccontextmanager
+    @database_block
     async def _snapshot(self, label: str | None, timeout: float | None) -> AsyncIterator[aiosqlite.Connection]:
         transaction = self._transaction(label, timeout)
         try:

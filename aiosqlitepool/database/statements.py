@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar, overload
 
 from ..pool.settings import check_label
 from .functions import checked_timeout
+from .guard import check_statement
 from .lifecycle import DatabaseLifecycle
 
 __all__ = ["Executed", "Parameters", "Statements"]
@@ -60,6 +61,7 @@ class Statements(DatabaseLifecycle):
         label: str | None = None, timeout: float | None = None,
     ) -> list[Any]:  # fmt: skip
         """Run a statement and return all its rows."""
+        _check_parameters(parameters)
 
         def fetch(native: sqlite3.Connection) -> list[Any]:
             with closing(_cursor(native, row_factory)) as cursor:
@@ -82,11 +84,14 @@ class Statements(DatabaseLifecycle):
     ) -> Any | None:  # fmt: skip
         """Run a statement and return its first row, `None` if it has no row."""
 
-        def fetch(native: sqlite3.Connection) -> Any | None:
-            with closing(_cursor(native, row_factory)) as cursor:
-                return cursor.execute(sql, parameters).fetchone()
+        _check_parameters(parameters)
 
-        return await self._run_statement(fetch, sql, check_label(label) or "fetch_one", timeout)
+        def fetch(native: sqlite3.Connection) -> list[Any]:
+            with closing(_cursor(native, row_factory)) as cursor:
+                return cursor.execute(sql, parameters).fetchmany(1)  # a list: the log of statements counts its rows
+
+        rows = await self._run_statement(fetch, sql, check_label(label) or "fetch_one", timeout)
+        return rows[0] if rows else None
 
     async def fetch_val(
         self, sql: str, parameters: Parameters = (), *, label: str | None = None, timeout: float | None = None
@@ -115,6 +120,7 @@ class Statements(DatabaseLifecycle):
         Holds a reader until the last row, or until the iterator is closed: wrap it in `contextlib.aclosing()` if the
         loop may end early. The label says "iterate" in diagnostics unless there is another.
         """
+        _check_parameters(parameters)
         self._check_readable()
         block = self._reader.block(check_label(label) or "iterate", checked_timeout(timeout), snapshot=False)
         async with block as connection, connection.execute(sql, parameters) as cursor:
@@ -127,6 +133,7 @@ class Statements(DatabaseLifecycle):
         self, sql: str, parameters: Parameters = (), *, label: str | None = None, timeout: float | None = None
     ) -> Executed:
         """Run a statement on the writer, as one transaction; inside the task's own `write()` block, in a savepoint."""
+        _check_parameters(parameters)
 
         def execute(native: sqlite3.Connection) -> Executed:
             with closing(native.cursor()) as cursor:
@@ -161,7 +168,17 @@ class Statements(DatabaseLifecycle):
         self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str, timeout: float | None
     ) -> R:
         self._check_open()
+        check_statement(sql)
         return await self._writer.run(fn, label, timeout=checked_timeout(timeout), retry=True, sql=sql)
+
+
+def _check_parameters(parameters: object) -> None:
+    if isinstance(parameters, str | bytes) or not hasattr(parameters, "__getitem__"):
+        kind = type(parameters).__name__
+        raise TypeError(
+            f"parameters must be a tuple, a list or a mapping, not {parameters!r} ({kind}): a tuple of one value is "
+            "written (value,)"
+        )
 
 
 def _cursor(native: sqlite3.Connection, row_factory: RowFactory[Any] | None) -> sqlite3.Cursor:

@@ -22,6 +22,7 @@ from ..pool.awaiting import held_up_by
 from ..pool.lease import SharedLease
 from ..pool.pool import SQLiteConnectionPool
 from ..stats import PoolStats
+from .blocks import database_block
 from .file import DatabaseFile
 from .gaps import Gaps
 from .guard import check_write
@@ -124,7 +125,7 @@ class Writer:
         async with self.exclusive(label) as connection:
             return await call_to_the_end(connection, fn)
 
-    @asynccontextmanager
+    @database_block
     async def maintenance(
         self, label: str, timeout: float | None, close_readers: Callable[[], Awaitable[None]]
     ) -> AsyncIterator[aiosqlite.Connection]:
@@ -141,7 +142,7 @@ class Writer:
             finally:
                 self.pool.expire_connections()
 
-    @asynccontextmanager
+    @database_block
     async def block(self, label: str | None, timeout: float | None) -> AsyncIterator[aiosqlite.Connection]:
         """Yield the connection inside a transaction; inside the task's own write block, inside a savepoint."""
         if self.in_own_block:

@@ -251,7 +251,7 @@ def explain_deadlock(own: Sequence[int], above: Sequence[int], elsewhere: Sequen
     if own:
         yield (
             f"the waiting task itself holds {_connections(own)}: a task that needs a second connection while it keeps "
-            "its first can deadlock with itself"
+            "its first can deadlock with itself. Use the first for both, or release it before"
         )
     if above:
         yield (

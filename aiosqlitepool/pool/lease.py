@@ -44,6 +44,9 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
 
     __slots__ = ("_acquirer", "_lent", "_releaser")
 
+    # For the errors of callers that use a lease in another way.
+    _use: ClassVar[str] = "`async with pool.connection() as connection:`"
+
     def __init__(self, acquirer: Acquirer[C], releaser: Releaser[C], label: str | None, timeout: float | None) -> None:
         # As in Checkout, without the price of a call.
         self.label: str | None = label
@@ -74,16 +77,16 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
     if not TYPE_CHECKING:  # pragma: no branch - type checkers report these uses themselves
 
         def __await__(self):
-            raise PoolUsageError("use `async with pool.connection() as connection:`, or `await pool.acquire()`")
+            raise PoolUsageError(f"use {self._use}, or `await pool.acquire()` of a pool")
 
         def __enter__(self):
-            raise PoolUsageError("use `async with`: `async with pool.connection() as connection:`")
+            raise PoolUsageError(f"use `async with`: {self._use}")
 
         def __exit__(self, *_):
             """Never called. Python looks it up before it calls `__enter__`."""
 
         def __getattr__(self, name):
-            hint = "it is no connection yet: `async with pool.connection() as connection:` acquires one"
+            hint = f"it is no connection yet: {self._use} acquires one"
             raise AttributeError(
                 f"{type(self).__name__!r} object has no attribute {name!r}; {hint}", name=name, obj=self
             )
@@ -183,17 +186,17 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
             raise
 
     def _run_sql(self, sql: str, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> R:
-        began, changes, failed = perf_counter(), native.total_changes, True
+        began, changes, failed, rows = perf_counter(), native.total_changes, True, 0
         self.activity = sql, began, None
         try:
-            result = fn(native)
-            failed = False
-            return result
+            result: Any = fn(native)
+            failed, rows = False, len(result) if type(result) is list else 0
+            return result  # type: ignore[no-any-return]
         finally:
             ended, changed = perf_counter(), native.total_changes - changes
             self.activity = sql, began, ended
             waited = max(0.0, self.since - self.asked)
-            self._log.add((sql, True, self.label, waited, ended - began, 0, changed, failed))
+            self._log.add((sql, True, self.label, waited, ended - began, rows, changed, failed))
 
     async def _wait_for(self, other: SharedLease[Any]) -> None:
         """Wait until another lease has ended; raises at the deadline, unless this one has begun before."""

@@ -230,7 +230,8 @@ class SQLiteConnectionPool(PoolLifecycle[C]):
         """Return what ran on aiosqlite connections, the longest total time first. Safe to call from any thread.
 
         One frozen row for each statement, normalized: literals are `?`. At most 500; the least used are forgotten
-        first, and counted in `forgotten`.
+        first, and counted in `forgotten`. Not those that a function of `run_read()` or `run_write()` executes, or
+        a method such as `SQLiteDatabase.execute()` inside the `write()` block of its task.
         """
         return self._inventory.connector.statements.table()
 

@@ -140,7 +140,8 @@ def checked_subscribers(subscribers: Iterable[Subscriber]) -> tuple[Subscriber, 
     """Return them all; raise `TypeError` naming the value if it is no iterable, or is or has what is no subscriber."""
     # A recorder is a subscriber, and iterable.
     if not isinstance(subscribers, Iterable) or hasattr(subscribers, "attach"):
-        raise TypeError(f"subscribers must be an iterable of subscribers, such as a list, not {subscribers!r}")
+        kind = type(subscribers).__name__  # a recorder without events looks like an empty list
+        raise TypeError(f"subscribers must be an iterable of subscribers, such as a list, not {subscribers!r} ({kind})")
     every = tuple(subscribers)
     for subscriber in every:
         check_subscriber(subscriber)

@@ -144,7 +144,7 @@ async def test_the_timeout_of_a_reader_and_the_writer_crosswise_names_both(datab
     async with SQLiteDatabase(database, readers=1, acquisition_timeout=0.5, name="app") as db:
         both = asyncio.Barrier(2)
         told = await errors_of(crosswise(db.read, db.write, "auth", both), crosswise(db.write, db.read, "order", both))
-    assert "waits for app/" in told
+    assert "has waited for app/" in told
     assert "[auth]" in told
     assert "[order]" in told
 
@@ -158,7 +158,7 @@ async def test_the_timeout_of_two_databases_crosswise_names_both(database: Path)
         told = await errors_of(
             crosswise(one.write, other.write, "first", both), crosswise(other.write, one.write, "second", both)
         )
-    assert "waits for file/write since" in told or "waits for memory/write since" in told
+    assert "has waited for file/write for" in told or "has waited for memory/write for" in told
     assert "[first]" in told
     assert "[second]" in told
 
@@ -172,7 +172,7 @@ async def test_the_timeout_of_a_pool_and_a_database_crosswise_names_both(databas
         told = await errors_of(
             crosswise(db.write, pool.connection, "first", both), crosswise(pool.connection, db.write, "second", both)
         )
-    assert "waits for app/write since" in told or "waits for plain since" in told
+    assert "has waited for app/write for" in told or "has waited for plain for" in told
     assert "[first]" in told
     assert "[second]" in told
 

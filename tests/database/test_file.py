@@ -95,7 +95,7 @@ async def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
         async with SQLiteDatabase(tmp_path / "missing" / "app.db"):
             pass
     assert failed.value.__notes__ == [
-        f"database: {tmp_path}/missing/app.db",
+        f"database: {tmp_path}/missing/app.db, whose directory does not exist",
         "while pool 'app.db/write' opened a connection",
     ]
 

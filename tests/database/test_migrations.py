@@ -281,6 +281,11 @@ async def test_a_cancelled_migration_ends_after_the_step_that_runs(db: SQLiteDat
     assert await foreign_keys(db)
 
 
+async def test_the_path_of_a_file_as_a_str_is_refused(db: SQLiteDatabase) -> None:
+    with pytest.raises(ValueError, match=r"steps\[1\] is '001.sql', and a str is SQL: .* pathlib.Path"):
+        await db.migrate(["CREATE TABLE a (x)", "001.sql"])
+
+
 # -- maintenance
 
 

@@ -36,7 +36,7 @@ async def test_a_reader_cannot_write(db: SQLiteDatabase, statement: str) -> None
 async def test_a_reader_that_tried_to_write_is_told_what_can(
     database: Path, max_age: float | None, snapshot: bool
 ) -> None:
-    told = ["a connection that reads cannot write: use write() or run_write()"]
+    told = ["a connection that reads cannot write: use write(), run_write() or execute()"]
     async with SQLiteDatabase(database, reader_max_age=max_age) as db:
         with pytest.raises(sqlite3.OperationalError, match="readonly database") as in_a_block:
             async with db.read(snapshot=snapshot) as connection:

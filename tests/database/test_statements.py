@@ -140,7 +140,7 @@ async def test_a_statement_that_fails_raises_what_sqlite_says_and_leaves_nothing
             pass
     with pytest.raises(sqlite3.OperationalError, match="readonly") as refused:
         await db.fetch_all("CREATE TABLE other (id)")
-    assert refused.value.__notes__ == ["a connection that reads cannot write: use write() or run_write()"]
+    assert refused.value.__notes__ == ["a connection that reads cannot write: use write(), run_write() or execute()"]
     assert db.readers.stats().used == db.writer.stats().used == 0
 
 
@@ -165,6 +165,24 @@ async def test_what_is_no_statement_is_named(db: SQLiteDatabase) -> None:
         await db.fetch_all(7)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="label must be a str or None, not 7"):
         await db.fetch_all("SELECT 1", label=7)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("value", ["Ada", b"Ada", 7])
+async def test_parameters_that_are_one_value_are_named(db: SQLiteDatabase, value: Any) -> None:
+    named = pytest.raises(TypeError, match="parameters must be a tuple, a list or a mapping, not b?'?(Ada|7)")
+    for call in (db.fetch_all, db.fetch_one, db.fetch_val, db.execute):
+        with named:
+            await call("SELECT ?", value)
+    with named:
+        await anext(db.iterate("SELECT ?", value))
+
+
+@pytest.mark.parametrize("sql", ["COMMIT", "BEGIN", "VACUUM", "PRAGMA foreign_keys = OFF"])
+async def test_a_statement_that_cannot_be_a_transaction_is_refused(db: SQLiteDatabase, sql: str) -> None:
+    with pytest.raises(PoolUsageError, match="inside a transaction of the database"):
+        await db.execute(sql)
+    with pytest.raises(TypeError):
+        await db.execute(7)  # type: ignore[arg-type]
 
 
 async def test_a_closed_database_runs_no_statement(database: Any) -> None:

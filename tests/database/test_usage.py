@@ -128,3 +128,22 @@ async def test_a_database_in_memory_is_not_warned_of(caplog: pytest.LogCaptureFi
     async with SQLiteDatabase(":memory:") as db, db.read(), db.read():
         pass
     assert caplog.records == []
+
+
+# -- blocks
+
+
+@pytest.mark.parametrize("method", ["read", "write", "maintenance"])
+async def test_a_block_that_is_not_entered_by_async_with_says_so(database: Path, method: str) -> None:
+    async with SQLiteDatabase(database) as db:
+        call = "db.read" if method == "read" else "db.write"
+        block: Any = getattr(db, method)("a label by position")
+        with pytest.raises(PoolUsageError, match=rf"`async with {call}\(\) as connection:`"):
+            await block
+        with pytest.raises(PoolUsageError, match=rf"`async with {call}\(\) as connection:`"), block:
+            pass
+        assert block.__exit__(None, None, None) is None
+        with pytest.raises(AttributeError, match=rf"it is no connection yet: `async with {call}\(\) as connection:`"):
+            await block.execute("SELECT 1")
+        async with block as connection:
+            assert await connection.execute_fetchall("SELECT 1") == [(1,)]

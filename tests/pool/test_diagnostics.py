@@ -93,7 +93,7 @@ def test_a_timeout_writes_the_name_of_a_coroutine_as_it_is() -> None:
 
 def test_a_holder_is_named_with_the_pool_that_it_waits_for() -> None:
     assert str(Holder(7, "Task-7", "auth", 1.5, coroutine="main", waits_for="app.db/write", waited=1.2)) == (
-        "Task-7 [auth] has held connection 7 for 1.500 s and waits for app.db/write since 1.200 s"
+        "Task-7 [auth] has held connection 7 for 1.500 s and has waited for app.db/write for 1.200 s"
     )
 
 
@@ -321,7 +321,7 @@ async def test_the_timeout_of_two_that_wait_crosswise_names_both(driver: StubDri
         writing = asyncio.create_task(first_one_then_the_other(one, other, "order"), name="Writing")
         with pytest.raises(PoolConnectionAcquireTimeoutError) as caught:
             await reading
-        assert "Writing [order] has held connection 1 for 4.000 s and waits for other since 3.000 s." in str(
+        assert "Writing [order] has held connection 1 for 4.000 s and has waited for other for 3.000 s." in str(
             caught.value
         )
         assert "one that waits for it, holds connection 1 of pool 'other' [auth], for which a holder" in str(

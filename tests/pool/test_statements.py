@@ -146,3 +146,16 @@ async def test_single_statements_of_a_database_are_recorded_where_they_ran(datab
         insert = written["INSERT INTO note (text) VALUES (?)"]
         assert (insert.calls, insert.errors, insert.rows_changed, insert.labels) == (1, 0, 1, ("POST /notes",))
         assert written["INSERT INTO missing VALUES (?)"].errors == 1
+
+
+async def test_single_statements_count_the_rows_that_they_return(database: Path) -> None:
+    async with SQLiteDatabase(database) as db:
+        returning = "INSERT INTO note (text) VALUES ('a'), ('b') RETURNING id"
+        assert await db.fetch_all(returning) == [(1,), (2,)]
+        assert await db.fetch_one("SELECT text FROM note") == ("a",)
+        assert await db.fetch_val("SELECT text FROM note WHERE id = 7") is None
+        assert [row.rows for row in db.writer.statements()] == [2]
+        assert {row.statement: row.rows for row in db.readers.statements()} == {
+            "SELECT text FROM note": 1,
+            "SELECT text FROM note WHERE id = ?": 0,
+        }
