@@ -19,8 +19,8 @@ _TOKENS: Final = re.compile(
     | (?P<literal> [xX]?'(?:[^']|'')*(?:'|\Z) | (?<![\w$@:?.])\.?[0-9](?:[eE][+-]?[0-9]|[\w.])* )
     # A quoted name, or what SQLite takes for a string where there is no such name: kept only where a name must stand.
     | (?P<name> (?:(?<=\.)|(?<=from\ )|(?<=join\ )|(?<=into\ )|(?<=table\ )|(?<=update\ )) "[^"]*" | "[^"]*"(?=\.)
-                | \[[^\]]*(?:\]|\Z) | `[^`]*(?:`|\Z) )  # a quotation mark in them begins no literal
-    | (?P<quoted> "(?:[^"]|"")*(?:"|\Z) )
+                | \[[^\]'"]*\] | `[^`'"]*` )
+    | (?P<quoted> "(?:[^"]|"")*(?:"|\Z) | \[[^\]]*(?:\]|\Z) | `[^`]*(?:`|\Z) )
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
