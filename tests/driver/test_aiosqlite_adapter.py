@@ -1220,4 +1220,7 @@ async def test_an_operation_without_its_arguments_fails_alone(database: Path) ->
     async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1) as pool, pool.connection() as connection:
         with pytest.raises(TypeError):
             await connection._execute(connection._conn.execute)  # type: ignore[no-untyped-call]
+        with pytest.raises(TypeError):
+            await connection.execute(7)  # type: ignore[arg-type]
+        assert pool.statements() == ()
         assert await connection.execute_fetchall("SELECT 1") == [(1,)]
