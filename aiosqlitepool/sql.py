@@ -7,25 +7,28 @@ import re
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["normalized", "operation_of"]
+__all__ = ["LONGEST_READ", "normalized", "operation_of"]
 
 # Characters of a normalized statement, and of a text that is looked at.
 _LONGEST: Final = 2_000
-_LONGEST_READ: Final = 10_000
+LONGEST_READ: Final = 10_000
 
 _TOKENS: Final = re.compile(
     r"""
       (?P<space> (?: \s | --[^\n]* | /\*.*?(?:\*/|\Z) )+ )
-    | (?P<literal> [xX]?'(?:[^']|'')*(?:'|\Z) | (?<![\w$@:?.])[0-9](?:[eE][+-]?[0-9]|[\w.])* )
+    | (?P<literal> [xX]?'(?:[^']|'')*(?:'|\Z) | (?<![\w$@:?.])\.?[0-9](?:[eE][+-]?[0-9]|[\w.])* )
     # A quoted name, or what SQLite takes for a string where there is no such name: kept only where a name must stand.
-    | (?P<name> (?:(?<=\.)|(?<=from\ )|(?<=join\ )|(?<=into\ )|(?<=table\ )|(?<=update\ )) "[^"]*" | "[^"]*"(?=\.) )
-    | (?P<quoted> "(?:[^"]|"")*(?:"|\Z) )
+    | (?P<name> (?:(?<=\.)|(?<=from\ )|(?<=join\ )|(?<=into\ )|(?<=table\ )|(?<=update\ )) "[^"]*" | "[^"]*"(?=\.)
+                | \[[^\]'"]*\] | `[^`'"]*` )
+    | (?P<quoted> "(?:[^"]|"")*(?:"|\Z) | \[[^\]]*(?:\]|\Z) | `[^`]*(?:`|\Z) )
     """,
     re.VERBOSE | re.DOTALL | re.IGNORECASE,
 )
 _LISTS: Final = re.compile(r"\bIN \(\?(?:, ?\?)+\)", re.IGNORECASE)
 _ROWS: Final = re.compile(r"(\([?, ]+\))(?:, ?\1)+")
-_PRAGMA: Final = re.compile(r"(PRAGMA [\w.]+) ?[=(].*", re.IGNORECASE | re.DOTALL)
+_PRAGMA: Final = re.compile(r"(PRAGMA (?:[\w?\"`\[\]]+ ?\. ?)?[\w?\"`\[\]]+) ?[=(].*", re.IGNORECASE | re.DOTALL)
+# The only FROM before a value.
+_DISTINCT: Final = re.compile(r'(\bDISTINCT FROM )"[^"]*"\??', re.IGNORECASE)
 _CHANGES: Final = re.compile(r"\b(INSERT|REPLACE|UPDATE|DELETE)\b", re.IGNORECASE)
 
 
@@ -35,9 +38,10 @@ def normalized(sql: str) -> str:
 
 
 def _normalize(sql: str) -> str:
-    text = _TOKENS.sub(_replacement, sql[:_LONGEST_READ]).strip(" ;")
-    text = _PRAGMA.sub(r"\1 = ?", text)
-    return _ROWS.sub(r"\1, ...", _LISTS.sub("IN (?, ...)", text))[:_LONGEST]
+    text = _TOKENS.sub(_replacement, sql[:LONGEST_READ]).strip(" ;")
+    text = _DISTINCT.sub(r"\1?", _PRAGMA.sub(r"\1 = ?", text))
+    text = _ROWS.sub(r"\1, ...", _LISTS.sub("IN (?, ...)", text))[:_LONGEST]
+    return text.encode("utf-8", "replace").decode()  # half of a surrogate pair cannot be written anywhere
 
 
 _known = lru_cache(1_000)(_normalize)

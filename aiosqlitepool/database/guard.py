@@ -68,7 +68,7 @@ check_write: Final = partial(_check, _IN_WRITE)
 
 def check_statement(sql: str) -> None:
     """Raise `PoolUsageError` if a statement cannot be the only one of a transaction."""
-    if isinstance(sql, str) and (what := control_word(sql)) in _IN_WRITE:
+    if (what := control_word(sql)) in _IN_WRITE:
         raise _refusal(what)
 
 

@@ -141,7 +141,8 @@ class _Migration:
             raise
         finally:
             native.set_authorizer(None)
-        native.execute(f"PRAGMA user_version = {version + 1}").close()
+        if native.in_transaction:  # else SQLite rolled the step back, and the commit is going to raise
+            native.execute(f"PRAGMA user_version = {version + 1}").close()
         return version + 1, True
 
 

@@ -201,4 +201,7 @@ class Reader:
         lease = self._lease(label, timeout)
         lease.statement = sql
         async with lease as connection:
-            return await call(connection, fn)
+            # With the SQL as an argument: a lease that used a pragma restores them all.
+            run: Callable[[str, sqlite3.Connection], R] = lambda _, native: fn(native)  # noqa: E731 - its name says nothing
+            result: R = await connection._execute(run, sql, connection._conn)  # type: ignore[no-untyped-call]
+            return result

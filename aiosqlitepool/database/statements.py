@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar, overload
 
 from ..pool.settings import check_label
 from .functions import checked_timeout
-from .guard import check_statement
+from .guard import GAP, check_statement
 from .lifecycle import DatabaseLifecycle
 
 __all__ = ["Executed", "Parameters", "Statements"]
@@ -20,9 +20,7 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 RowFactory = Callable[[sqlite3.Cursor, Any], R]
 
 # A statement that begins with one of these changes the database. WITH may begin either: it reads.
-_CHANGES: Final = re.compile(
-    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:INSERT|REPLACE|UPDATE|DELETE)\b", re.IGNORECASE | re.DOTALL
-)
+_CHANGES: Final = re.compile(rf"{GAP}(?:INSERT|REPLACE|UPDATE|DELETE)\b", re.IGNORECASE | re.DOTALL)
 
 
 class Executed(NamedTuple):
@@ -157,9 +155,7 @@ class Statements(DatabaseLifecycle):
     async def _run_statement(
         self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str, timeout: float | None
     ) -> R:
-        if not isinstance(sql, str):
-            raise TypeError(f"sql must be a str, not {sql!r} ({type(sql).__name__})")
-        if _CHANGES.match(sql):
+        if _CHANGES.match(_checked(sql)):
             return await self._write_statement(fn, sql, label, timeout)
         self._check_readable()
         return await self._reader.run_one(fn, sql, label, checked_timeout(timeout))
@@ -168,8 +164,14 @@ class Statements(DatabaseLifecycle):
         self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str, timeout: float | None
     ) -> R:
         self._check_open()
-        check_statement(sql)
+        check_statement(_checked(sql))
         return await self._writer.run(fn, label, timeout=checked_timeout(timeout), retry=True, sql=sql)
+
+
+def _checked(sql: object) -> str:
+    if not isinstance(sql, str):
+        raise TypeError(f"sql must be a str, not {sql!r} ({type(sql).__name__})")
+    return sql
 
 
 def _check_parameters(parameters: object) -> None:

@@ -123,7 +123,7 @@ class AiosqliteAdapter(Executor):
 
     def revoke(self, error: Exception) -> None:
         """Refuse the handle and what is queued from now on, and raise `error` in what runs."""
-        self.lease = None
+        self.lease = self.guard = None
         running = self.running
         if running is not None and not running.done():
             running.set_exception(error)

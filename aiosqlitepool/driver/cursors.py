@@ -89,7 +89,7 @@ class ReadAheadCursor(sqlite3.Cursor):
 
     def can_serve(self, name: str, size: int | None = None) -> bool:
         """Return whether `fetchone`, `fetchmany`, `fetchall` or `close` needs no SQLite now."""
-        if self.is_done or self._error is not None:
+        if self.is_done or (self._error is not None and name != "close"):  # SQLite still has its statement
             return True
         if name == "fetchone":
             return len(self._ahead) > 0

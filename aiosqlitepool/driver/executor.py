@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 import aiosqlite
 
 from ..errors import PoolUsageError
+from ..sql import LONGEST_READ
 from .cursors import ReadAheadCursor, closes_cursor
 from .protocol import Lessee
 from .sqlite import LeaseCursors, note_busy
@@ -81,7 +82,7 @@ class Executor(Worker):
         if not future.cancelled():
             began = perf_counter()
             has_sql = getattr(fn, "__name__", None) in _RUN_SQL
-            statement, is_call = (args[0], True) if has_sql else _statement_of(fn, lease)
+            statement, is_call = (args[0], True) if has_sql and args else _statement_of(fn, lease)
             if statement is not None:
                 lease.activity = statement, began, None
             self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
@@ -128,13 +129,15 @@ class Executor(Worker):
         self, lease: Lessee, statement: Any, is_call: bool, source: Any, failed: bool, waited: float, ran: float
     ) -> None:
         """Record what ran. `source` has the rows that were read: it is a list, or a cursor that reads ahead."""
-        if type(statement) is not str:  # an error of the program, which SQLite has refused
-            return
+        if type(statement) is not str:
+            if not issubclass(type(statement), str):  # an error of the program, which SQLite has refused
+                return
+            statement = str.__str__(statement)  # without methods of the program's own
         kind = type(source)
         rows = len(source) if kind is list else source.fresh if kind is ReadAheadCursor else 0
         changes = self.native.total_changes
         changed, self._changes = changes - self._changes, changes
-        self._log.add((statement, is_call, lease.label, waited, ran, rows, changed, failed))
+        self._log.add((statement[:LONGEST_READ], is_call, lease.label, waited, ran, rows, changed, failed))
 
     def check_lease(self, lease: Lessee) -> None:
         """Raise `PoolUsageError` if this lease has ended."""

@@ -168,13 +168,17 @@ def guarded(connection: object, guard: Guard) -> Iterator[None]:
     Only for connections that have `session_sql`. Operations of the package itself, which pass `submit`, are not asked
     about.
     """
-    if isinstance(connection, Handle):
-        connection._pool_adapter.guard = guard
+    _set_guard(connection, guard)
     try:
         yield
     finally:
-        if isinstance(connection, Handle):
-            connection._pool_adapter.guard = None
+        _set_guard(connection, None)
+
+
+def _set_guard(connection: object, guard: Guard | None) -> None:
+    # Not if the lease was ended early: the guard would be that of the next lease.
+    if isinstance(connection, Handle) and connection._pool_adapter.lease is connection._pool_lease:
+        connection._pool_adapter.guard = guard
 
 
 @functools.cache

@@ -66,6 +66,7 @@ class Job(Generic[R]):
         """Keep it from beginning, and raise `error` in its caller; False if it has begun."""
         if not self._take():
             return False
+        self._ended = True
         with contextlib.suppress(asyncio.InvalidStateError):  # its caller was cancelled a moment ago
             self.future.set_exception(error)
         return True

@@ -44,7 +44,14 @@ class Unsaved:
                 self._schema = True
             return result
 
+        # Under the names by which the statements are known.
+        run.__name__ = getattr(fn, "__name__", "")
+        run.__self__ = getattr(fn, "__self__", None)  # type: ignore[attr-defined]
         return run
 
 
-_CHANGES_SCHEMA: Final = re.compile(r"(^|;)(\s|--[^\n]*\n|/\*.*?\*/)*(create|alter|drop)\b", re.IGNORECASE | re.DOTALL)
+_CHANGES_SCHEMA: Final = re.compile(
+    # Atomic: what skips the comments must not try every other way to read them.
+    r"(^|;)(?>(?:\s|--[^\n]*\n|/\*.*?\*/)*)(create|alter|drop)\b",
+    re.IGNORECASE | re.DOTALL,
+)

@@ -146,7 +146,7 @@ class Checkout(NotCopyable, Generic[T]):
         if not isinstance(text, str):
             return {}
         took = (perf_counter() if ended is None else ended) - began
-        return {"statement": normalized(text), "statement_time": took, "statement_runs": ended is None}
+        return {"statement": normalized(str.__str__(text)), "statement_time": took, "statement_runs": ended is None}
 
 
 def failure_event(error: BaseException) -> tuple[Any, dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from ..driver import Connection, Job, StatementLog, shielded
 from ..errors import PoolUsageError
+from ..sql import LONGEST_READ
 from .acquire import Acquirer
 from .checkout import Checkout
 from .connection import PooledConnection
@@ -196,7 +197,8 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
             ended, changed = perf_counter(), native.total_changes - changes
             self.activity = sql, began, ended
             waited = max(0.0, self.since - self.asked)
-            self._log.add((sql, True, self.label, waited, ended - began, rows, changed, failed))
+            text = str.__str__(sql)[:LONGEST_READ]  # without methods of the program's own
+            self._log.add((text, True, self.label, waited, ended - began, rows, changed, failed))
 
     async def _wait_for(self, other: SharedLease[Any]) -> None:
         """Wait until another lease has ended; raises at the deadline, unless this one has begun before."""

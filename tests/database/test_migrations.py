@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from pathlib import Path
@@ -342,3 +343,16 @@ async def test_maintenance_waits_for_its_turn_and_is_refused_inside_a_block(db: 
         with pytest.raises(TimeoutError):
             async with db.maintenance(timeout=0):
                 pass
+
+
+async def test_a_step_that_sqlite_rolled_back_is_not_counted(db: SQLiteDatabase) -> None:
+    def step(native: sqlite3.Connection) -> None:
+        native.execute("CREATE TABLE one (a UNIQUE)").close()
+        native.execute("INSERT INTO one VALUES (1)").close()
+        with contextlib.suppress(sqlite3.IntegrityError):
+            native.execute("INSERT OR ROLLBACK INTO one VALUES (1)").close()
+
+    with pytest.raises(PoolUsageError, match="SQLite itself rolls back"):
+        await db.migrate([step])
+    assert await db.run_read(version) == 0
+    assert "one" not in await db.run_read(tables)

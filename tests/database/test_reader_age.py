@@ -60,6 +60,14 @@ async def test_a_connection_comes_back_while_its_holder_does_something_else(
     assert [event.cause for event in recorder.of(RolledBackOnReturn)] == ["transaction"] * snapshot
 
 
+async def test_the_next_holder_is_refused_nothing_because_of_the_last_one(db: SQLiteDatabase) -> None:
+    with pytest.raises(TimeoutError):
+        async with db.read(snapshot=True):
+            await taken_back(db)
+            async with db.read() as connection:
+                assert await connection.execute_fetchall("SELECT text FROM note") == [("a",)]
+
+
 async def test_a_snapshot_that_was_taken_back_no_longer_pins_the_wal(db: SQLiteDatabase) -> None:
     with pytest.raises(TimeoutError):
         async with db.read(snapshot=True):

@@ -163,6 +163,8 @@ async def _time_out_all(db: SQLiteDatabase) -> None:
 async def test_what_is_no_statement_is_named(db: SQLiteDatabase) -> None:
     with pytest.raises(TypeError, match=r"sql must be a str, not 7 \(int\)"):
         await db.fetch_all(7)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=r"sql must be a str, not 7 \(int\)"):
+        await db.execute(7)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="label must be a str or None, not 7"):
         await db.fetch_all("SELECT 1", label=7)  # type: ignore[call-overload]
 
@@ -191,3 +193,48 @@ async def test_a_closed_database_runs_no_statement(database: Any) -> None:
         await db.fetch_all("SELECT 1")
     with pytest.raises(PoolUsageError, match="is not open"):
         await db.execute("SELECT 1")
+
+
+@pytest.mark.parametrize("sql", ["COMMIT", "/* now */ ROLLBACK", "END", "PRAGMA foreign_keys = OFF"])
+async def test_a_statement_cannot_end_a_transaction_of_the_database(db: SQLiteDatabase, sql: str) -> None:
+    with pytest.raises(PoolUsageError, match="inside a transaction of the database"):
+        await db.execute(sql)
+    with pytest.raises(PoolUsageError, match="inside a transaction of the database"):
+        async with db.write() as connection:
+            await connection.execute(INSERT, ("not stored",))
+            await db.execute(sql)
+    assert await db.fetch_all("SELECT * FROM note") == []
+
+
+async def test_a_pragma_of_one_read_is_not_left_to_the_next(database: Any) -> None:
+    async with SQLiteDatabase(database, readers=1) as db:
+        await db.fetch_all("PRAGMA query_only = OFF")
+        assert await db.fetch_val("PRAGMA query_only") == 1
+
+
+async def test_many_comments_before_a_statement_are_skipped_at_once(db: SQLiteDatabase) -> None:
+    comments = "/* a */ -- b\n" * 1_000  # with a pattern that backtracks, this would take longer than the universe
+    assert await db.fetch_val(f"{comments} SELECT '*/ INSERT'") == "*/ INSERT"
+    assert await db.fetch_val(f"{comments} INSERT INTO note (text) VALUES ('a') RETURNING text") == "a"
+
+
+class Text(str):
+    """Statements of a program's own kind."""
+
+    __slots__ = ()
+
+    def __getitem__(self, _: object) -> str:
+        raise AssertionError("the program's own method is called")
+
+    __len__ = __getitem__  # type: ignore[assignment]
+
+
+async def test_statements_of_a_class_derived_from_str_are_recorded(db: SQLiteDatabase) -> None:
+    await db.execute(Text("DELETE FROM note"))
+    async with db.read() as connection:
+        await connection.execute_fetchall(Text("SELECT 1"))
+        assert db.readers.holders()[0].statement == "SELECT ?"
+    assert [row.statement for row in (*db.writer.statements(), *db.readers.statements())] == [
+        "DELETE FROM note",
+        "SELECT ?",
+    ]

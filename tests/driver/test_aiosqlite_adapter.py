@@ -1214,3 +1214,13 @@ async def test_a_cancelled_caller_of_a_delayed_statement_gets_no_error_when_the_
         connection.stop()
         await settle()
         assert waiting.cancelled()
+
+
+async def test_an_operation_without_its_arguments_fails_alone(database: Path) -> None:
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1) as pool, pool.connection() as connection:
+        with pytest.raises(TypeError):
+            await connection._execute(connection._conn.execute)  # type: ignore[no-untyped-call]
+        with pytest.raises(TypeError):
+            await connection.execute(7)  # type: ignore[arg-type]
+        assert pool.statements() == ()
+        assert await connection.execute_fetchall("SELECT 1") == [(1,)]

@@ -13,6 +13,7 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import SQLiteConnectionPool
+from aiosqlitepool.driver.unsaved import Unsaved
 from aiosqlitepool.events import RolledBackOnReturn
 from aiosqlitepool.testing import Recorder
 
@@ -124,3 +125,20 @@ async def test_a_half_read_cursor_is_reported(pool: Pool, recorder: Recorder) ->
         )
         await cursor.fetchone()
     assert [event.cause for event in recorder.of(RolledBackOnReturn)] == ["cursor"]
+
+
+def test_comments_before_a_statement_are_read_one_way_only() -> None:
+    native = sqlite3.connect(":memory:")
+    with contextlib.closing(native):
+        unsaved = Unsaved(native)
+        unsaved.noting(native.execute)("/* a */ " * 1_000 + "SELECT 1").close()  # would take longer than the universe
+        assert not unsaved
+        unsaved.noting(native.execute)("/* a */ -- b\n CREATE TABLE t (a)").close()
+        assert unsaved
+
+
+async def test_statements_of_such_a_connection_are_recorded(pool: Pool) -> None:
+    async with pool.connection() as connection:
+        await connection.execute_fetchall("SELECT 7")
+        assert pool.holders()[0].statement == "SELECT ?"
+        assert [(row.statement, row.calls) for row in pool.statements()] == [("SELECT ?", 1)]

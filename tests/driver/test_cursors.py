@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -250,3 +251,12 @@ async def test_cursors_of_the_users_own_are_left_alone(database: Path) -> None:
 def test_read_ahead_is_a_number_of_rows(value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"read_ahead must be .*{value!r}"):
         SQLiteConnectionPool(lambda: aiosqlite.connect(":memory:"), read_ahead=value)
+
+
+async def test_a_cursor_whose_next_row_fails_is_closed_in_the_worker(database: Path) -> None:
+    no_text = "SELECT 'a' UNION ALL SELECT CAST(x'ff' AS TEXT) UNION ALL SELECT 'b'"
+    async with pool_on(database) as pool, pool.connection() as connection:
+        cursor = await connection.execute(no_text)
+        assert await cursor.fetchone() == ("a",)
+        await cursor.close()
+        assert not {type(each).__name__ for each in gc.get_referents(cursor._cursor)} & {"Statement"}

@@ -1218,3 +1218,21 @@ async def test_a_guard_is_asked_about_each_operation_of_a_handle_until_its_block
 def test_a_connection_of_another_driver_has_no_guard() -> None:
     with guarded(object(), lambda *_: None):
         pass
+
+
+async def test_a_guard_is_that_of_its_lease_alone(database: Path) -> None:
+    def guard(*_: object) -> None: ...
+
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1) as pool:
+        old = await pool.acquire()
+        adapter = adapter_of(old)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(guarded(old, guard))
+            pool._releaser.revoke(adapter.lease, TimeoutError())  # type: ignore[arg-type]
+            assert adapter.guard is None
+            stack.enter_context(guarded(old, guard))
+            assert adapter.guard is None
+            async with pool.connection() as new:
+                with guarded(new, guard):
+                    stack.close()
+                    assert adapter.guard is guard

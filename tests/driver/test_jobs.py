@@ -11,7 +11,7 @@ import pytest
 
 from aiosqlitepool import PoolUsageError, SQLiteConnectionPool
 from aiosqlitepool.driver import call, call_anyway, call_to_the_end, ended
-from aiosqlitepool.driver.jobs import submit
+from aiosqlitepool.driver.jobs import Job, submit
 
 from ..support.databases import Hold
 from ..support.stub import settle
@@ -143,3 +143,20 @@ async def test_waiting_for_the_end_says_whether_one_was_cancelled_meanwhile() ->
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     done.set_result(None)
     assert await ended(done) is None
+
+
+async def test_a_cancelled_caller_whose_function_is_withdrawn_before_it_wakes_up_goes_on(database: Path) -> None:
+    async with pool_on(database) as pool, pool.connection() as connection:
+        with Hold() as hold:
+            first = submit(connection, hold)
+            await hold.reached.wait()
+            job = Job(connection, one)
+            caller = asyncio.create_task(job.result())
+            await settle()
+            caller.cancel()
+            assert job.withdraw(TimeoutError())
+            async with asyncio.timeout(60):
+                with pytest.raises(asyncio.CancelledError):
+                    await caller
+            hold.let_go()
+            await first
