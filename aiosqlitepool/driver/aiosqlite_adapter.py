@@ -12,7 +12,7 @@ import aiosqlite
 
 from ..events import RollbackCause
 from .cursors import can_read_ahead
-from .executor import Executor
+from .executor import Executor, Guard
 from .protocol import Lessee
 from .sqlite import PRIVATE, File, autocommit, file_of, is_private, roll_back
 from .statements import StatementLog
@@ -28,6 +28,8 @@ _new = object.__new__
 
 class AiosqliteAdapter(Executor):
     """Begins, ends and resets the leases of one connection, and checks and closes it."""
+
+    guard: Guard | None
 
     def __init__(
         self,
