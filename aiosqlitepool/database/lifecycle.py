@@ -60,9 +60,9 @@ class DatabaseLifecycle(NotCopyable):
         self._loop = asyncio.get_running_loop()
         try:
             self._file.open_anchor()
-            # Acquired, and not opened with the pool: it may wait for another process until `acquisition_timeout`.
-            # A shared lease that runs no function emits no event.
-            async with self._writer.pool.shared("open", None):
+            # Acquired, and not opened with the pool: it may wait for another process until `acquisition_timeout`, and
+            # then needs the time to open. A shared lease that runs no function emits no event.
+            async with self._writer.pool.shared("open", self._writer.pool.opening_timeout):
                 pass
             await self._reader.pool.open()
         except BaseException:

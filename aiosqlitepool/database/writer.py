@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -48,6 +49,12 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
         """Return a lease for one function. Further functions may be queued in the worker thread behind it."""
         log = self._inventory.connector.statements
         return SharedLease(self._acquirer, self._releaser, self._clock, label, timeout, log, sql)
+
+    @property
+    def opening_timeout(self) -> float:
+        """Seconds for opening: to wait for other processes, and then to connect."""
+        waiting, connecting = self._settings.acquisition_timeout, self._settings.operation_timeout
+        return math.inf if waiting is None else waiting + connecting
 
     def stats(self) -> PoolStats:
         """Return the pool's current state. Safe to call from any thread."""

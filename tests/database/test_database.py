@@ -315,3 +315,11 @@ async def test_a_task_that_had_a_function_run_may_work_for_the_block_of_another(
     async with block() as connection:
         await work.put(connection)
         assert list(await working) == [(1,)]
+
+
+async def test_a_short_acquisition_timeout_does_not_keep_a_slow_machine_from_opening(database: Path) -> None:
+    async def connect_slowly(_: aiosqlite.Connection) -> None:
+        await asyncio.sleep(0.1)
+
+    async with SQLiteDatabase(database, acquisition_timeout=0.05, on_connect=connect_slowly) as db:
+        assert db.writer.stats().idle == 1
