@@ -55,7 +55,8 @@ def assert_costs(measured: Costs, numbers: Numbers) -> None:
 async def costs_of(work: Callable[[], Awaitable[Any]]) -> Costs:
     """What `work` costs once everything is warm, and that it costs the same nearly each time.
 
-    Not each time: the loop may run callbacks of pools that other tests have left behind.
+    Not each time: the loop may run callbacks of pools that other tests have left behind, and a worker thread may be
+    done before the loop has gone to sleep.
     """
     gc.collect()
     for _ in range(20):
@@ -65,10 +66,10 @@ async def costs_of(work: Callable[[], Awaitable[Any]]) -> Costs:
         with counted() as costs:  # the first time, the interpreter also puts its own counting into place
             await work()
         seen.append(costs)
-    least = min(seen, key=lambda costs: costs.instructions)
-    assert least.instructions > 0
-    assert seen.count(least) >= 4, f"not the same each time: {seen}"
-    return least
+    usual = max(seen, key=seen.count)
+    assert usual.instructions > 0
+    assert seen.count(usual) > len(seen) / 2, f"not the same nearly each time: {seen}"
+    return usual
 
 
 def file_pool(path: Path, **settings: Any) -> SQLiteConnectionPool[aiosqlite.Connection]:

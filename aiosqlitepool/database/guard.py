@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial, wraps
 from typing import Any, Final
 
+from ..driver import RUN_SQL
 from ..errors import PoolUsageError
 
 __all__ = ["GAP", "ReaderConnection", "check_read", "check_statement", "check_write", "control_word", "guarded_class"]
@@ -37,7 +38,6 @@ _IN_READ: Final[dict[str | None, str]] = {
 }
 # Where SQLite's backup would wait for the end of the transaction, for ever.
 _IN_WRITE: Final = {**_IN_READ, "backup()": "it reads only what is committed. Use db.backup(), or a read() block"}
-_WITH_SQL: Final = frozenset({"execute", "executemany", "_execute_insert", "_execute_fetchall"})
 
 
 def control_word(sql: str) -> str | None:
@@ -50,7 +50,7 @@ def _check(instead: Mapping[str | None, str], fn: Callable[..., Any], args: tupl
     """Raise `PoolUsageError` if an operation of a handle would end the transaction, or come after its end."""
     name = getattr(fn, "__name__", "")
     what: str | None = f"{name}()"
-    if name in _WITH_SQL and args and isinstance(args[0], str):
+    if what not in instead and name in RUN_SQL and args and isinstance(args[0], str):
         if has_ended:
             raise PoolUsageError(
                 "SQLite itself rolled this transaction back, as it does on some errors: what follows would be "

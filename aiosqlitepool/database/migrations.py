@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiosqlite
 
@@ -20,6 +20,7 @@ from ..driver import call_to_the_end
 from ..errors import PoolUsageError
 from .functions import bound
 from .guard import GAP, control_word
+from .pragmas import row_of
 from .transaction import Transaction
 from .writer import Writer
 
@@ -92,7 +93,7 @@ class _Migration:
         self.pending: dict[int, Callable[[sqlite3.Connection], object]] = {}
 
     def _version(self, native: sqlite3.Connection) -> int:
-        version: int = _row(native, "PRAGMA user_version")[0]
+        version: int = row_of(native, "PRAGMA user_version")[0]
         if not 0 <= version <= len(self._steps):
             raise PoolUsageError(
                 f"database {self._name!r} has version {version} (PRAGMA user_version), and only {len(self._steps)} "
@@ -107,7 +108,7 @@ class _Migration:
             function = step if callable(step) else partial(_execute_all, statements=list(self._statements(index, step)))
             self.pending[index] = bound(partial(_without_cursor, function), ())
         if self.pending:
-            self._checks_foreign_keys = bool(_row(native, "PRAGMA foreign_keys")[0])
+            self._checks_foreign_keys = bool(row_of(native, "PRAGMA foreign_keys")[0])
             native.execute("PRAGMA foreign_keys = OFF").close()
         return version
 
@@ -173,15 +174,9 @@ def _split(script: str) -> Iterator[str]:
 
 
 def _check_foreign_keys(native: sqlite3.Connection) -> None:
-    if violation := _row(native, "PRAGMA foreign_key_check"):
+    if violation := row_of(native, "PRAGMA foreign_key_check"):
         table, rowid, parent, _ = violation
         raise sqlite3.IntegrityError(
             f"FOREIGN KEY constraint failed: row {rowid} of table {table!r} refers to a row of {parent!r} that does "
             "not exist. PRAGMA foreign_key_check lists all such rows"
         )
-
-
-def _row(native: sqlite3.Connection, statement: str) -> Any:
-    cursor = native.cursor()
-    cursor.row_factory = None  # the program may have set another one on the connection
-    return cursor.execute(statement).fetchone()

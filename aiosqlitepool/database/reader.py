@@ -36,11 +36,9 @@ _NOTE = "a connection that reads cannot write: use write(), run_write() or execu
 class _ReaderLease(Lease[aiosqlite.Connection]):
     """A lease that adds a note to the error of a holder that tries to write."""
 
-    __slots__ = ("statement",)
+    __slots__ = ()
 
     _use = "`async with db.read() as connection:`"
-    # The SQL of a read of one statement.
-    statement: str | None
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -64,7 +62,6 @@ class _LimitedLease(_ReaderLease):
 
     def __init__(self, pool: ReaderPool, label: str | None, timeout: float | None, max_age: float) -> None:
         super().__init__(pool._acquirer, pool._releaser, label, timeout)
-        self.statement = None
         self._pool = pool.name
         self._max_age = max_age
         self._is_over = False
@@ -112,9 +109,7 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
         """Acquire a reader connection for an `async with` block, as `SQLiteConnectionPool.connection()` does."""
         if timeout is not None:
             timeout = check_timeout("timeout", timeout)
-        lease = _ReaderLease(self._acquirer, self._releaser, check_label(label), timeout)
-        lease.statement = None
-        return lease
+        return _ReaderLease(self._acquirer, self._releaser, check_label(label), timeout)
 
     async def close_idle(self) -> None:
         """Close the idle connections, and wait for that. The others are closed when they are released."""
@@ -198,10 +193,11 @@ class Reader:
         self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None, timeout: float | None
     ) -> R:
         """Run `fn(native)`, which executes the statement `sql`: a transaction of its own, without BEGIN and COMMIT."""
-        lease = self._lease(label, timeout)
-        lease.statement = sql
-        async with lease as connection:
-            # With the SQL as an argument: a lease that used a pragma restores them all.
-            run: Callable[[str, sqlite3.Connection], R] = lambda _, native: fn(native)  # noqa: E731 - its name says nothing
-            result: R = await connection._execute(run, sql, connection._conn)  # type: ignore[no-untyped-call]
+
+        def execute(_: str, native: sqlite3.Connection) -> R:
+            return fn(native)
+
+        async with self._lease(label, timeout) as connection:
+            # As a statement is executed, by name and argument: it is recorded, and a pragma is noticed.
+            result: R = await connection._execute(execute, sql, connection._conn)  # type: ignore[no-untyped-call]
             return result

@@ -81,7 +81,6 @@ class Statements(DatabaseLifecycle):
         label: str | None = None, timeout: float | None = None,
     ) -> Any | None:  # fmt: skip
         """Run a statement and return its first row, `None` if it has no row."""
-
         _check_parameters(parameters)
 
         def fetch(native: sqlite3.Connection) -> list[Any]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import aiosqlite
 
 from .aiosqlite_adapter import AiosqliteAdapter
+from .executor import RUN_SQL
 from .generic_adapter import GenericAdapter
 from .handle import Handle, guarded, handle_class
 from .jobs import Job, call, call_anyway, call_to_the_end, ended
@@ -19,6 +20,7 @@ from .statements import StatementLog
 from .worker import INTERRUPT_PATIENCE
 
 __all__ = [
+    "RUN_SQL",
     "StatementLog",
     "INTERRUPT_PATIENCE",
     "KNOWS_AIOSQLITE",

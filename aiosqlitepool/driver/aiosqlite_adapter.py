@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from contextvars import Context
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import aiosqlite
 
 from ..events import RollbackCause
 from .cursors import can_read_ahead
-from .executor import Executor, Guard
+from .executor import Executor
 from .protocol import Lessee
 from .sqlite import PRIVATE, File, autocommit, file_of, is_private, roll_back
 from .statements import StatementLog
@@ -20,16 +20,11 @@ from .unsaved import Unsaved
 
 __all__ = ["AiosqliteAdapter"]
 
-R = TypeVar("R")
-
-_running_loop = asyncio.get_running_loop
 _new = object.__new__
 
 
 class AiosqliteAdapter(Executor):
     """Begins, ends and resets the leases of one connection, and checks and closes it."""
-
-    guard: Guard | None
 
     def __init__(
         self,
@@ -122,13 +117,6 @@ class AiosqliteAdapter(Executor):
         self._restore_factories()
         cursors = self._cursors
         return (cursors.newest is None and not cursors.older) or cursors.forget_if_idle()
-
-    def revoke(self, error: Exception) -> None:
-        """Refuse the handle and what is queued from now on, and raise `error` in what runs."""
-        self.lease = self.guard = None
-        running = self.running
-        if running is not None and not running.done():
-            running.set_exception(error)
 
     def _restore_factories(self) -> None:
         native = self.native

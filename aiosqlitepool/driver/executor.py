@@ -16,14 +16,13 @@ from typing import Any, Final, TypeVar
 import aiosqlite
 
 from ..errors import PoolUsageError
-from ..sql import LONGEST_READ
 from .cursors import ReadAheadCursor, closes_cursor
 from .protocol import Lessee
 from .sqlite import LeaseCursors, note_busy
 from .statements import StatementLog
 from .worker import Worker, interrupt
 
-__all__ = ["Executor", "Guard"]
+__all__ = ["RUN_SQL", "Executor", "Guard"]
 
 R = TypeVar("R")
 
@@ -33,7 +32,7 @@ _running_loop = asyncio.get_running_loop
 Guard = Callable[[Callable[..., Any], tuple[Any, ...], bool], None]
 
 # The operations whose first argument is SQL.
-_RUN_SQL: Final = frozenset({"execute", "executemany", "executescript", "_execute_fetchall", "_execute_insert"})
+RUN_SQL: Final = frozenset({"execute", "executemany", "executescript", "_execute_fetchall", "_execute_insert"})
 
 # What most operations return: nothing by which a cursor could come to the lease.
 _NO_CURSOR = frozenset({list, tuple, type(None)})
@@ -66,23 +65,14 @@ class Executor(Worker):
 
     # -- in the worker thread
 
-    def _run(
-        self,
-        future: asyncio.Future[Any],
-        lease: Lessee,
-        context: Context,
-        fn: Any,
-        args: Any,
-        kwargs: Any,
-        sent: float,
-    ) -> None:
+    def _run(self, future: Any, lease: Lessee, context: Context, fn: Any, args: Any, kwargs: Any, sent: float) -> None:
         """Run one operation of a lease and note what it leaves behind; skip it if its caller or its lease is gone."""
         result: Any = None
         error: BaseException | None = None
         if not future.cancelled():
             began = perf_counter()
-            has_sql = getattr(fn, "__name__", None) in _RUN_SQL
-            statement, is_call = (args[0], True) if has_sql and args else _statement_of(fn, lease)
+            has_sql = getattr(fn, "__name__", None) in RUN_SQL
+            statement, is_call = (args[0], True) if has_sql and args else _statement_of(fn)
             if statement is not None:
                 lease.activity = statement, began, None
             self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
@@ -109,7 +99,7 @@ class Executor(Worker):
         self._done += 1
         self._completions.post(future, result, error)
         # Its traceback holds this frame: a cycle would keep half-read cursors and arguments until it is collected.
-        future = error = None  # type: ignore[assignment]
+        future = error = None
 
     def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         self._cursors.note(result)
@@ -129,15 +119,11 @@ class Executor(Worker):
         self, lease: Lessee, statement: Any, is_call: bool, source: Any, failed: bool, waited: float, ran: float
     ) -> None:
         """Record what ran. `source` has the rows that were read: it is a list, or a cursor that reads ahead."""
-        if type(statement) is not str:
-            if not issubclass(type(statement), str):  # an error of the program, which SQLite has refused
-                return
-            statement = str.__str__(statement)  # without methods of the program's own
         kind = type(source)
         rows = len(source) if kind is list else source.fresh if kind is ReadAheadCursor else 0
         changes = self.native.total_changes
         changed, self._changes = changes - self._changes, changes
-        self._log.add((statement[:LONGEST_READ], is_call, lease.label, waited, ran, rows, changed, failed))
+        self._log.add(statement, (is_call, lease.label, waited, ran, rows, changed, failed))
 
     def check_lease(self, lease: Lessee) -> None:
         """Raise `PoolUsageError` if this lease has ended."""
@@ -145,6 +131,13 @@ class Executor(Worker):
             raise lease.refusal() or PoolUsageError("this connection went back to the pool; acquire one to go on")
 
     # -- in the event loop
+
+    def revoke(self, error: Exception) -> None:
+        """Refuse the handle and what is queued from now on, and raise `error` in what runs."""
+        self.lease = self.guard = None
+        running = self.running
+        if running is not None and not running.done():
+            running.set_exception(error)
 
     def is_idle_for(self, lease: Lessee) -> bool:
         """Whether the worker has nothing to do for this lease, which has not ended."""
@@ -234,9 +227,9 @@ class Executor(Worker):
         return self.stop_behind() if self.is_open else None
 
 
-def _statement_of(fn: Callable[..., Any], lease: Lessee) -> tuple[str | None, bool]:
+def _statement_of(fn: Callable[..., Any]) -> tuple[str | None, bool]:
     """Return the SQL that an operation without SQL among its arguments works for, and whether it begins with it."""
     name, cursor = getattr(fn, "__name__", ""), getattr(fn, "__self__", None)
     if type(cursor) is ReadAheadCursor and name.startswith("fetch"):
         return cursor.sql, False
-    return (name.upper() if name in ("commit", "rollback") else lease.statement), True
+    return (name.upper() if name in ("commit", "rollback") else None), True

@@ -29,9 +29,8 @@ class Connection(Protocol):
 class Lessee(Protocol):
     """A lease, as an adapter sees it: compared by identity, and notified when its handle is lost."""
 
-    # What for, and the SQL that a function of the package runs, if it is one statement.
+    # What for.
     label: str | None
-    statement: str | None
     # What it runs or ran last, and when that began and ended by `perf_counter`. Written by the worker thread.
     activity: tuple[Any, float, float | None]
 

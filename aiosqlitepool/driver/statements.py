@@ -7,9 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from math import exp2, log2
-from typing import Final
+from typing import Final, cast
 
-from ..sql import normalized, operation_of
+from ..sql import LONGEST_READ, normalized, operation_of
 from ..stats import StatementStats, StatementTable
 
 __all__ = ["MOST_STATEMENTS", "StatementLog"]
@@ -73,9 +73,9 @@ class _Total:
         )  # fmt: skip
 
 
-# What a worker thread knows of one operation: its SQL, whether it is a call or only fetched rows of one, its label,
-# the seconds that it waited and ran, rows read and changed, and whether it failed.
-Record = tuple[str, bool, str | None, float, float, int, int, bool]
+# What a worker thread knows of one operation: whether it is a call or only fetched rows of one, its label, the seconds
+# that it waited and ran, rows read and changed, and whether it failed.
+Figures = tuple[bool, str | None, float, float, int, int, bool]
 
 
 class StatementLog:
@@ -83,14 +83,18 @@ class StatementLog:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._records: deque[Record] = deque()
+        self._records: deque[tuple[str, Figures]] = deque()
         self._lock = threading.Lock()
         self._totals: dict[str, _Total] = {}
         self._forgotten = 0
 
-    def add(self, record: Record) -> None:
+    def add(self, sql: object, figures: Figures) -> None:
         """Record that a statement ran. Costs one append, and every 256th time the counting of them all."""
-        self._records.append(record)
+        if type(sql) is not str:
+            if not issubclass(type(sql), str):  # an error of the program, which SQLite has refused
+                return
+            sql = str.__str__(cast(str, sql))  # without methods of the program's own
+        self._records.append((sql[:LONGEST_READ], figures))
         if len(self._records) >= _BATCH and self._lock.acquire(blocking=False):
             try:
                 self._count()
@@ -115,7 +119,7 @@ class StatementLog:
     def _count(self) -> None:
         records, now = self._records, self._clock()
         while records:
-            sql, is_call, label, waited, ran, rows, changed, failed = records.popleft()
+            sql, (is_call, label, waited, ran, rows, changed, failed) = records.popleft()
             total = self._total(normalized(sql), now)
             if is_call:
                 total.run.add(ran)

@@ -16,10 +16,7 @@ from typing import Any, Generic, TypeVar
 from ..bus import EventBus
 from ..driver import Connection
 from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError
-from ..events import (
-    AcquireSlow,
-    ConnectionAcquired,
-)
+from ..events import AcquireSlow, ConnectionAcquired
 from ..stats import PoolStats
 from .background import Timer
 from .checkout import Checkout, failure_event

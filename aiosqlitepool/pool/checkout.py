@@ -58,8 +58,6 @@ class Checkout(NotCopyable, Generic[T]):
 
     # Whether it may hold a connection together with others like it.
     shared: ClassVar[bool] = False
-    # The SQL of a lease for one statement.
-    statement: str | None = None
 
     def __init__(self, label: str | None, timeout: float | None = None) -> None:
         self.label: str | None = label

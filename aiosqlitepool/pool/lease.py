@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from ..driver import Connection, Job, StatementLog, shielded
 from ..errors import PoolUsageError
-from ..sql import LONGEST_READ
 from .acquire import Acquirer
 from .checkout import Checkout
 from .connection import PooledConnection
@@ -197,8 +196,7 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
             ended, changed = perf_counter(), native.total_changes - changes
             self.activity = sql, began, ended
             waited = max(0.0, self.since - self.asked)
-            text = str.__str__(sql)[:LONGEST_READ]  # without methods of the program's own
-            self._log.add((text, True, self.label, waited, ended - began, rows, changed, failed))
+            self._log.add(sql, (True, self.label, waited, ended - began, rows, changed, failed))
 
     async def _wait_for(self, other: SharedLease[Any]) -> None:
         """Wait until another lease has ended; raises at the deadline, unless this one has begun before."""

@@ -14,7 +14,7 @@ from ..support.clock import Clock
 def log_of(*texts: str, label: str | None = None, ran: float = 0.001) -> StatementLog:
     log = StatementLog(Clock())
     for text in texts:
-        log.add((text, True, label, 0.0005, ran, 1, 0, False))
+        log.add(text, (True, label, 0.0005, ran, 1, 0, False))
     return log
 
 
@@ -27,7 +27,7 @@ def test_a_row_has_the_sums_and_the_extremes() -> None:
     clock = Clock()
     log = StatementLog(clock)
     for number in range(1, 101):
-        log.add(("SELECT a", True, "GET /", 0.0, number / 1000, 2, 1, number == 100))
+        log.add("SELECT a", (True, "GET /", 0.0, number / 1000, 2, 1, number == 100))
     (row,) = log.table()
     assert (row.operation, row.calls, row.errors, row.rows, row.rows_changed) == ("SELECT", 100, 1, 200, 100)
     assert (row.run_total, row.run_mean, row.run_max) == pytest.approx((5.05, 0.0505, 0.1))
@@ -38,21 +38,21 @@ def test_a_row_has_the_sums_and_the_extremes() -> None:
 
 def test_rows_fetched_later_add_to_their_statement_and_are_no_call() -> None:
     log = log_of("SELECT a", ran=1.0)
-    log.add(("SELECT a", False, None, 0.0, 0.5, 100, 0, False))
+    log.add("SELECT a", (False, None, 0.0, 0.5, 100, 0, False))
     (row,) = log.table()
     assert (row.calls, row.rows, row.run_total, row.run_max) == (1, 101, 1.5, 1.0)
 
 
 def test_rows_fetched_after_a_reset_divide_by_no_calls() -> None:
     log = StatementLog()
-    log.add(("SELECT a", False, None, 0.0, 0.5, 100, 0, False))
+    log.add("SELECT a", (False, None, 0.0, 0.5, 100, 0, False))
     assert (log.table()[0].calls, log.table()[0].run_mean, log.table()[0].run_p99) == (0, 0.5, 0.0)
 
 
 def test_at_most_eight_labels_are_kept() -> None:
     log = StatementLog()
     for number in range(20):
-        log.add(("SELECT a", True, f"label {number}", 0.0, 0.0, 0, 0, False))
+        log.add("SELECT a", (True, f"label {number}", 0.0, 0.0, 0, 0, False))
     assert log.table()[0].labels == tuple(f"label {number}" for number in range(8))
 
 
@@ -66,7 +66,7 @@ def test_the_least_used_statements_are_forgotten_first_and_counted() -> None:
 
 def test_the_longest_total_time_comes_first() -> None:
     log = log_of("SELECT a", "SELECT a")
-    log.add(("SELECT b", True, None, 0.0, 1.0, 0, 0, False))
+    log.add("SELECT b", (True, None, 0.0, 1.0, 0, 0, False))
     assert [row.statement for row in log.table()] == ["SELECT b", "SELECT a"]
 
 
@@ -81,7 +81,7 @@ def test_threads_lose_no_record() -> None:
 
     def work() -> None:
         for _ in range(5_000):
-            log.add(("SELECT 1", True, None, 0.0, 0.0, 0, 0, False))
+            log.add("SELECT 1", (True, None, 0.0, 0.0, 0, 0, False))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
