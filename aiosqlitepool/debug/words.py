@@ -37,6 +37,7 @@ __all__ = ["Words", "describe", "duration"]
 Level = Literal["info", "warning", "error"]
 
 _NAMED = 2  # Holders that are named; the others are counted.
+_SHORT = 200  # Characters of a statement.
 _LEFT = {"in_flight": "a statement in flight", "transaction": "an open transaction", "cursor": "a half-read cursor"}
 
 
@@ -77,6 +78,16 @@ def _holders(holders: Sequence[Holder]) -> str:
 def _holder(holder: Holder) -> str:
     waits = "" if holder.waits_for is None else f", waits for {holder.waits_for}"
     return f"{holder.label or holder.coroutine or holder.task} ({duration(holder.held)}{waits})"
+
+
+def _leak_suspected(event: LeakSuspected) -> str:
+    holder = event.holder
+    text = f"{holder.coroutine or holder.task} has held connection {holder.connection} for too long"
+    if holder.statement is None:
+        return text
+    short = holder.statement if len(holder.statement) <= _SHORT else f"{holder.statement[:_SHORT]}…"
+    took = duration(holder.statement_time)
+    return f"{text}, {took} of it in {short}" if holder.statement_runs else f"{text}, last in {short} for {took}"
 
 
 def _others(count: int) -> str:
@@ -140,10 +151,7 @@ _SENTENCES: dict[type[PoolEvent], tuple[Level, Callable[[Any], str]]] = {
         "info",
         lambda it: f"connection {it.connection} closed ({it.reason.replace('_', ' ')}), {duration(it.age)} old",
     ),
-    LeakSuspected: (
-        "warning",
-        lambda it: f"{it.holder.coroutine or it.holder.task} has held connection {it.holder.connection} for too long",
-    ),
+    LeakSuspected: ("warning", _leak_suspected),
     LeakReturned: ("info", lambda it: f"connection {it.holder.connection} released after {duration(it.use_time)}"),
     TransactionEnded: ("info", _transaction_ended),
     BusyRetried: (
