@@ -94,7 +94,7 @@ async def busy_pool(folder: Path) -> AsyncIterator[Pool]:
         """)
         await db.executemany("INSERT INTO users (name) VALUES (?)", [(f"user {number}",) for number in range(2000)])
         await db.commit()
-    async with SQLiteConnectionPool(connect, 6, 0.35, name="shop.db", min_size=2) as pool:
+    async with SQLiteConnectionPool(connect, 6, 0.35, name="shop.db", min_size=2, slow_statement=0.001) as pool:
         yield pool
 
 

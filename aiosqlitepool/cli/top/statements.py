@@ -109,5 +109,5 @@ _KINDS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("run_total", "run_mean", "run_max", "run_p99"), _number),
     **dict.fromkeys(("wait_total", "wait_mean", "wait_max", "wait_p99"), _number),
     **dict.fromkeys(("first_seen", "last_seen"), _number),
-    "labels": _texts,
+    **dict.fromkeys(("labels", "plan"), _texts),
 }

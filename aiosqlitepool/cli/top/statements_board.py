@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 from rich import box
@@ -25,6 +27,9 @@ _STATEMENT = 30  # columns that a statement keeps, if it needs them, however nar
 _WIDEST = 40  # columns of any other
 _GAP = 2  # columns
 _HEAD, _ABOVE = 3, 5  # lines: of the board, with an error of two lines, and of each pool above its statements
+
+
+Rows = Sequence[StatementStats]
 
 
 class _Context(NamedTuple):
@@ -61,6 +66,14 @@ def _seen(row: StatementStats, context: _Context) -> str:
     if ago < 1:  # also if it ran while the page was asked
         return "now"
     return f"{ago:.0f} s ago" if ago < 99.5 else f"{duration(ago)} ago"
+
+
+def _statement(row: StatementStats) -> Text:
+    """Return the statement, and on a second line what makes its query plan slow."""
+    text = Text(printable(row.statement))
+    if row.plan_warnings:
+        text.append(f"\n  {printable(', '.join(row.plan_warnings))}", "yellow")
+    return text
 
 
 # By the field that they show, the most important first: those on the right are left out first.
@@ -100,16 +113,16 @@ class StatementsBoard:
     error: str | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Render the board for this width, and this height if it has one."""
+        """Render the board for this width, and for this height if nothing can be scrolled."""
         yield from head(self.url, self.error)
-        lengths = [min(self.limit, len(pool.statements)) for pool in self.reading.pools]
-        if options.height is not None:
-            lengths = _shared_out(options.height - _HEAD - _ABOVE * len(lengths), lengths)
-        for pool, length in zip(self.reading.pools, lengths, strict=True):
+        tops = [pool.sorted_by(self.sort)[: self.limit] for pool in self.reading.pools]
+        if console.is_alt_screen:
+            tops = _fitting_below(options.max_height - _HEAD - _ABOVE * len(tops), tops)
+        for pool, rows in zip(self.reading.pools, tops, strict=True):
             yield Text()
-            yield self._title(pool, length)
-            if length:
-                yield self._table(pool, length, options.max_width)
+            yield self._title(pool, len(rows))
+            if rows:
+                yield self._table(pool, rows, options.max_width)
 
     def _title(self, pool: PoolStatements, length: int) -> Text:
         count = len(pool.statements)
@@ -120,12 +133,11 @@ class StatementsBoard:
             about += f"; {pool.forgotten:,} more were forgotten"
         return Text.assemble((printable(pool.pool), "bold"), "  ", (about, "dim"), no_wrap=True, overflow="ellipsis")
 
-    def _table(self, pool: PoolStatements, length: int, width: int) -> Table:
-        rows = pool.sorted_by(self.sort)[:length]
-        statements = [printable(row.statement) for row in rows]
-        longest = max(len("statement"), *map(cell_len, statements))
+    def _table(self, pool: PoolStatements, rows: Rows, width: int) -> Table:
+        texts = [_statement(row) for row in rows]
+        longest = max(len("statement"), *(cell_len(line) for text in texts for line in text.plain.split("\n")))
         context = _Context(self.reading.now, sum(row.run_total for row in pool.statements))
-        shown = _fitting(self._columns(), rows, context, width - min(longest, _STATEMENT))
+        shown = _fitting_beside(width - min(longest, _STATEMENT), self._columns(), rows, context)
         left = width - sum(each.width + _GAP for each in shown)
         # The other column of a gap is where other boxes have their lines.
         table = Table(box=box.SIMPLE_HEAD, header_style="dim", padding=(0, 0, 0, _GAP - 1), pad_edge=False)
@@ -133,8 +145,8 @@ class StatementsBoard:
         table.add_column("\nstatement", width=min(longest, left), no_wrap=True, overflow="ellipsis")
         for column, _, each in shown:
             table.add_column(column.heading, width=each, justify=column.justify, no_wrap=True, overflow="ellipsis")
-        for index, statement in enumerate(statements):
-            table.add_row(Text(statement), *(column.styled(texts[index]) for column, texts, _ in shown))
+        for index, text in enumerate(texts):
+            table.add_row(text, *(column.styled(cells[index]) for column, cells, _ in shown))
         return table
 
     def _columns(self) -> list[_Column]:
@@ -144,23 +156,30 @@ class StatementsBoard:
 
 class _Shown(NamedTuple):
     column: _Column
-    texts: Sequence[str]
+    cells: Sequence[str]
     width: int
 
 
-def _fitting(
-    columns: Iterable[_Column], rows: Sequence[StatementStats], context: _Context, room: int
+def _fitting_beside(
+    room: int, columns: Iterable[_Column], rows: Rows, context: _Context
 ) -> Sequence[_Shown]:
-    """Return the columns that fit into so much room, from the left."""
+    """Return the columns that fit into so many columns of the terminal, from the left."""
     shown: list[_Shown] = []
     for column in columns:
-        texts = [column.cell(row, context) for row in rows]
-        width = min(_WIDEST, max(map(cell_len, (*column.heading.split("\n"), *texts))))
+        cells = [column.cell(row, context) for row in rows]
+        width = min(_WIDEST, max(map(cell_len, (*column.heading.split("\n"), *cells))))
         room -= width + _GAP
         if room < 0:
             break
-        shown.append(_Shown(column, texts, width))
+        shown.append(_Shown(column, cells, width))
     return shown
+
+
+def _fitting_below(lines: int, tops: Sequence[Rows]) -> list[Rows]:
+    """Return of each pool the first rows, as many as fit into so many lines of the terminal."""
+    ends = [list(accumulate(2 if row.plan_warnings else 1 for row in rows)) for rows in tops]
+    given = _shared_out(lines, [end[-1] if end else 0 for end in ends])
+    return [rows[: bisect_right(end, most)] for rows, end, most in zip(tops, ends, given, strict=True)]
 
 
 def _shared_out(lines: int, wanted: Sequence[int]) -> list[int]:

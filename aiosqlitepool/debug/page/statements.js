@@ -6,6 +6,7 @@ import { clock, duration, number, plural, roughly } from "./words.js";
 const COUNTS = ["calls", "errors", "rows", "rows_changed"];
 const TIMES = ["run_total", "run_mean", "run_max", "run_p99", "wait_total", "wait_mean", "wait_max", "wait_p99"];
 
+const WARNING = "  <-- "; // in a line of a plan, before what makes it slow
 const LISTED = 100; // rows at first; to update 500 of them takes a browser half a second
 
 export class StatementsView {
@@ -22,6 +23,8 @@ export class StatementsView {
       this.listed = Infinity;
       this.fill();
     });
+    const opened = ({ target }) => target.matches(".plan") && this.fill();
+    part.statements.addEventListener("toggle", opened, true); // which does not bubble
     this.markHeading();
   }
 
@@ -86,7 +89,16 @@ function inOrder(rows, { by, descending }) {
   return [...rows].sort((one, other) => sign * compare(one[by], other[by]));
 }
 
+/** The plan, whose lines may end with what makes them slow; that is shown also while the plan is not open. */
 function showPlan(part, plan) {
+  const lines = plan.map((line) => line.split(WARNING));
+  const warnings = [...new Set(lines.flatMap(([, ...warning]) => warning))];
+  const index = (_, at) => at;
   part["plan-row"].hidden = plan.length === 0;
-  sync(part.plan, plan, "plan", (_, index) => index, (node, _, line) => say(node, line));
+  sync(part.warnings, warnings, "warning", index, (node, _, warning) => say(node, warning));
+  sync(part.plan, part.details.open ? lines : [], "plan", index, (node, parts, [step, warning]) => {
+    say(parts.step, step);
+    say(parts.warning, warning ?? "");
+    parts.warning.hidden = !warning;
+  });
 }
