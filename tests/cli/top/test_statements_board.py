@@ -22,9 +22,10 @@ def board_of(*rows: StatementStats, forgotten: int = 0, sort: str = "total", lim
 
 
 def shown(board: StatementsBoard, width: int, height: int | None = None) -> list[str]:
-    console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    options = console.options if height is None else console.options.update_height(height)
-    return ["".join(segment.text for segment in line).rstrip() for line in console.render_lines(board, options)]
+    """The lines of the board, on a screen of this height or on endless paper."""
+    console = Console(file=io.StringIO(), width=width, height=height or 25, force_terminal=height is not None)
+    console.set_alt_screen(height is not None)
+    return ["".join(segment.text for segment in line).rstrip() for line in console.render_lines(board)]
 
 
 def headings(lines: list[str]) -> list[str]:
@@ -92,18 +93,40 @@ def test_an_error_is_above_the_last_figures() -> None:
     assert any(line.startswith("SELECT a") for line in lines)
 
 
-@pytest.mark.parametrize("height", [6, 10, 12, 24, 50])
-def test_pools_share_the_height_of_a_terminal(height: int) -> None:
-    pools = tuple(PoolStatements(f"db{n}", tuple(row(f"SELECT a{i}") for i in range(40)), 0) for n in range(2))
+PLAN = ("SCAN orders  <-- full scan of orders", "USE TEMP B-TREE FOR ORDER BY  <-- temporary B-tree FOR ORDER BY")
+MARKED = "  full scan of orders, temporary B-tree FOR ORDER BY"
+
+
+def test_what_makes_a_plan_slow_is_below_the_statement() -> None:
+    lines = shown(board_of(row("SELECT a", plan=PLAN), row("SELECT b", plan=("SEARCH b",))), 120)
+    first = next(at for at, line in enumerate(lines) if line.startswith("SELECT a"))
+    assert lines[first + 1] == MARKED
+    assert lines[first + 2].startswith("SELECT b")
+    assert len(lines) == first + 3
+
+
+@pytest.mark.parametrize("width", [30, 40, 60])
+def test_what_makes_a_plan_slow_is_cut_on_a_narrow_terminal(width: int) -> None:
+    lines = shown(board_of(row("SELECT a", plan=PLAN)), width)
+    assert lines[-1] == f"{MARKED[:29]}…"
+
+
+@pytest.mark.parametrize("plan", [(), PLAN])
+@pytest.mark.parametrize(("height", "rows"), [(9, 0), (13, 0), (15, 2), (24, 11), (50, 37), (54, 40), (200, 40)])
+def test_pools_share_the_height_of_a_terminal(height: int, rows: int, plan: tuple[str, ...]) -> None:
+    pools = tuple(
+        PoolStatements(f"db{n}", tuple(row(f"SELECT a{i}", plan=plan) for i in range(40)), 0) for n in range(2)
+    )
     lines = shown(StatementsBoard(Reading(0.0, 100.0, pools), URL, "total", 20), 80, height)
-    assert len(lines) == height
+    assert len(lines) <= height
     texts = "\n".join(lines)
-    if height > 6:
-        assert "db1  40 statements, " in texts
-    if height == 10:
+    room = max(0, height - 13)
+    expected = 2 * min(20, room // 2) if not plan else 2 * min(20, room // 4)
+    assert expected <= texts.count("SELECT a") <= expected + 1
+    assert texts.count("full scan") == (texts.count("SELECT a") if plan else 0)
+    if not expected:
         assert "db1  40 statements, no room for them" in texts
-    if height >= 24:
-        assert texts.count("SELECT a") >= height - 15
+    else:
         assert "SELECT a0" in texts.partition("db1")[2]
 
 
