@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -123,8 +122,7 @@ async def test_every_heading_sorts_by_a_field_that_there_is(looking: Looking, po
     await open_tab(looking)
     fields = await looking.page.locator("#pools th[data-sort]").evaluate_all("all => all.map(th => th.dataset.sort)")
     (row,) = pool.statements()
-    assert {field for field in fields if not hasattr(row, field)} == set()
-    assert set(fields) == {field for field in row.__slots__ if field != "first_seen"}
+    assert set(fields) == set(row.__slots__) - {"first_seen", "plan"}
 
 
 async def test_an_error_is_marked(looking: Looking, pool: Pool) -> None:
@@ -202,27 +200,70 @@ async def test_values_do_not_reach_the_page(browser: Browser, pool: Pool) -> Non
         await connection.rollback()
 
 
-# -- plans, which a row may have
+# -- plans, which a statement has that was slow
 
 
-async def test_a_plan_can_be_opened_if_there_is_one(looking: Looking, pool: Pool) -> None:
-    async def add_plan(route: Route) -> None:
-        answer = await route.fetch()
-        data = await answer.json()
-        for row in data["pools"][0].get("statements", []):
-            if row["statement"] == "SELECT text FROM note":
-                row["plan"] = ["SCAN note", "  <b>USING</b> INDEX"]
-        await route.fulfill(response=answer, body=json.dumps(data))
+@pytest_asyncio.fixture(loop_scope="module")
+async def slow_pool(database: Path) -> AsyncIterator[Pool]:
+    """A pool that takes every statement for slow."""
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1, slow_statement=0) as pool:
+        yield pool
 
-    await looking.page.route("**/data.json?*", add_plan)
-    await run(pool, "SELECT text FROM note", "SELECT 1")
-    rows = await open_tab(looking)
-    await expect(rows).to_have_count(2)
-    plan = rows.locator("details.plan:visible")
-    await expect(plan).to_have_count(1)
-    await plan.locator("summary").click()
-    await expect(plan.locator("li")).to_have_text(["SCAN note", "  <b>USING</b> INDEX"])
-    await looking.page.unroute_all(behavior="wait")
+
+SORTED = "SELECT text FROM note ORDER BY text"
+WARNINGS = ["full scan of note", "temporary B-tree FOR ORDER BY"]
+
+
+async def test_a_plan_can_be_opened_and_what_makes_it_slow_is_marked(browser: Browser, slow_pool: Pool) -> None:
+    await run(slow_pool, SORTED, "SELECT text FROM note WHERE id = 1", "PRAGMA user_version")
+    async with looking_at(slow_pool, browser) as looking:
+        rows = await open_tab(looking)
+        await expect(rows).to_have_count(3)
+        await expect(rows.locator("details.plan:visible")).to_have_count(2)
+        slow = rows.filter(has_text="ORDER BY")
+        await expect(slow.locator("[data-is=warnings] > *")).to_have_text(WARNINGS)
+        await expect(rows.filter(has_text="WHERE id").locator(".warning")).to_have_count(0)
+        await expect(slow.locator("li")).to_have_count(0)
+        await slow.locator(".plan summary").press("Enter")
+        await expect(slow.locator("li [data-is=step]")).to_have_text(["SCAN note", "USE TEMP B-TREE FOR ORDER BY"])
+        await expect(slow.locator("li .warning")).to_have_text(WARNINGS)
+        # A step without a warning has no empty mark.
+        await rows.filter(has_text="WHERE id").locator(".plan summary").click()
+        await expect(rows.filter(has_text="WHERE id").locator("li")).to_have_count(1)
+        await expect(rows.filter(has_text="WHERE id").locator("li .warning")).to_be_hidden()
+        (plan,) = (row.plan for row in slow_pool.statements() if row.statement == SORTED)
+        assert len(plan) == 2
+
+
+async def test_a_plan_can_be_opened_while_the_page_is_paused(browser: Browser, slow_pool: Pool) -> None:
+    await run(slow_pool, SORTED)
+    async with looking_at(slow_pool, browser) as looking:
+        rows = await open_tab(looking)
+        await expect(rows).to_have_count(1)
+        await looking.page.click("#pause")
+        await rows.locator(".plan summary").click()
+        await expect(rows.locator("li")).to_have_count(2)
+
+
+async def test_a_plan_with_a_script_is_shown_and_does_nothing(browser: Browser, slow_pool: Pool) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    await run(slow_pool, f"CREATE TABLE [{evil}] (a)", f"SELECT * FROM [{evil}]")
+    async with looking_at(slow_pool, browser) as looking:
+        rows = await open_tab(looking)
+        await expect(rows).to_have_count(2)
+        plan = rows.locator("details.plan:visible")
+        await plan.locator("summary").click()
+        await expect(plan.locator("[data-is=step]")).to_have_text(f"SCAN {evil}")
+        await expect(plan.locator("[data-is=warnings] > *")).to_have_text(f"full scan of {evil}")
+        assert await looking.page.locator("#pools script, #pools img").count() == 0
+
+
+async def test_a_slow_statement_is_an_event(browser: Browser, slow_pool: Pool) -> None:
+    async with looking_at(slow_pool, browser) as looking:
+        await run(slow_pool, SORTED, label="GET /notes")
+        event = looking.rows("events").filter(has_text="statement slow")
+        await expect(event).to_contain_text(f"GET /notes {SORTED} took ")
+        await expect(event).to_contain_text(f"; {', '.join(WARNINGS)}")
 
 
 # -- when it asks

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -26,8 +27,9 @@ __all__ = ["StatementsBoard"]
 _STATEMENT = 30  # columns that a statement keeps, if it needs them, however narrow the terminal is
 _WIDEST = 40  # columns of any other
 _GAP = 2  # columns
-_HEAD, _ABOVE = 3, 5  # lines: of the board, with an error of two lines, and of each pool above its statements
-
+_HEAD = 3  # lines, with an error of two lines
+_HEADINGS = 3  # lines of a table above its rows
+_ABOVE = 2 + _HEADINGS  # lines of a pool above its statements
 
 Rows = Sequence[StatementStats]
 
@@ -66,14 +68,6 @@ def _seen(row: StatementStats, context: _Context) -> str:
     if ago < 1:  # also if it ran while the page was asked
         return "now"
     return f"{ago:.0f} s ago" if ago < 99.5 else f"{duration(ago)} ago"
-
-
-def _statement(row: StatementStats) -> Text:
-    """Return the statement, and on a second line what makes its query plan slow."""
-    text = Text(printable(row.statement))
-    if row.plan_warnings:
-        text.append(f"\n  {printable(', '.join(row.plan_warnings))}", "yellow")
-    return text
 
 
 # By the field that they show, the most important first: those on the right are left out first.
@@ -122,7 +116,8 @@ class StatementsBoard:
             yield Text()
             yield self._title(pool, len(rows))
             if rows:
-                yield self._table(pool, rows, options.max_width)
+                lines = console.render_lines(self._table(pool, rows, options.max_width), pad=False)
+                yield from _with_warnings(lines, rows)
 
     def _title(self, pool: PoolStatements, length: int) -> Text:
         count = len(pool.statements)
@@ -134,8 +129,8 @@ class StatementsBoard:
         return Text.assemble((printable(pool.pool), "bold"), "  ", (about, "dim"), no_wrap=True, overflow="ellipsis")
 
     def _table(self, pool: PoolStatements, rows: Rows, width: int) -> Table:
-        texts = [_statement(row) for row in rows]
-        longest = max(len("statement"), *(cell_len(line) for text in texts for line in text.plain.split("\n")))
+        statements = [printable(row.statement) for row in rows]
+        longest = max(len("statement"), *map(cell_len, statements))
         context = _Context(self.reading.now, sum(row.run_total for row in pool.statements))
         shown = _fitting_beside(width - min(longest, _STATEMENT), self._columns(), rows, context)
         left = width - sum(each.width + _GAP for each in shown)
@@ -145,13 +140,21 @@ class StatementsBoard:
         table.add_column("\nstatement", width=min(longest, left), no_wrap=True, overflow="ellipsis")
         for column, _, each in shown:
             table.add_column(column.heading, width=each, justify=column.justify, no_wrap=True, overflow="ellipsis")
-        for index, text in enumerate(texts):
-            table.add_row(text, *(column.styled(cells[index]) for column, cells, _ in shown))
+        for index, statement in enumerate(statements):
+            table.add_row(Text(statement), *(column.styled(cells[index]) for column, cells, _ in shown))
         return table
 
     def _columns(self) -> list[_Column]:
         first = SORTS[self.sort]
         return [_COLUMNS[first], *(column for name, column in _COLUMNS.items() if name != first)]
+
+
+def _with_warnings(lines: Iterable[list[Segment]], rows: Rows) -> RenderResult:
+    """Yield the lines of a table, and below that of each statement what makes its query plan slow."""
+    for number, line in enumerate(lines, -_HEADINGS):
+        yield from (*line, Segment.line())
+        if number >= 0 and (warnings := rows[number].plan_warnings):
+            yield Text(f"  {printable(', '.join(warnings))}", "yellow", no_wrap=True, overflow="ellipsis")
 
 
 class _Shown(NamedTuple):
@@ -160,9 +163,7 @@ class _Shown(NamedTuple):
     width: int
 
 
-def _fitting_beside(
-    room: int, columns: Iterable[_Column], rows: Rows, context: _Context
-) -> Sequence[_Shown]:
+def _fitting_beside(room: int, columns: Iterable[_Column], rows: Rows, context: _Context) -> Sequence[_Shown]:
     """Return the columns that fit into so many columns of the terminal, from the left."""
     shown: list[_Shown] = []
     for column in columns:
