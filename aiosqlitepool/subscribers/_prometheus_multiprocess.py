@@ -10,7 +10,9 @@ import atexit
 import threading
 import time
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, repeat
 from typing import Any
 
@@ -18,17 +20,25 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import Metric as Family
 
 from aiosqlitepool import SQLiteConnectionPool
-from aiosqlitepool.events import ConnectionCreated, PoolTimings, TransactionEnded
+from aiosqlitepool.events import (
+    ConnectionCreated,
+    ConnectionReleased,
+    PoolTimings,
+    StatementTimings,
+    TransactionEnded,
+)
 
-from ._buckets import Buckets
 from ._common import Detach, renew_after_fork, together
 from ._counts import Series, count_events, fail_events, levels, open_pools
+from ._limits import PoolLimits
 from ._metrics import (
     ACQUIRES,
     COUNTERS,
     CREATE_TIME,
     HISTOGRAMS,
     LEVELS,
+    OPERATION_DURATION,
+    STATEMENT_TIME,
     SUBSCRIBER_ERRORS,
     TRANSACTION_TIME,
     TRANSACTION_WAIT,
@@ -36,6 +46,7 @@ from ._metrics import (
     WAIT_TIME,
     Metric,
 )
+from ._settings import MetricSettings
 
 __all__ = ["MultiprocessBackend"]
 
@@ -48,13 +59,16 @@ _INTERVAL = 1.0
 class MultiprocessBackend:
     """The metrics of one registry in prometheus_client's multiprocess mode."""
 
-    def __init__(self, buckets: Buckets) -> None:
-        self.buckets = buckets
+    def __init__(self, settings: MetricSettings) -> None:
+        self.settings = settings
+        # By the name of a pool, as its series: those last as long as the process.
+        self._limits: defaultdict[str, PoolLimits] = defaultdict(partial(PoolLimits, settings.statement_summaries))
         # Registered as one collector: if the registry has one of the names already, none is registered.
         self._counters = {m: Counter(m.family, m.description, m.labels, registry=None) for m in COUNTERS}
         self._gauges = {m: _gauge(m) for m in LEVELS}
         self._histograms = {
-            m: Histogram(m.family, m.description, m.labels, registry=None, buckets=buckets[m]) for m in HISTOGRAMS
+            m: Histogram(m.family, m.description, m.labels, registry=None, buckets=bounds)
+            for m, bounds in settings.buckets.items()
         }
         self._updater = _Updater(self._set_levels, self._count_errors)
 
@@ -80,17 +94,16 @@ class MultiprocessBackend:
         name = pool.name
         shown = [each for each in (*COUNTERS, *HISTOGRAMS) if pool.stats().role is not None or not each.database]
         for metric in shown:
-            for value in metric.known or ("",):
+            for values in metric.first_values():
                 family = self._counters[metric] if metric.kind == "counter" else self._histograms[metric]
-                family.labels(*(name, value)[: len(metric.labels)])
+                family.labels(name, *values)
         detaches = [pool.events.subscribe(kind, handler) for kind, handler in self._handlers(name)]
-        detaches.append(pool.events.subscribe(PoolTimings, self._add_timings(name)))
         detaches.append(self._updater.add(pool))
         return together(detaches)
 
     def _handlers(self, pool: str) -> Iterator[tuple[Any, Callable[[Any], None]]]:
-        def count(metric: Metric, value: str = "") -> None:
-            self._counters[metric].labels(*(pool, value)[: len(metric.labels)]).inc()
+        def count(metric: Metric, *values: str) -> None:
+            self._counters[metric].labels(pool, *values).inc()
 
         def fail(event: Any, error_type: str) -> None:
             self._histograms[WAIT_TIME].labels(pool, error_type).observe(event.wait_time)
@@ -104,12 +117,14 @@ class MultiprocessBackend:
         yield ConnectionCreated, lambda event: created(event.create_time)
         yield TransactionEnded, ended
         yield from fail_events(fail)
-        yield from count_events(count)
+        yield from count_events(count, self._limits[pool])
+        yield PoolTimings, self._add_timings(pool)
+        yield self._uses(pool)
+        yield StatementTimings, self._add_statements(pool)
 
     def _add_timings(self, pool: str) -> Callable[[PoolTimings], None]:
         acquired = {path: self._counters[ACQUIRES].labels(pool, path).inc for path in ACQUIRES.known}
         waited = self._histograms[WAIT_TIME].labels(pool, "").observe
-        used = self._histograms[USE_TIME].labels(pool).observe
 
         def add_timings(timings: PoolTimings) -> None:
             acquired["idle"](timings.immediate)
@@ -120,14 +135,41 @@ class MultiprocessBackend:
                 waited(slow.wait_time)
             for seconds in chain(repeat(0.0, timings.immediate), *timings.waits.values()):
                 waited(seconds)
-            for seconds in timings.uses:
-                used(seconds)
 
         return add_timings
 
+    def _uses(self, pool: str) -> tuple[Any, Callable[[Any], None]]:
+        uses, label = self._histograms[USE_TIME], self._limits[pool].label
+        if self.settings.by_label:
+            return ConnectionReleased, lambda event: uses.labels(pool, label(event.label)).observe(event.use_time)
+        used = uses.labels(pool, "").observe
+
+        def add_uses(timings: PoolTimings) -> None:
+            for seconds in timings.uses:
+                used(seconds)
+
+        return PoolTimings, add_uses
+
+    def _add_statements(self, pool: str) -> Callable[[StatementTimings], None]:
+        durations, times, summary = (
+            self._histograms[OPERATION_DURATION],
+            self._counters[STATEMENT_TIME],
+            self._limits[pool].summary,
+        )
+
+        def add_statements(timings: StatementTimings) -> None:
+            for kind, runs in timings.runs.items():
+                duration = durations.labels(pool, kind.operation, kind.error or "")
+                for seconds in runs:
+                    duration.observe(seconds)
+                if self.settings.statement_summaries:
+                    times.labels(pool, summary(kind.summary)).inc(sum(runs))
+
+        return add_statements
+
     def _set_levels(self, series: dict[Series, float]) -> None:
-        for (metric, pool, value), number in series.items():
-            self._gauges[metric].labels(*(pool, value)[: len(metric.labels)]).set(number)
+        for (metric, pool, values), number in series.items():
+            self._gauges[metric].labels(pool, *values).set(number)
 
     def _count_errors(self, pool: str, more: int) -> None:
         self._counters[SUBSCRIBER_ERRORS].labels(pool).inc(more)
