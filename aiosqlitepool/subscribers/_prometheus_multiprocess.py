@@ -7,6 +7,7 @@ Events are written when they happen; levels and pending timings once a second.
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 import weakref
@@ -55,6 +56,13 @@ AnyPool = SQLiteConnectionPool[Any]
 # Seconds between two updates of the levels. Scrapes are usually ten seconds or more apart.
 _INTERVAL = 1.0
 
+# Held while values are written, and while the process forks. prometheus_client has a lock for each metric and one for
+# all values: if a worker thread held one at the fork, nothing in the child would ever release it. Reentrant: the
+# garbage collector may collect a pool, whose last events are written.
+_writing = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_writing.acquire, after_in_parent=_writing.release, after_in_child=_writing.release)
+
 
 class MultiprocessBackend:
     """The metrics of one registry in prometheus_client's multiprocess mode."""
@@ -97,7 +105,7 @@ class MultiprocessBackend:
             for values in metric.first_values():
                 family = self._counters[metric] if metric.kind == "counter" else self._histograms[metric]
                 family.labels(name, *values)
-        detaches = [pool.events.subscribe(kind, handler) for kind, handler in self._handlers(name)]
+        detaches = [pool.events.subscribe(kind, _writes(handler)) for kind, handler in self._handlers(name)]
         detaches.append(self._updater.add(pool))
         return together(detaches)
 
@@ -151,11 +159,8 @@ class MultiprocessBackend:
         return PoolTimings, add_uses
 
     def _add_statements(self, pool: str) -> Callable[[StatementTimings], None]:
-        durations, times, summary = (
-            self._histograms[OPERATION_DURATION],
-            self._counters[STATEMENT_TIME],
-            self._limits[pool].summary,
-        )
+        durations, times = self._histograms[OPERATION_DURATION], self._counters[STATEMENT_TIME]
+        summary = self._limits[pool].summary
 
         def add_statements(timings: StatementTimings) -> None:
             for kind, runs in timings.runs.items():
@@ -168,11 +173,21 @@ class MultiprocessBackend:
         return add_statements
 
     def _set_levels(self, series: dict[Series, float]) -> None:
-        for (metric, pool, values), number in series.items():
-            self._gauges[metric].labels(pool, *values).set(number)
+        with _writing:
+            for (metric, pool, values), number in series.items():
+                self._gauges[metric].labels(pool, *values).set(number)
 
     def _count_errors(self, pool: str, more: int) -> None:
-        self._counters[SUBSCRIBER_ERRORS].labels(pool).inc(more)
+        with _writing:
+            self._counters[SUBSCRIBER_ERRORS].labels(pool).inc(more)
+
+
+def _writes(handler: Callable[[Any], None]) -> Callable[[Any], None]:
+    def handle(event: Any) -> None:
+        with _writing:
+            handler(event)
+
+    return handle
 
 
 def _gauge(metric: Metric) -> Gauge:
