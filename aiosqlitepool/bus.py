@@ -8,18 +8,20 @@ import inspect
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar, get_args
 
 from .copying import CapturedContext
 from .errors import ErrorInfo
-from .events import PoolEvent, SubscriberFailed, event_types
+from .events import PoolEvent, StatementExecuted, StatementKind, StatementTimings, SubscriberFailed, event_types
 from .failures import LOG_INTERVAL, FailureLog, raise_in_loop
 from .timings import AcquirePath, PoolTimings, SlowWait
 
 __all__ = ["BATCH_SIZE", "LOG_INTERVAL", "Detach", "EventBus", "FailureLog", "Handler"]
 
-E = TypeVar("E", bound=PoolEvent | PoolTimings)
+# What handlers may receive. `PoolEvent` stands for its subclasses only.
+Emitted = PoolEvent | PoolTimings | StatementTimings | StatementExecuted
+E = TypeVar("E", bound=Emitted)
 T = TypeVar("T")
 Handler = Callable[[E], object]
 Detach = Callable[[], None]
@@ -28,6 +30,7 @@ Failure = tuple[Handler[Any], BaseException]
 
 # Uses per batch. A smaller batch costs more per use; a larger one delays the event loop for longer at a time.
 BATCH_SIZE: Final = 64
+_BATCHES: Final = frozenset({PoolTimings, StatementTimings})
 
 
 class EventBus:
@@ -49,15 +52,19 @@ class EventBus:
         "_uses",
         "_waits",
         "batches",
+        "flush_statements",
         "handlers",
         "immediate",
     )
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, pool: str = "") -> None:
-        # Tuples, replaced and never changed: a handler may subscribe or detach while events are delivered.
+        # Tuples, replaced and never changed: a handler may subscribe or detach while events are delivered. The dict
+        # itself is never replaced: others read it.
         self.handlers: dict[type, tuple[Handler[Any], ...]] = {}
         self.immediate: int = 0
         self.batches: bool = False
+        # Has the pending times of statements emitted.
+        self.flush_statements: Callable[[], None] | None = None
         # By its id, each object that is attached once: for how many callers, what detaches it, and the object.
         self._attached: dict[int, list[Any]] = {}
         self._pool = pool
@@ -77,6 +84,7 @@ class EventBus:
     def forked(self) -> None:
         """Drop the pending timings, which the parent process delivers, and replace the lock, which it may hold."""
         self._flushing = threading.RLock()
+        self.flush_statements = None
         self._uses.clear()
         self._slow.clear()
         for waits in self._waits.values():
@@ -88,8 +96,8 @@ class EventBus:
     def subscribe(self, event_type: type[E], handler: Handler[E]) -> Detach:
         """Call `handler(event)` for every later event of this type and of its subclasses.
 
-        `PoolEvent` stands for all events, but not for `PoolTimings`. The handler must be synchronous. An exception
-        that it raises is logged and counted; the pool never sees it.
+        `PoolEvent` stands for all events, but not for `PoolTimings`, `StatementTimings` and `StatementExecuted`. The
+        handler must be synchronous. An exception that it raises is logged and counted; the pool never sees it.
 
         Returns:
             A function that ends the subscription; calling it again does nothing.
@@ -97,11 +105,14 @@ class EventBus:
         Raises:
             TypeError: `event_type` is not an event type, or `handler` is not a synchronous callable.
         """
-        if not (isinstance(event_type, type) and issubclass(event_type, PoolEvent | PoolTimings)):
-            raise TypeError(f"event_type must be PoolEvent, one of its subclasses or PoolTimings, not {event_type!r}")
+        if not (isinstance(event_type, type) and issubclass(event_type, Emitted)):
+            raise TypeError(
+                "event_type must be PoolEvent, one of its subclasses, PoolTimings, StatementTimings or "
+                f"StatementExecuted, not {event_type!r}"
+            )
         _check_handler(handler)
         types = _types_of(event_type)
-        if PoolTimings in types:
+        if not types.isdisjoint(_BATCHES):
             self.flush_timings()  # A new subscriber does not receive what happened before.
         for each in types:
             self.handlers[each] = (*self.handlers.get(each, ()), handler)
@@ -122,7 +133,10 @@ class EventBus:
             try:
                 detach = attach()
             except BaseException:
-                self.handlers, self.batches = before, PoolTimings in before
+                for each in set(self.handlers) - set(before):
+                    del self.handlers[each]
+                self.handlers.update(before)
+                self.batches = PoolTimings in before
                 raise
             self._attached[key] = [0, detach, owner]
         entry = self._attached[key]
@@ -139,9 +153,10 @@ class EventBus:
     def end(self) -> None:
         """Keep nothing that detaches, once the pool has closed: it refers to this bus, and would keep it alive."""
         self._attached.clear()
+        self.flush_statements = None
 
-    def _remove(self, types: tuple[type, ...], handler: Handler[Any]) -> None:
-        if PoolTimings in types:
+    def _remove(self, types: frozenset[type], handler: Handler[Any]) -> None:
+        if not types.isdisjoint(_BATCHES):
             self.flush_timings()
         for each in types:
             if rest := _without(handler, self.handlers[each]):
@@ -153,7 +168,7 @@ class EventBus:
 
     # -- events
 
-    def emit(self, event: PoolEvent | PoolTimings) -> None:
+    def emit(self, event: Emitted) -> None:
         """Deliver the event to every handler of its type. Never raises an exception of a handler."""
         failures: tuple[Failure, ...] = ()
         for handler in self.handlers.get(type(event), ()):
@@ -165,7 +180,7 @@ class EventBus:
         if failures:
             self._report(failures, event)
 
-    def _report(self, failures: tuple[Failure, ...], event: PoolEvent | PoolTimings) -> None:
+    def _report(self, failures: tuple[Failure, ...], event: Emitted) -> None:
         # A failure of a SubscriberFailed handler is counted and logged, not emitted: emitting it could repeat forever.
         if not isinstance(event, SubscriberFailed):
             for failed, why in failures:
@@ -187,7 +202,7 @@ class EventBus:
                     failures = (*failures, (handler, error))
         return failures
 
-    def _failed(self, handler: Handler[Any], event: PoolEvent | PoolTimings, error: BaseException) -> None:
+    def _failed(self, handler: Handler[Any], event: Emitted, error: BaseException) -> None:
         # The handler may have detached itself before it raised.
         stays = any(each is handler for each in self.handlers.get(type(event), ()))
         self._failures.add(handler, event.name, error, stays=stays)
@@ -212,9 +227,16 @@ class EventBus:
         """Emit the pending timings as one `PoolTimings`, in this thread. Call it before reading metrics.
 
         Safe in any thread. If another thread is delivering a batch, this waits until it has finished. Never raises an
-        exception of a handler.
+        exception of a handler. The pending times of statements follow, as `StatementTimings`.
         """
         self._flush(wait=True)
+        if self.flush_statements is not None:
+            self.flush_statements()
+
+    def emit_statements(self, runs: Mapping[StatementKind, Sequence[float]]) -> None:
+        """Emit these times of statements, after the batch that another thread may be delivering. Safe in any thread."""
+        with self._flushing:
+            self.emit(StatementTimings(self._pool, runs))
 
     def _flush(self, *, wait: bool) -> None:
         if not self._flushing.acquire(blocking=wait):
@@ -252,7 +274,7 @@ class _Detacher:
 
     __slots__ = ("_pending",)
 
-    def __init__(self, bus: EventBus, types: tuple[type, ...], handler: Handler[Any]) -> None:
+    def __init__(self, bus: EventBus, types: frozenset[type], handler: Handler[Any]) -> None:
         self._pending = [(bus, types, handler)]
 
     def __call__(self) -> None:
@@ -273,7 +295,6 @@ def _without(handler: object, handlers: tuple[Any, ...]) -> tuple[Any, ...]:
     return handlers[:index] + handlers[index + 1 :]
 
 
-def _types_of(event_type: type) -> tuple[type, ...]:
-    children = tuple(each for each in event_types() if issubclass(each, event_type))
-    itself = () if event_type is PoolEvent or event_type in children else (event_type,)
-    return (*children, *itself)
+def _types_of(event_type: type) -> frozenset[type]:
+    children = {each for each in event_types() if issubclass(each, event_type)}
+    return frozenset(children if event_type is PoolEvent else {*children, event_type})

@@ -70,9 +70,14 @@ class ErrorInfo:
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:
         """Describe `error`. `type` follows OpenTelemetry's `error.type`: qualified unless it is a builtin."""
-        kind = type(error)
-        prefix = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-        return cls(f"{prefix}{kind.__qualname__}", str(error))
+        return cls(error_name(error), str(error))
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
+
+
+def error_name(error: BaseException) -> str:
+    """Return the name of an exception's class, with its module unless it is a builtin."""
+    kind = type(error)
+    prefix = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return f"{prefix}{kind.__qualname__}"

@@ -4,10 +4,20 @@ metric, a log or a page."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["GAP", "LONGEST_READ", "first_word", "normalized", "operation_of"]
+__all__ = [
+    "GAP",
+    "LONGEST_READ",
+    "PLAN_WARNING",
+    "first_word",
+    "normalized",
+    "operation_of",
+    "plan_warnings",
+    "summary_of",
+]
 
 # Characters of a normalized statement, and of a text that is looked at.
 _LONGEST: Final = 2_000
@@ -33,6 +43,23 @@ _ROWS: Final = re.compile(r"(\([?, ]+\))(?:, ?\1)+")
 _PRAGMA: Final = re.compile(r"(PRAGMA (?:[\w?\"`\[\]]+ ?\. ?)?[\w?\"`\[\]]+) ?[=(].*", re.IGNORECASE | re.DOTALL)
 # The only FROM before a value.
 _DISTINCT: Final = re.compile(r'(\bDISTINCT FROM )"[^"]*"\??', re.IGNORECASE)
+_TARGET: Final = re.compile(
+    r"\b(?:FROM|INTO|UPDATE|TABLE|INDEX|VIEW|TRIGGER)\s+(?!\()(?:OR\s+\w+\s+|IF\s+(?:NOT\s+)?EXISTS\s+)*"
+    r"(?:[\w?]+\.|\"[^\"]*\"\.)?(\w+|\"[^\"]*\"|\[[^\]]*\]|`[^`]*`)",
+    re.IGNORECASE,
+)
+# What a statement may begin with: a label of metrics, which must not take any word that a program sends.
+# fmt: off
+_OPERATIONS: Final = frozenset({
+    "ALTER", "ANALYZE", "ATTACH", "BEGIN", "COMMIT", "CREATE", "DELETE", "DETACH", "DROP", "END", "EXPLAIN", "INSERT",
+    "PRAGMA", "REINDEX", "RELEASE", "REPLACE", "ROLLBACK", "SAVEPOINT", "SELECT", "UPDATE", "VACUUM", "VALUES",
+})
+# fmt: on
+# Between a line of a query plan and what makes it slow.
+PLAN_WARNING: Final = "  <-- "
+# Characters of a summary; OpenTelemetry's limit is 255.
+_LONGEST_SUMMARY: Final = 100
+_WORD: Final = re.compile(r"\w+")
 _CHANGES: Final = re.compile(r"\b(INSERT|REPLACE|UPDATE|DELETE)\b", re.IGNORECASE)
 
 
@@ -63,9 +90,23 @@ def first_word(sql: str) -> str:
 
 
 def operation_of(statement: str) -> str:
-    """Return what a normalized statement does: its first word in capitals, or what follows a WITH clause."""
-    word = statement.partition(" ")[0].upper()
+    """Return what a normalized statement does: its first word in capitals, what follows a WITH clause, or "OTHER"."""
+    found = _WORD.match(statement)
+    word = "" if found is None else found[0].upper()
     if word == "WITH":
         found = _CHANGES.search(statement)
         return "SELECT" if found is None else found[1].upper()
-    return word if word.isalpha() else "OTHER"
+    return word if word in _OPERATIONS else "OTHER"
+
+
+@lru_cache(1_000)
+def summary_of(statement: str) -> str:
+    """Return the operation of a normalized statement and the first table that it names: "SELECT orders"."""
+    found = _TARGET.search(statement)
+    table = "" if found is None else found[1].strip('"`[]')
+    return f"{operation_of(statement)} {table}".strip()[:_LONGEST_SUMMARY]
+
+
+def plan_warnings(plan: Iterable[str]) -> tuple[str, ...]:
+    """Return what makes a query plan slow, from its marked lines: ("full scan of orders",)."""
+    return tuple(line.partition(PLAN_WARNING)[2] for line in plan if PLAN_WARNING in line)

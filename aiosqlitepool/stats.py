@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Self
 
 from .copying import CapturedContext
+from .sql import plan_warnings, summary_of
 
 __all__ = ["Holder", "PoolRole", "PoolStats", "StatementStats", "StatementTable", "Waiter"]
 
@@ -110,7 +111,8 @@ class StatementStats:
     """What one pool knows of one statement. Times are seconds, floats; `first_seen` and `last_seen` are Unix times.
 
     `statement` is normalized: on one line, with `?` for each literal. `run` is the time in the worker thread, `wait`
-    the time from the call to its beginning. `labels` are those of the leases that it came from, at most 8.
+    the time from the call to its beginning. `labels` are those of the leases that it came from, at most 8. `plan` is
+    SQLite's query plan, once the statement was slow; "<-- ..." marks what makes it slow.
     """
 
     statement: str
@@ -130,6 +132,17 @@ class StatementStats:
     first_seen: float
     last_seen: float
     labels: tuple[str, ...]
+    plan: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """The operation and the first table, for example "SELECT orders"."""
+        return summary_of(self.statement)
+
+    @property
+    def plan_warnings(self) -> tuple[str, ...]:
+        """What makes the plan slow, for example ("full scan of orders",)."""
+        return plan_warnings(self.plan)
 
 
 class StatementTable(tuple[StatementStats, ...]):

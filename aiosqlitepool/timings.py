@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from .copying import CapturedContext
 
-__all__ = ["AcquirePath", "PoolTimings", "SlowWait"]
+__all__ = ["AcquirePath", "PoolTimings", "SlowWait", "StatementKind", "StatementTimings"]
 
 AcquirePath = Literal["idle", "new", "queued"]
 
@@ -41,3 +41,25 @@ class PoolTimings:
     waits: Mapping[AcquirePath, Sequence[float]]
     slow: Sequence[SlowWait]
     uses: Sequence[float]
+
+
+class StatementKind(NamedTuple):
+    """What statements of one batch have in common. `error` is the name of the exception that they raised."""
+
+    operation: str
+    summary: str
+    error: str | None
+
+
+@dataclass(slots=True)
+class StatementTimings:
+    """Times of statements in the worker threads, since the previous batch. `PoolEvent` does not include it.
+
+    `runs` has one duration for each executed statement, by kind. Fetching more of its rows is not included. Emitted
+    after every 256 statements, in a worker thread, and by `flush_timings()` in the thread that calls it; one batch at a
+    time.
+    """
+
+    name: ClassVar[str] = "statement_timings"
+    pool: str
+    runs: Mapping[StatementKind, Sequence[float]]

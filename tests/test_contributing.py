@@ -25,9 +25,9 @@ def follow(copy: Path) -> set[str]:
         if "before" in step:
             source = file.read_text()
             assert source.count(step["before"]) == 1, f"{step['before']!r} is not exactly once in {step['file']}"
-            # Between definitions stand two blank lines, which a formatter of documents takes away.
-            apart = "\n\n" if step["before"].startswith("def ") else ""
-            file.write_text(source.replace(step["before"], code + apart + step["before"]))
+            file.write_text(source.replace(step["before"], code + step["before"]))
+        elif step.get("at") == "end":
+            file.write_text(f"{file.read_text()}\n\n{code}")
         else:
             assert not file.exists(), f"{step['file']} exists already"
             file.write_text(code)

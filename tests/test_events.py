@@ -36,6 +36,7 @@ from aiosqlitepool.events import (
     PoolEvent,
     PoolOpened,
     RolledBackOnReturn,
+    StatementSlow,
     SubscriberFailed,
     TransactionEnded,
     event_types,
@@ -63,6 +64,7 @@ NAMES: dict[type[PoolEvent], str] = {
     LeakSuspected: "leak_suspect",
     LeakReturned: "leak_return",
     SubscriberFailed: "subscriber_fail",
+    StatementSlow: "statement_slow",
     TransactionEnded: "transaction",
     BusyRetried: "busy_retry",
     Checkpointed: "checkpoint",
@@ -73,7 +75,15 @@ NAMES: dict[type[PoolEvent], str] = {
 
 
 # Told of aiosqlite, of handlers, or of databases, in tests of their own.
-ELSEWHERE = {"rollback_on_return", "subscriber_fail", "transaction", "busy_retry", "checkpoint", "checkpoint_block"}
+ELSEWHERE = {
+    "statement_slow",
+    "rollback_on_return",
+    "subscriber_fail",
+    "transaction",
+    "busy_retry",
+    "checkpoint",
+    "checkpoint_block",
+}
 
 # -- what they are
 

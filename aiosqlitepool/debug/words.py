@@ -28,6 +28,7 @@ from aiosqlitepool.events import (
     PoolEvent,
     PoolOpened,
     RolledBackOnReturn,
+    StatementSlow,
     SubscriberFailed,
     TransactionEnded,
 )
@@ -36,6 +37,7 @@ __all__ = ["Words", "describe", "duration"]
 
 Level = Literal["info", "warning", "error"]
 
+_LONGEST = 200  # Characters of a statement.
 _NAMED = 2  # Holders that are named; the others are counted.
 _LEFT = {"in_flight": "a statement in flight", "transaction": "an open transaction", "cursor": "a half-read cursor"}
 
@@ -113,6 +115,12 @@ def _pool_closed(event: PoolClosed) -> str:
     return f"closed, {event.abandoned} connections while in use" if event.abandoned else "closed"
 
 
+def _statement_slow(event: StatementSlow) -> str:
+    failed = "" if event.error is None else f", {event.error}"
+    warnings = f"; {', '.join(event.plan_warnings)}" if event.plan_warnings else ""
+    return f"{event.statement[:_LONGEST]} took {duration(event.run_time)}{failed}{warnings}"
+
+
 def _transaction_ended(event: TransactionEnded) -> str:
     outcome, waited = event.outcome.replace("_", " "), duration(event.wait_time)
     return f"{outcome} after {duration(event.duration)}, begun after {waited}"
@@ -145,6 +153,7 @@ _SENTENCES: dict[type[PoolEvent], tuple[Level, Callable[[Any], str]]] = {
         lambda it: f"{it.holder.coroutine or it.holder.task} has held connection {it.holder.connection} for too long",
     ),
     LeakReturned: ("info", lambda it: f"connection {it.holder.connection} released after {duration(it.use_time)}"),
+    StatementSlow: ("warning", _statement_slow),
     TransactionEnded: ("info", _transaction_ended),
     BusyRetried: (
         "warning",

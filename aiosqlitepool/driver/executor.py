@@ -15,11 +15,11 @@ from typing import Any, Final, TypeVar
 
 import aiosqlite
 
-from ..errors import PoolUsageError
+from ..errors import PoolUsageError, error_name
 from .cursors import ReadAheadCursor, closes_cursor
 from .protocol import Lessee
 from .sqlite import LeaseCursors, note_busy
-from .statements import StatementLog
+from .statements import Figures, StatementLog
 from .worker import Worker, interrupt
 
 __all__ = ["RUN_SQL", "Executor", "Guard"]
@@ -88,7 +88,7 @@ class Executor(Worker):
                     ended = perf_counter()
                     lease.activity = statement, began, ended
                     source = result if is_call else fn.__self__
-                    self._record(lease, statement, is_call, source, error is not None, began - sent, ended - began)
+                    self._record(lease, context, statement, is_call, source, error, began - sent, ended - began)
                 if error is not None or type(result) not in _NO_CURSOR:
                     self._note_cursors(future, result, error)
                 self._in_transaction = self.native.in_transaction
@@ -116,14 +116,17 @@ class Executor(Worker):
                 note_busy(error)
 
     def _record(
-        self, lease: Lessee, statement: Any, is_call: bool, source: Any, failed: bool, waited: float, ran: float
-    ) -> None:
+        self, lease: Lessee, context: Context, statement: Any, is_call: bool, source: Any, error: BaseException | None,
+        waited: float, ran: float,
+    ) -> None:  # fmt: skip
         """Record what ran. `source` has the rows that were read: it is a list, or a cursor that reads ahead."""
         kind = type(source)
         rows = len(source) if kind is list else source.fresh if kind is ReadAheadCursor else 0
         changes = self.native.total_changes
         changed, self._changes = changes - self._changes, changes
-        self._log.add(statement, (is_call, lease.label, waited, ran, rows, changed, failed))
+        raised = None if error is None else error_name(error)
+        figures: Figures = (is_call, lease.label, waited, ran, rows, changed, raised)
+        self._log.record(statement, figures, lease, self.native, context)
 
     def check_lease(self, lease: Lessee) -> None:
         """Raise `PoolUsageError` if this lease has ended."""

@@ -31,6 +31,8 @@ class Lessee(Protocol):
 
     # What for.
     label: str | None
+    # The number of the connection.
+    connection: int
     # What it runs or ran last, and when that began and ended by `perf_counter`. Written by the worker thread.
     activity: tuple[Any, float, float | None]
 

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import math
+import sqlite3
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from math import exp2, log2
-from typing import Final, cast
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
+from itertools import repeat
+from math import exp2
+from operator import mul
+from typing import Any, Final, cast
 
-from ..sql import LONGEST_READ, normalized, operation_of
+from ..events import StatementExecuted, StatementKind, StatementSlow, StatementTimings
+from ..sql import LONGEST_READ, normalized, operation_of, summary_of
 from ..stats import StatementStats, StatementTable
+from .plans import query_plan
+from .protocol import Lessee
 
-__all__ = ["MOST_STATEMENTS", "StatementLog"]
+__all__ = ["MOST_STATEMENTS", "Figures", "StatementLog"]
 
 MOST_STATEMENTS: Final = 500
 _MOST_LABELS: Final = 8
 # Records that a worker thread leaves to the next one, or to a reader, before it counts them itself.
 _BATCH: Final = 256
+# Seconds for which a query plan is not asked for again.
+_PLAN_AGE: Final = 60.0
 
 
 class _Times:
@@ -28,18 +40,15 @@ class _Times:
     def __init__(self) -> None:
         self.count = 0
         self.total = self.maximum = 0.0
-        self.buckets: dict[int, int] = {}
+        self.buckets: Counter[int] = Counter()
 
-    def add(self, seconds: float) -> None:
-        self.count += 1
-        self.total += seconds
-        if seconds > self.maximum:
-            self.maximum = seconds
-        bucket = int(log2(seconds * 1e9 + 1.0) * 4)
-        try:
-            self.buckets[bucket] += 1
-        except KeyError:
-            self.buckets[bucket] = 1
+    def add(self, many: Sequence[float]) -> None:
+        # Without a step of the interpreter for each duration: this runs for every statement of a program.
+        self.count += len(many)
+        self.total += sum(many)
+        self.maximum = max(self.maximum, max(many))
+        # The bits of the fourth power of its nanoseconds: buckets of which four double a duration.
+        self.buckets.update(map(int.bit_length, map(pow, map(int, map(mul, many, repeat(1e9))), repeat(4))))
 
     def p99(self) -> float:
         """Return what 99 % of the durations do not exceed, at most a fifth too long."""
@@ -47,16 +56,23 @@ class _Times:
         for bucket in sorted(self.buckets):
             left -= self.buckets[bucket]
             if left <= 0:
-                return min(self.maximum, (exp2((bucket + 1) / 4) - 1.0) / 1e9)
+                return min(self.maximum, exp2(bucket / 4) / 1e9)
         return self.maximum
 
 
 class _Total:
     """Everything about one normalized statement."""
 
-    __slots__ = ("changed", "errors", "first", "labels", "last", "rows", "run", "wait")
+    __slots__ = (
+        "changed", "errors", "explained", "first", "labels", "last", "operation", "plan", "rows", "run", "summary",
+        "wait",
+    )  # fmt: skip
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, statement: str, now: float) -> None:
+        self.operation, self.summary = operation_of(statement), summary_of(statement)
+        # The newest query plan, and when it was asked for.
+        self.plan: tuple[str, ...] = ()
+        self.explained = -math.inf
         self.errors = self.rows = self.changed = 0
         self.first = self.last = now
         self.labels: dict[str, None] = {}
@@ -66,45 +82,109 @@ class _Total:
         """Return the frozen form."""
         run, wait = self.run, self.wait
         return StatementStats(
-            statement, operation_of(statement), run.count, self.errors, self.rows, self.changed,
+            statement, self.operation, run.count, self.errors, self.rows, self.changed,
             run.total, run.total / max(1, run.count), run.maximum, run.p99(),
             wait.total, wait.total / max(1, run.count), wait.maximum, wait.p99(),
-            self.first, self.last, tuple(self.labels),
+            self.first, self.last, tuple(self.labels), self.plan,
         )  # fmt: skip
 
 
 # What a worker thread knows of one operation: whether it is a call or only fetched rows of one, its label, the seconds
-# that it waited and ran, rows read and changed, and whether it failed.
-Figures = tuple[bool, str | None, float, float, int, int, bool]
+# that it waited and ran, rows read and changed, and the name of the exception that it raised.
+Figures = tuple[bool, str | None, float, float, int, int, str | None]
 
 
 class StatementLog:
-    """The statements of one pool: at most 500, of which the least used are forgotten first. Thread safe."""
+    """The statements of one pool: at most 500, of which the least used are forgotten first. Thread safe.
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    Emits `StatementSlow` and `StatementExecuted` in the loop, by `emit`, and passes times on to `deliver`, each only
+    while `handlers` has a subscriber of theirs.
+    """
+
+    def __init__(
+        self,
+        pool: str = "",
+        slow_after: float | None = None,
+        handlers: Mapping[type, Any] | None = None,
+        emit: Callable[[Any], None] | None = None,
+        deliver: Callable[[Mapping[StatementKind, Sequence[float]]], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._clock = clock
+        self._pool = pool
+        self._slow_after = math.inf if slow_after is None else slow_after
+        self._handlers: Mapping[type, Any] = {} if handlers is None else handlers
+        self._emit = emit
+        self._deliver = deliver
+        # That of the pool, once it has opened a connection.
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._records: deque[tuple[str, Figures]] = deque()
         self._lock = threading.Lock()
         self._totals: dict[str, _Total] = {}
+        self._times: defaultdict[StatementKind, list[float]] = defaultdict(list)
         self._forgotten = 0
 
-    def add(self, sql: object, figures: Figures) -> None:
+    # -- in a worker thread
+
+    def record(
+        self, sql: object, figures: Figures, lease: Lessee, native: sqlite3.Connection, context: Context
+    ) -> None:
         """Record that a statement ran. Costs one append, and every 256th time the counting of them all."""
         if type(sql) is not str:
             if not issubclass(type(sql), str):  # an error of the program, which SQLite has refused
                 return
             sql = str.__str__(cast(str, sql))  # without methods of the program's own
         self._records.append((sql[:LONGEST_READ], figures))
+        if figures[3] >= self._slow_after or StatementExecuted in self._handlers:
+            self._report(sql, figures, lease, native, context)
         if len(self._records) >= _BATCH and self._lock.acquire(blocking=False):
-            try:
-                self._count()
-            finally:
-                self._lock.release()
+            self._count_and_release()
+
+    def _report(self, sql: str, figures: Figures, lease: Lessee, native: sqlite3.Connection, context: Context) -> None:
+        is_call, label, waited, ran, rows, changed, error = figures
+        statement, now = normalized(sql), self._clock()
+        fields = (
+            self._pool, lease.connection, statement, operation_of(statement), summary_of(statement),
+            waited, ran, now, rows, changed, error, label,
+        )  # fmt: skip
+        if ran >= self._slow_after:
+            plan = self._plan(native, sql, statement, now)
+            if StatementSlow in self._handlers:
+                self._emit_soon(StatementSlow(*fields, plan), context)
+        if is_call and StatementExecuted in self._handlers:
+            self._emit_soon(StatementExecuted(*fields), context)
+
+    def _plan(self, native: sqlite3.Connection, sql: str, statement: str, now: float) -> tuple[str, ...]:
+        with self._lock:
+            total = self._total(statement, now)
+            if abs(now - total.explained) < _PLAN_AGE:
+                return total.plan
+            total.explained = now
+        total.plan = query_plan(native, sql, statement)
+        return total.plan
+
+    def _emit_soon(self, event: StatementSlow | StatementExecuted, context: Context) -> None:
+        if self.loop is not None and self._emit is not None:
+            with contextlib.suppress(RuntimeError):  # a closed loop
+                self.loop.call_soon_threadsafe(self._emit, event, context=context)
+
+    # -- in any thread
+
+    def flush(self) -> None:
+        """Count what was recorded, and pass the times on."""
+        self._lock.acquire()
+        self._count_and_release()
+
+    def forked(self) -> None:
+        """Replace the lock in a forked child, where the thread that held it does not exist, and forget the records."""
+        self._lock = threading.Lock()
+        self._records.clear()
+        self._times.clear()
 
     def table(self) -> StatementTable:
         """Return one row for each statement, the one with the longest total run time first."""
+        self.flush()
         with self._lock:
-            self._count()
             rows = [total.row(statement) for statement, total in self._totals.items()]
             forgotten = self._forgotten
         return StatementTable(sorted(rows, key=lambda row: -row.run_total), forgotten)
@@ -116,20 +196,38 @@ class StatementLog:
             self._totals.clear()
             self._forgotten = 0
 
+    def _count_and_release(self) -> None:
+        try:
+            self._count()
+            times, self._times = self._times, defaultdict(list)
+        finally:
+            self._lock.release()
+        if times and self._deliver is not None:  # without the lock: a handler may read the table
+            self._deliver(times)
+
     def _count(self) -> None:
         records, now = self._records, self._clock()
+        groups: defaultdict[tuple[str, bool, str | None], list[Figures]] = defaultdict(list)
         while records:
-            sql, (is_call, label, waited, ran, rows, changed, failed) = records.popleft()
-            total = self._total(normalized(sql), now)
-            if is_call:
-                total.run.add(ran)
-                total.wait.add(waited)
-            else:
-                total.run.total += ran
-            total.rows += rows
-            total.changed += changed
-            total.errors += failed
-            total.last = now
+            sql, figures = records.popleft()
+            groups[sql, figures[0], figures[6]].append(figures)
+        for (sql, is_call, error), group in groups.items():
+            self._add(self._total(normalized(sql), now), group, is_call, error, now)
+
+    def _add(self, total: _Total, group: list[Figures], is_call: bool, error: str | None, now: float) -> None:
+        _, labels, waits, runs, rows, changed, _ = zip(*group, strict=True)
+        if is_call:
+            total.run.add(runs)
+            total.wait.add(waits)
+            if StatementTimings in self._handlers:
+                self._times[StatementKind(total.operation, total.summary, error)] += runs
+        else:
+            total.run.total += sum(runs)
+        total.rows += sum(rows)
+        total.changed += sum(changed)
+        total.errors += 0 if error is None else len(group)
+        total.last = now
+        for label in dict.fromkeys(labels):
             if label is not None and len(total.labels) < _MOST_LABELS:
                 total.labels[label] = None
 
@@ -138,7 +236,7 @@ class StatementLog:
         if total is None:
             if len(self._totals) >= MOST_STATEMENTS:
                 self._forget_least_used()
-            total = self._totals[statement] = _Total(now)
+            total = self._totals[statement] = _Total(statement, now)
         return total
 
     def _forget_least_used(self) -> None:

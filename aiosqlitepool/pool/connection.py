@@ -118,7 +118,10 @@ class Connector(Generic[C]):
         # Every connection from opening until it has closed, by the identity of the factory's object.
         self.connections: dict[int, PooledConnection[C]] = {}
         self._attaching: set[int] = set()
-        self.statements: StatementLog = StatementLog()
+        self.statements: StatementLog = StatementLog(
+            self._name, settings.slow_statement, bus.handlers, bus.emit, bus.emit_statements
+        )
+        bus.flush_statements = self.statements.flush
         # How many connections are being closed: their worker threads still run.
         self._closing = 0
         self._most_stuck = max(settings.pool_size, _LEAST_STUCK)
@@ -184,6 +187,7 @@ class Connector(Generic[C]):
                     kind = type(connected).__name__
                     raise TypeError(f"on_connect must return an awaitable, not {connected!r} ({kind})")
                 await connected
+            self.statements.loop = asyncio.get_running_loop()
             adapter = adapter_for(raw, self._session_sql, self._settings.read_ahead, self.statements)
             return adapter, await adapter.attach()
         except (Exception, asyncio.CancelledError):  # the program never sees this connection: nothing else closes it

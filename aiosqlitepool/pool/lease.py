@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from ..driver import Connection, Job, StatementLog, shielded
-from ..errors import PoolUsageError
+from ..errors import PoolUsageError, error_name
 from .acquire import Acquirer
 from .checkout import Checkout
 from .connection import PooledConnection
@@ -186,17 +186,21 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
             raise
 
     def _run_sql(self, sql: str, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> R:
-        began, changes, failed, rows = perf_counter(), native.total_changes, True, 0
+        began, changes, raised, rows = perf_counter(), native.total_changes, None, 0
         self.activity = sql, began, None
         try:
             result: Any = fn(native)
-            failed, rows = False, len(result) if type(result) is list else 0
+            rows = len(result) if type(result) is list else 0
             return result  # type: ignore[no-any-return]
+        except BaseException as error:
+            raised = error_name(error)
+            raise
         finally:
             ended, changed = perf_counter(), native.total_changes - changes
             self.activity = sql, began, ended
             waited = max(0.0, self.since - self.asked)
-            self._log.add(sql, (True, self.label, waited, ended - began, rows, changed, failed))
+            figures = (True, self.label, waited, ended - began, rows, changed, raised)
+            self._log.record(sql, figures, self, native, contextvars.copy_context())
 
     async def _wait_for(self, other: SharedLease[Any]) -> None:
         """Wait until another lease has ended; raises at the deadline, unless this one has begun before."""

@@ -182,6 +182,7 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         self._state = PoolState.FORKED
         self._acquirer.stop()
         self._bus.forked()
+        self._inventory.connector.statements.forked()
 
     def __del__(self) -> None:
         self.abandon_at_exit()

@@ -69,6 +69,8 @@ class SQLiteConnectionPool(PoolStatements[C]):
             `None` never.
         slow_acquire: an acquire that takes this long emits `AcquireSlow`; `None` never, `0` each acquire that did not
             get an idle connection at once.
+        slow_statement: a statement of an aiosqlite connection that runs this long emits `StatementSlow`, with its query
+            plan; `None` never, `0` each one.
         read_ahead: rows at most that a statement of an aiosqlite connection fetches when it is executed, for 0.2 ms at
             most; `0` fetches none.
         on_connect: awaited with each new connection, before it is lent: pragmas, row factories, functions.
@@ -96,6 +98,7 @@ class SQLiteConnectionPool(PoolStatements[C]):
         health_check_after: float | None = 1.0,
         leak_threshold: float | None = 60,
         slow_acquire: float | None = 0.05,
+        slow_statement: float | None = 0.1,
         read_ahead: int = 64,
         on_connect: OnConnect | None = None,
         name: str | None = None,
@@ -109,7 +112,7 @@ class SQLiteConnectionPool(PoolStatements[C]):
             )
         settings = PoolSettings(
             pool_size, acquisition_timeout, idle_timeout, operation_timeout, min_size, max_lifetime, max_waiting,
-            health_check_after, leak_threshold, slow_acquire, read_ahead, on_connect, clock, name
+            health_check_after, leak_threshold, slow_acquire, slow_statement, read_ahead, on_connect, clock, name
         )  # fmt: skip
         subscribers = process.checked_subscribers(subscribers)
         self._settings = replace(settings, name=process.claim_name(self, str(settings.name)))

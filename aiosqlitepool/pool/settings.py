@@ -46,6 +46,7 @@ class PoolSettings:
     health_check_after: float | None
     leak_threshold: float | None
     slow_acquire: float | None
+    slow_statement: float | None
     read_ahead: int
     on_connect: OnConnect | None = None
     clock: Callable[[], float] = time.monotonic
@@ -70,6 +71,7 @@ class PoolSettings:
         self._set("max_lifetime", check_seconds("max_lifetime", self.max_lifetime, positive=True))
         self._set("leak_threshold", check_seconds("leak_threshold", self.leak_threshold, positive=True))
         self._set("slow_acquire", check_seconds("slow_acquire", self.slow_acquire))
+        self._set("slow_statement", check_seconds("slow_statement", self.slow_statement))
         operation = check_seconds("operation_timeout", self.operation_timeout, positive=True)
         if operation is None:
             raise ValueError(f"operation_timeout must be a finite number of seconds, not {self.operation_timeout!r}")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from aiosqlitepool import Holder
@@ -19,12 +21,17 @@ from aiosqlitepool.events import (
     PoolClosed,
     PoolEvent,
     RolledBackOnReturn,
+    StatementSlow,
     SubscriberFailed,
     TransactionEnded,
     event_types,
 )
 
 CROSSWISE = Holder(1, "Task-1", None, 12.0, coroutine="save", waits_for="db/write", waited=11.0)
+SLOW = StatementSlow(
+    "db", 1, "SELECT * FROM orders", "SELECT", "SELECT orders", 0.0, 1.2, 1.7e9, 5, 0,
+    plan=("SCAN orders  <-- full scan of orders",),
+)  # fmt: skip
 HOLDERS = (Holder(1, "Task-1", "GET /users", 12.0), Holder(2, "Task-2", None, 0.2), Holder(3, "Task-3", None, 0.1))
 BROKEN = ErrorInfo("sqlite3.OperationalError", "unable to open database file")
 
@@ -94,6 +101,8 @@ def test_a_time_reads_well_at_every_size(seconds: float, words: str) -> None:
         (PoolClosed("db", 0), "info", "closed"),
         (ConnectionAcquired("db", 2, "idle", 0.0), "info", "connection 2 at once"),
         (TransactionEnded("db", "rolled_back", 0.001, 0.2), "info", "rolled back after 200 ms, begun after 1.0 ms"),
+        (SLOW, "warning", "SELECT * FROM orders took 1.20 s; full scan of orders"),
+        (replace(SLOW, error="OSError", plan=()), "warning", "SELECT * FROM orders took 1.20 s, OSError"),
         # The page shows the label of an event beside its words.
         (TransactionEnded("db", "committed", 0.0, 0.2, 0, "POST"), "info", "committed after 200 ms, begun after 0 µs"),
         (BusyRetried("db", "busy", 0.004), "warning", "another process holds the database (busy), retry in 4.0 ms"),

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+from contextvars import Context
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from aiosqlitepool.driver.statements import MOST_STATEMENTS, StatementLog
+from aiosqlitepool.driver.statements import MOST_STATEMENTS, Figures, StatementLog
 
 from ..support.clock import Clock
 
+NATIVE = sqlite3.connect(":memory:", check_same_thread=False)
+LEASE: Any = SimpleNamespace(connection=1)
+
+
+def record(log: StatementLog, sql: Any, figures: Figures) -> None:
+    log.record(sql, figures, LEASE, native=NATIVE, context=Context())
+
 
 def log_of(*texts: str, label: str | None = None, ran: float = 0.001) -> StatementLog:
-    log = StatementLog(Clock())
+    log = StatementLog(clock=Clock())
     for text in texts:
-        log.add(text, (True, label, 0.0005, ran, 1, 0, False))
+        record(log, text, (True, label, 0.0005, ran, 1, 0, None))
     return log
 
 
@@ -25,9 +36,9 @@ def test_statements_that_differ_in_literals_only_are_one() -> None:
 
 def test_a_row_has_the_sums_and_the_extremes() -> None:
     clock = Clock()
-    log = StatementLog(clock)
+    log = StatementLog(clock=clock)
     for number in range(1, 101):
-        log.add("SELECT a", (True, "GET /", 0.0, number / 1000, 2, 1, number == 100))
+        record(log, "SELECT a", (True, "GET /", 0.0, number / 1000, 2, 1, "ValueError" if number == 100 else None))
     (row,) = log.table()
     assert (row.operation, row.calls, row.errors, row.rows, row.rows_changed) == ("SELECT", 100, 1, 200, 100)
     assert (row.run_total, row.run_mean, row.run_max) == pytest.approx((5.05, 0.0505, 0.1))
@@ -38,21 +49,21 @@ def test_a_row_has_the_sums_and_the_extremes() -> None:
 
 def test_rows_fetched_later_add_to_their_statement_and_are_no_call() -> None:
     log = log_of("SELECT a", ran=1.0)
-    log.add("SELECT a", (False, None, 0.0, 0.5, 100, 0, False))
+    record(log, "SELECT a", (False, None, 0.0, 0.5, 100, 0, None))
     (row,) = log.table()
     assert (row.calls, row.rows, row.run_total, row.run_max) == (1, 101, 1.5, 1.0)
 
 
 def test_rows_fetched_after_a_reset_divide_by_no_calls() -> None:
     log = StatementLog()
-    log.add("SELECT a", (False, None, 0.0, 0.5, 100, 0, False))
+    record(log, "SELECT a", (False, None, 0.0, 0.5, 100, 0, None))
     assert (log.table()[0].calls, log.table()[0].run_mean, log.table()[0].run_p99) == (0, 0.5, 0.0)
 
 
 def test_at_most_eight_labels_are_kept() -> None:
     log = StatementLog()
     for number in range(20):
-        log.add("SELECT a", (True, f"label {number}", 0.0, 0.0, 0, 0, False))
+        record(log, "SELECT a", (True, f"label {number}", 0.0, 0.0, 0, 0, None))
     assert log.table()[0].labels == tuple(f"label {number}" for number in range(8))
 
 
@@ -66,7 +77,7 @@ def test_the_least_used_statements_are_forgotten_first_and_counted() -> None:
 
 def test_the_longest_total_time_comes_first() -> None:
     log = log_of("SELECT a", "SELECT a")
-    log.add("SELECT b", (True, None, 0.0, 1.0, 0, 0, False))
+    record(log, "SELECT b", (True, None, 0.0, 1.0, 0, 0, None))
     assert [row.statement for row in log.table()] == ["SELECT b", "SELECT a"]
 
 
@@ -81,7 +92,7 @@ def test_threads_lose_no_record() -> None:
 
     def work() -> None:
         for _ in range(5_000):
-            log.add("SELECT 1", (True, None, 0.0, 0.0, 0, 0, False))
+            record(log, "SELECT 1", (True, None, 0.0, 0.0, 0, 0, None))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

@@ -14,7 +14,7 @@ from aiosqlitepool import SQLiteConnectionPool
 from ..support.stub import StubDriver
 
 COUNTS = ["pool_size", "min_size", "max_waiting"]
-FROM_ZERO = ["acquisition_timeout", "idle_timeout", "health_check_after", "slow_acquire"]
+FROM_ZERO = ["acquisition_timeout", "idle_timeout", "health_check_after", "slow_acquire", "slow_statement"]
 ABOVE_ZERO = ["operation_timeout", "max_lifetime", "leak_threshold"]
 SECONDS = FROM_ZERO + ABOVE_ZERO
 
@@ -173,6 +173,7 @@ def test_the_further_parameters_have_the_documented_defaults() -> None:
         "health_check_after": 1.0,
         "leak_threshold": 60,
         "slow_acquire": 0.05,
+        "slow_statement": 0.1,
         "read_ahead": 64,
         "on_connect": None,
         "name": None,

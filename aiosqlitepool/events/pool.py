@@ -1,40 +1,37 @@
-"""The events that a pool emits: plain slotted dataclasses. Their names are stable and part of the public API.
-
-Every event carries `pool`, the pool's name. All times are seconds, floats. Connections are numbered from 1 in the
-order in which their pool opened them. A handler runs in the task that the event belongs to, after the pool's state has
-changed: inside a handler, `pool.stats()` includes the change. Handlers share an event and must not change it.
-`PoolTimings` is a batch, not an event: subscribe to it by name to count many acquires at the cost of one call.
-"""
+"""What happens to a pool, its acquires and its connections."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from typing import ClassVar
 
-from .copying import CapturedContext
-from .errors import ErrorInfo
-from .kinds import BusyKind, CheckpointResult, CloseReason, RollbackCause, TransactionOutcome
-from .stats import Holder
-from .timings import AcquirePath, PoolTimings, SlowWait
+from ..copying import CapturedContext
+from ..errors import ErrorInfo
+from ..kinds import CloseReason, RollbackCause
+from ..stats import Holder
+from ..timings import AcquirePath
+from .base import PoolEvent
 
-# fmt: off
 __all__ = [
-    "AcquireCancelled", "AcquireFailed", "AcquirePath", "AcquireRejected", "AcquireSlow", "AcquireTimedOut", "BusyKind",
-    "BusyRetried", "CheckpointBlocked", "CheckpointResult", "Checkpointed", "CloseReason", "ConnectionAcquired",
-    "ConnectionClosed", "ConnectionCreateFailed", "ConnectionCreated", "ConnectionReleased", "ErrorInfo",
-    "HealthCheckFailed", "IdleReplaced", "LeakReturned", "LeakSuspected", "PoolClosed", "PoolEvent", "PoolOpened",
-    "PoolTimings", "RollbackCause", "RolledBackOnReturn", "SlowWait", "SubscriberFailed", "TransactionEnded",
-    "TransactionOutcome", "event_types",
+    "AcquireCancelled",
+    "AcquireFailed",
+    "AcquireRejected",
+    "AcquireSlow",
+    "AcquireTimedOut",
+    "ConnectionAcquired",
+    "ConnectionClosed",
+    "ConnectionCreateFailed",
+    "ConnectionCreated",
+    "ConnectionReleased",
+    "HealthCheckFailed",
+    "IdleReplaced",
+    "LeakReturned",
+    "LeakSuspected",
+    "PoolClosed",
+    "PoolOpened",
+    "RolledBackOnReturn",
+    "SubscriberFailed",
 ]
-# fmt: on
-
-
-@dataclass(slots=True)
-class PoolEvent:
-    """Parent of all events. Subscribing to it subscribes to every event."""
-
-    name: ClassVar[str] = ""
-    pool: str
 
 
 @dataclass(slots=True)
@@ -229,58 +226,6 @@ class LeakReturned(PoolEvent):
 
 
 @dataclass(slots=True)
-class TransactionEnded(PoolEvent):
-    """A `SQLiteDatabase` transaction ended: "committed", "rolled_back" by its code, or "failed" to begin or commit.
-
-    `wait_time` runs from the call to the (last) `BEGIN`, `duration` from there to the end. `retries` is how often it
-    began again because another process held the database.
-    """
-
-    name: ClassVar[str] = "transaction"
-    outcome: TransactionOutcome
-    wait_time: float
-    duration: float
-    retries: int = 0
-    label: str | None = None
-
-
-@dataclass(slots=True)
-class BusyRetried(PoolEvent):
-    """The transaction begins again after `pause` seconds, because another process held the lock ("busy"), or because
-    another process committed after this transaction began to read ("snapshot").
-    """
-
-    name: ClassVar[str] = "busy_retry"
-    kind: BusyKind
-    pause: float
-    label: str | None = None
-
-
-@dataclass(slots=True)
-class Checkpointed(PoolEvent):
-    """A checkpoint copied `moved` of the WAL's `pages` into the database; "partial" if a reader prevented the rest.
-
-    `wal_bytes` is the size of the WAL file afterwards.
-    """
-
-    name: ClassVar[str] = "checkpoint"
-    result: CheckpointResult
-    pages: int
-    moved: int
-    checkpoint_time: float
-    wal_bytes: int
-
-
-@dataclass(slots=True)
-class CheckpointBlocked(PoolEvent):
-    """`holders` (oldest first; another process if none) kept the WAL from being emptied while new readers waited."""
-
-    name: ClassVar[str] = "checkpoint_block"
-    wal_bytes: int
-    holders: tuple[Holder, ...] = ()
-
-
-@dataclass(slots=True)
 class SubscriberFailed(PoolEvent):
     """A handler raised an exception on `event`, the name of another event. The pool is not affected."""
 
@@ -288,13 +233,3 @@ class SubscriberFailed(PoolEvent):
     event: str
     handler: str
     error: ErrorInfo
-
-
-def event_types() -> tuple[type[PoolEvent], ...]:
-    """Return every event type, in the order of definition."""
-    # Not __subclasses__(): a slotted dataclass is a second class, and the first stays in that list.
-    return _EVENTS
-
-
-_types = [each for each in tuple(globals().values()) if isinstance(each, type)]
-_EVENTS: Final = tuple(each for each in _types if issubclass(each, PoolEvent) and each is not PoolEvent)
