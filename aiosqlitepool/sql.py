@@ -8,11 +8,24 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["LONGEST_READ", "PLAN_WARNING", "normalized", "operation_of", "plan_warnings", "summary_of"]
+__all__ = [
+    "GAP",
+    "LONGEST_READ",
+    "PLAN_WARNING",
+    "first_word",
+    "normalized",
+    "operation_of",
+    "plan_warnings",
+    "summary_of",
+]
 
 # Characters of a normalized statement, and of a text that is looked at.
 _LONGEST: Final = 2_000
 LONGEST_READ: Final = 10_000
+
+# What SQLite skips before a token. Atomic: a comment ends at the first "*/", also if the rest does not match then.
+GAP: Final = r"(?>(?:[\s;\ufeff]|--[^\n]*|/\*.*?(?:\*/|\Z))*)"
+_FIRST_WORD: Final = re.compile(rf"{GAP}([a-z]+)\b", re.IGNORECASE | re.DOTALL | re.ASCII)
 
 _TOKENS: Final = re.compile(
     r"""
@@ -69,6 +82,12 @@ _known = lru_cache(1_000)(_normalize)
 def _replacement(found: re.Match[str]) -> str:
     kind = found.lastgroup
     return " " if kind == "space" else found[0] if kind == "name" else "?"
+
+
+def first_word(sql: str) -> str:
+    """Return the first word of a statement in capitals, behind comments; empty if it does not begin with a word."""
+    found = _FIRST_WORD.match(sql)
+    return "" if found is None else found[1].upper()
 
 
 def operation_of(statement: str) -> str:
