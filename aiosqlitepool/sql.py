@@ -115,5 +115,5 @@ def _operation(statement: str) -> tuple[str, int]:
 
 
 def plan_warnings(plan: Iterable[str]) -> tuple[str, ...]:
-    """Return what makes a query plan slow, from its marked lines: ("full scan of orders",)."""
-    return tuple(line.partition(PLAN_WARNING)[2] for line in plan if PLAN_WARNING in line)
+    """Return what makes a query plan slow, from its marked lines, each once: ("full scan of orders",)."""
+    return tuple(dict.fromkeys(line.partition(PLAN_WARNING)[2] for line in plan if PLAN_WARNING in line))
