@@ -40,7 +40,7 @@ _AGES = (OLDEST_WAITER, OLDEST_CHECKOUT)
 class Scrape:
     """The metrics of one endpoint at one moment; `at` is the `time.monotonic()` of the scrape.
 
-    `numbers` has levels and counters by metric, pool and label value ("" for a metric without a label of its own).
+    `numbers` has levels and counters by metric, pool and the value of the metric's first label ("" if it has none).
     `buckets` has the cumulative counts of a histogram by upper bound, by metric and pool.
     """
 
@@ -65,7 +65,7 @@ class Scrape:
         if pool is None:
             return
         if (metric := _NUMBERS.get(sample.name)) is not None:
-            value = sample.labels.get(metric.labels[-1], "") if metric.attribute is not None else ""
+            value = next((sample.labels.get(label, "") for label in metric.labels[1:]), "")
             key, before = (metric, pool, value), self.numbers.get((metric, pool, value), 0.0)
             self.numbers[key] = max(before, sample.value) if metric in _AGES else before + sample.value
         elif (metric := _BUCKETS.get(sample.name)) is not None:

@@ -109,7 +109,7 @@ class StatementsBoard:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render the board for this width, and for this height if nothing can be scrolled."""
         yield from head(self.url, self.error)
-        tops = [pool.sorted_by(self.sort)[: self.limit] for pool in self.reading.pools]
+        tops: list[Sequence[StatementStats]] = [pool.sorted_by(self.sort)[: self.limit] for pool in self.reading.pools]
         if console.is_alt_screen:
             tops = _fitting_below(options.max_height - _HEAD - _ABOVE * len(tops), tops)
         for pool, rows in zip(self.reading.pools, tops, strict=True):
