@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import urllib.error
 import urllib.parse
@@ -27,14 +28,11 @@ def printable(text: str) -> str:
 
 def parts_of(text: str, example: str) -> urllib.parse.SplitResult:
     """Return the parts of a URL, which may lack `http://`. Raises `ValueError` if `text` is not an HTTP address."""
-    try:
+    with contextlib.suppress(ValueError):  # unbalanced brackets, or an invalid port
         parts = urllib.parse.urlsplit(text if "://" in text else f"http://{text}")
-        valid = parts.port != 0 and parts.scheme in ("http", "https") and parts.hostname
-    except ValueError:  # unbalanced brackets, or an invalid port
-        valid = False
-    if not valid:
-        raise ValueError(f"must be a URL like {example}, not {text!r}")
-    return parts
+        if parts.port != 0 and parts.scheme in ("http", "https") and parts.hostname:
+            return parts
+    raise ValueError(f"must be a URL like {example}, not {text!r}")
 
 
 def fetch(url: str, accept: str, not_found: str = "") -> tuple[str, str]:

@@ -47,6 +47,7 @@ def test_it_has_a_line_for_each_statement() -> None:
 def test_all_columns_are_there_if_the_terminal_is_wide() -> None:
     lines = shown(board_of(row("SELECT a", labels=("GET /", "POST /"))), 200)
     assert headings(lines) == ["statement", *NAMES]
+    assert shown(board_of(row("SELECT a", last_seen=99.5)), 200)[6].endswith("  now     SELECT")
     late = StatementsBoard(Reading(0.0, 3_700.0, board_of(row("SELECT a")).reading.pools), URL, "total", 20)
     assert "1 h 0 min ago" in shown(late, 200)[6]
     assert lines[6].endswith("40 s ago     SELECT  GET /, POST /")
