@@ -62,6 +62,8 @@ class Executor(Worker):
         self._log = log
         # SQLite's count of changed rows after the newest statement.
         self._changes = 0
+        # The end of a close() by a holder.
+        self._closing: asyncio.Future[None] | None = None
 
     # -- in the worker thread
 
@@ -189,9 +191,15 @@ class Executor(Worker):
     def _check_usable(self, lease: Lessee) -> None:
         self.check_lease(lease)
         if not self.is_open:
-            raise ValueError("Connection closed")  # as aiosqlite itself says it
+            raise self.closed_error("Connection closed")
         if _running_loop() is not self._loop:  # the result would go to the other loop, and this caller wait for ever
             raise PoolUsageError("this connection was lent in another event loop: acquire one from a pool of this loop")
+
+    def closed_error(self, message: str) -> Exception:
+        """Return the error of aiosqlite for a use of a closed connection: of SQLite while it closes, then this one."""
+        if self._closing is None or self._closing.done():
+            return ValueError(message)
+        return sqlite3.ProgrammingError("Cannot operate on a closed database.")
 
     def _interrupt_if_harmless(self, future: asyncio.Future[Any], fn: Callable[..., Any]) -> None:
         """Interrupt a cancelled statement if nothing but that statement can be lost by it.
@@ -217,7 +225,7 @@ class Executor(Worker):
         """Close the connection behind what was queued, for the holder of this lease; harmless when it is closed."""
         self.check_lease(lease)
         if self.is_open:
-            done = self.stop_behind()
+            done = self._closing = self.stop_behind()
             assert done is not None, "a coroutine runs in a loop"
             await done
 

@@ -41,7 +41,7 @@ class Handle:
         if adapter.lease is not self._pool_lease:
             adapter.check_lease(self._pool_lease)
         if not adapter.is_open and adapter.running is None:  # what was queued before the closing still runs
-            raise ValueError("no active connection")  # as aiosqlite itself says it
+            raise adapter.closed_error("no active connection")
         return adapter.native
 
     @property
