@@ -70,5 +70,13 @@ class Contender(ABC):
         """All rows of a query."""
 
     @abstractmethod
+    async def first(self, conn: Any, sql: str, *parameters: object) -> Any:
+        """The first row of a query, fetched from its cursor as programs do."""
+
+    @abstractmethod
+    async def iterate(self, conn: Any, sql: str, *parameters: object) -> Sequence[Any]:
+        """All rows of a query, one by one from its cursor, which is then closed."""
+
+    @abstractmethod
     async def execute(self, conn: Any, sql: str, *parameters: object) -> None:
         """Run a statement that returns no rows."""

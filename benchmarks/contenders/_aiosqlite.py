@@ -22,10 +22,18 @@ async def connect(path: str) -> aiosqlite.Connection:
 
 
 class AiosqliteContender(Contender):
-    """Lends aiosqlite connections; fetching is one trip to the worker thread."""
+    """Lends aiosqlite connections; fetching all rows is one trip to the worker thread, a cursor takes several."""
 
     async def fetch(self, conn: Any, sql: str, *parameters: object) -> Sequence[Any]:
         return list(await conn.execute_fetchall(sql, parameters))
+
+    async def first(self, conn: Any, sql: str, *parameters: object) -> Any:
+        cursor = await conn.execute(sql, parameters)
+        return await cursor.fetchone()
+
+    async def iterate(self, conn: Any, sql: str, *parameters: object) -> Sequence[Any]:
+        async with conn.execute(sql, parameters) as cursor:
+            return [row async for row in cursor]
 
     async def execute(self, conn: Any, sql: str, *parameters: object) -> None:
         await conn.execute(sql, parameters)

@@ -5,7 +5,8 @@
 # ///
 """asqlite's pool: a driver and a pool of its own. It resets nothing when a connection comes back, and checks nothing.
 
-Its callers cannot give up waiting. Its shortcut to fetch all rows makes three trips to the worker thread.
+Its callers cannot give up waiting. Its shortcut to fetch all rows makes three trips to the worker thread. Its cursors
+have no `async for`: their rows are fetched at once.
 """
 
 from __future__ import annotations
@@ -36,6 +37,14 @@ class AsqlitePool(Contender):
 
     async def fetch(self, conn: Any, sql: str, *parameters: object) -> Sequence[Any]:
         return await conn.fetchall(sql, *parameters)  # type: ignore[no-any-return]
+
+    async def first(self, conn: Any, sql: str, *parameters: object) -> Any:
+        cursor = await conn.execute(sql, *parameters)
+        return await cursor.fetchone()
+
+    async def iterate(self, conn: Any, sql: str, *parameters: object) -> Sequence[Any]:
+        async with conn.execute(sql, *parameters) as cursor:
+            return await cursor.fetchall()  # type: ignore[no-any-return]
 
     async def execute(self, conn: Any, sql: str, *parameters: object) -> None:
         await conn.execute(sql, *parameters)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from typing import Any
 
 from . import PRAGMAS, Contender
@@ -40,6 +40,13 @@ class PlainSqlite3(Contender):
 
     async def fetch(self, conn: Any, sql: str, *parameters: object) -> Sequence[Any]:
         return conn.execute(sql, parameters).fetchall()  # type: ignore[no-any-return]
+
+    async def first(self, conn: Any, sql: str, *parameters: object) -> Any:
+        return conn.execute(sql, parameters).fetchone()
+
+    async def iterate(self, conn: Any, sql: str, *parameters: object) -> Sequence[Any]:
+        with closing(conn.execute(sql, parameters)) as cursor:
+            return list(cursor)
 
     async def execute(self, conn: Any, sql: str, *parameters: object) -> None:
         conn.execute(sql, parameters)

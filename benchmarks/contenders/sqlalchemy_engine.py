@@ -42,6 +42,12 @@ class SqlalchemyEngine(Contender):
     async def fetch(self, conn: Any, sql: str, *parameters: object) -> Sequence[Any]:
         return (await conn.exec_driver_sql(sql, parameters)).all()  # type: ignore[no-any-return]
 
+    async def first(self, conn: Any, sql: str, *parameters: object) -> Any:
+        return (await conn.exec_driver_sql(sql, parameters)).first()
+
+    async def iterate(self, conn: Any, sql: str, *parameters: object) -> Sequence[Any]:
+        return list(await conn.exec_driver_sql(sql, parameters))
+
     async def execute(self, conn: Any, sql: str, *parameters: object) -> None:
         await conn.exec_driver_sql(sql, parameters)
 

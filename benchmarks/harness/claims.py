@@ -60,6 +60,10 @@ def _claims() -> Iterator[Claim]:
     ):
         yield Claim(f"SELECTs, requests/s: this pool / {title}", "selects", _FIVE, "rate", peer, bound)
     yield Claim("SELECTs, P99: this pool / floor", "selects", _FIVE, "p99", "floor", 1.0, at_least=False)
+    for workers in ("1 worker", "5 workers"):
+        for workload, title, bound in (("one_row", "one row", 1.2), ("twenty_rows", "20 rows", 1.7)):
+            text = f"{title} through a cursor with {workers}, requests/s: this pool / floor"
+            yield Claim(text, workload, workers, "rate", "floor", bound)
     for case in (_FIVE, _HUNDRED):
         pages = f"pages with {case}"
         yield Claim(f"{pages}, requests/s: this pool / 1.0.0", "pages", case, "rate", "aiosqlitepool_1", 1.5)

@@ -65,8 +65,10 @@ def answer(line: str, contender: Callable[[], Any], imported_in: float, loop: st
             measured = runner.run(workload.measure(contender(), workload.cases[task.case], task))
     except UnsuitableError as reason:
         return {"unsuitable": str(reason)}
-    except Exception:
-        return {"error": traceback.format_exc(limit=-4)}
+    except Exception as error:
+        while isinstance(error, ExceptionGroup):  # of tasks: the first says why, and the report shows its last line
+            error = error.exceptions[0]
+        return {"error": "".join(traceback.format_exception(error, limit=-4))}
     return {"figures": measured.figures, "quantiles": quantiles(measured.latencies)}
 
 

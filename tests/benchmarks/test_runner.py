@@ -82,6 +82,13 @@ async def test_a_request_that_raises_fails_the_round_and_not_the_process(here: I
     assert all("unable to open database file" in (each.error or "") for each in results.failures())
 
 
+async def test_a_request_that_raises_is_named_in_the_last_line(here: Interpreter, tmp_path: Path) -> None:
+    empty = {"database": str(tmp_path / "empty.db"), "users": 10, "posts": 10}
+    results = await played(plan_for(here, "selects", None, "floor"), empty)
+    lines = [(each.error or "").strip().splitlines()[-1] for each in results.failures()]
+    assert lines == ["sqlite3.OperationalError: no such table: users"]
+
+
 @pytest.mark.parametrize(
     ("program", "limit", "told"),
     [

@@ -1,0 +1,36 @@
+"""5,000 times `async with execute()` and `async for`: 20 rows in the order of the primary key, a borrow for each.
+
+With one worker and with five, each with a connection.
+"""
+
+from __future__ import annotations
+
+from ..contenders import Contender
+from ..inside.load import under_load
+from ..inside.task import Measured, Task
+from . import LOAD, Workload
+
+ROWS = 20
+USERS = f"SELECT id, name, email FROM users WHERE id >= ? ORDER BY id LIMIT {ROWS}"
+
+
+async def measure(contender: Contender, workers: int, task: Task) -> Measured:
+    async def select(user: int) -> None:
+        async with contender.connection() as conn:
+            await contender.iterate(conn, USERS, user)
+
+    await contender.open(task.database, workers)
+    try:
+        keys = task.keys(task.users - ROWS, task.count(5_000))
+        return await under_load(select, keys, workers=workers, settle=contender.settle, warm_up=20)
+    finally:
+        await contender.close()
+
+
+workload = Workload(
+    title="20 rows through async for",
+    cases={"1 worker": 1, "5 workers": 5},
+    measure=measure,
+    figures=LOAD,
+    seconds=2.5,
+)
