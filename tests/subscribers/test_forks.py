@@ -45,7 +45,8 @@ def test_a_process_forked_during_a_scrape_can_attach_and_scrape() -> None:
 
 
 def test_in_a_forked_process_every_lock_is_a_new_one() -> None:
-    owners = (Counts(PoolCounts), _Updater(lambda levels: None, lambda pool, errors: None))
-    before = [each._lock for each in owners]
+    counts, updater = Counts(PoolCounts), _Updater(lambda levels: None, lambda pool, errors: None)
+    before = (counts._lock, counts._reading, updater._lock)
     _common._renew()
-    assert not any(each._lock is lock for each, lock in zip(owners, before, strict=True))
+    after = (counts._lock, counts._reading, updater._lock)
+    assert not any(new is old for new, old in zip(after, before, strict=True))

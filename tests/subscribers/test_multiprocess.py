@@ -13,7 +13,7 @@ import pytest
 
 # One worker: commands come in on stdin, one a line, and each is answered by a line.
 WORKER = """
-import asyncio, os, sys
+import asyncio, contextlib, os, sqlite3, sys
 from aiosqlitepool import SQLiteConnectionPool, SQLiteDatabase
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
@@ -41,6 +41,13 @@ async def main():
     async def transact():
         async with SQLiteDatabase(":memory:", name="memory", subscribers=[subscriber]) as database:
             await database.run_write(lambda connection: connection.execute("CREATE TABLE t (x)").close())
+    async def query():
+        async with SQLiteDatabase(":memory:", name="memory", slow_statement=0, subscribers=[subscriber]) as database:
+            async with database.write("GET /") as connection:
+                await connection.execute("CREATE TABLE t (x)")
+                await connection.execute_fetchall("SELECT x FROM t")
+                with contextlib.suppress(sqlite3.OperationalError):
+                    await connection.execute("SELECT y FROM t")
     while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
         await locals()[line]()
         subscriber.refresh()
@@ -149,6 +156,35 @@ def test_transactions_of_two_processes_add_up(workers: Workers) -> None:
     assert workers.scrape("aiosqlitepool_busy_retries_total", aiosqlitepool_busy_kind="busy") is None
 
 
+def test_statements_of_two_processes_add_up(workers: Workers) -> None:
+    for process in (workers.start(), workers.start()):
+        workers.tell(process, "query")
+    count, select = "db_client_operation_duration_seconds_count", {"db_operation_name": "SELECT"}
+    assert workers.scrape(count, "memory/write", **select) == 2
+    assert workers.scrape(count, "memory/write", **select, error_type="sqlite3.OperationalError") == 2
+    assert workers.scrape(count, "memory/read", **select) == 0
+    slow, scan = "aiosqlitepool_statement_slow_total", {"aiosqlitepool_statement_plan_warning": "full scan of t"}
+    assert workers.scrape(slow, "memory/write", db_query_summary="SELECT t", **scan) == 2
+    assert workers.scrape(slow, "memory/write", db_query_summary="other") == 0
+    time = "aiosqlitepool_statement_time_seconds_total"
+    assert workers.scrape(time, "memory/write", db_query_summary="SELECT t") is None
+
+
+def test_each_process_shows_the_statements_that_it_met_first_and_the_labels(workers: Workers) -> None:
+    program = WORKER.replace("PrometheusSubscriber()", "PrometheusSubscriber(statement_summaries=1, by_label=True)")
+    for process in (workers.start(program), workers.start(program)):
+        workers.tell(process, "query")
+    time = "aiosqlitepool_statement_time_seconds_total"
+    shown = {
+        name: workers.scrape(time, "memory/write", db_query_summary=name) for name in ("CREATE t", "other", "SELECT t")
+    }
+    assert (shown["CREATE t"] or 0) > 0
+    assert (shown["other"] or 0) > 0
+    assert shown["SELECT t"] is None
+    uses = "db_client_connection_use_time_seconds_count"
+    assert workers.scrape(uses, "memory/write", aiosqlitepool_acquire_label="GET /") == 2
+
+
 def test_a_closed_pools_levels_leave_the_sums_and_its_counters_stay(workers: Workers) -> None:
     first, second = workers.start(), workers.start()
     workers.tell(first, "hold", "close")
@@ -246,6 +282,50 @@ def test_workers_forked_after_the_subscriber_was_made_add_up(workers: Workers) -
     ).stdout
     used = [value for name, labels, value in json.loads(output) if name == COUNT and labels[STATE] == "used"]
     assert used == [4]
+
+
+FORKING_DURING_A_BATCH = """
+import os, signal, threading
+from aiosqlitepool import SQLiteConnectionPool
+from aiosqlitepool.events import StatementKind
+from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
+
+subscriber = PrometheusSubscriber()
+kind = StatementKind("SELECT", "SELECT t", None)
+at_work, forking, written = threading.Event(), threading.Event(), []
+
+class Runs(list):
+    def __iter__(self):
+        at_work.set()
+        forking.wait()
+        yield from super().__iter__()
+        written.append(True)
+
+def deliver(name, runs):
+    pool = SQLiteConnectionPool(lambda: None, name=name, subscribers=[subscriber])
+    pool.events.emit_statements({kind: runs})
+
+threading.Thread(target=deliver, args=("parent.db", Runs([0.1]))).start()
+at_work.wait()
+os.register_at_fork(before=forking.set)
+child = os.fork()
+if not child:
+    signal.alarm(60)  # instead of hanging forever
+    deliver("child.db", [0.1])
+    os._exit(len(written))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_forks_when_no_batch_is_being_written(workers: Workers) -> None:
+    # Python 3.12 warns of forking beside threads, which is what this is about.
+    python = [sys.executable, "-W", "ignore::DeprecationWarning"]
+    done = subprocess.run(
+        [*python, "-c", FORKING_DURING_A_BATCH],
+        env=workers.environment, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.stderr) == ("1", "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="is so in every other test")

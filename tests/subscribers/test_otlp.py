@@ -114,3 +114,20 @@ def test_counters_arrive_as_monotonic_sums(received: Receiver) -> None:
     assert acquires.is_monotonic
     paths = {attributes(point)["aiosqlitepool.acquire.path"]: point.as_int for point in acquires.data_points}
     assert paths == {"idle": 0, "new": 1, "queued": 1}
+
+
+def test_statements_arrive_with_their_operation_and_summary(received: Receiver) -> None:
+    (point,) = received.metric("db.client.operation.duration").histogram.data_points
+    assert point.count == 2
+    assert list(point.explicit_bounds)[:2] == [0.00005, 0.0001]
+    select = {"db.client.connection.pool.name": "app.db", "db.query.summary": "SELECT note"}
+    assert attributes(point) == {
+        **select,
+        "db.system.name": "sqlite",
+        "db.namespace": "app.db",
+        "db.operation.name": "SELECT",
+    }
+    time = received.metric("aiosqlitepool.statement.time")
+    (total,) = time.sum.data_points
+    assert (time.unit, time.sum.is_monotonic, attributes(total)) == ("s", True, select)
+    assert total.as_double > 0
