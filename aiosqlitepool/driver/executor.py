@@ -69,6 +69,7 @@ class Executor(Worker):
         """Run one operation of a lease and note what it leaves behind; skip it if its caller or its lease is gone."""
         result: Any = None
         error: BaseException | None = None
+        failure: str | None = None
         if not future.cancelled():
             began = perf_counter()
             has_sql = getattr(fn, "__name__", None) in RUN_SQL
@@ -82,13 +83,12 @@ class Executor(Worker):
                 result = context.run(fn, *args, **kwargs)
             except BaseException as raised:
                 error = raised
+                failure = "cancelled" if future.cancelled() else error_name(raised)
             self.running = None
             try:
                 if statement is not None:
-                    ended = perf_counter()
-                    lease.activity = statement, began, ended
                     source = result if is_call else fn.__self__
-                    self._record(lease, context, statement, is_call, source, error, began - sent, ended - began)
+                    self._record(lease, context, statement, is_call, source, failure, sent, began)
                 if error is not None or type(result) not in _NO_CURSOR:
                     self._note_cursors(future, result, error)
                 self._in_transaction = self.native.in_transaction
@@ -116,16 +116,17 @@ class Executor(Worker):
                 note_busy(error)
 
     def _record(
-        self, lease: Lessee, context: Context, statement: Any, is_call: bool, source: Any, error: BaseException | None,
-        waited: float, ran: float,
+        self, lease: Lessee, context: Context, statement: Any, is_call: bool, source: Any, failure: str | None,
+        sent: float, began: float,
     ) -> None:  # fmt: skip
-        """Record what ran. `source` has the rows that were read: it is a list, or a cursor that reads ahead."""
+        """Record what ran until now. `source` has the rows that it read: a list, or a cursor that reads ahead."""
+        ended = perf_counter()
+        lease.activity = statement, began, ended
         kind = type(source)
         rows = len(source) if kind is list else source.fresh if kind is ReadAheadCursor else 0
         changes = self.native.total_changes
         changed, self._changes = changes - self._changes, changes
-        raised = None if error is None else error_name(error)
-        figures: Figures = (is_call, lease.label, waited, ran, rows, changed, raised)
+        figures: Figures = (is_call, lease.label, began - sent, ended - began, rows, changed, failure)
         self._log.record(statement, figures, lease, self.native, context)
 
     def check_lease(self, lease: Lessee) -> None:

@@ -91,7 +91,7 @@ class _Total:
 
 
 # What a worker thread knows of one operation: whether it is a call or only fetched rows of one, its label, the seconds
-# that it waited and ran, rows read and changed, and the name of the exception that it raised.
+# that it waited and ran, rows read and changed, and the name of the exception that it raised, or "cancelled".
 Figures = tuple[bool, str | None, float, float, int, int, str | None]
 
 
@@ -143,7 +143,7 @@ class StatementLog:
 
     def _report(self, sql: str, figures: Figures, lease: Lessee, native: sqlite3.Connection, context: Context) -> None:
         is_call, label, waited, ran, rows, changed, error = figures
-        statement, now = normalized(sql), self._clock()
+        now, statement = self._clock(), normalized(sql)
         fields = (
             self._pool, lease.connection, statement, operation_of(statement), summary_of(statement),
             waited, ran, now, rows, changed, error, label,
@@ -153,7 +153,7 @@ class StatementLog:
             if StatementSlow in self._handlers:
                 self._emit_soon(StatementSlow(*fields, plan), context)
         if is_call and StatementExecuted in self._handlers:
-            self._emit_soon(StatementExecuted(*fields), context)
+            self._emit_soon(StatementExecuted(*fields, ran >= self._slow_after), context)
 
     def _plan(self, native: sqlite3.Connection, sql: str, statement: str, now: float) -> tuple[str, ...]:
         with self._lock:
@@ -161,7 +161,7 @@ class StatementLog:
             if abs(now - total.explained) < _PLAN_AGE:
                 return total.plan
             total.explained = now
-        total.plan = query_plan(native, sql, statement)
+        total.plan = query_plan(native, sql, statement) or total.plan
         return total.plan
 
     def _emit_soon(self, event: StatementSlow | StatementExecuted, context: Context) -> None:
@@ -191,9 +191,9 @@ class StatementLog:
         return StatementTable(sorted(rows, key=lambda row: -row.run_total), forgotten)
 
     def reset(self) -> None:
-        """Forget all of them."""
+        """Forget all of them. Their times are passed on first."""
+        self.flush()
         with self._lock:
-            self._records.clear()
             self._totals.clear()
             self._forgotten = 0
 
