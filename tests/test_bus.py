@@ -2,16 +2,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import pytest
 
-from aiosqlitepool.bus import LOG_INTERVAL, EventBus, FailureLog
+from aiosqlitepool.bus import LOG_INTERVAL, Detach, EventBus, FailureLog
 from aiosqlitepool.events import (
     ConnectionCreated,
     ErrorInfo,
     IdleReplaced,
     PoolClosed,
     PoolEvent,
+    PoolTimings,
+    StatementExecuted,
+    StatementKind,
+    StatementSlow,
+    StatementTimings,
     SubscriberFailed,
     event_types,
 )
@@ -21,6 +27,9 @@ from .support.stub import settle
 
 CREATED = ConnectionCreated("app.db", 1, 0.25)
 CLOSED = PoolClosed("app.db", 0)
+SLOW = StatementSlow("app.db", 1, "SELECT ?", "SELECT", "SELECT", 0.0, 0.5, 1000.0, 1, 0)
+EXECUTED = StatementExecuted("app.db", 1, "SELECT ?", "SELECT", "SELECT", 0.0, 0.5, 1000.0, 1, 0)
+RUNS = {StatementKind("SELECT", "SELECT", None): [0.5]}
 
 
 class Broken:
@@ -97,7 +106,7 @@ def test_a_handler_subscribed_twice_and_detached_once_is_left_once() -> None:
     assert got == [CREATED]
 
 
-@pytest.mark.parametrize("event_type", [object, int, CREATED, "create", None])
+@pytest.mark.parametrize("event_type", [object, int, CREATED, "create", None, StatementKind, EXECUTED])
 def test_only_event_types_can_be_subscribed_to(event_type: object) -> None:
     with pytest.raises(TypeError, match="event_type"):
         EventBus().subscribe(event_type, print)  # type: ignore[arg-type]
@@ -228,6 +237,90 @@ def test_a_failure_to_hear_of_a_failure_is_told_to_nobody() -> None:
     bus.emit(failure)
     assert told == [failure]
     assert bus.errors == 1
+
+
+# -- statements
+
+
+def test_a_handler_of_all_events_gets_slow_statements_and_no_others() -> None:
+    bus, got = EventBus(pool="app.db"), list[PoolEvent]()
+    bus.subscribe(PoolEvent, got.append)
+    assert not {PoolTimings, StatementTimings, StatementExecuted} & set(bus.handlers)
+    bus.emit(SLOW)
+    bus.emit(EXECUTED)
+    bus.emit_statements(RUNS)
+    assert got == [SLOW]
+
+
+def test_each_statement_and_batches_of_their_times_go_to_their_own_handlers() -> None:
+    bus, got = EventBus(pool="app.db"), list[object]()
+    detaches = [bus.subscribe(StatementExecuted, got.append), bus.subscribe(StatementTimings, got.append)]
+    bus.emit(SLOW)
+    bus.emit(EXECUTED)
+    bus.emit_statements(RUNS)
+    assert got == [EXECUTED, StatementTimings("app.db", RUNS)]
+    for detach in detaches:
+        detach()
+    assert bus.handlers == {}
+
+
+def test_a_flush_asks_for_the_pending_times_of_statements_too() -> None:
+    bus, flushes = EventBus(), list[str]()
+    bus.flush_statements = lambda: flushes.append("flushed")
+    bus.flush_timings()
+    detach = bus.subscribe(StatementTimings, print)
+    detach()
+    assert flushes == ["flushed"] * 3  # what happened before a subscription, and during it, is not mixed with the rest
+
+
+@pytest.mark.parametrize("end", [EventBus.end, EventBus.forked])
+def test_a_pool_that_has_ended_or_was_forked_is_asked_for_no_more_times(end: Callable[[EventBus], None]) -> None:
+    bus = EventBus()
+    bus.flush_statements = lambda: pytest.fail("there are none")
+    end(bus)
+    bus.flush_timings()
+
+
+# -- attaching
+
+
+def test_a_failed_attach_leaves_the_handlers_as_they_were() -> None:
+    bus, got, kept = EventBus(), list[PoolEvent](), list[Detach]()
+    bus.subscribe(ConnectionCreated, got.append)
+    handlers, before = bus.handlers, bus.handlers.copy()
+
+    def attach() -> Detach:
+        for event_type in (ConnectionCreated, PoolClosed, StatementExecuted, StatementTimings, PoolTimings):
+            kept.append(bus.subscribe(event_type, Broken(AssertionError("it is not attached"))))  # type: ignore[arg-type,type-var]
+        raise OSError("no log file")
+
+    with pytest.raises(OSError, match="no log file"):
+        bus.attach_once(attach, attach)
+    assert bus.handlers is handlers
+    assert (bus.handlers, bus.batches) == (before, False)
+    for detach in kept:
+        detach()  # harmless
+    bus.emit(CREATED)
+    assert (got, bus.errors) == ([CREATED], 0)
+
+
+def test_an_object_whose_attach_failed_may_be_attached_again() -> None:
+    bus, got = EventBus(), list[PoolEvent]()
+    errors = iter([OSError("not yet")])
+
+    def attach() -> Detach:
+        detach = bus.subscribe(ConnectionCreated, got.append)
+        for error in errors:
+            raise error
+        return detach
+
+    with pytest.raises(OSError, match="not yet"):
+        bus.attach_once(attach, attach)
+    detach = bus.attach_once(attach, attach)
+    bus.emit(CREATED)
+    assert got == [CREATED]
+    detach()
+    assert bus.handlers == {}
 
 
 # -- the log of failures

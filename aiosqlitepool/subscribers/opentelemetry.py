@@ -40,8 +40,9 @@ except ModuleNotFoundError as _error:
     raise ModuleNotFoundError(f"{hint} ({_error})", name=_error.name) from _error
 
 from ._opentelemetry_spans import PoolSpans, SpanMode, span_of_failure
+from ._opentelemetry_statements import StatementMode, StatementSpans
 
-__all__ = ["OpenTelemetrySubscriber", "SpanMode"]
+__all__ = ["OpenTelemetrySubscriber", "SpanMode", "StatementMode"]
 
 
 class OpenTelemetrySubscriber:
@@ -54,6 +55,9 @@ class OpenTelemetrySubscriber:
             also those that queued, "all" each one, "off" none; "off" also omits the spans of connects and the span
             events. Only a slow or failed acquire is linked to the spans of the holders that it waited for.
         checkout_spans: whether there is a span from each acquire to its release.
+        statements: which statements of aiosqlite connections have a span: "slow" those that ran for the pool's
+            `slow_statement` seconds, with their query plan, "all" each one, "off" none. A span begins when the caller
+            sent the statement; the wait until it ran is an attribute. It has no literal and no parameter.
         metrics: whether there are metrics; `False` costs nothing.
         wait_buckets: advised bucket bounds for the time to acquire a connection. Seconds, as are all bounds.
         create_buckets: advised bucket bounds for the time to open a connection.
@@ -77,6 +81,7 @@ class OpenTelemetrySubscriber:
         *,
         spans: SpanMode = "slow",
         checkout_spans: bool = False,
+        statements: StatementMode = "slow",
         metrics: bool = True,
         wait_buckets: Iterable[float] = _buckets.WAIT_BUCKETS,
         create_buckets: Iterable[float] = _buckets.CREATE_BUCKETS,
@@ -86,8 +91,8 @@ class OpenTelemetrySubscriber:
         statement_summaries: int = 20,
         by_label: bool = False,
     ) -> None:
-        if spans not in get_args(SpanMode):
-            raise ValueError(f"spans must be one of {', '.join(map(repr, get_args(SpanMode)))}, not {spans!r}")
+        _check_mode("spans", spans, get_args(SpanMode))
+        _check_mode("statements", statements, get_args(StatementMode))
         settings = MetricSettings.checked(
             wait_buckets=wait_buckets,
             create_buckets=create_buckets,
@@ -99,10 +104,13 @@ class OpenTelemetrySubscriber:
         )
         self._spans: SpanMode = spans
         self._checkout_spans = checkout_spans
+        self._statements: StatementMode = statements
         self._tracer = trace.get_tracer(names.SCOPE, __version__, tracer_provider, names.SCHEMA_URL)
         # The global provider may be another object later.
         is_global = tracer_provider is None or tracer_provider is trace.get_tracer_provider()
         self._tracer_owner: object = PoolSpans if is_global else tracer_provider
+        # Another one: the first subscriber with spans of acquires need not be the first with spans of statements.
+        self._statements_owner: object = StatementSpans if is_global else _owners.setdefault(tracer_provider, object())
         self._instruments = _instruments_of(meter_provider, settings) if metrics else None
 
     def attach(self, pool: SQLiteConnectionPool[Any], /) -> Detach:
@@ -115,12 +123,26 @@ class OpenTelemetrySubscriber:
         # Before the metrics: a failed acquire is recorded in the trace of its span.
         if self._spans != "off" or self._checkout_spans:
             detaches.append(once(self._tracer_owner, lambda: self._attach_spans(pool)))
+        if self._statements != "off":
+            detaches.append(once(self._statements_owner, lambda: self._attach_statements(pool)))
         if instruments is not None:
             detaches.append(once(instruments, lambda: _attach_metrics(instruments, pool)))
         return together(detaches)
 
     def _attach_spans(self, pool: AnyPool) -> Detach:
         return together(PoolSpans(self._tracer, pool, self._spans).subscribe(pool, checkouts=self._checkout_spans))
+
+    def _attach_statements(self, pool: AnyPool) -> Detach:
+        return together(StatementSpans(self._tracer, pool.name).subscribe(pool, self._statements))
+
+
+# By tracer provider, the object that stands for its spans of statements.
+_owners: weakref.WeakKeyDictionary[TracerProvider | None, object] = weakref.WeakKeyDictionary()
+
+
+def _check_mode(argument: str, mode: object, modes: tuple[str, ...]) -> None:
+    if mode not in modes:
+        raise ValueError(f"{argument} must be one of {', '.join(map(repr, modes))}, not {mode!r}")
 
 
 # -- metrics

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
+import os
 import pickle
 import sqlite3
+import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,15 @@ from aiosqlitepool import (
     SQLiteDatabase,
     StatementStats,
 )
-from aiosqlitepool.events import ConnectionReleased, RolledBackOnReturn
+from aiosqlitepool.events import (
+    ConnectionReleased,
+    PoolClosed,
+    PoolEvent,
+    RolledBackOnReturn,
+    StatementExecuted,
+    StatementSlow,
+    StatementTimings,
+)
 from aiosqlitepool.testing import Recorder
 
 from ..support.files import make_database, notes
@@ -397,3 +409,220 @@ async def test_methods_of_the_program_s_own_class_are_used(database: Path) -> No
             assert await pool.fetch_one(ROWS, row_factory=lambda _, row: row[0]) == 1
     assert called == ["INSERT INTO note (text) VALUES ('a')", "SELECT 1", ROWS, "commit"]
     assert notes(database) == ["a", "a"]
+
+
+# -- events
+
+request: ContextVar[str] = ContextVar("request", default="nobody")
+
+
+class Story(list[Any]):
+    """The slow statements of pools, each with the request that it was emitted in, and what a caller adds between."""
+
+    def attach(self, pool: SQLiteConnectionPool[Any]) -> Any:
+        return pool.events.subscribe(StatementSlow, self._slow)
+
+    def _slow(self, event: StatementSlow) -> None:
+        self.append((event.statement, request.get()))
+
+
+async def test_a_statement_is_emitted_in_its_callers_context_before_the_caller_continues(database: Path) -> None:
+    story = Story()
+
+    async def caller(name: str, pool: SQLiteConnectionPool[aiosqlite.Connection]) -> None:
+        request.set(name)
+        async with pool.connection() as connection:
+            await connection.execute_fetchall(f"SELECT '{name}' AS {name}")
+            story.append(name)
+
+    async with pool_on(database, slow_statement=0, subscribers=[story]) as pool:
+        await asyncio.gather(caller("first", pool), caller("second", pool))
+    assert story == [("SELECT ? AS first", "first"), "first", ("SELECT ? AS second", "second"), "second"]
+
+
+async def test_each_way_to_run_a_statement_of_a_database_emits_it_before_its_caller_continues(database: Path) -> None:
+    story = Story()
+    request.set("GET /notes")
+    async with SQLiteDatabase(database, slow_statement=0, subscribers=[story]) as db:
+        await db.execute("INSERT INTO note (text) VALUES ('a')")
+        story.append("execute")
+        await db.execute_many("INSERT INTO note (text) VALUES (?)", [("b",), ("c",)])
+        story.append("execute_many")
+        await db.fetch_all("INSERT INTO note (text) VALUES ('d') RETURNING id")
+        story.append("returning")
+        await db.fetch_all("SELECT id FROM note")
+        story.append("fetch_all")
+        await db.fetch_one("SELECT text FROM note")
+        story.append("fetch_one")
+        async for _ in db.iterate("SELECT * FROM note"):
+            story.append("row")
+        async with db.write() as connection:
+            await connection.execute("DELETE FROM note")
+            story.append("write")
+        async with db.read() as connection:
+            await connection.execute_fetchall("SELECT count(*) FROM note")
+            story.append("read")
+    assert story == [
+        ("INSERT INTO note (text) VALUES (?)", "GET /notes"), "execute",
+        ("INSERT INTO note (text) VALUES (?)", "GET /notes"), "execute_many",
+        ("INSERT INTO note (text) VALUES (?) RETURNING id", "GET /notes"), "returning",
+        ("SELECT id FROM note", "GET /notes"), "fetch_all",
+        ("SELECT text FROM note", "GET /notes"), "fetch_one",
+        ("SELECT * FROM note", "GET /notes"), "row", "row", "row", "row",
+        ("DELETE FROM note", "GET /notes"), "write",
+        ("SELECT count(*) FROM note", "GET /notes"), "read",
+    ]  # fmt: skip
+
+
+async def test_a_statement_says_where_it_ran_and_what_for(database: Path, recorder: Recorder) -> None:
+    before = time.time()
+    async with pool_on(database, name="app.db", slow_statement=0, subscribers=[recorder]) as pool:
+        async with pool.connection("POST /notes") as connection:
+            await connection.execute("INSERT INTO note (text) VALUES ('secret')")
+            await connection.commit()
+    insert, commit = recorder.of(StatementSlow)
+    assert (insert.pool, insert.connection, insert.label) == ("app.db", 1, "POST /notes")
+    assert (insert.statement, insert.operation, insert.summary) == (
+        "INSERT INTO note (text) VALUES (?)", "INSERT", "INSERT note"
+    )  # fmt: skip
+    assert (insert.rows, insert.rows_changed, insert.error, insert.plan) == (0, 1, None, ())
+    assert before <= insert.ended_at <= commit.ended_at <= time.time()
+    assert insert.run_time > 0 <= insert.wait_time
+    assert (commit.statement, commit.summary) == ("COMMIT", "COMMIT")
+
+
+async def test_the_plan_of_a_slow_statement_is_in_its_row(database: Path) -> None:
+    async with pool_on(database, slow_statement=0) as pool, pool.connection() as connection:
+        await connection.execute("SELECT * FROM note WHERE text = ?", ("secret",))
+        (row,) = pool.statements()
+    assert (row.summary, row.plan) == ("SELECT note", ("SCAN note  <-- full scan of note",))
+    assert row.plan_warnings == ("full scan of note",)
+
+
+@pytest.mark.parametrize("slow_statement", [None, 60])
+async def test_nothing_is_slow_below_the_threshold_or_without_one(
+    database: Path, recorder: Recorder, slow_statement: float | None
+) -> None:
+    async with pool_on(database, slow_statement=slow_statement, subscribers=[recorder]) as pool:
+        async with pool.connection() as connection:
+            await connection.execute("SELECT * FROM note")
+            (row,) = pool.statements()
+    assert (row.calls, row.plan) == (1, ())
+    assert recorder.of(StatementSlow) == []
+
+
+async def test_rows_fetched_later_are_events_of_their_statement(database: Path, recorder: Recorder) -> None:
+    async with pool_on(database, slow_statement=0, subscribers=[recorder]) as pool:
+        pool.events.subscribe(StatementExecuted, recorder.append)  # type: ignore[arg-type]
+        async with pool.connection() as connection:
+            cursor = await connection.execute(ROWS)
+            await cursor.fetchall()
+    slow = recorder.of(StatementSlow)
+    assert [event.summary for event in slow] == ["SELECT n", "SELECT n"]
+    assert sum(event.rows for event in slow) == 200
+    (executed,) = [event for event in recorder if isinstance(event, StatementExecuted)]
+    assert (executed.rows, executed.is_slow) == (slow[0].rows, True)
+
+
+async def test_a_statement_that_fails_is_an_event_with_the_name_of_its_error(
+    database: Path, recorder: Recorder
+) -> None:
+    async with SQLiteDatabase(database, slow_statement=0, subscribers=[recorder]) as db:
+        with pytest.raises(sqlite3.OperationalError):
+            await db.fetch_all("SELECT * FROM missing")
+        with pytest.raises(sqlite3.IntegrityError):
+            await db.execute("INSERT INTO note (id, text) VALUES (1, 'a'), (1, 'b')")
+    assert [(event.summary, event.error, event.plan) for event in recorder.of(StatementSlow)] == [
+        ("SELECT missing", "sqlite3.OperationalError", ()),
+        ("INSERT note", "sqlite3.IntegrityError", ("SCAN 2 CONSTANT ROWS",)),
+    ]
+
+
+async def test_a_statement_whose_caller_was_cancelled_says_so(database: Path, recorder: Recorder) -> None:
+    async with pool_on(database, slow_statement=0, subscribers=[recorder]) as pool:
+
+        async def caller() -> None:
+            async with pool.connection("GET /report") as connection:
+                event = await began(connection)
+                asyncio.get_running_loop().create_task(cancel(event))
+                await connection.execute_fetchall(ENDLESS)
+
+        async def cancel(event: asyncio.Event) -> None:
+            await event.wait()
+            task.cancel()
+
+        task = asyncio.create_task(caller())
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with pool.connection():  # the worker has ended the statement
+            (row,) = pool.statements()
+    (event,) = recorder.of(StatementSlow)
+    assert (event.error, event.label, event.summary) == ("cancelled", "GET /report", "SELECT n")
+    assert (row.calls, row.errors) == (1, 1)
+
+
+async def test_a_statement_that_the_pool_ended_is_emitted_before_the_pool_has_closed(
+    database: Path, recorder: Recorder
+) -> None:
+    pool = pool_on(database, slow_statement=0, subscribers=[recorder])
+    async with pool.connection() as connection:
+        event = await began(connection)
+        running = asyncio.create_task(connection.execute_fetchall(ENDLESS))
+        await event.wait()
+        with pytest.warns(ResourceWarning, match="closed connections under their holders"):
+            await pool.close(timeout=0)
+        with pytest.raises(sqlite3.OperationalError):
+            await running
+    (slow,) = recorder.of(StatementSlow)
+    assert slow.error == "sqlite3.OperationalError"
+    (closed,) = recorder.of(PoolClosed)
+    assert recorder.index(slow) < recorder.index(closed)
+
+
+async def test_a_handler_that_raises_costs_its_caller_nothing(database: Path) -> None:
+    def broken(event: PoolEvent) -> None:
+        raise RuntimeError
+
+    async with pool_on(database, slow_statement=0) as pool:
+        pool.events.subscribe(StatementSlow, broken)
+        async with pool.connection() as connection:
+            assert list(await connection.execute_fetchall("SELECT 1")) == [(1,)]
+        assert pool.stats().subscriber_errors == 1
+
+
+async def test_a_slow_statement_is_no_record_of_the_packages_own_log(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(0)
+    async with SQLiteDatabase(database, slow_statement=0) as db:
+        await db.execute("INSERT INTO note (text) VALUES ('a')")
+        await db.fetch_all("SELECT * FROM note")
+    assert [record for record in caplog.records if record.name == "aiosqlitepool"] == []
+
+
+async def test_the_last_times_of_a_pool_arrive_before_it_has_closed(database: Path) -> None:
+    got: list[Any] = []
+    async with pool_on(database) as pool:
+        pool.events.subscribe(StatementTimings, got.append)
+        pool.events.subscribe(PoolClosed, got.append)
+        async with pool.connection() as connection:
+            await connection.execute("SELECT 1")
+    batch, closed = got
+    assert [(kind.summary, len(runs)) for kind, runs in batch.runs.items()] == [("SELECT", 1)]
+    assert isinstance(closed, PoolClosed)
+
+
+async def test_a_forked_child_emits_no_times_of_its_parent(database: Path) -> None:
+    got: list[StatementTimings] = []
+    async with pool_on(database) as pool:
+        pool.events.subscribe(StatementTimings, got.append)
+        async with pool.connection() as connection:
+            await connection.execute("SELECT 1")
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(BaseException):
+                pool.events.flush_timings()
+                os._exit(len(got) + 10 * len(pool.statements()))
+            os._exit(99)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(got) == 1

@@ -1,0 +1,223 @@
+"""The log records of one pool, for structlog. Part of `structlog`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from aiosqlitepool import Holder, SQLiteConnectionPool
+from aiosqlitepool.events import (
+    AcquireSlow,
+    AcquireTimedOut,
+    BusyRetried,
+    CheckpointBlocked,
+    Checkpointed,
+    ConnectionClosed,
+    ConnectionCreated,
+    ConnectionCreateFailed,
+    HealthCheckFailed,
+    IdleReplaced,
+    LeakReturned,
+    LeakSuspected,
+    PoolClosed,
+    PoolEvent,
+    PoolOpened,
+    RolledBackOnReturn,
+    StatementSlow,
+    SubscriberFailed,
+    TransactionEnded,
+)
+
+from ._common import current_trace
+
+__all__ = ["PoolLog"]
+
+Handler = Callable[[Any], None]
+
+
+class PoolLog:
+    """Writes the records of one pool."""
+
+    def __init__(
+        self,
+        logger: Any,
+        pool: SQLiteConnectionPool[Any],
+        burst: int,
+        interval: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._logger = logger
+        self._name = pool.name
+        self._burst, self._interval, self._clock = burst, interval, clock
+        # By name of a limited record: when its interval began, how many were written and left out since.
+        self._limited: dict[str, tuple[float, int, int]] = {}
+
+    def handlers(self) -> Iterator[tuple[type[PoolEvent], int, Handler]]:
+        """Yield each event type that is logged, its level, and its handler."""
+        yield PoolOpened, logging.INFO, self._opened
+        yield PoolClosed, logging.INFO, self._closed
+        yield ConnectionCreated, logging.DEBUG, self._created
+        yield ConnectionClosed, logging.DEBUG, self._connection_closed
+        yield AcquireSlow, logging.WARNING, self._acquire_slow
+        yield AcquireTimedOut, logging.ERROR, self._timed_out
+        yield ConnectionCreateFailed, logging.ERROR, self._create_failed
+        yield HealthCheckFailed, logging.WARNING, self._health_failed
+        yield IdleReplaced, logging.INFO, self._idle_replaced
+        yield RolledBackOnReturn, logging.WARNING, self._rolled_back
+        yield LeakSuspected, logging.WARNING, self._leak_suspected
+        yield LeakReturned, logging.INFO, self._leak_returned
+        yield SubscriberFailed, logging.ERROR, self._subscriber_failed
+        yield TransactionEnded, logging.WARNING, self._transaction_ended
+        yield BusyRetried, logging.INFO, self._busy_retried
+        yield Checkpointed, logging.DEBUG, self._checkpointed
+        yield CheckpointBlocked, logging.WARNING, self._checkpoint_blocked
+        yield StatementSlow, logging.WARNING, self._statement_slow
+
+    # -- records
+
+    def _opened(self, event: PoolOpened) -> None:
+        limits = {"min_size": event.min_size, "max_size": event.max_size, "max_waiting": event.max_waiting}
+        self._log("info", "pool.opened", **limits)
+
+    def _closed(self, event: PoolClosed) -> None:
+        # The last records that were left out have no later record to be counted in.
+        left_out = {name: left_out for name, (_, _, left_out) in self._limited.items() if left_out}
+        self._limited.clear()
+        self._log("info", "pool.closed", abandoned=event.abandoned, **({"left_out": left_out} if left_out else {}))
+
+    def _created(self, event: ConnectionCreated) -> None:
+        self._log("debug", "pool.connection.created", connection=event.connection, create_ms=_ms(event.create_time))
+
+    def _connection_closed(self, event: ConnectionClosed) -> None:
+        what = {"connection": event.connection, "reason": event.reason, "age_ms": _ms(event.age)}
+        self._log("debug", "pool.connection.closed", **what)
+
+    def _acquire_slow(self, event: AcquireSlow) -> None:
+        self._log_limited(
+            "pool.acquire.slow",
+            connection=event.connection,
+            path=event.path,
+            wait_ms=_ms(event.wait_time),
+            queue_ms=_ms(event.queue_time),
+            create_ms=_ms(event.create_time),
+            check_ms=_ms(event.check_time),
+            pending=event.pending,
+            holders=_holders(event.holders),
+            **_labelled(event.label),
+        )
+
+    def _timed_out(self, event: AcquireTimedOut) -> None:
+        waiting = {"pending": event.pending, "holders": _holders(event.holders), **_labelled(event.label)}
+        self._log_limited("pool.acquire.timeout", "error", wait_ms=_ms(event.wait_time), **waiting)
+
+    def _create_failed(self, event: ConnectionCreateFailed) -> None:
+        what = {"error": str(event.error), "error_type": event.error.type}
+        self._log_limited("pool.connection.create_failed", "error", create_ms=_ms(event.create_time), **what)
+
+    def _health_failed(self, event: HealthCheckFailed) -> None:
+        what = {"error": str(event.error), "error_type": event.error.type}
+        self._log_limited("pool.health.failed", connection=event.connection, idle_ms=_ms(event.idle_time), **what)
+
+    def _idle_replaced(self, event: IdleReplaced) -> None:
+        self._log("info", "pool.connection.idle_replaced", connection=event.connection, idle_ms=_ms(event.idle_time))
+
+    def _rolled_back(self, event: RolledBackOnReturn) -> None:
+        self._log_limited(
+            "pool.return.rolled_back",
+            connection=event.connection,
+            cause=event.cause,
+            reset_ms=_ms(event.reset_time),
+            **_labelled(event.label),
+        )
+
+    def _leak_suspected(self, event: LeakSuspected) -> None:
+        self._log_limited("pool.checkout.leak_suspected", use_ms=_ms(event.use_time), holders=_holders((event.holder,)))
+
+    def _leak_returned(self, event: LeakReturned) -> None:
+        use = {"use_ms": _ms(event.use_time), "holders": _holders((event.holder,))}
+        self._log("info", "pool.checkout.leak_returned", **use)
+
+    def _subscriber_failed(self, event: SubscriberFailed) -> None:
+        what = {"error": str(event.error), "error_type": event.error.type}
+        self._log_limited("pool.subscriber.error", "error", failed_event=event.event, handler=event.handler, **what)
+
+    def _transaction_ended(self, event: TransactionEnded) -> None:
+        if event.outcome == "failed":
+            self._log_limited(
+                "pool.transaction.failed",
+                wait_ms=_ms(event.wait_time),
+                duration_ms=_ms(event.duration),
+                retries=event.retries,
+                **_labelled(event.label),
+            )
+
+    def _busy_retried(self, event: BusyRetried) -> None:
+        self._log_limited(
+            "pool.busy.retried", "info", kind=event.kind, pause_ms=_ms(event.pause), **_labelled(event.label)
+        )
+
+    def _checkpointed(self, event: Checkpointed) -> None:
+        pages = {"pages": event.pages, "moved": event.moved, "wal_bytes": event.wal_bytes}
+        self._log("debug", "pool.checkpointed", result=event.result, **pages, time_ms=_ms(event.checkpoint_time))
+
+    def _checkpoint_blocked(self, event: CheckpointBlocked) -> None:
+        self._log_limited("pool.checkpoint.blocked", wal_bytes=event.wal_bytes, holders=_holders(event.holders))
+
+    def _statement_slow(self, event: StatementSlow) -> None:
+        self._log_limited(
+            "pool.statement.slow",
+            connection=event.connection,
+            statement=event.statement,
+            operation=event.operation,
+            wait_ms=_ms(event.wait_time),
+            run_ms=_ms(event.run_time),
+            rows=event.rows,
+            rows_changed=event.rows_changed,
+            **({} if event.error is None else {"error": event.error}),
+            **({"plan": list(event.plan), "plan_warnings": list(event.plan_warnings)} if event.plan else {}),
+            **_labelled(event.label),
+        )
+
+    # -- writing
+
+    def _log_limited(self, name: str, level: str = "warning", **keys: Any) -> None:
+        """Log a record, unless its name has used up its `burst` in this interval."""
+        now = self._clock()
+        since, written, left_out = self._limited.get(name, (now, 0, 0))
+        if now - since >= self._interval:
+            since, written = now, 0
+        if written >= self._burst:
+            self._limited[name] = (since, written, left_out + 1)
+            return
+        self._limited[name] = (since, written + 1, 0)
+        self._log(level, name, **keys, **({"left_out": left_out} if left_out else {}))
+
+    def _log(self, level: str, name: str, **keys: Any) -> None:
+        getattr(self._logger, level)(name, pool=self._name, **keys, **(current_trace() or {}))
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def _labelled(label: str | None) -> dict[str, str]:
+    return {} if label is None else {"label": label}
+
+
+def _holders(holders: Sequence[Holder]) -> list[dict[str, Any]]:
+    return [_holder(each) for each in holders]
+
+
+def _holder(holder: Holder) -> dict[str, Any]:
+    shown = {"connection": holder.connection, "task": holder.task, "held_ms": _ms(holder.held)}
+    named = {"coroutine": holder.coroutine} if holder.label is None and holder.coroutine else _labelled(holder.label)
+    waits = {} if holder.waits_for is None else {"waits_for": holder.waits_for, "waited_ms": _ms(holder.waited)}
+    return {**shown, **named, **_statement(holder), **waits}
+
+
+def _statement(holder: Holder) -> dict[str, Any]:
+    if holder.statement is None:
+        return {}
+    took = _ms(holder.statement_time)
+    return {"statement": holder.statement, "statement_ms": took, "statement_runs": holder.statement_runs}
