@@ -25,8 +25,9 @@ from aiosqlitepool.events import (
 __all__ = [
     "ACQUIRES", "BUSY_RETRIES", "CHECKPOINTS", "CLOSED", "COUNT", "COUNTERS", "CREATE_FAILURES", "CREATE_TIME",
     "HEALTH_FAILURES", "HISTOGRAMS", "IDLE_MAX", "IDLE_MIN", "LEVELS", "MAX", "METRICS", "OLDEST_CHECKOUT",
-    "OLDEST_WAITER", "PENDING_REQUESTS", "POOL", "ROLLBACKS", "SCHEMA_URL", "SCOPE", "SUBSCRIBER_ERRORS", "TIMEOUTS",
-    "TRANSACTION_TIME", "TRANSACTION_WAIT", "USE_TIME", "WAIT_TIME", "WAL_SIZE", "Metric", "error_type", "label_name",
+    "OLDEST_WAITER", "OPERATION_DURATION", "OTHER", "PENDING_REQUESTS", "POOL", "ROLLBACKS", "SCHEMA_URL", "SCOPE",
+    "SLOW_STATEMENTS", "STATEMENT_TIME", "SUBSCRIBER_ERRORS", "TIMEOUTS", "TRANSACTION_TIME", "TRANSACTION_WAIT",
+    "USE_TIME", "WAIT_TIME", "WAL_SIZE", "Metric", "Values", "error_type", "label_name", "namespace_of",
 ]
 # fmt: on
 
@@ -38,6 +39,9 @@ SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 POOL = "db.client.connection.pool.name"
 STATE = "db.client.connection.state"
 SYSTEM = "db.system.name"
+NAMESPACE = "db.namespace"
+OPERATION = "db.operation.name"
+SUMMARY = "db.query.summary"
 ERROR_TYPE = "error.type"
 ERROR_MESSAGE = "error.message"
 ACQUIRE_PATH = "aiosqlitepool.acquire.path"
@@ -58,6 +62,10 @@ ROLLBACK_CAUSE = "aiosqlitepool.rollback.cause"
 TRANSACTION_OUTCOME = "aiosqlitepool.transaction.outcome"
 BUSY_KIND = "aiosqlitepool.busy.kind"
 CHECKPOINT_RESULT = "aiosqlitepool.checkpoint.result"
+PLAN_WARNING = "aiosqlitepool.statement.plan_warning"
+
+# The value of an attribute that stands for all values without series of their own.
+OTHER = "other"
 
 # -- spans and span events
 
@@ -71,6 +79,8 @@ IDLE_REPLACED = "aiosqlitepool.connection.idle_replaced"
 # -- metrics
 
 Kind = Literal["counter", "level", "gauge", "histogram"]
+# The values of a metric's attributes, in their order; "" stands for an attribute that is absent.
+Values = tuple[str, ...]
 
 
 # Compared by identity: a metric is a key of dicts that events write to.
@@ -78,17 +88,18 @@ Kind = Literal["counter", "level", "gauge", "histogram"]
 class Metric:
     """One metric. Values of `kind` "level" are summed over pools and processes; of "gauge", the maximum counts.
 
-    `attribute` distinguishes its series beside the pool; `known` are the attribute's values that start at 0. Only pools
-    of a `SQLiteDatabase` have a `database` metric. The derived fields are computed once: a scrape reads them hundreds
-    of times.
+    `attributes` distinguish its series beside the pool; `known` are the values of the first one that start at 0. Only
+    OpenTelemetry has the attributes `extra`, whose values follow. Only pools of a `SQLiteDatabase` have a `database`
+    metric. The derived fields are computed once: a scrape reads them hundreds of times.
     """
 
     name: str
     kind: Kind
     unit: str
     description: str
-    attribute: str | None = None
+    attributes: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
     database: bool = False
     # In Prometheus: the unit ("" for an annotation such as {connection}), the family (a counter's samples have the
     # suffix `_total`), and the names of the labels.
@@ -98,10 +109,17 @@ class Metric:
 
     def __post_init__(self) -> None:
         unit, name = {"s": "seconds", "By": "bytes"}.get(self.unit, ""), label_name(self.name)
-        labels = tuple(label_name(each) for each in (POOL, self.attribute) if each is not None)
         object.__setattr__(self, "prometheus_unit", unit)
         object.__setattr__(self, "family", f"{name}_{unit}" if unit else name)
-        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "labels", tuple(map(label_name, (POOL, *self.attributes))))
+
+    def first_values(self) -> tuple[Values, ...]:
+        """Return the values of the series that start at 0, or Prometheus' `increase()` would miss the first event."""
+        absent = ("",) * len(self.attributes)
+        if self.known:
+            return tuple((value, *absent[1:]) for value in self.known)
+        # A counter of values that are not known has no series yet; a histogram begins with what has no such attribute.
+        return () if self.attributes and self.kind == "counter" else (absent,)
 
 
 def label_name(attribute: str) -> str:
@@ -109,141 +127,124 @@ def label_name(attribute: str) -> str:
     return re.sub(r"[^a-zA-Z0-9]+", "_", attribute)
 
 
+# fmt: off
 COUNT = Metric(
-    "db.client.connection.count",
-    "level",
-    "{connection}",
+    "db.client.connection.count", "level", "{connection}",
     "The number of connections that are currently in state described by the `state` attribute.",
-    STATE,
-    ("idle", "used"),
+    (STATE,), ("idle", "used"),
 )
-MAX = Metric("db.client.connection.max", "level", "{connection}", "The maximum number of open connections allowed.")
+MAX = Metric(
+    "db.client.connection.max", "level", "{connection}",
+    "The maximum number of open connections allowed.",
+)
 IDLE_MAX = Metric(
-    "db.client.connection.idle.max", "level", "{connection}", "The maximum number of idle open connections allowed."
+    "db.client.connection.idle.max", "level", "{connection}",
+    "The maximum number of idle open connections allowed.",
 )
 IDLE_MIN = Metric(
-    "db.client.connection.idle.min", "level", "{connection}", "The minimum number of idle open connections allowed."
+    "db.client.connection.idle.min", "level", "{connection}",
+    "The minimum number of idle open connections allowed.",
 )
 PENDING_REQUESTS = Metric(
-    "db.client.connection.pending_requests",
-    "level",
-    "{request}",
+    "db.client.connection.pending_requests", "level", "{request}",
     "The number of current pending requests for an open connection.",
 )
 OLDEST_WAITER = Metric(
-    "aiosqlitepool.oldest_waiter.age", "gauge", "s", "The time that the oldest pending request has waited so far."
+    "aiosqlitepool.oldest_waiter.age", "gauge", "s",
+    "The time that the oldest pending request has waited so far.",
 )
 OLDEST_CHECKOUT = Metric(
-    "aiosqlitepool.oldest_checkout.age", "gauge", "s", "The time that the oldest checkout has lasted so far."
+    "aiosqlitepool.oldest_checkout.age", "gauge", "s",
+    "The time that the oldest checkout has lasted so far.",
 )
 TIMEOUTS = Metric(
-    "db.client.connection.timeouts",
-    "counter",
-    "{timeout}",
+    "db.client.connection.timeouts", "counter", "{timeout}",
     "The number of connection timeouts that have occurred trying to obtain a connection from the pool.",
 )
 ACQUIRES = Metric(
-    "aiosqlitepool.acquires",
-    "counter",
-    "{acquire}",
+    "aiosqlitepool.acquires", "counter", "{acquire}",
     "The number of connections acquired, by path.",
-    ACQUIRE_PATH,
-    get_args(AcquirePath),
+    (ACQUIRE_PATH,), get_args(AcquirePath),
 )
 CLOSED = Metric(
-    "aiosqlitepool.connection.closed",
-    "counter",
-    "{connection}",
+    "aiosqlitepool.connection.closed", "counter", "{connection}",
     "The number of connections that left the pool, by reason.",
-    CLOSE_REASON,
-    get_args(CloseReason),
+    (CLOSE_REASON,), get_args(CloseReason),
 )
 CREATE_FAILURES = Metric(
-    "aiosqlitepool.connection.create_failures",
-    "counter",
-    "{failure}",
+    "aiosqlitepool.connection.create_failures", "counter", "{failure}",
     "The number of connections that could not be opened, by exception.",
-    ERROR_TYPE,
     # SQLite raises it for a file that it cannot open. Other exceptions of a factory are not known in advance.
-    ("sqlite3.OperationalError",),
+    (ERROR_TYPE,), ("sqlite3.OperationalError",),
 )
 HEALTH_FAILURES = Metric(
-    "aiosqlitepool.health_check.failures",
-    "counter",
-    "{failure}",
+    "aiosqlitepool.health_check.failures", "counter", "{failure}",
     "The number of connections that failed a health check, or whose database file was replaced.",
 )
 ROLLBACKS = Metric(
-    "aiosqlitepool.return.rollbacks",
-    "counter",
-    "{rollback}",
+    "aiosqlitepool.return.rollbacks", "counter", "{rollback}",
     "The number of connections released with unfinished work, by its kind.",
-    ROLLBACK_CAUSE,
-    get_args(RollbackCause),
+    (ROLLBACK_CAUSE,), get_args(RollbackCause),
 )
 SUBSCRIBER_ERRORS = Metric(
-    "aiosqlitepool.subscriber.errors",
-    "counter",
-    "{error}",
+    "aiosqlitepool.subscriber.errors", "counter", "{error}",
     "The number of exceptions that handlers of the pool's events raised.",
 )
 WAIT_TIME = Metric(
-    "db.client.connection.wait_time",
-    "histogram",
-    "s",
+    "db.client.connection.wait_time", "histogram", "s",
     "The time it took to obtain an open connection from the pool.",
-    ERROR_TYPE,
+    (ERROR_TYPE,),
 )
 CREATE_TIME = Metric(
-    "db.client.connection.create_time", "histogram", "s", "The time it took to create a new connection."
+    "db.client.connection.create_time", "histogram", "s",
+    "The time it took to create a new connection.",
 )
 USE_TIME = Metric(
-    "db.client.connection.use_time",
-    "histogram",
-    "s",
+    "db.client.connection.use_time", "histogram", "s",
     "The time between borrowing a connection and returning it to the pool.",
+    (LABEL,),
 )
 WAL_SIZE = Metric(
-    "aiosqlitepool.wal.size",
-    "gauge",
-    "By",
+    "aiosqlitepool.wal.size", "gauge", "By",
     "The size of the database's WAL file.",
     database=True,
 )
 TRANSACTION_TIME = Metric(
-    "aiosqlitepool.transaction.duration",
-    "histogram",
-    "s",
+    "aiosqlitepool.transaction.duration", "histogram", "s",
     "The duration of a transaction, by outcome.",
-    TRANSACTION_OUTCOME,
-    get_args(TransactionOutcome),
-    database=True,
+    (TRANSACTION_OUTCOME,), get_args(TransactionOutcome), database=True,
 )
 TRANSACTION_WAIT = Metric(
-    "aiosqlitepool.transaction.wait_time",
-    "histogram",
-    "s",
+    "aiosqlitepool.transaction.wait_time", "histogram", "s",
     "The time from the request for a transaction to its beginning: in the queue, and for other processes.",
     database=True,
 )
 BUSY_RETRIES = Metric(
-    "aiosqlitepool.busy_retries",
-    "counter",
-    "{retry}",
+    "aiosqlitepool.busy_retries", "counter", "{retry}",
     "The number of times that a transaction began again because another process held the database, by kind.",
-    BUSY_KIND,
-    get_args(BusyKind),
-    database=True,
+    (BUSY_KIND,), get_args(BusyKind), database=True,
 )
 CHECKPOINTS = Metric(
-    "aiosqlitepool.checkpoints",
-    "counter",
-    "{checkpoint}",
+    "aiosqlitepool.checkpoints", "counter", "{checkpoint}",
     "The number of checkpoints, by whether they were complete, and of failed attempts to empty the WAL.",
-    CHECKPOINT_RESULT,
-    (*get_args(CheckpointResult), "blocked"),
-    database=True,
+    (CHECKPOINT_RESULT,), (*get_args(CheckpointResult), "blocked"), database=True,
 )
+OPERATION_DURATION = Metric(
+    "db.client.operation.duration", "histogram", "s",
+    "Duration of database client operations.",
+    (OPERATION, ERROR_TYPE), ("SELECT", "INSERT", "UPDATE", "DELETE"), (SUMMARY, SYSTEM, NAMESPACE),
+)
+SLOW_STATEMENTS = Metric(
+    "aiosqlitepool.statement.slow", "counter", "{statement}",
+    "The number of slow statements, by what makes their query plan slow.",
+    (SUMMARY, PLAN_WARNING), (OTHER,),
+)
+STATEMENT_TIME = Metric(
+    "aiosqlitepool.statement.time", "counter", "s",
+    "The time that statements ran in the worker threads: those with the longest total.",
+    (SUMMARY,),
+)
+# fmt: on
 
 LEVELS = (COUNT, MAX, IDLE_MAX, IDLE_MIN, PENDING_REQUESTS, OLDEST_WAITER, OLDEST_CHECKOUT, WAL_SIZE)
 COUNTERS = (
@@ -256,8 +257,10 @@ COUNTERS = (
     SUBSCRIBER_ERRORS,
     BUSY_RETRIES,
     CHECKPOINTS,
+    SLOW_STATEMENTS,
+    STATEMENT_TIME,
 )
-HISTOGRAMS = (WAIT_TIME, CREATE_TIME, USE_TIME, TRANSACTION_TIME, TRANSACTION_WAIT)
+HISTOGRAMS = (WAIT_TIME, CREATE_TIME, USE_TIME, TRANSACTION_TIME, TRANSACTION_WAIT, OPERATION_DURATION)
 METRICS = (*LEVELS, *COUNTERS, *HISTOGRAMS)
 
 _POOL_CLOSED = ErrorInfo.of(PoolClosedError()).type
@@ -266,3 +269,8 @@ _POOL_CLOSED = ErrorInfo.of(PoolClosedError()).type
 def error_type(error: ErrorInfo) -> str:
     """Return the value of `error.type` for an acquire that raised this error: "closed" or the exception's name."""
     return "closed" if error.type == _POOL_CLOSED else error.type
+
+
+def namespace_of(pool: str) -> str:
+    """Return the value of `db.namespace`: the database's name, which a pool of a `SQLiteDatabase` begins with."""
+    return re.sub(r"/(?:read|write)\Z", "", pool)
