@@ -1,7 +1,7 @@
 """A fast, observable asyncio connection pool for SQLite."""
 
-from .database import Executed, SQLiteDatabase
-from .driver import Connection
+from .database import SQLiteDatabase
+from .driver import Connection, Executed
 from .errors import (
     ConnectionBrokenError,
     PoolClosedError,

@@ -159,10 +159,10 @@ class EventBus:
         if not types.isdisjoint(_BATCHES):
             self.flush_timings()
         for each in types:
-            if rest := _without(handler, self.handlers[each]):
+            if rest := _without(handler, self.handlers.get(each, ())):  # no handler: of an `attach` that raised
                 self.handlers[each] = rest
             else:
-                del self.handlers[each]
+                self.handlers.pop(each, None)
         self.batches = PoolTimings in self.handlers
         self._failures.forget(handler)
 
@@ -291,7 +291,7 @@ def _once(detach: Detach) -> Detach:
 
 def _without(handler: object, handlers: tuple[Any, ...]) -> tuple[Any, ...]:
     # One occurrence only: a handler that subscribed twice and detached once stays subscribed.
-    index = next(index for index, each in enumerate(handlers) if each is handler)
+    index = next((index for index, each in enumerate(handlers) if each is handler), len(handlers))
     return handlers[:index] + handlers[index + 1 :]
 
 

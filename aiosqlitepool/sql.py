@@ -8,11 +8,24 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["LONGEST_READ", "PLAN_WARNING", "normalized", "operation_of", "plan_warnings", "summary_of"]
+__all__ = [
+    "GAP",
+    "LONGEST_READ",
+    "PLAN_WARNING",
+    "first_word",
+    "normalized",
+    "operation_of",
+    "plan_warnings",
+    "summary_of",
+]
 
 # Characters of a normalized statement, and of a text that is looked at.
 _LONGEST: Final = 2_000
 LONGEST_READ: Final = 10_000
+
+# What SQLite skips before a token. Atomic: a comment ends at the first "*/", also if the rest does not match then.
+GAP: Final = r"(?>(?:[\s;\ufeff]|--[^\n]*|/\*.*?(?:\*/|\Z))*)"
+_FIRST_WORD: Final = re.compile(rf"{GAP}([a-z]+)\b", re.IGNORECASE | re.DOTALL | re.ASCII)
 
 _TOKENS: Final = re.compile(
     r"""
@@ -31,7 +44,7 @@ _PRAGMA: Final = re.compile(r"(PRAGMA (?:[\w?\"`\[\]]+ ?\. ?)?[\w?\"`\[\]]+) ?[=
 # The only FROM before a value.
 _DISTINCT: Final = re.compile(r'(\bDISTINCT FROM )"[^"]*"\??', re.IGNORECASE)
 _TARGET: Final = re.compile(
-    r"\b(?:FROM|INTO|UPDATE|TABLE|INDEX|VIEW|TRIGGER)\s+(?!\()(?:OR\s+\w+\s+|IF\s+(?:NOT\s+)?EXISTS\s+)*"
+    r"\b(?:(?<!DISTINCT )FROM|INTO|UPDATE|TABLE|INDEX|VIEW|TRIGGER)\s+(?!\()(?:OR\s+\w+\s+|IF\s+(?:NOT\s+)?EXISTS\s+)*"
     r"(?:[\w?]+\.|\"[^\"]*\"\.)?(\w+|\"[^\"]*\"|\[[^\]]*\]|`[^`]*`)",
     re.IGNORECASE,
 )
@@ -47,7 +60,8 @@ PLAN_WARNING: Final = "  <-- "
 # Characters of a summary; OpenTelemetry's limit is 255.
 _LONGEST_SUMMARY: Final = 100
 _WORD: Final = re.compile(r"\w+")
-_CHANGES: Final = re.compile(r"\b(INSERT|REPLACE|UPDATE|DELETE)\b", re.IGNORECASE)
+# Not the function replace().
+_CHANGES: Final = re.compile(r"\b(INSERT|REPLACE|UPDATE|DELETE)\b(?! ?\()", re.IGNORECASE)
 
 
 def normalized(sql: str) -> str:
@@ -70,24 +84,36 @@ def _replacement(found: re.Match[str]) -> str:
     return " " if kind == "space" else found[0] if kind == "name" else "?"
 
 
+def first_word(sql: str) -> str:
+    """Return the first word of a statement in capitals, behind comments; empty if it does not begin with a word."""
+    found = _FIRST_WORD.match(sql)
+    return "" if found is None else found[1].upper()
+
+
 def operation_of(statement: str) -> str:
     """Return what a normalized statement does: its first word in capitals, what follows a WITH clause, or "OTHER"."""
-    found = _WORD.match(statement)
-    word = "" if found is None else found[0].upper()
-    if word == "WITH":
-        found = _CHANGES.search(statement)
-        return "SELECT" if found is None else found[1].upper()
-    return word if word in _OPERATIONS else "OTHER"
+    return _operation(statement)[0]
 
 
 @lru_cache(1_000)
 def summary_of(statement: str) -> str:
     """Return the operation of a normalized statement and the first table that it names: "SELECT orders"."""
-    found = _TARGET.search(statement)
+    operation, start = _operation(statement)
+    found = _TARGET.search(statement, start)
     table = "" if found is None else found[1].strip('"`[]')
-    return f"{operation_of(statement)} {table}".strip()[:_LONGEST_SUMMARY]
+    return f"{operation} {table}".strip()[:_LONGEST_SUMMARY]
+
+
+def _operation(statement: str) -> tuple[str, int]:
+    """Return the operation, and where the statement begins that has it: a change stands behind its WITH clause."""
+    found = _WORD.match(statement)
+    word = "" if found is None else found[0].upper()
+    if word == "WITH":
+        found = _CHANGES.search(statement)
+        return ("SELECT", 0) if found is None else (found[1].upper(), found.start())
+    return word if word in _OPERATIONS else "OTHER", 0
 
 
 def plan_warnings(plan: Iterable[str]) -> tuple[str, ...]:
-    """Return what makes a query plan slow, from its marked lines: ("full scan of orders",)."""
-    return tuple(line.partition(PLAN_WARNING)[2] for line in plan if PLAN_WARNING in line)
+    """Return what makes a query plan slow, from its marked lines, each once: ("full scan of orders",)."""
+    return tuple(dict.fromkeys(line.partition(PLAN_WARNING)[2] for line in plan if PLAN_WARNING in line))

@@ -44,7 +44,7 @@ class PoolTimings:
 
 
 class StatementKind(NamedTuple):
-    """What statements of one batch have in common. `error` is the name of the exception that they raised."""
+    """What statements of one batch have in common. `error` is that of `StatementSlow`: the name of an exception."""
 
     operation: str
     summary: str

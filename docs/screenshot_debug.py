@@ -1,8 +1,9 @@
-"""Take the picture of the debug page that the README shows: a real pool under real load, in a real Chromium.
+"""Take the pictures of the debug page that the README shows: a real pool under real load, in a real Chromium.
 
     python docs/screenshot_debug.py [--seconds 80] [--chromium /usr/bin/chromium]
 
-Writes docs/images/debug.png and docs/images/debug-dark.png. Needs the development dependencies and Chromium.
+Writes debug.png and statements.png to docs/images, and debug-dark.png and statements-dark.png. Needs the development
+dependencies and Chromium.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 FLAGS += ["--disable-component-update", "--disable-sync"]
 
 # The picture is of a pool at work, with a queue that is as long as the list of holders beside it.
-BUSY = "() => [4, 5, 6, 7].includes(document.querySelectorAll('[data-is=waiters] > li').length)"
+BUSY = "() => [8, 9, 10, 11].includes(document.querySelectorAll('[data-is=waiters] > li').length)"
+# The first plan that is marked is open.
+OPENED = """() => {
+  const plan = document.querySelector(".warning:not([hidden])")?.closest(".plan");
+  if (plan) plan.open = true;
+  return plan?.querySelector("li");
+}"""
 
 Pool = SQLiteConnectionPool[aiosqlite.Connection]
 
@@ -92,9 +99,9 @@ async def busy_pool(folder: Path) -> AsyncIterator[Pool]:
             CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT);
             CREATE TABLE orders (id INTEGER PRIMARY KEY, user INTEGER);
         """)
-        await db.executemany("INSERT INTO users (name) VALUES (?)", [(f"user {number}",) for number in range(2000)])
+        await db.executemany("INSERT INTO users (name) VALUES (?)", [(f"user {number}",) for number in range(20_000)])
         await db.commit()
-    async with SQLiteConnectionPool(connect, 6, 0.35, name="shop.db", min_size=2) as pool:
+    async with SQLiteConnectionPool(connect, 6, 0.35, name="shop.db", min_size=2, slow_statement=0.001) as pool:
         yield pool
 
 
@@ -133,15 +140,19 @@ async def photograph(url: str, chromium: str, seconds: float) -> None:
         await page.goto(url)
         await asyncio.sleep(seconds)
         IMAGES.mkdir(exist_ok=True)
-        for name, scheme in (("debug", "light"), ("debug-dark", "dark")):
+        for ending, scheme in (("", "light"), ("-dark", "dark")):
             await page.emulate_media(color_scheme=scheme)
+            await page.click("[data-is=tab-now]")
             await page.wait_for_function(BUSY)
-            await page.screenshot(path=IMAGES / f"{name}.png")
+            await page.screenshot(path=IMAGES / f"debug{ending}.png")
+            await page.click("[data-is=tab-statements]")
+            await page.wait_for_function(OPENED)
+            await page.screenshot(path=IMAGES / f"statements{ending}.png")
         await browser.close()
 
 
 async def main() -> None:
-    parser = argparse.ArgumentParser(description="Take the picture of the debug page.")
+    parser = argparse.ArgumentParser(description="Take the pictures of the debug page.")
     parser.add_argument("--seconds", type=float, default=80, help="how long the pool is watched first")
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     options = parser.parse_args()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiosqlitepool.sql import normalized, operation_of
+from aiosqlitepool.sql import first_word, normalized, operation_of
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,19 @@ def test_a_statement_of_a_megabyte_takes_little(sql: str) -> None:
 )
 def test_the_operation_is_what_a_statement_does(sql: str, expected: str) -> None:
     assert operation_of(normalized(sql)) == expected
+
+
+@pytest.mark.parametrize(
+    ("sql", "word"),
+    [
+        ("SELECT 1", "SELECT"),
+        (" \ufeff; -- begin\n/* commit */insert into t", "INSERT"),
+        ("rollback", "ROLLBACK"),
+        ("/* never closed", ""),
+        ("", ""),
+        ("(1)", ""),
+        ("begin2", ""),
+    ],
+)
+def test_the_first_word_is_that_of_sqlite(sql: str, word: str) -> None:
+    assert first_word(sql) == word

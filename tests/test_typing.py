@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from aiosqlitepool import (
     Connection,
+    Executed,
     Holder,
     PoolConnectionAcquireTimeoutError,
     PoolError,
@@ -250,6 +251,25 @@ def test_the_debug_app_takes_pools_of_any_kind(driver: StubDriver) -> None:
     if TYPE_CHECKING:
         DebugApp("app.db")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert callable(app)
+
+
+def _text(_: sqlite3.Cursor, row: tuple[Any, ...]) -> str:
+    return f"<{row[0]}>"
+
+
+async def test_single_statements_return_what_a_row_factory_makes(database: Path) -> None:
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database)) as pool, SQLiteDatabase(database) as db:
+        for each in (pool, db):
+            assert_type(await each.execute("INSERT INTO note (text) VALUES (?)", ("a",)), Executed)
+            assert_type(await each.fetch_all("SELECT text FROM note", row_factory=_text), list[str])
+            assert_type(await each.fetch_all("SELECT text FROM note WHERE id = :id", {"id": 1}), list[Any])
+            assert_type(await each.fetch_one("SELECT text FROM note", row_factory=sqlite3.Row), sqlite3.Row | None)
+            assert_type(await each.fetch_one("SELECT text FROM note"), Any | None)
+            assert_type(await each.fetch_val("SELECT count(*) FROM note"), Any)
+        assert await pool.fetch_one("SELECT text FROM note", row_factory=_text) == "<a>"
+        if TYPE_CHECKING:
+            await pool.fetch_all("SELECT 1", 1)  # type: ignore[call-overload]  # pyright: ignore
+            await pool.execute("SELECT 1", label=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def _count(native: sqlite3.Connection, least: int) -> list[str]:

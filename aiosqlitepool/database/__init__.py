@@ -6,6 +6,5 @@ SQLite allows one writer at a time. Concurrent writers retry in its busy handler
 
 from .database import SQLiteDatabase
 from .migrations import Step
-from .statements import Executed
 
-__all__ = ["Executed", "SQLiteDatabase", "Step"]
+__all__ = ["SQLiteDatabase", "Step"]

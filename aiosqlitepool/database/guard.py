@@ -10,11 +10,10 @@ from typing import Any, Final
 
 from ..driver import RUN_SQL
 from ..errors import PoolUsageError
+from ..sql import GAP
 
-__all__ = ["GAP", "ReaderConnection", "check_read", "check_statement", "check_write", "control_word", "guarded_class"]
+__all__ = ["ReaderConnection", "check_read", "check_statement", "check_write", "control_word", "guarded_class"]
 
-# What SQLite skips before a token. Atomic: a comment ends at the first "*/", also if the rest does not match then.
-GAP: Final = r"(?>(?:[\s;\ufeff]|--[^\n]*|/\*.*?(?:\*/|\Z))*)"
 _CONTROL: Final = re.compile(
     rf"{GAP}(?:(BEGIN|COMMIT|END|VACUUM|ROLLBACK(?!{GAP}(?:TRANSACTION{GAP})?\bTO\b))\b"
     rf"|PRAGMA\b{GAP}(?:\w+{GAP}\.{GAP})?[\"'`\[]?(foreign_keys)\b[\"'`\]]?{GAP}[=(])",

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from ..driver import call, guarded
+from ..driver import call, call_as_statement, guarded
 from ..pool.checkout import Checkout
 from ..pool.lease import Lease
 from ..pool.pool import SQLiteConnectionPool
@@ -193,11 +193,5 @@ class Reader:
         self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None, timeout: float | None
     ) -> R:
         """Run `fn(native)`, which executes the statement `sql`: a transaction of its own, without BEGIN and COMMIT."""
-
-        def execute(_: str, native: sqlite3.Connection) -> R:
-            return fn(native)
-
         async with self._lease(label, timeout) as connection:
-            # As a statement is executed, by name and argument: it is recorded, and a pragma is noticed.
-            result: R = await connection._execute(execute, sql, connection._conn)  # type: ignore[no-untyped-call]
-            return result
+            return await call_as_statement(connection, sql, fn)

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import closing
-from typing import Any, Final, NamedTuple, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
+from ..driver import Change, Executed, Fetch, Parameters, RowFactory, check_sql, raw_row
 from ..pool.settings import check_label
+from ..sql import first_word
 from .functions import checked_timeout
-from .guard import GAP, check_statement
+from .guard import check_statement
 from .lifecycle import DatabaseLifecycle
 
-__all__ = ["Executed", "Parameters", "Statements"]
+__all__ = ["Statements"]
 
 R = TypeVar("R")
-Parameters = Sequence[Any] | Mapping[str, Any]
-RowFactory = Callable[[sqlite3.Cursor, Any], R]
 
-# A statement that begins with one of these changes the database. WITH may begin either: it reads.
-_CHANGES: Final = re.compile(rf"{GAP}(?:INSERT|REPLACE|UPDATE|DELETE)\b", re.IGNORECASE | re.DOTALL)
-
-
-class Executed(NamedTuple):
-    """What a statement changed.
-
-    `rows` is the number of rows that it inserted, updated or deleted, and -1 for other statements. `last_row_id` is the
-    rowid of the last row that the writer connection has inserted, `None` if there is none.
-    """
-
-    rows: int
-    last_row_id: int | None
+# The first words of statements that change the database. WITH may begin either: it reads.
+_CHANGES: Final = frozenset({"INSERT", "REPLACE", "UPDATE", "DELETE"})
 
 
 class Statements(DatabaseLifecycle):
@@ -59,13 +47,7 @@ class Statements(DatabaseLifecycle):
         label: str | None = None, timeout: float | None = None,
     ) -> list[Any]:  # fmt: skip
         """Run a statement and return all its rows."""
-        _check_parameters(parameters)
-
-        def fetch(native: sqlite3.Connection) -> list[Any]:
-            with closing(_cursor(native, row_factory)) as cursor:
-                return cursor.execute(sql, parameters).fetchall()
-
-        return await self._run_statement(fetch, sql, check_label(label) or "fetch_all", timeout)
+        return await self._fetch(Fetch(sql, parameters, row_factory), check_label(label) or "fetch_all", timeout)
 
     @overload
     async def fetch_one(
@@ -81,22 +63,16 @@ class Statements(DatabaseLifecycle):
         label: str | None = None, timeout: float | None = None,
     ) -> Any | None:  # fmt: skip
         """Run a statement and return its first row, `None` if it has no row."""
-        _check_parameters(parameters)
-
-        def fetch(native: sqlite3.Connection) -> list[Any]:
-            with closing(_cursor(native, row_factory)) as cursor:
-                return cursor.execute(sql, parameters).fetchmany(1)  # a list: the log of statements counts its rows
-
-        rows = await self._run_statement(fetch, sql, check_label(label) or "fetch_one", timeout)
+        statement = Fetch(sql, parameters, row_factory, most=1)
+        rows = await self._fetch(statement, check_label(label) or "fetch_one", timeout)
         return rows[0] if rows else None
 
     async def fetch_val(
         self, sql: str, parameters: Parameters = (), *, label: str | None = None, timeout: float | None = None
     ) -> Any:
         """Run a statement and return the first column of its first row, `None` if it has no row."""
-        row = await self.fetch_one(
-            sql, parameters, row_factory=_raw, label=check_label(label) or "fetch_val", timeout=timeout
-        )
+        label = check_label(label) or "fetch_val"
+        row = await self.fetch_one(sql, parameters, row_factory=raw_row, label=label, timeout=timeout)
         return None if row is None else row[0]
 
     @overload
@@ -117,7 +93,7 @@ class Statements(DatabaseLifecycle):
         Holds a reader until the last row, or until the iterator is closed: wrap it in `contextlib.aclosing()` if the
         loop may end early. The label says "iterate" in diagnostics unless there is another.
         """
-        _check_parameters(parameters)
+        Fetch(sql, parameters, row_factory)  # checks them
         self._check_readable()
         block = self._reader.block(check_label(label) or "iterate", checked_timeout(timeout), snapshot=False)
         async with block as connection, connection.execute(sql, parameters) as cursor:
@@ -130,14 +106,7 @@ class Statements(DatabaseLifecycle):
         self, sql: str, parameters: Parameters = (), *, label: str | None = None, timeout: float | None = None
     ) -> Executed:
         """Run a statement on the writer, as one transaction; inside the task's own `write()` block, in a savepoint."""
-        _check_parameters(parameters)
-
-        def execute(native: sqlite3.Connection) -> Executed:
-            with closing(native.cursor()) as cursor:
-                cursor.execute(sql, parameters).fetchall()  # of a RETURNING clause: unread, they would block the COMMIT
-                return Executed(cursor.rowcount, cursor.lastrowid)
-
-        return await self._write_statement(execute, sql, check_label(label) or "execute", timeout)
+        return await self._write(Change(sql, parameters), sql, check_label(label) or "execute", timeout)
 
     async def execute_many(
         self, sql: str, parameters: Iterable[Parameters], *, label: str | None = None, timeout: float | None = None
@@ -149,45 +118,15 @@ class Statements(DatabaseLifecycle):
             with closing(native.cursor()) as cursor:
                 return cursor.executemany(sql, given).rowcount
 
-        return await self._write_statement(execute, sql, check_label(label) or "execute_many", timeout)
+        return await self._write(execute, check_sql(sql), check_label(label) or "execute_many", timeout)
 
-    async def _run_statement(
-        self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str, timeout: float | None
-    ) -> R:
-        if _CHANGES.match(_checked(sql)):
-            return await self._write_statement(fn, sql, label, timeout)
+    async def _fetch(self, statement: Fetch, label: str, timeout: float | None) -> list[Any]:
+        if first_word(statement.sql) in _CHANGES:
+            return await self._write(statement, statement.sql, label, timeout)
         self._check_readable()
-        return await self._reader.run_one(fn, sql, label, checked_timeout(timeout))
+        return await self._reader.run_one(statement, statement.sql, label, checked_timeout(timeout))
 
-    async def _write_statement(
-        self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str, timeout: float | None
-    ) -> R:
+    async def _write(self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str, timeout: float | None) -> R:
         self._check_open()
-        check_statement(_checked(sql))
+        check_statement(sql)
         return await self._writer.run(fn, label, timeout=checked_timeout(timeout), retry=True, sql=sql)
-
-
-def _checked(sql: object) -> str:
-    if not isinstance(sql, str):
-        raise TypeError(f"sql must be a str, not {sql!r} ({type(sql).__name__})")
-    return sql
-
-
-def _check_parameters(parameters: object) -> None:
-    if isinstance(parameters, str | bytes) or not hasattr(parameters, "__getitem__"):
-        kind = type(parameters).__name__
-        raise TypeError(
-            f"parameters must be a tuple, a list or a mapping, not {parameters!r} ({kind}): a tuple of one value is "
-            "written (value,)"
-        )
-
-
-def _cursor(native: sqlite3.Connection, row_factory: RowFactory[Any] | None) -> sqlite3.Cursor:
-    cursor = native.cursor()
-    if row_factory is not None:
-        cursor.row_factory = row_factory
-    return cursor
-
-
-def _raw(_: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[Any, ...]:
-    return row

@@ -1,7 +1,7 @@
 """`DebugApp`: the page and its JSON over ASGI 3, in any framework. Knows requests; `monitor` knows pools.
 
-Every response comes from memory, and no request changes anything. Labels and error messages may have been chosen by an
-attacker: they are sent as JSON only, and the page can run and load nothing but its own files.
+Every response comes from memory, and no request changes anything. Labels, statements and error messages may have been
+chosen by an attacker: they are sent as JSON only, and the page can run and load nothing but its own files.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from importlib.resources import files
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 import aiosqlitepool
 from aiosqlitepool import SQLiteConnectionPool, SQLiteDatabase, subscribe_all
@@ -35,6 +35,8 @@ _FILES = {
     "page.css": "text/css; charset=utf-8",
     "page.js": _SCRIPT,
     "pool.js": _SCRIPT,
+    "statements.js": _SCRIPT,
+    "tabs.js": _SCRIPT,
     "dom.js": _SCRIPT,
     "words.js": _SCRIPT,
     "icon.svg": "image/svg+xml",
@@ -62,8 +64,11 @@ class _Answer(NamedTuple):
 class DebugApp:
     """An ASGI app that shows the current state of pools: a page at its root, the same data as JSON at `data.json`.
 
-    Mount it where only people who may read labels and task names can reach it. It records events from its construction
-    on, a bounded number, and shows the pools of its own process.
+    With `?statements`, `data.json` has the statements of the pools too, up to 500 of each; with `?statements=NAME`,
+    which may be repeated, those of one pool.
+
+    Mount the app where only people who may read labels, task names and statements can reach it. It records events from
+    its construction on, a bounded number, and shows the pools of its own process.
 
     Args:
         pools: the pools and databases to show; if none is given, every pool of the process, present and future.
@@ -106,9 +111,14 @@ class DebugApp:
         for monitor in self._monitors:
             self._forget(monitor)
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return the content of `data.json` as plain data. Times are seconds; `at` and `since` count from the epoch."""
-        pools = (monitor.snapshot() for monitor in self._monitors)
+    def snapshot(self, *, statements: bool | Collection[str] = False) -> dict[str, Any]:
+        """Return the content of `data.json` as plain data. Times are seconds; `at` and `since` count from the epoch.
+
+        Args:
+            statements: the names of the pools whose statements are included, or True for every pool. Up to 12 ms for
+                500 statements of a pool, so they are left out by default.
+        """
+        pools = (monitor.snapshot(statements=statements) for monitor in self._monitors)
         return {
             "version": aiosqlitepool.__version__,
             "pid": os.getpid(),
@@ -141,7 +151,7 @@ class DebugApp:
             # The links of the page are relative, so its address must end with a slash.
             return _redirect(scope) or self._index
         if path == "data.json":
-            return _Answer(200, _JSON, json.dumps(self.snapshot()).encode())
+            return _Answer(200, _JSON, json.dumps(self.snapshot(statements=_statements_wanted(scope))).encode())
         return self._files.get(path) or _Answer(404, _TEXT, b"Not found.\n")
 
 
@@ -161,6 +171,12 @@ def _path_below_mount(scope: Scope) -> str:
     path, root = scope["path"], scope.get("root_path", "").rstrip("/")
     below = path[len(root) :] if root and f"{path}/".startswith(f"{root}/") else path
     return str(below).removeprefix("/").removesuffix("/")
+
+
+def _statements_wanted(scope: Scope) -> bool | Collection[str]:
+    """Return the pools that the query names, or whether it wants the statements of all."""
+    names = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True).get("statements", [])
+    return "" in names or names
 
 
 def _redirect(scope: Scope) -> _Answer | None:

@@ -37,8 +37,8 @@ __all__ = ["Words", "describe", "duration"]
 
 Level = Literal["info", "warning", "error"]
 
-_LONGEST = 200  # Characters of a statement.
 _NAMED = 2  # Holders that are named; the others are counted.
+_SHORT = 200  # Characters of a statement.
 _LEFT = {"in_flight": "a statement in flight", "transaction": "an open transaction", "cursor": "a half-read cursor"}
 
 
@@ -81,6 +81,19 @@ def _holder(holder: Holder) -> str:
     return f"{holder.label or holder.coroutine or holder.task} ({duration(holder.held)}{waits})"
 
 
+def _short(statement: str) -> str:
+    return statement if len(statement) <= _SHORT else f"{statement[:_SHORT]}…"
+
+
+def _leak_suspected(event: LeakSuspected) -> str:
+    holder = event.holder
+    text = f"{holder.coroutine or holder.task} has held connection {holder.connection} for too long"
+    if holder.statement is None:
+        return text
+    short, took = _short(holder.statement), duration(holder.statement_time)
+    return f"{text}, {took} of it in {short}" if holder.statement_runs else f"{text}, last in {short} for {took}"
+
+
 def _others(count: int) -> str:
     return "1 other" if count == 1 else f"{count} others"
 
@@ -118,7 +131,7 @@ def _pool_closed(event: PoolClosed) -> str:
 def _statement_slow(event: StatementSlow) -> str:
     failed = "" if event.error is None else f", {event.error}"
     warnings = f"; {', '.join(event.plan_warnings)}" if event.plan_warnings else ""
-    return f"{event.statement[:_LONGEST]} took {duration(event.run_time)}{failed}{warnings}"
+    return f"{_short(event.statement)} took {duration(event.run_time)}{failed}{warnings}"
 
 
 def _transaction_ended(event: TransactionEnded) -> str:
@@ -148,10 +161,7 @@ _SENTENCES: dict[type[PoolEvent], tuple[Level, Callable[[Any], str]]] = {
         "info",
         lambda it: f"connection {it.connection} closed ({it.reason.replace('_', ' ')}), {duration(it.age)} old",
     ),
-    LeakSuspected: (
-        "warning",
-        lambda it: f"{it.holder.coroutine or it.holder.task} has held connection {it.holder.connection} for too long",
-    ),
+    LeakSuspected: ("warning", _leak_suspected),
     LeakReturned: ("info", lambda it: f"connection {it.holder.connection} released after {duration(it.use_time)}"),
     StatementSlow: ("warning", _statement_slow),
     TransactionEnded: ("info", _transaction_ended),

@@ -15,6 +15,18 @@ from .jobs import Job, call, call_anyway, call_to_the_end, ended
 from .opening import KNOWS_AIOSQLITE, OverriddenAdapter, attached, connect, discard, is_overridden, opened
 from .protocol import Adapter, Connection, Lessee
 from .shield import shielded
+from .single import (
+    Change,
+    Executed,
+    Fetch,
+    Parameters,
+    RowFactory,
+    Statement,
+    call_as_statement,
+    check_sql,
+    raw_row,
+    run_alone,
+)
 from .sqlite import KNOWS_SQLITE3, half_read
 from .statements import StatementLog
 from .worker import INTERRUPT_PATIENCE
@@ -26,15 +38,23 @@ __all__ = [
     "KNOWS_AIOSQLITE",
     "Adapter",
     "AiosqliteAdapter",
+    "Change",
     "Connection",
+    "Executed",
+    "Fetch",
     "GenericAdapter",
     "Handle",
     "Job",
     "Lessee",
+    "Parameters",
+    "RowFactory",
+    "Statement",
     "adapter_for",
     "call",
     "call_anyway",
+    "call_as_statement",
     "call_to_the_end",
+    "check_sql",
     "connect",
     "discard",
     "ended",
@@ -43,6 +63,8 @@ __all__ = [
     "half_read",
     "is_stale",
     "opened",
+    "raw_row",
+    "run_alone",
     "shielded",
     "was_attached",
 ]

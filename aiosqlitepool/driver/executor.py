@@ -62,6 +62,8 @@ class Executor(Worker):
         self._log = log
         # SQLite's count of changed rows after the newest statement.
         self._changes = 0
+        # The end of a close() by a holder.
+        self._closing: asyncio.Future[None] | None = None
 
     # -- in the worker thread
 
@@ -69,6 +71,7 @@ class Executor(Worker):
         """Run one operation of a lease and note what it leaves behind; skip it if its caller or its lease is gone."""
         result: Any = None
         error: BaseException | None = None
+        failure: str | None = None
         if not future.cancelled():
             began = perf_counter()
             has_sql = getattr(fn, "__name__", None) in RUN_SQL
@@ -82,13 +85,12 @@ class Executor(Worker):
                 result = context.run(fn, *args, **kwargs)
             except BaseException as raised:
                 error = raised
+                failure = "cancelled" if future.cancelled() else error_name(raised)
             self.running = None
             try:
                 if statement is not None:
-                    ended = perf_counter()
-                    lease.activity = statement, began, ended
                     source = result if is_call else fn.__self__
-                    self._record(lease, context, statement, is_call, source, error, began - sent, ended - began)
+                    self._record(lease, context, statement, is_call, source, failure, sent, began)
                 if error is not None or type(result) not in _NO_CURSOR:
                     self._note_cursors(future, result, error)
                 self._in_transaction = self.native.in_transaction
@@ -116,16 +118,17 @@ class Executor(Worker):
                 note_busy(error)
 
     def _record(
-        self, lease: Lessee, context: Context, statement: Any, is_call: bool, source: Any, error: BaseException | None,
-        waited: float, ran: float,
+        self, lease: Lessee, context: Context, statement: Any, is_call: bool, source: Any, failure: str | None,
+        sent: float, began: float,
     ) -> None:  # fmt: skip
-        """Record what ran. `source` has the rows that were read: it is a list, or a cursor that reads ahead."""
+        """Record what ran until now. `source` has the rows that it read: a list, or a cursor that reads ahead."""
+        ended = perf_counter()
+        lease.activity = statement, began, ended
         kind = type(source)
         rows = len(source) if kind is list else source.fresh if kind is ReadAheadCursor else 0
         changes = self.native.total_changes
         changed, self._changes = changes - self._changes, changes
-        raised = None if error is None else error_name(error)
-        figures: Figures = (is_call, lease.label, waited, ran, rows, changed, raised)
+        figures: Figures = (is_call, lease.label, began - sent, ended - began, rows, changed, failure)
         self._log.record(statement, figures, lease, self.native, context)
 
     def check_lease(self, lease: Lessee) -> None:
@@ -192,9 +195,15 @@ class Executor(Worker):
     def _check_usable(self, lease: Lessee) -> None:
         self.check_lease(lease)
         if not self.is_open:
-            raise ValueError("Connection closed")  # as aiosqlite itself says it
+            raise self.closed_error("Connection closed")
         if _running_loop() is not self._loop:  # the result would go to the other loop, and this caller wait for ever
             raise PoolUsageError("this connection was lent in another event loop: acquire one from a pool of this loop")
+
+    def closed_error(self, message: str) -> Exception:
+        """Return the error of aiosqlite for a use of a closed connection: of SQLite while it closes, then this one."""
+        if self._closing is None or self._closing.done():
+            return ValueError(message)
+        return sqlite3.ProgrammingError("Cannot operate on a closed database.")
 
     def _interrupt_if_harmless(self, future: asyncio.Future[Any], fn: Callable[..., Any]) -> None:
         """Interrupt a cancelled statement if nothing but that statement can be lost by it.
@@ -220,7 +229,7 @@ class Executor(Worker):
         """Close the connection behind what was queued, for the holder of this lease; harmless when it is closed."""
         self.check_lease(lease)
         if self.is_open:
-            done = self.stop_behind()
+            done = self._closing = self.stop_behind()
             assert done is not None, "a coroutine runs in a loop"
             await done
 

@@ -19,7 +19,7 @@ from .cursors import ReadAheadCursor, execute, new_cursor
 from .executor import Guard
 from .protocol import Lessee
 
-__all__ = ["Handle", "guarded", "handle_class"]
+__all__ = ["Handle", "ReadsAhead", "guarded", "handle_class"]
 
 R = TypeVar("R")
 
@@ -41,7 +41,7 @@ class Handle:
         if adapter.lease is not self._pool_lease:
             adapter.check_lease(self._pool_lease)
         if not adapter.is_open and adapter.running is None:  # what was queued before the closing still runs
-            raise ValueError("no active connection")  # as aiosqlite itself says it
+            raise adapter.closed_error("no active connection")
         return adapter.native
 
     @property
@@ -108,10 +108,12 @@ class Handle:
             lease.forgotten()
 
 
-class _ReadsAhead:
+class ReadsAhead:
     """Mixed in as well if the user's class has aiosqlite's own methods: statements and cursors that read ahead."""
 
     __slots__ = ()
+
+    commit: Any  # that of the user's class
 
     @contextmanager
     async def execute(self: Any, sql: str, parameters: Iterable[Any] | None = None) -> aiosqlite.Cursor:
@@ -195,7 +197,7 @@ def handle_class(kind: type[aiosqlite.Connection]) -> type[aiosqlite.Connection]
         "__doc__": Handle.__doc__,
     }
     own = aiosqlite.Connection
-    mixins = (_ReadsAhead, Handle) if kind.execute is own.execute and kind.cursor is own.cursor else (Handle,)
+    mixins = (ReadsAhead, Handle) if kind.execute is own.execute and kind.cursor is own.cursor else (Handle,)
     return type(f"{kind.__name__}Handle", (*mixins, kind), attributes)
 
 

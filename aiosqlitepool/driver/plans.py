@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Container
+from contextlib import closing
 from typing import Any, Final
 
 from ..sql import PLAN_WARNING, operation_of
+from .proxies import held
 
 __all__ = ["query_plan"]
 
@@ -17,7 +19,7 @@ _MOST_LINES: Final = 50
 _LONGEST: Final = 200
 
 _COUNT: Final = re.compile(r"uses (\d+)")
-_SCAN: Final = re.compile(r"SCAN (?:TABLE )?(?!\d* ?CONSTANT ROW|.*VIRTUAL TABLE)([^(].*?)(?= USING| AS |$)")
+_SCAN: Final = re.compile(r"SCAN (?:TABLE )?(?!\d* ?CONSTANT ROW|.*VIRTUAL TABLE)([^(].*?)(?= USING| AS | LEFT-JOIN|$)")
 # A table that exists for the length of the statement only: it must be scanned.
 _TEMPORARY: Final = re.compile(r"(?:CO-ROUTINE|MATERIALIZE) (\S+)")
 _SORT: Final = re.compile(r"USE TEMP B-TREE(.*)")
@@ -35,16 +37,16 @@ def query_plan(native: sqlite3.Connection, sql: str, statement: str) -> tuple[st
     """Return the lines of the query plan, indented by depth; empty for a statement without one. Never raises an error.
 
     `statement` is the same SQL, normalized. Belongs to the worker thread. Parameters are NULL: the plan may differ from
-    that of the values if SQLite was compiled with STAT4.
+    those of the values for LIKE and GLOB, and if SQLite was compiled with STAT4.
     """
     if operation_of(statement) not in _PLANNED:
         return ()
     try:
-        rows = _explain(native, f"EXPLAIN QUERY PLAN {sql}")
+        rows = _rows(native, f"EXPLAIN QUERY PLAN {sql}")
         depths, lines, temporary = {0: -1}, [], set()
         for number, parent, _, detail in rows[:_MOST_LINES]:
             depths[number] = depth = depths.get(parent, -1) + 1
-            text = detail.decode("utf-8", "replace") if isinstance(detail, bytes) else str(detail)
+            text = detail.decode("utf-8", "replace") if isinstance(detail, bytes | bytearray) else str(detail)
             if found := _TEMPORARY.match(text):
                 temporary.add(found[1])
             lines.append("  " * depth + _marked(text[:_LONGEST], temporary))
@@ -53,8 +55,20 @@ def query_plan(native: sqlite3.Connection, sql: str, statement: str) -> tuple[st
     return tuple(lines)
 
 
-def _explain(native: sqlite3.Connection, sql: str) -> list[Any]:
-    cursor = sqlite3.Cursor(native)  # not native.cursor(): that has the row factory of the program
+def _rows(native: sqlite3.Connection, sql: str) -> list[Any]:
+    own = held(native, sqlite3.Connection)  # a tracer may have put a proxy around it
+    with closing(sqlite3.Cursor(own)) as cursor:  # type: ignore[arg-type]  # not own.cursor(): that has a row factory
+        ((patience,),) = cursor.execute("PRAGMA busy_timeout").fetchall()
+        # A connection that could not read the schema yet would wait for the lock of another process, as the statement
+        # has done, before its caller gets the error.
+        cursor.execute("PRAGMA busy_timeout = 0")
+        try:
+            return _explained(cursor, sql)
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout = {patience}")
+
+
+def _explained(cursor: sqlite3.Cursor, sql: str) -> list[Any]:
     try:
         return cursor.execute(sql, _Nulls()).fetchall()
     except sqlite3.ProgrammingError:  # a parameter without a name
@@ -63,8 +77,6 @@ def _explain(native: sqlite3.Connection, sql: str) -> list[Any]:
         except sqlite3.ProgrammingError as error:
             found = _COUNT.search(str(error))
             return cursor.execute(sql, (None,) * int(found[1] if found else 0)).fetchall()
-    finally:
-        cursor.close()
 
 
 def _marked(detail: str, temporary: Container[str]) -> str:

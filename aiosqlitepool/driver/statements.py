@@ -8,10 +8,12 @@ import math
 import sqlite3
 import threading
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
-from math import exp2, log2
+from itertools import repeat
+from math import exp2
+from operator import mul
 from typing import Any, Final, cast
 
 from ..events import StatementExecuted, StatementKind, StatementSlow, StatementTimings
@@ -38,18 +40,15 @@ class _Times:
     def __init__(self) -> None:
         self.count = 0
         self.total = self.maximum = 0.0
-        self.buckets: dict[int, int] = {}
+        self.buckets: Counter[int] = Counter()
 
-    def add(self, seconds: float) -> None:
-        self.count += 1
-        self.total += seconds
-        if seconds > self.maximum:
-            self.maximum = seconds
-        bucket = int(log2(seconds * 1e9 + 1.0) * 4)
-        try:
-            self.buckets[bucket] += 1
-        except KeyError:
-            self.buckets[bucket] = 1
+    def add(self, many: Sequence[float]) -> None:
+        # Without a step of the interpreter for each duration: this runs for every statement of a program.
+        self.count += len(many)
+        self.total += sum(many)
+        self.maximum = max(self.maximum, max(many))
+        # The bits of the fourth power of its nanoseconds: buckets of which four double a duration.
+        self.buckets.update(map(int.bit_length, map(pow, map(int, map(mul, many, repeat(1e9))), repeat(4))))
 
     def p99(self) -> float:
         """Return what 99 % of the durations do not exceed, at most a fifth too long."""
@@ -57,7 +56,7 @@ class _Times:
         for bucket in sorted(self.buckets):
             left -= self.buckets[bucket]
             if left <= 0:
-                return min(self.maximum, (exp2((bucket + 1) / 4) - 1.0) / 1e9)
+                return min(self.maximum, exp2(bucket / 4) / 1e9)
         return self.maximum
 
 
@@ -91,7 +90,7 @@ class _Total:
 
 
 # What a worker thread knows of one operation: whether it is a call or only fetched rows of one, its label, the seconds
-# that it waited and ran, rows read and changed, and the name of the exception that it raised.
+# that it waited and ran, rows read and changed, and the name of the exception that it raised, or "cancelled".
 Figures = tuple[bool, str | None, float, float, int, int, str | None]
 
 
@@ -122,7 +121,7 @@ class StatementLog:
         self._records: deque[tuple[str, Figures]] = deque()
         self._lock = threading.Lock()
         self._totals: dict[str, _Total] = {}
-        self._times: dict[StatementKind, list[float]] = {}
+        self._times: defaultdict[StatementKind, list[float]] = defaultdict(list)
         self._forgotten = 0
 
     # -- in a worker thread
@@ -143,7 +142,7 @@ class StatementLog:
 
     def _report(self, sql: str, figures: Figures, lease: Lessee, native: sqlite3.Connection, context: Context) -> None:
         is_call, label, waited, ran, rows, changed, error = figures
-        statement, now = normalized(sql), self._clock()
+        now, statement = self._clock(), normalized(sql)
         fields = (
             self._pool, lease.connection, statement, operation_of(statement), summary_of(statement),
             waited, ran, now, rows, changed, error, label,
@@ -153,7 +152,7 @@ class StatementLog:
             if StatementSlow in self._handlers:
                 self._emit_soon(StatementSlow(*fields, plan), context)
         if is_call and StatementExecuted in self._handlers:
-            self._emit_soon(StatementExecuted(*fields), context)
+            self._emit_soon(StatementExecuted(*fields, ran >= self._slow_after), context)
 
     def _plan(self, native: sqlite3.Connection, sql: str, statement: str, now: float) -> tuple[str, ...]:
         with self._lock:
@@ -161,7 +160,7 @@ class StatementLog:
             if abs(now - total.explained) < _PLAN_AGE:
                 return total.plan
             total.explained = now
-        total.plan = query_plan(native, sql, statement)
+        total.plan = query_plan(native, sql, statement) or total.plan
         return total.plan
 
     def _emit_soon(self, event: StatementSlow | StatementExecuted, context: Context) -> None:
@@ -191,38 +190,44 @@ class StatementLog:
         return StatementTable(sorted(rows, key=lambda row: -row.run_total), forgotten)
 
     def reset(self) -> None:
-        """Forget all of them."""
+        """Forget all of them. Their times are passed on first."""
+        self.flush()
         with self._lock:
-            self._records.clear()
             self._totals.clear()
             self._forgotten = 0
 
     def _count_and_release(self) -> None:
         try:
             self._count()
-            times, self._times = self._times, {}
+            times, self._times = self._times, defaultdict(list)
         finally:
             self._lock.release()
         if times and self._deliver is not None:  # without the lock: a handler may read the table
             self._deliver(times)
 
     def _count(self) -> None:
-        records, now, times = self._records, self._clock(), self._times
-        is_timed = StatementTimings in self._handlers
+        records, now = self._records, self._clock()
+        groups: defaultdict[tuple[str, bool, str | None], list[Figures]] = defaultdict(list)
         while records:
-            sql, (is_call, label, waited, ran, rows, changed, error) = records.popleft()
-            total = self._total(normalized(sql), now)
-            if is_call:
-                total.run.add(ran)
-                total.wait.add(waited)
-                if is_timed:
-                    times.setdefault(StatementKind(total.operation, total.summary, error), []).append(ran)
-            else:
-                total.run.total += ran
-            total.rows += rows
-            total.changed += changed
-            total.errors += error is not None
-            total.last = now
+            sql, figures = records.popleft()
+            groups[sql, figures[0], figures[6]].append(figures)
+        for (sql, is_call, error), group in groups.items():
+            self._add(self._total(normalized(sql), now), group, is_call, error, now)
+
+    def _add(self, total: _Total, group: list[Figures], is_call: bool, error: str | None, now: float) -> None:
+        _, labels, waits, runs, rows, changed, _ = zip(*group, strict=True)
+        if is_call:
+            total.run.add(runs)
+            total.wait.add(waits)
+            if StatementTimings in self._handlers:
+                self._times[StatementKind(total.operation, total.summary, error)] += runs
+        else:
+            total.run.total += sum(runs)
+        total.rows += sum(rows)
+        total.changed += sum(changed)
+        total.errors += 0 if error is None else len(group)
+        total.last = now
+        for label in dict.fromkeys(labels):
             if label is not None and len(total.labels) < _MOST_LABELS:
                 total.labels[label] = None
 

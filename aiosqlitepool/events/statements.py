@@ -21,8 +21,9 @@ class StatementSlow(PoolEvent):
 
     `statement` is normalized SQL without values, `summary` its operation and table: "SELECT orders". `run_time` is the
     time in the worker thread, `wait_time` the time from the call to its beginning, `ended_at` the Unix time of its end.
-    `error` is the name of the exception that it raised. `plan` has the lines of SQLite's query plan, at most a minute
-    old, and none for statements without a plan; "<-- ..." marks what makes it slow.
+    `error` is the name of the exception that it raised, or "cancelled" if its caller was cancelled. `plan` has the
+    lines of SQLite's query plan, at most a minute old, and none for statements without a plan; "<-- ..." marks what
+    makes it slow.
     """
 
     name: ClassVar[str] = "statement_slow"
@@ -47,7 +48,8 @@ class StatementSlow(PoolEvent):
 
 @dataclass(slots=True)
 class StatementExecuted:
-    """A statement of an aiosqlite connection ran. Fields and context are those of `StatementSlow`.
+    """A statement of an aiosqlite connection ran. Fields and context are those of `StatementSlow`, which was emitted
+    directly before if `is_slow`.
 
     Only for subscribers of this very type: `PoolEvent` does not include it, because it costs more than a short
     statement itself. Fetching more rows of a statement is no execution.
@@ -66,3 +68,4 @@ class StatementExecuted:
     rows_changed: int
     error: str | None = None
     label: str | None = None
+    is_slow: bool = False

@@ -1,7 +1,7 @@
 """`SQLiteConnectionPool`: construct a pool, acquire, release, look at it.
 
 Connections are acquired in `acquire`, released in `release`, opened and replaced in `inventory`. The pool itself is
-opened and closed in `lifecycle`.
+opened and closed in `lifecycle`; its methods for one statement are in `statements`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from .diagnostics import Diagnostics, counts
 from .housekeeper import Housekeeper
 from .inventory import Inventory
 from .lease import Lease
-from .lifecycle import PoolLifecycle, PoolState
+from .lifecycle import PoolState
 from .process import Subscriber
 from .release import Releaser
 from .settings import OnConnect, PoolSettings, check_label, check_timeout
 from .shutdown import Shutdown
+from .statements import PoolStatements
 
 __all__ = ["PoolState", "SQLiteConnectionPool", "Subscriber"]
 
@@ -44,7 +45,7 @@ else:
     C = TypeVar("C", bound=Connection)
 
 
-class SQLiteConnectionPool(PoolLifecycle[C]):
+class SQLiteConnectionPool(PoolStatements[C]):
     """Lends up to `pool_size` connections to the tasks of one event loop, first come, first served.
 
     Construct it anywhere; its first use, or `open()`, ties it to the running loop. Every argument is checked at

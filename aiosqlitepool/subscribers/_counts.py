@@ -29,9 +29,11 @@ from aiosqlitepool.events import (
     PoolEvent,
     PoolTimings,
     RolledBackOnReturn,
+    StatementSlow,
 )
 
 from ._common import Detach, renew_after_fork
+from ._limits import PoolLimits
 from ._metrics import (
     ACQUIRES,
     BUSY_RETRIES,
@@ -48,18 +50,22 @@ from ._metrics import (
     OLDEST_WAITER,
     PENDING_REQUESTS,
     ROLLBACKS,
+    SLOW_STATEMENTS,
+    STATEMENT_TIME,
     SUBSCRIBER_ERRORS,
     TIMEOUTS,
     WAL_SIZE,
     Metric,
+    Values,
     error_type,
 )
+from ._statement_times import StatementTimes
 
 __all__ = ["Counts", "PoolCounts", "Series", "count_events", "fail_events", "levels", "open_pools"]
 
 AnyPool = SQLiteConnectionPool[Any]
-# A metric, the name of a pool, and the value of the metric's attribute ("" if it has none).
-Series = tuple[Metric, str, str]
+# A metric, the name of a pool, and the values of the metric's attributes.
+Series = tuple[Metric, str, Values]
 Handlers = Iterator[tuple[type[PoolEvent], Callable[[Any], None]]]
 P = TypeVar("P", bound="PoolCounts")
 
@@ -75,10 +81,12 @@ class PoolCounts:
     Written in the pool's thread, and by the thread that delivers a batch.
     """
 
-    __slots__ = ("_bus", "_errors_before", "_pool", "counts", "errors", "name", "token")
+    __slots__ = ("_bus", "_errors_before", "_pool", "counts", "errors", "limits", "name", "statement_times", "token")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, statement_summaries: int = 0) -> None:
         self.name = name
+        self.limits = PoolLimits(statement_summaries)
+        self.statement_times = StatementTimes(statement_summaries)
         self._pool: weakref.ref[AnyPool] | None = None
         # The bus of the pool that is watched, and what tells this watch from earlier ones.
         self._bus: Any = None
@@ -86,7 +94,7 @@ class PoolCounts:
         # Exceptions of handlers: those to subtract from what the bus says, and those that count.
         self._errors_before = 0
         self.errors = 0
-        self.counts: dict[tuple[Metric, str], int] = {}
+        self.counts: dict[tuple[Metric, Values], int] = {}
 
     def watch(self, pool: AnyPool, token: object, lost: Callable[[object], None]) -> None:
         """Count what happens in `pool` from now on. Call `lost` when it is collected."""
@@ -97,12 +105,13 @@ class PoolCounts:
         # Every known value starts at 0, or Prometheus' increase() would miss the first event.
         is_database = pool.stats().role is not None
         for metric in COUNTERS:
-            for value in _first_values(metric) if is_database or not metric.database else ():
-                self.counts.setdefault((metric, value), 0)
+            for values in metric.first_values() if is_database or not metric.database else ():
+                self.counts.setdefault((metric, values), 0)
 
     def release(self) -> None:
         """Read the errors a last time, and keep nothing of the pool. Its last events may still come."""
         self.read_errors()
+        self.statement_times.end()
         self._pool = self._bus = self.token = None
 
     def drop(self) -> None:
@@ -118,15 +127,15 @@ class PoolCounts:
         """Whether no pool is watched."""
         return self._bus is None
 
-    def count(self, metric: Metric, value: str = "", number: int = 1) -> None:
+    def count(self, metric: Metric, *values: str, number: int = 1) -> None:
         """Add to a counter."""
-        self.counts[metric, value] = self.counts.get((metric, value), 0) + number
+        self.counts[metric, values] = self.counts.get((metric, values), 0) + number
 
     def count_acquires(self, timings: PoolTimings) -> None:
         """Count the acquires of a batch."""
-        self.count(ACQUIRES, "idle", timings.immediate)
+        self.count(ACQUIRES, "idle", number=timings.immediate)
         for path, waits in timings.waits.items():
-            self.count(ACQUIRES, path, len(waits))
+            self.count(ACQUIRES, path, number=len(waits))
         for slow in timings.slow:
             self.count(ACQUIRES, slow.path)
 
@@ -140,19 +149,15 @@ class PoolCounts:
         if (bus := self._bus) is not None:
             self.errors = bus.errors - self._errors_before
 
-    def totals(self) -> dict[tuple[Metric, str], int]:
+    def totals(self) -> dict[tuple[Metric, Values], float]:
         """Return a copy of all counts. Safe in any thread."""
-        totals = self.counts.copy()
-        totals[SUBSCRIBER_ERRORS, ""] = self.errors
+        totals: dict[tuple[Metric, Values], float] = {**self.counts.copy(), (SUBSCRIBER_ERRORS, ()): self.errors}
+        totals.update(((STATEMENT_TIME, (summary,)), seconds) for summary, seconds in self.statement_times.shown())
         return totals
 
 
-def _first_values(metric: Metric) -> tuple[str, ...]:
-    return metric.known if metric.attribute is not None else ("",)
-
-
-def count_events(count: Callable[..., None]) -> Handlers:
-    """Yield each event type that increases a counter, and a handler that calls `count(metric, value)`."""
+def count_events(count: Callable[..., None], limits: PoolLimits) -> Handlers:
+    """Yield each event type that increases a counter, and a handler that calls `count(metric, *values)`."""
     yield AcquireTimedOut, lambda event: count(TIMEOUTS)
     yield ConnectionClosed, lambda event: count(CLOSED, event.reason)
     yield ConnectionCreateFailed, lambda event: count(CREATE_FAILURES, event.error.type)
@@ -161,6 +166,7 @@ def count_events(count: Callable[..., None]) -> Handlers:
     yield BusyRetried, lambda event: count(BUSY_RETRIES, event.kind)
     yield Checkpointed, lambda event: count(CHECKPOINTS, event.result)
     yield CheckpointBlocked, lambda event: count(CHECKPOINTS, "blocked")
+    yield StatementSlow, lambda event: count(SLOW_STATEMENTS, *limits.slow(event))
 
 
 def fail_events(fail: Callable[[Any, str], None]) -> Handlers:
@@ -183,30 +189,31 @@ def levels(pools: Iterable[PoolStats]) -> dict[Series, float]:
     """Return the levels of these pools by name. Pools of one name are summed; of ages and WAL sizes, the maximum."""
     found: dict[Series, float] = {}
     for stats in pools:
-        for metric, value, number in (
-            (COUNT, "idle", stats.idle),
-            (COUNT, "used", stats.used),
-            (MAX, "", stats.max_size),
-            (IDLE_MAX, "", stats.max_size),
-            (IDLE_MIN, "", stats.min_size),
-            (PENDING_REQUESTS, "", stats.waiting),
+        for metric, values, number in (
+            (COUNT, ("idle",), stats.idle),
+            (COUNT, ("used",), stats.used),
+            (MAX, (), stats.max_size),
+            (IDLE_MAX, (), stats.max_size),
+            (IDLE_MIN, (), stats.min_size),
+            (PENDING_REQUESTS, (), stats.waiting),
         ):
-            found[metric, stats.pool, value] = found.get((metric, stats.pool, value), 0) + number
+            found[metric, stats.pool, values] = found.get((metric, stats.pool, values), 0) + number
         for metric, most in (
             (OLDEST_WAITER, stats.oldest_waiter),
             (OLDEST_CHECKOUT, stats.oldest_checkout),
             (WAL_SIZE, stats.wal_bytes),
         ):
             if most is not None:
-                found[metric, stats.pool, ""] = max(found.get((metric, stats.pool, ""), 0.0), most)
+                found[metric, stats.pool, ()] = max(found.get((metric, stats.pool, ()), 0.0), most)
     return found
 
 
 class Counts(Generic[P]):
     """The counts of all pools that feed the same metrics."""
 
-    def __init__(self, new_counts: Callable[[str], P]) -> None:
+    def __init__(self, new_counts: Callable[[str], P], *, reads_statements: bool = False) -> None:
         self._new_counts = new_counts
+        self._reads_statements = reads_statements
         self.renew_lock()
         renew_after_fork(self)
         # By name; those of pools that closed last are at the end.
@@ -216,6 +223,8 @@ class Counts(Generic[P]):
         """Replace the lock."""
         # Guards the dict. Reentrant: the garbage collector may collect a pool at any allocation.
         self._lock = threading.RLock()
+        # Held by the thread that reads tables of statements.
+        self._reading = threading.Lock()
 
     def attach(self, pool: AnyPool) -> tuple[P, list[Detach]]:
         """Count the events of `pool` from now on. Returns its counts, and the functions that end the counting."""
@@ -226,12 +235,24 @@ class Counts(Generic[P]):
                 counts = self._by_name[name] = self._new_counts(name)
             release = partial(self._release, counts, token := object())
             counts.watch(pool, token, release)
-        detaches = [bus.subscribe(event_type, handler) for event_type, handler in count_events(counts.count)]
+        handlers = count_events(counts.count, counts.limits)
+        detaches = [bus.subscribe(event_type, handler) for event_type, handler in handlers]
         # Whether or not a scrape comes: nothing is kept of a closed pool but its counts.
         detaches.append(bus.subscribe(PoolClosed, release))
         return counts, [*detaches, release]
 
+    def _read_statements(self, every: Iterable[P]) -> None:
+        # Never waits: reading a table delivers timings, and their handlers may do whatever waits for this thread.
+        if self._reads_statements and self._reading.acquire(blocking=False):
+            try:
+                for counts in every:
+                    if (pool := counts.pool) is not None:
+                        counts.statement_times.read(pool.statements())
+            finally:
+                self._reading.release()
+
     def _release(self, counts: P, token: object, _: object = None) -> None:
+        self._read_statements((counts,))
         with self._lock:
             if counts.token is not token:
                 return
@@ -245,27 +266,29 @@ class Counts(Generic[P]):
     @contextmanager
     def reading(self) -> Iterator[tuple[P, ...]]:
         """Yield all counts, brought up to date; none is dropped inside the block. Safe in any thread."""
-        with self._lock:
-            every = tuple(self._by_name.values())
         # Without the lock: a handler of the timings may read the counts as well.
-        for counts in every:
+        for counts in self._every():
             counts.flush()
         with self._lock:
-            for counts in tuple(self._by_name.values()):
+            every = self._every()
+            for counts in every:
                 counts.read_errors()
-            yield tuple(self._by_name.values())
+            yield every
 
-    def counters(self) -> dict[Series, int]:
+    def _every(self) -> tuple[P, ...]:
+        with self._lock:
+            return tuple(self._by_name.values())
+
+    def counters(self) -> dict[Series, float]:
         """Return every counter by pool name. Safe in any thread."""
+        self._read_statements(self._every())
         with self.reading() as every:
             return {
-                (metric, counts.name, value): number
+                (metric, counts.name, values): number
                 for counts in every
-                for (metric, value), number in counts.totals().items()
+                for (metric, values), number in counts.totals().items()
             }
 
     def levels(self) -> dict[Series, float]:
         """Return every level of the pools that are not closed, by pool name. Safe in any thread."""
-        with self._lock:
-            pools = [counts.pool for counts in self._by_name.values()]
-        return levels(open_pools(pools))
+        return levels(open_pools(counts.pool for counts in self._every()))

@@ -1,7 +1,7 @@
 """Durations that are recorded later, when OpenTelemetry collects: recording one costs more than an acquire.
 
 `Histogram.record` takes 7 to 11 µs, ten times as long as appending a float. Knows no metrics library: it calls the
-functions that it is given.
+function that it is given.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, repeat
 
-from aiosqlitepool.events import PoolTimings
+from aiosqlitepool.events import ConnectionReleased, PoolTimings, StatementTimings
 
 from ._counts import PoolCounts
+from ._metrics import OPERATION_DURATION, USE_TIME, WAIT_TIME, Metric, Values, namespace_of
 
-__all__ = ["DeferredCounts", "record_deferred"]
+__all__ = ["DeferredCounts", "Record", "record_deferred"]
 
-Record = Callable[[str, float], None]
+# Records durations of a metric, the name of a pool and the values of the metric's attributes.
+Record = Callable[[Metric, str, Values, Iterable[float]], None]
 
-# Deferred durations of one pool, at most 4 MB. When there are as many, a batch is recorded as it arrives, in the thread
-# that delivers it. 1,000 acquires per second reach this in a minute, the default interval of collections.
+# Deferred durations of one pool, at most 4 MB. When there are more, the excess is recorded when a batch arrives, in the
+# thread that delivers it. 1,000 acquires per second reach this in a minute, the default interval of collections.
 _MOST = 131_072
 # Durations recorded without a pause, which takes half a millisecond; and the pause in seconds. Without pauses, the
 # event loop would wait for the interpreter lock ten times as long, again and again.
@@ -32,50 +34,66 @@ _PAUSE = 0.0005
 class DeferredCounts(PoolCounts):
     """The counts of one pool, and its durations that are not recorded yet."""
 
-    # Appended to by one thread at a time, read by any. Both operations are atomic, so there is no lock.
-    __slots__ = ("_record_use", "_record_wait", "_uses", "_waits")
+    # Each deque is appended to by one thread at a time and read by any. Both operations are atomic: there is no lock.
+    __slots__ = ("_pending", "_record", "_system")
 
-    def __init__(self, name: str, record_wait: Record, record_use: Record) -> None:
-        super().__init__(name)
-        self._waits: deque[float] = deque()
-        self._uses: deque[float] = deque()
-        self._record_wait = record_wait
-        self._record_use = record_use
+    def __init__(self, name: str, record: Record, statement_summaries: int = 0) -> None:
+        super().__init__(name, statement_summaries)
+        self._record = record
+        self._pending: dict[tuple[Metric, Values], deque[float]] = {}
+        self._system = ("sqlite", namespace_of(name))
 
     def __len__(self) -> int:
-        return len(self._waits) + len(self._uses)
+        return sum(map(len, self._pending.copy().values()))
 
     def add_timings(self, timings: PoolTimings) -> None:
-        """Count the acquires of a batch, and defer its waits that were not slow and its uses."""
+        """Count the acquires of a batch, and defer its waits that were not slow."""
         self.count_acquires(timings)
-        self._defer(chain(repeat(0.0, timings.immediate), *timings.waits.values()), timings.uses)
+        self._defer(WAIT_TIME, ("",), chain(repeat(0.0, timings.immediate), *timings.waits.values()))
+        self._limit()
 
-    def _defer(self, waits: Iterable[float], uses: Iterable[float]) -> None:
-        if len(self) < _MOST:
-            self._waits.extend(waits)
-            self._uses.extend(uses)
-            return
-        for seconds in waits:
-            self._record_wait(self.name, seconds)
-        for seconds in uses:
-            self._record_use(self.name, seconds)
+    def add_uses(self, timings: PoolTimings) -> None:
+        """Defer the uses of a batch."""
+        self._defer(USE_TIME, ("",), timings.uses)
+        self._limit()
+
+    def add_use(self, event: ConnectionReleased) -> None:
+        """Defer one use, by its label. The next batch limits them."""
+        self._defer(USE_TIME, (self.limits.label(event.label),), (event.use_time,))
+
+    def add_statements(self, timings: StatementTimings) -> None:
+        """Defer the statements of a batch."""
+        for kind, runs in timings.runs.items():
+            values = (kind.operation, kind.error or "", self.limits.summary(kind.summary), *self._system)
+            self._defer(OPERATION_DURATION, values, runs)
+        self._limit()
+
+    def _defer(self, metric: Metric, values: Values, durations: Iterable[float]) -> None:
+        if (metric, values) not in self._pending:
+            self._pending[metric, values] = deque()
+        self._pending[metric, values].extend(durations)
+
+    def _limit(self) -> None:
+        if (excess := len(self) - _MOST) > 0:
+            self.record(excess)
 
     def drop(self) -> None:
         """Record what is deferred: nothing will collect it."""
         self.record(len(self))
 
     def record(self, at_most: int) -> None:
-        """Record up to `at_most` waits and as many uses. Safe in any thread."""
-        for seconds in _taken(self._waits, at_most):
-            self._record_wait(self.name, seconds)
-        for seconds in _taken(self._uses, at_most):
-            self._record_use(self.name, seconds)
+        """Record up to `at_most` durations. Safe in any thread."""
+        for (metric, values), durations in self._pending.copy().items():
+            number = min(at_most, len(durations))
+            if number > 0:
+                self._record(metric, self.name, values, _taken(durations, number))
+                at_most -= number
 
 
-def _taken(durations: deque[float], at_most: int) -> Iterable[float]:
+def _taken(durations: deque[float], number: int) -> Iterable[float]:
     # IndexError: another collection took the last one.
     with contextlib.suppress(IndexError):
-        for _ in range(min(at_most, len(durations))):
+        for _ in range(number):
             yield durations.popleft()
 
 

@@ -16,9 +16,15 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.samples import Exemplar
 
 from aiosqlitepool import SQLiteConnectionPool
-from aiosqlitepool.events import ConnectionCreated, PoolTimings, TransactionEnded
+from aiosqlitepool.events import (
+    ConnectionCreated,
+    ConnectionReleased,
+    PoolTimings,
+    StatementTimings,
+    TransactionEnded,
+)
 
-from ._buckets import Buckets
+from ._buckets import Bounds
 from ._common import Detach, current_trace, together
 from ._counts import Counts, PoolCounts, Series, fail_events
 from ._metrics import (
@@ -26,12 +32,15 @@ from ._metrics import (
     CREATE_TIME,
     LEVELS,
     METRICS,
+    OPERATION_DURATION,
     TRANSACTION_TIME,
     TRANSACTION_WAIT,
     USE_TIME,
     WAIT_TIME,
     Metric,
+    Values,
 )
+from ._settings import MetricSettings
 
 __all__ = ["InProcessBackend"]
 
@@ -43,7 +52,7 @@ class _Histogram:
 
     __slots__ = ("bounds", "counts", "exemplars", "sum")
 
-    def __init__(self, bounds: tuple[float, ...]) -> None:
+    def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.exemplars: dict[int, Exemplar] = {}
@@ -83,33 +92,36 @@ class _PoolCounts(PoolCounts):
 
     __slots__ = ("buckets", "histograms")
 
-    def __init__(self, name: str, buckets: Buckets) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, buckets: dict[Metric, Bounds], statement_summaries: int) -> None:
+        super().__init__(name, statement_summaries)
         self.buckets = buckets
-        # By metric and the value of its attribute, "" if it has none.
-        self.histograms: dict[tuple[Metric, str], _Histogram] = {}
+        # Each is written by one thread at a time: those of batches by the thread that delivers one.
+        self.histograms: dict[tuple[Metric, Values], _Histogram] = {}
 
     def watch(self, pool: AnyPool, token: object, lost: Callable[[object], None]) -> None:
         """Count and observe what happens in `pool` from now on."""
         super().watch(pool, token, lost)
         is_database = pool.stats().role is not None
         for metric in self.buckets:
-            for value in (metric.known or ("",)) if is_database or not metric.database else ():
-                self.histogram(metric, value)
+            for values in metric.first_values() if is_database or not metric.database else ():
+                self.histogram(metric, *values)
 
-    def histogram(self, metric: Metric, value: str = "") -> _Histogram:
-        """Return the histogram of this metric and attribute value."""
-        if (metric, value) not in self.histograms:
-            self.histograms[metric, value] = _Histogram(self.buckets[metric])
-        return self.histograms[metric, value]
+    def histogram(self, metric: Metric, *values: str) -> _Histogram:
+        """Return the histogram of this metric and these values of its attributes."""
+        if (metric, values) not in self.histograms:
+            self.histograms[metric, values] = _Histogram(self.buckets[metric])
+        return self.histograms[metric, values]
 
 
 class InProcessBackend:
     """A collector for the pools of this process."""
 
-    def __init__(self, buckets: Buckets) -> None:
-        self.buckets = buckets
-        self._counts: Counts[_PoolCounts] = Counts(lambda name: _PoolCounts(name, buckets))
+    def __init__(self, settings: MetricSettings) -> None:
+        self.settings = settings
+        buckets, summaries = settings.buckets, settings.statement_summaries
+        self._counts: Counts[_PoolCounts] = Counts(
+            lambda name: _PoolCounts(name, buckets, summaries), reads_statements=summaries > 0
+        )
         self._bounds = {metric: (*map(str, bounds), "+Inf") for metric, bounds in buckets.items()}
 
     def refresh(self) -> None:
@@ -127,6 +139,10 @@ class InProcessBackend:
 
         detaches = [
             subscribe(PoolTimings, partial(_add_timings, counts, exemplars)),
+            subscribe(ConnectionReleased, partial(_add_use, counts))
+            if self.settings.by_label
+            else subscribe(PoolTimings, partial(_add_uses, counts)),
+            subscribe(StatementTimings, partial(_add_statements, counts)),
             subscribe(ConnectionCreated, lambda event: created.observe(event.create_time)),
             subscribe(TransactionEnded, partial(_add_transaction, counts)),
             *(subscribe(event_type, handler) for event_type, handler in fail_events(fail)),
@@ -144,25 +160,25 @@ class InProcessBackend:
         """Yield the families with their current samples. Safe in any thread."""
         families = dict(zip(METRICS, self.describe(), strict=True))
         series: dict[Series, float] = {**self._counts.levels(), **self._counts.counters()}
-        for (metric, pool, value), number in series.items():
+        for (metric, pool, values), number in series.items():
             suffix = "_total" if metric in COUNTERS else ""
-            families[metric].add_sample(metric.family + suffix, _labels(metric, pool, value), number)
-        for (metric, pool, value), histogram in self._histograms().items():
-            _add_samples(families[metric], _labels(metric, pool, value), self._bounds[metric], histogram)
+            families[metric].add_sample(metric.family + suffix, _labels(metric, pool, values), number)
+        for (metric, pool, values), histogram in self._histograms().items():
+            _add_samples(families[metric], _labels(metric, pool, values), self._bounds[metric], histogram)
         yield from families.values()
 
     def _histograms(self) -> dict[Series, _Histogram]:
         with self._counts.reading() as every:
             return {
-                (metric, counts.name, value): histogram.copy()
+                (metric, counts.name, values): histogram.copy()
                 for counts in every
-                for (metric, value), histogram in counts.histograms.copy().items()
+                for (metric, values), histogram in counts.histograms.copy().items()
             }
 
 
-def _labels(metric: Metric, pool: str, value: str) -> dict[str, str]:
+def _labels(metric: Metric, pool: str, values: Values) -> dict[str, str]:
     # To Prometheus, an empty label and no label are the same.
-    return dict(zip(metric.labels, (pool, value) if value else (pool,), strict=False))
+    return {label: value for label, value in zip(metric.labels, (pool, *values), strict=True) if value}
 
 
 def _add_samples(family: Family, labels: dict[str, str], bounds: tuple[str, ...], histogram: _Histogram) -> None:
@@ -180,11 +196,23 @@ def _add_samples(family: Family, labels: dict[str, str], bounds: tuple[str, ...]
 
 def _add_timings(counts: _PoolCounts, exemplars: bool, timings: PoolTimings) -> None:
     counts.count_acquires(timings)
-    waits = counts.histogram(WAIT_TIME)
+    waits = counts.histogram(WAIT_TIME, "")
     waits.observe_all(chain.from_iterable(timings.waits.values()), zeros=timings.immediate)
     for slow in timings.slow:
         waits.observe(slow.wait_time, slow.context.run(current_trace, sampled_only=True) if exemplars else None)
-    counts.histogram(USE_TIME).observe_all(timings.uses)
+
+
+def _add_uses(counts: _PoolCounts, timings: PoolTimings) -> None:
+    counts.histogram(USE_TIME, "").observe_all(timings.uses)
+
+
+def _add_use(counts: _PoolCounts, event: ConnectionReleased) -> None:
+    counts.histogram(USE_TIME, counts.limits.label(event.label)).observe(event.use_time)
+
+
+def _add_statements(counts: _PoolCounts, timings: StatementTimings) -> None:
+    for kind, runs in timings.runs.items():
+        counts.histogram(OPERATION_DURATION, kind.operation, kind.error or "").observe_all(runs)
 
 
 def _add_transaction(counts: _PoolCounts, event: TransactionEnded) -> None:

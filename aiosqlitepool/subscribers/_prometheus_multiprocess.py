@@ -7,10 +7,13 @@ Events are written when they happen; levels and pending timings once a second.
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain, repeat
 from typing import Any
 
@@ -18,17 +21,25 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import Metric as Family
 
 from aiosqlitepool import SQLiteConnectionPool
-from aiosqlitepool.events import ConnectionCreated, PoolTimings, TransactionEnded
+from aiosqlitepool.events import (
+    ConnectionCreated,
+    ConnectionReleased,
+    PoolTimings,
+    StatementTimings,
+    TransactionEnded,
+)
 
-from ._buckets import Buckets
 from ._common import Detach, renew_after_fork, together
 from ._counts import Series, count_events, fail_events, levels, open_pools
+from ._limits import PoolLimits
 from ._metrics import (
     ACQUIRES,
     COUNTERS,
     CREATE_TIME,
     HISTOGRAMS,
     LEVELS,
+    OPERATION_DURATION,
+    STATEMENT_TIME,
     SUBSCRIBER_ERRORS,
     TRANSACTION_TIME,
     TRANSACTION_WAIT,
@@ -36,6 +47,7 @@ from ._metrics import (
     WAIT_TIME,
     Metric,
 )
+from ._settings import MetricSettings
 
 __all__ = ["MultiprocessBackend"]
 
@@ -44,17 +56,27 @@ AnyPool = SQLiteConnectionPool[Any]
 # Seconds between two updates of the levels. Scrapes are usually ten seconds or more apart.
 _INTERVAL = 1.0
 
+# Held while values are written, and while the process forks. prometheus_client has a lock for each metric and one for
+# all values: if a worker thread held one at the fork, nothing in the child would ever release it. Reentrant: the
+# garbage collector may collect a pool, whose last events are written.
+_writing = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_writing.acquire, after_in_parent=_writing.release, after_in_child=_writing.release)
+
 
 class MultiprocessBackend:
     """The metrics of one registry in prometheus_client's multiprocess mode."""
 
-    def __init__(self, buckets: Buckets) -> None:
-        self.buckets = buckets
+    def __init__(self, settings: MetricSettings) -> None:
+        self.settings = settings
+        # By the name of a pool, as its series: those last as long as the process.
+        self._limits: defaultdict[str, PoolLimits] = defaultdict(partial(PoolLimits, settings.statement_summaries))
         # Registered as one collector: if the registry has one of the names already, none is registered.
         self._counters = {m: Counter(m.family, m.description, m.labels, registry=None) for m in COUNTERS}
         self._gauges = {m: _gauge(m) for m in LEVELS}
         self._histograms = {
-            m: Histogram(m.family, m.description, m.labels, registry=None, buckets=buckets[m]) for m in HISTOGRAMS
+            m: Histogram(m.family, m.description, m.labels, registry=None, buckets=bounds)
+            for m, bounds in settings.buckets.items()
         }
         self._updater = _Updater(self._set_levels, self._count_errors)
 
@@ -80,17 +102,16 @@ class MultiprocessBackend:
         name = pool.name
         shown = [each for each in (*COUNTERS, *HISTOGRAMS) if pool.stats().role is not None or not each.database]
         for metric in shown:
-            for value in metric.known or ("",):
+            for values in metric.first_values():
                 family = self._counters[metric] if metric.kind == "counter" else self._histograms[metric]
-                family.labels(*(name, value)[: len(metric.labels)])
-        detaches = [pool.events.subscribe(kind, handler) for kind, handler in self._handlers(name)]
-        detaches.append(pool.events.subscribe(PoolTimings, self._add_timings(name)))
+                family.labels(name, *values)
+        detaches = [pool.events.subscribe(kind, _writes(handler)) for kind, handler in self._handlers(name)]
         detaches.append(self._updater.add(pool))
         return together(detaches)
 
     def _handlers(self, pool: str) -> Iterator[tuple[Any, Callable[[Any], None]]]:
-        def count(metric: Metric, value: str = "") -> None:
-            self._counters[metric].labels(*(pool, value)[: len(metric.labels)]).inc()
+        def count(metric: Metric, *values: str) -> None:
+            self._counters[metric].labels(pool, *values).inc()
 
         def fail(event: Any, error_type: str) -> None:
             self._histograms[WAIT_TIME].labels(pool, error_type).observe(event.wait_time)
@@ -104,12 +125,14 @@ class MultiprocessBackend:
         yield ConnectionCreated, lambda event: created(event.create_time)
         yield TransactionEnded, ended
         yield from fail_events(fail)
-        yield from count_events(count)
+        yield from count_events(count, self._limits[pool])
+        yield PoolTimings, self._add_timings(pool)
+        yield self._uses(pool)
+        yield StatementTimings, self._add_statements(pool)
 
     def _add_timings(self, pool: str) -> Callable[[PoolTimings], None]:
         acquired = {path: self._counters[ACQUIRES].labels(pool, path).inc for path in ACQUIRES.known}
         waited = self._histograms[WAIT_TIME].labels(pool, "").observe
-        used = self._histograms[USE_TIME].labels(pool).observe
 
         def add_timings(timings: PoolTimings) -> None:
             acquired["idle"](timings.immediate)
@@ -120,17 +143,51 @@ class MultiprocessBackend:
                 waited(slow.wait_time)
             for seconds in chain(repeat(0.0, timings.immediate), *timings.waits.values()):
                 waited(seconds)
-            for seconds in timings.uses:
-                used(seconds)
 
         return add_timings
 
+    def _uses(self, pool: str) -> tuple[Any, Callable[[Any], None]]:
+        uses, label = self._histograms[USE_TIME], self._limits[pool].label
+        if self.settings.by_label:
+            return ConnectionReleased, lambda event: uses.labels(pool, label(event.label)).observe(event.use_time)
+        used = uses.labels(pool, "").observe
+
+        def add_uses(timings: PoolTimings) -> None:
+            for seconds in timings.uses:
+                used(seconds)
+
+        return PoolTimings, add_uses
+
+    def _add_statements(self, pool: str) -> Callable[[StatementTimings], None]:
+        durations, times = self._histograms[OPERATION_DURATION], self._counters[STATEMENT_TIME]
+        summary = self._limits[pool].summary
+
+        def add_statements(timings: StatementTimings) -> None:
+            for kind, runs in timings.runs.items():
+                duration = durations.labels(pool, kind.operation, kind.error or "")
+                for seconds in runs:
+                    duration.observe(seconds)
+                if self.settings.statement_summaries:
+                    times.labels(pool, summary(kind.summary)).inc(sum(runs))
+
+        return add_statements
+
     def _set_levels(self, series: dict[Series, float]) -> None:
-        for (metric, pool, value), number in series.items():
-            self._gauges[metric].labels(*(pool, value)[: len(metric.labels)]).set(number)
+        with _writing:
+            for (metric, pool, values), number in series.items():
+                self._gauges[metric].labels(pool, *values).set(number)
 
     def _count_errors(self, pool: str, more: int) -> None:
-        self._counters[SUBSCRIBER_ERRORS].labels(pool).inc(more)
+        with _writing:
+            self._counters[SUBSCRIBER_ERRORS].labels(pool).inc(more)
+
+
+def _writes(handler: Callable[[Any], None]) -> Callable[[Any], None]:
+    def handle(event: Any) -> None:
+        with _writing:
+            handler(event)
+
+    return handle
 
 
 def _gauge(metric: Metric) -> Gauge:

@@ -12,15 +12,22 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, get_args
 
 from aiosqlitepool import SQLiteConnectionPool, __version__
-from aiosqlitepool.events import ConnectionCreated, PoolTimings, TransactionEnded
+from aiosqlitepool.events import (
+    ConnectionCreated,
+    ConnectionReleased,
+    PoolTimings,
+    StatementTimings,
+    TransactionEnded,
+)
 
 from . import _buckets
 from . import _metrics as names
-from ._buckets import Buckets
+from ._buckets import Bounds
 from ._common import Detach, together
 from ._counts import AnyPool, Counts, fail_events
-from ._metrics import Metric
+from ._metrics import Metric, Values
 from ._opentelemetry_deferred import DeferredCounts, record_deferred
+from ._settings import MetricSettings
 
 try:
     from opentelemetry import context as otel_context
@@ -52,9 +59,15 @@ class OpenTelemetrySubscriber:
         create_buckets: advised bucket bounds for the time to open a connection.
         use_buckets: advised bucket bounds for the time from acquire to release.
         transaction_buckets: advised bucket bounds for the duration of transactions of a `SQLiteDatabase`.
+        statement_buckets: advised bucket bounds for the time of a statement in its worker thread.
+        statement_summaries: how many statements of a pool, those with the longest total time, are shown with that
+            time, as `aiosqlitepool.statement.time`; and how many have a `db.query.summary` in
+            `db.client.operation.duration`: those that came first, the others have "other". 0 to 100; 0 shows none.
+        by_label: whether the use time is shown by the labels of leases: the first 50 of a pool, the others as "other".
 
     Raises:
-        ValueError: an argument is invalid, or the provider has this package's metrics with other buckets.
+        ValueError: an argument is invalid, or the provider has this package's metrics with other buckets,
+            `statement_summaries` or `by_label`.
     """
 
     def __init__(
@@ -69,17 +82,28 @@ class OpenTelemetrySubscriber:
         create_buckets: Iterable[float] = _buckets.CREATE_BUCKETS,
         use_buckets: Iterable[float] = _buckets.USE_BUCKETS,
         transaction_buckets: Iterable[float] = _buckets.TRANSACTION_BUCKETS,
+        statement_buckets: Iterable[float] = _buckets.STATEMENT_BUCKETS,
+        statement_summaries: int = 20,
+        by_label: bool = False,
     ) -> None:
         if spans not in get_args(SpanMode):
             raise ValueError(f"spans must be one of {', '.join(map(repr, get_args(SpanMode)))}, not {spans!r}")
-        buckets = _buckets.checked_bounds(wait_buckets, create_buckets, use_buckets, transaction_buckets)
+        settings = MetricSettings.checked(
+            wait_buckets=wait_buckets,
+            create_buckets=create_buckets,
+            use_buckets=use_buckets,
+            transaction_buckets=transaction_buckets,
+            statement_buckets=statement_buckets,
+            statement_summaries=statement_summaries,
+            by_label=by_label,
+        )
         self._spans: SpanMode = spans
         self._checkout_spans = checkout_spans
         self._tracer = trace.get_tracer(names.SCOPE, __version__, tracer_provider, names.SCHEMA_URL)
         # The global provider may be another object later.
         is_global = tracer_provider is None or tracer_provider is trace.get_tracer_provider()
         self._tracer_owner: object = PoolSpans if is_global else tracer_provider
-        self._instruments = _instruments_of(meter_provider, buckets) if metrics else None
+        self._instruments = _instruments_of(meter_provider, settings) if metrics else None
 
     def attach(self, pool: SQLiteConnectionPool[Any], /) -> Detach:
         """Export what `pool` does from now on. Its levels end when it closes or is detached; its counters stay.
@@ -103,16 +127,19 @@ class OpenTelemetrySubscriber:
 
 # A context without a span. Not an empty one: OpenTelemetry would replace it by the current context of the collection.
 _NO_TRACE = trace.set_span_in_context(trace.INVALID_SPAN, Context())
-# By metric, its points: the name of the pool, the value of the attribute, the number.
-Snapshot = dict[Metric, list[tuple[str, str, float]]]
+# By metric, its points: the name of the pool, the values of the attributes, the number.
+Snapshot = dict[Metric, list[tuple[str, Values, float]]]
 
 
 class _Instruments:
     """The instruments of one meter provider, for all pools that feed them."""
 
-    def __init__(self, meter: Meter, buckets: Buckets) -> None:
-        self.buckets = buckets
-        self.counts: Counts[DeferredCounts] = Counts(self._new_counts)
+    def __init__(self, meter: Meter, settings: MetricSettings) -> None:
+        self.settings = settings
+        summaries = settings.statement_summaries
+        self.counts: Counts[DeferredCounts] = Counts(
+            lambda name: DeferredCounts(name, self.record_deferred, summaries), reads_statements=summaries > 0
+        )
         self._collection = threading.local()
         for metric in (*names.LEVELS, *names.COUNTERS):
             create = {
@@ -121,34 +148,33 @@ class _Instruments:
                 "counter": meter.create_observable_counter,
             }[metric.kind]
             create(metric.name, [self._observer(metric)], metric.unit, metric.description)
-        histograms = {metric: _histogram(meter, metric, buckets[metric]) for metric in names.HISTOGRAMS}
-        self.wait_time, self.create_time = histograms[names.WAIT_TIME], histograms[names.CREATE_TIME]
-        self.use_time = histograms[names.USE_TIME]
-        self.transaction_time = histograms[names.TRANSACTION_TIME]
-        self.transaction_wait = histograms[names.TRANSACTION_WAIT]
+        self._histograms = {metric: _histogram(meter, metric, bounds) for metric, bounds in settings.buckets.items()}
 
-    def _new_counts(self, name: str) -> DeferredCounts:
-        return DeferredCounts(
-            name,
-            lambda name, seconds: self.wait_time.record(seconds, {names.POOL: name}, _NO_TRACE),
-            lambda name, seconds: self.use_time.record(seconds, {names.POOL: name}, _NO_TRACE),
-        )
+    def record(self, metric: Metric, seconds: float, pool: str, *values: str, context: Context | None = None) -> None:
+        """Record one duration, in the current context if none is given."""
+        self._histograms[metric].record(seconds, _attributes(metric, pool, values), context)
+
+    def record_deferred(self, metric: Metric, pool: str, values: Values, durations: Iterable[float]) -> None:
+        """Record durations without a trace: that of the collection is not theirs."""
+        histogram, attributes = self._histograms[metric], _attributes(metric, pool, values)
+        for seconds in durations:
+            histogram.record(seconds, attributes, _NO_TRACE)
 
     def _observer(self, metric: Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(options: CallbackOptions) -> Iterator[Observation]:
-            for pool, value, number in self._points(metric, options):
-                yield Observation(number, _attributes(metric, pool, value))
+            for pool, values, number in self._points(metric, options):
+                yield Observation(number, _attributes(metric, pool, values))
 
         return observe
 
-    def _points(self, metric: Metric, options: CallbackOptions) -> list[tuple[str, str, float]]:
+    def _points(self, metric: Metric, options: CallbackOptions) -> list[tuple[str, Values, float]]:
         """Take the points of one metric from the snapshot of this collection.
 
         A collection calls each callback once, one after the other in one thread. So the thread keeps the snapshot, each
         callback takes its own part out, and one that finds its part missing begins a new collection. That holds for any
         number of readers and threads, also after a collection that was broken off.
         """
-        found: list[tuple[str, str, float]] | None
+        found: list[tuple[str, Values, float]] | None
         found = getattr(self._collection, "snapshot", Snapshot()).pop(metric, None)
         if found is None:
             self._collection.snapshot = snapshot = self._take_snapshot(options)
@@ -161,19 +187,20 @@ class _Instruments:
             pass
         record_deferred(every, options.timeout_millis / 2000)
         snapshot: Snapshot = {metric: [] for metric in (*names.LEVELS, *names.COUNTERS)}
-        for (metric, pool, value), number in {**self.counts.levels(), **self.counts.counters()}.items():
-            snapshot[metric].append((pool, value, number))
+        for (metric, pool, values), number in {**self.counts.levels(), **self.counts.counters()}.items():
+            snapshot[metric].append((pool, values, number))
         return snapshot
 
 
-def _histogram(meter: Meter, metric: Metric, bounds: tuple[float, ...]) -> Histogram:
+def _histogram(meter: Meter, metric: Metric, bounds: Bounds) -> Histogram:
     return meter.create_histogram(
         metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=bounds
     )
 
 
-def _attributes(metric: Metric, pool: str, value: str = "") -> dict[str, str]:
-    return {names.POOL: pool, metric.attribute: value} if metric.attribute and value else {names.POOL: pool}
+def _attributes(metric: Metric, pool: str, values: Values) -> dict[str, str]:
+    shown = zip((*metric.attributes, *metric.extra), values, strict=True)
+    return {names.POOL: pool, **{attribute: value for attribute, value in shown if value}}
 
 
 # One set of instruments per provider, for any number of subscribers: asked for the same observable instrument again, a
@@ -183,7 +210,7 @@ _shared: weakref.WeakKeyDictionary[MeterProvider, _Instruments] = weakref.WeakKe
 _global: list[_Instruments] = []
 
 
-def _instruments_of(provider: MeterProvider | None, buckets: Buckets) -> _Instruments:
+def _instruments_of(provider: MeterProvider | None, settings: MetricSettings) -> _Instruments:
     global_provider = metrics.get_meter_provider()
     is_global = provider is None or provider is global_provider
     # A provider that was given as an argument may have become the global one since.
@@ -191,18 +218,13 @@ def _instruments_of(provider: MeterProvider | None, buckets: Buckets) -> _Instru
     if found is None and is_global:
         found = next(iter(_global), None)
     if found is None:
-        found = _Instruments(metrics.get_meter(names.SCOPE, __version__, provider, names.SCHEMA_URL), buckets)
+        found = _Instruments(metrics.get_meter(names.SCOPE, __version__, provider, names.SCHEMA_URL), settings)
         if is_global:
             _global.append(found)
         else:
             assert provider is not None
             _shared[provider] = found
-    for metric, bounds in buckets.items():
-        if found.buckets[metric] != bounds:
-            raise ValueError(
-                f"the meter provider has {metric.name} already, with buckets {found.buckets[metric]}, not {bounds}: "
-                "use the same buckets, or another provider"
-            )
+    found.settings.check_same(settings, "meter provider")
     return found
 
 
@@ -218,8 +240,8 @@ class _PoolMetrics:
 
     def __init__(self, instruments: _Instruments, counts: DeferredCounts) -> None:
         self._counts = counts
-        self._instruments = instruments
-        self._labels = {names.POOL: counts.name}
+        self._by_label = instruments.settings.by_label
+        self._record = instruments.record
 
     def subscribe(self, pool: AnyPool) -> list[Detach]:
         """Subscribe to what the metrics count. Returns the functions that end that."""
@@ -227,6 +249,10 @@ class _PoolMetrics:
         return [
             *(subscribe(event_type, handler) for event_type, handler in fail_events(self._failed)),
             subscribe(PoolTimings, self._add_timings),
+            subscribe(ConnectionReleased, self._counts.add_use)
+            if self._by_label
+            else subscribe(PoolTimings, self._counts.add_uses),
+            subscribe(StatementTimings, self._counts.add_statements),
             subscribe(ConnectionCreated, self._created),
             subscribe(TransactionEnded, self._transaction_ended),
         ]
@@ -235,17 +261,15 @@ class _PoolMetrics:
         self._counts.add_timings(timings)
         for slow in timings.slow:
             context = slow.context.run(otel_context.get_current)
-            self._instruments.wait_time.record(slow.wait_time, self._labels, context)
+            self._record(names.WAIT_TIME, slow.wait_time, timings.pool, "", context=context)
 
     def _created(self, event: ConnectionCreated) -> None:
-        self._instruments.create_time.record(event.create_time, self._labels)
+        self._record(names.CREATE_TIME, event.create_time, event.pool)
 
     def _transaction_ended(self, event: TransactionEnded) -> None:
-        outcome = _attributes(names.TRANSACTION_TIME, event.pool, event.outcome)
-        self._instruments.transaction_time.record(event.duration, outcome)
-        self._instruments.transaction_wait.record(event.wait_time, self._labels)
+        self._record(names.TRANSACTION_TIME, event.duration, event.pool, event.outcome)
+        self._record(names.TRANSACTION_WAIT, event.wait_time, event.pool)
 
     def _failed(self, event: Any, error_type: str) -> None:
-        labels = {**self._labels, names.ERROR_TYPE: error_type}
         context = trace.set_span_in_context(span_of_failure(event), Context())
-        self._instruments.wait_time.record(event.wait_time, labels, context)
+        self._record(names.WAIT_TIME, event.wait_time, event.pool, error_type, context=context)

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from aiosqlitepool import SQLiteConnectionPool
 
-from ._buckets import CREATE_BUCKETS, TRANSACTION_BUCKETS, USE_BUCKETS, WAIT_BUCKETS, Buckets, checked_bounds
+from ._buckets import CREATE_BUCKETS, STATEMENT_BUCKETS, TRANSACTION_BUCKETS, USE_BUCKETS, WAIT_BUCKETS
 from ._common import Detach
+from ._settings import MetricSettings
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry
@@ -31,7 +32,7 @@ AnyPool = SQLiteConnectionPool[Any]
 class Backend(Protocol):
     """Keeps the numbers of one registry."""
 
-    buckets: Buckets
+    settings: MetricSettings
 
     def attach(self, pool: AnyPool, exemplars: bool) -> Detach:
         """Count the events of `pool`."""
@@ -65,11 +66,16 @@ class PrometheusSubscriber:
         create_buckets: upper bounds for the time to open a connection.
         use_buckets: upper bounds for the time from acquire to release.
         transaction_buckets: upper bounds for the duration of transactions of a `SQLiteDatabase`.
+        statement_buckets: upper bounds for the time of a statement in its worker thread.
+        statement_summaries: how many statements of a pool, those with the longest total time, are shown with that
+            time, as `aiosqlitepool_statement_time_seconds_total`; 0 to 100. In several processes, each process shows
+            those that it has met first, and the others as "other".
+        by_label: whether the use time is shown by the labels of leases: the first 50 of a pool, the others as "other".
         exemplars: whether slow and failed waits become exemplars.
 
     Raises:
-        ValueError: bounds are invalid; or the registry has a metric of one of the names already, or this package's
-            metrics with other bounds. Nothing is registered then.
+        ValueError: an argument is invalid; or the registry has a metric of one of the names already, or this package's
+            metrics with other bounds, `statement_summaries` or `by_label`. Nothing is registered then.
     """
 
     def __init__(
@@ -80,11 +86,22 @@ class PrometheusSubscriber:
         create_buckets: Iterable[float] = CREATE_BUCKETS,
         use_buckets: Iterable[float] = USE_BUCKETS,
         transaction_buckets: Iterable[float] = TRANSACTION_BUCKETS,
+        statement_buckets: Iterable[float] = STATEMENT_BUCKETS,
+        statement_summaries: int = 0,
+        by_label: bool = False,
         exemplars: bool = True,
     ) -> None:
-        buckets = checked_bounds(wait_buckets, create_buckets, use_buckets, transaction_buckets)
+        settings = MetricSettings.checked(
+            wait_buckets=wait_buckets,
+            create_buckets=create_buckets,
+            use_buckets=use_buckets,
+            transaction_buckets=transaction_buckets,
+            statement_buckets=statement_buckets,
+            statement_summaries=statement_summaries,
+            by_label=by_label,
+        )
         self._exemplars = exemplars
-        self._backend = _backend_of(REGISTRY if registry is None else registry, buckets)
+        self._backend = _backend_of(REGISTRY if registry is None else registry, settings)
 
     def attach(self, pool: AnyPool, /) -> Detach:
         """Count the events of `pool` from now on. Its levels end when it closes or is detached; its counters stay.
@@ -103,9 +120,9 @@ class PrometheusSubscriber:
 _backends: weakref.WeakKeyDictionary[CollectorRegistry, Backend] = weakref.WeakKeyDictionary()
 
 
-def _backend_of(registry: CollectorRegistry, buckets: Buckets) -> Backend:
+def _backend_of(registry: CollectorRegistry, settings: MetricSettings) -> Backend:
     shared = _backends.get(registry)
-    backend = shared or _new_backend(buckets)
+    backend = shared or _new_backend(settings)
     try:
         registry.register(backend)
     except ValueError as error:
@@ -113,22 +130,17 @@ def _backend_of(registry: CollectorRegistry, buckets: Buckets) -> Backend:
             raise ValueError(
                 f"the registry has metrics of these names already: {error}; use another registry"
             ) from error
-    for metric, bounds in buckets.items():
-        if backend.buckets[metric] != bounds:
-            raise ValueError(
-                f"the registry has {metric.family} already, with buckets {backend.buckets[metric]}, not {bounds}: "
-                "use the same buckets, or another registry"
-            )
+    backend.settings.check_same(settings, "registry")
     _backends[registry] = backend
     return backend
 
 
-def _new_backend(buckets: Buckets) -> Backend:
+def _new_backend(settings: MetricSettings) -> Backend:
     # The condition that prometheus_client checks when it is imported.
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ or "prometheus_multiproc_dir" in os.environ:
         from ._prometheus_multiprocess import MultiprocessBackend
 
-        return MultiprocessBackend(buckets)
+        return MultiprocessBackend(settings)
     from ._prometheus_inprocess import InProcessBackend
 
-    return InProcessBackend(buckets)
+    return InProcessBackend(settings)

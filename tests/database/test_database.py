@@ -17,6 +17,7 @@ from ..support.children import run_program
 from ..support.databases import Hold, add, held_writer, insert, texts
 from ..support.files import notes
 from ..support.storm import nothing_left_behind
+from ..support.worker import jobs
 
 # -- what it is
 
@@ -39,6 +40,8 @@ async def test_it_is_two_pools_named_after_it(db: SQLiteDatabase) -> None:
         ({"acquisition_timeout": -1}, ValueError, "acquisition_timeout must be 0 or more seconds, not -1"),
         ({"operation_timeout": 0}, ValueError, "operation_timeout must be greater than 0 seconds, not 0"),
         ({"max_waiting": -1}, ValueError, "max_waiting must be at least 0, not -1"),
+        ({"read_ahead": -1}, ValueError, "read_ahead must be at least 0, not -1"),
+        ({"read_ahead": None}, TypeError, "read_ahead must be an int, not None"),
         ({"reader_warn_after": 0}, ValueError, "reader_warn_after must be greater than 0 seconds, not 0"),
         ({"writer_warn_after": "60"}, TypeError, "writer_warn_after must be a number of seconds or None, not '60'"),
         ({"reader_max_age": "1"}, TypeError, "reader_max_age must be a number of seconds or None, not '1'"),
@@ -52,6 +55,19 @@ def test_a_wrong_argument_is_named_with_its_value(
 ) -> None:
     with pytest.raises(error, match=message):
         SQLiteDatabase("app.db", **settings)
+
+
+@pytest.mark.parametrize(("settings", "trips"), [({}, 1), ({"read_ahead": 1}, 1), ({"read_ahead": 0}, 2)])
+async def test_statements_of_both_roles_read_ahead_as_the_database_says(
+    database: Path, settings: dict[str, int], trips: int
+) -> None:
+    async with SQLiteDatabase(database, **settings) as db:  # type: ignore[arg-type]
+        for block in (db.read(), db.write()):
+            async with block as connection:
+                before = jobs(connection)
+                cursor = await connection.execute("SELECT 1 UNION ALL SELECT 2")
+                assert await cursor.fetchone() == (1,)
+                assert jobs(connection) - before == trips
 
 
 # -- functions

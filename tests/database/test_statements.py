@@ -9,8 +9,7 @@ from typing import Any, assert_type
 
 import pytest
 
-from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolUsageError, SQLiteDatabase
-from aiosqlitepool.database.statements import Executed
+from aiosqlitepool import Executed, PoolConnectionAcquireTimeoutError, PoolUsageError, SQLiteDatabase
 from aiosqlitepool.events import ConnectionReleased, TransactionEnded
 from aiosqlitepool.testing import Recorder
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import httpx
 import pytest
 
@@ -57,7 +58,10 @@ async def test_its_root_is_a_page_that_loads_only_its_own_files(client: httpx.As
     ("path", "kind"),
     [
         ("/page.css", "text/css; charset=utf-8"),
-        *((f"/{name}.js", "text/javascript; charset=utf-8") for name in ("page", "pool", "dom", "words")),
+        *(
+            (f"/{name}.js", "text/javascript; charset=utf-8")
+            for name in ("page", "pool", "statements", "tabs", "dom", "words")
+        ),
         ("/icon.svg", "image/svg+xml"),
     ],
 )
@@ -148,6 +152,73 @@ async def test_a_label_cannot_leave_the_json(pool: StubPool, client: httpx.Async
         holder = json.loads(answer.content)["pools"][0]["holders"][0]
         assert (holder["label"], holder["task"]) == (EVIL, EVIL)
         assert "alert" not in (await client.get("/")).text
+
+
+# -- statements
+
+
+@pytest.fixture
+async def shop(database: Path) -> AsyncIterator[SQLiteDatabase]:
+    """One that has read and written, and whose statements have values in them."""
+    async with SQLiteDatabase(database, name="shop") as shop:
+        await shop.execute("INSERT INTO note (text) VALUES ('hush')", label=EVIL)
+        await shop.fetch_all("SELECT text FROM note WHERE text = 'hush' /* hush */")
+        async with shop.read() as connection:
+            await connection.execute("PRAGMA key = 'hush'")
+        yield shop
+
+
+async def statements_in(app: DebugApp, query: str) -> dict[str, list[str] | None]:
+    """The statements of each pool, or none if there is not even a list."""
+    async with client_of(app) as client:
+        answer = await client.get(httpx.URL("http://test", raw_path=f"/data.json{query}".encode()))
+    assert answer.headers["content-type"] == "application/json"
+    return {
+        pool["pool"]: [row["statement"] for row in pool["statements"]] if "statements" in pool else None
+        for pool in json.loads(answer.content)["pools"]
+    }
+
+
+async def test_statements_are_in_data_json_only_if_it_is_asked_for_them(shop: SQLiteDatabase) -> None:
+    app = DebugApp(shop)
+    written, read = ([row.statement for row in pool.statements()] for pool in (shop.writer, shop.readers))
+    assert "INSERT INTO note (text) VALUES (?)" in written
+    assert {"SELECT text FROM note WHERE text = ?", "PRAGMA key = ?"} <= set(read)
+    assert await statements_in(app, "") == {"shop/write": None, "shop/read": None}
+    assert await statements_in(app, "?statements") == {"shop/write": written, "shop/read": read}
+    assert await statements_in(app, "?statements=shop%2Fread") == {"shop/write": None, "shop/read": read}
+    assert await statements_in(app, "?x=1&statements=shop/read&statements=shop/write") == {
+        "shop/write": written,
+        "shop/read": read,
+    }
+
+
+@pytest.mark.parametrize("query", ["?", "?statements=other", "?&&=&%", "?statements=%ff%00", "?statement"])
+async def test_what_names_no_pool_asks_for_no_statements(shop: SQLiteDatabase, query: str) -> None:
+    assert await statements_in(DebugApp(shop), query) == {"shop/write": None, "shop/read": None}
+
+
+async def test_no_value_of_a_statement_is_in_data_json(shop: SQLiteDatabase) -> None:
+    app = DebugApp(shop)
+    async with shop.write() as connection:
+        await connection.execute("INSERT INTO note (text) VALUES (?)", ("hush",))
+        shown = json.dumps(app.snapshot(statements=True))
+    assert "INSERT INTO note (text) VALUES (?)" in shown
+    assert "hush" not in shown
+
+
+async def test_five_hundred_long_statements_are_not_in_what_is_asked_every_second(database: Path) -> None:
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1, name="app.db") as pool:
+        app = DebugApp(pool)
+        async with pool.connection() as connection:
+            for number in range(500):
+                await connection.execute(f"SELECT 1 AS a{number}, 2 AS {'x' * 3_000}")
+            await connection.execute(f"SELECT 1 /* {'y' * 1_000_000} */")
+            without, all_of_them = app.snapshot(), app.snapshot(statements=["app.db"])
+    kept = all_of_them["pools"][0]
+    assert len(json.dumps(without)) < 30_000
+    assert len(json.dumps(all_of_them)) < 1_500_000
+    assert len(kept["statements"]) + kept["statements_forgotten"] == 501
 
 
 # -- where it is mounted

@@ -6,18 +6,12 @@ Without Chromium these are skipped, except in CI, where they fail.
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Locator, Page, async_playwright, expect
-from starlette.applications import Starlette
-from starlette.routing import Mount
+from playwright.async_api import Browser, expect
 
 from aiosqlitepool import PoolConnectionAcquireTimeoutError
 from aiosqlitepool.debug import DebugApp
@@ -25,83 +19,15 @@ from aiosqlitepool.debug import DebugApp
 from ..support.pools import StubPool, pool_of, queued
 from ..support.serving import served
 from ..support.stub import StubDriver
+from .conftest import IN_CHROMIUM, Looking, looking_at
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
-DEADLINE = 30_000  # ms; only tells a hang from a slow machine
-
-# One browser for all of them, which takes longer to start than a test to run; and so one loop.
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(
-        CHROMIUM is None and not os.environ.get("CI"), reason="no Chromium on this machine: apt-get install chromium"
-    ),
-]
-expect.set_options(timeout=DEADLINE)
-
-
-@dataclass
-class Looking:
-    """The page in the browser, and everything that it had to complain of."""
-
-    page: Page
-    url: str
-    complaints: list[str] = field(default_factory=list)
-
-    def listen(self) -> None:
-        self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
-        self.page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}"))
-        self.page.on("request", self._heard)
-
-    def _heard(self, request: Any) -> None:
-        if not request.url.startswith(self.url):
-            self.complaints.append(f"outside: {request.url}")
-
-    def part(self, name: str) -> Locator:
-        """A part of the page by its name there."""
-        return self.page.locator(f"#pools [data-is={name}]")
-
-    def rows(self, name: str) -> Locator:
-        """The rows of one of its lists."""
-        return self.page.locator(f"#pools [data-is={name}] > li")
-
-    def forgive(self, text: str) -> None:
-        """The test provoked what has this text in it."""
-        self.complaints = [complaint for complaint in self.complaints if text not in complaint]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    assert CHROMIUM is not None, "CI must have Chromium: apt-get install chromium"
-    async with async_playwright() as playwright:
-        # Of a profile of its own, as every launch is.
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=DEADLINE)
-        yield browser
-        await browser.close()
+pytestmark = IN_CHROMIUM
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def pool(driver: StubDriver) -> AsyncIterator[StubPool]:
     async with pool_of(driver, 2, acquisition_timeout=60) as pool:
         yield pool
-
-
-@asynccontextmanager
-async def looking_at(pool: StubPool, browser: Browser) -> AsyncIterator[Looking]:
-    """At the page of one pool, with stacks, mounted in a program; at the end there must be nothing to complain of."""
-    app = Starlette(routes=[Mount("/debug/pool", DebugApp(pool, stacks=True))])
-    async with served(app) as url:
-        page = await browser.new_page()
-        page.set_default_timeout(DEADLINE)
-        looking = Looking(page, url)
-        looking.listen()
-        await page.goto(f"{url}/debug/pool/")
-        await page.evaluate("globalThis.sameDocument = true")
-        yield looking
-        await page.close()
-        assert looking.complaints == []
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -188,7 +114,7 @@ async def test_it_shows_where_a_holder_stands_and_an_open_stack_stays_open(looki
             await event.wait()
 
     task = asyncio.create_task(report())
-    stack = looking.part("holders").locator("details")
+    stack = looking.part("holders").locator("details.stack")
     await expect(stack.locator("summary")).to_contain_text("test_browser.py")
     await stack.locator("summary").click()
     await expect(stack.locator("li").first).to_contain_text("await event.wait()")

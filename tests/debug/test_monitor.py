@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool
@@ -13,6 +16,7 @@ from aiosqlitepool.events import ConnectionAcquired
 from ..support.pools import StubPool, in_turn, pool_of, queued
 from ..support.stub import StubDriver, fails, settle
 from ..support.timeless import about, timeless
+from ..support.worker import Gate
 
 
 def look(monitor: Monitor) -> dict[str, Any]:
@@ -58,6 +62,40 @@ async def test_a_holder_is_shown_with_its_coroutine_and_what_it_waits_for(driver
         assert (shown["label"], shown["waits_for"], shown["waited"]) == (None, "other", about(2))
         await other.release(held)
         await saving
+
+
+async def test_a_holder_is_shown_with_the_statement_that_it_runs_or_ran(database: Path) -> None:
+    with Gate() as gate:
+        async with (
+            SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1) as pool,
+            pool.connection() as connection,
+        ):
+            monitor = Monitor(pool, stacks=False)
+            await gate.install(connection)
+            running = asyncio.create_task(connection.execute_fetchall("SELECT gate() WHERE 'secret' = 'secret'"))
+            await gate.reached.wait()
+            (shown,) = look(monitor)["holders"]
+            assert (shown["statement"], shown["statement_runs"]) == ("SELECT gate() WHERE ? = ?", True)
+            gate.open()
+            await running
+            (shown,) = look(monitor)["holders"]
+            assert (shown["statement"], shown["statement_runs"]) == ("SELECT gate() WHERE ? = ?", False)
+            assert shown["statement_time"] > 0
+
+
+async def test_a_statement_is_shown_with_all_that_the_pool_knows_of_it(database: Path) -> None:
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1, name="app.db") as pool:
+        monitor = Monitor(pool, stacks=False)
+        async with pool.connection("GET /") as connection:
+            await connection.execute("SELECT 1")
+        (row,) = pool.statements()
+        for wanted in (True, ["app.db"]):
+            shown = monitor.snapshot(statements=wanted)
+            assert shown is not None
+            assert shown["statements"] == [asdict(row)]
+            assert shown["statements_forgotten"] == 0
+        for unwanted in (False, [], ["other"]):
+            assert "statements" not in (monitor.snapshot(statements=unwanted) or {"statements": "the pool is gone"})
 
 
 @timeless

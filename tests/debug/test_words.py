@@ -18,6 +18,7 @@ from aiosqlitepool.events import (
     ConnectionCreateFailed,
     ErrorInfo,
     HealthCheckFailed,
+    LeakSuspected,
     PoolClosed,
     PoolEvent,
     RolledBackOnReturn,
@@ -117,6 +118,23 @@ def test_a_time_reads_well_at_every_size(seconds: float, words: str) -> None:
             SubscriberFailed("db", "release", "<function f>", ErrorInfo("OSError", "no disk")),
             "error",
             "a handler failed on release: OSError: no disk",
+        ),
+        (
+            LeakSuspected("db", HOLDERS[0], 12.0),
+            "warning",
+            "Task-1 has held connection 1 for too long",
+        ),
+        (
+            LeakSuspected(
+                "db", replace(CROSSWISE, statement="SELECT 1", statement_time=3.0, statement_runs=True), 12.0
+            ),
+            "warning",
+            "save has held connection 1 for too long, 3.00 s of it in SELECT 1",
+        ),
+        (
+            LeakSuspected("db", replace(CROSSWISE, statement="x" * 300, statement_time=0.003), 12.0),
+            "warning",
+            f"save has held connection 1 for too long, last in {'x' * 200}… for 3.0 ms",
         ),
         (PoolClosed("db", 2), "info", "closed, 2 connections while in use"),
     ],

@@ -142,3 +142,11 @@ async def test_statements_of_such_a_connection_are_recorded(pool: Pool) -> None:
         await connection.execute_fetchall("SELECT 7")
         assert pool.holders()[0].statement == "SELECT ?"
         assert [(row.statement, row.calls) for row in pool.statements()] == [("SELECT ?", 1)]
+
+
+async def test_a_statement_alone_is_committed_and_no_lost_work(pool: Pool, database: Path, recorder: Recorder) -> None:
+    assert (await pool.execute("INSERT INTO note (text) VALUES ('a')")).rows == 1
+    assert await pool.fetch_val("INSERT INTO note (text) VALUES ('b') RETURNING id") == 2
+    await pool.execute("CREATE TABLE other (id)")
+    assert await pool.fetch_all("SELECT text FROM note") == [("a",), ("b",)]
+    assert (notes(database), recorder.of(RolledBackOnReturn)) == (["a", "b"], [])

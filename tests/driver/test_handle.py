@@ -25,7 +25,7 @@ from aiosqlitepool.testing import Recorder
 
 from ..support.files import notes
 from ..support.stub import settle
-from ..support.worker import adapter_of, native_of, until_workers_are
+from ..support.worker import adapter_of, busy_worker, native_of, until_workers_are
 
 Pool = SQLiteConnectionPool[aiosqlite.Connection]
 
@@ -538,6 +538,21 @@ async def test_a_holder_that_closed_its_connection_gets_the_error_of_aiosqlite(d
         await connection.close()
         assert connection.stop() is None
         await connection.interrupt()
+
+
+async def test_a_use_while_the_connection_closes_gets_the_error_of_sqlite(database: Path) -> None:
+    async with pool_on(database) as pool, pool.connection() as connection:
+        cursor = await connection.execute("SELECT 1")
+        with busy_worker(connection) as wake_up:
+            closing = asyncio.create_task(connection.close())
+            await settle()
+            for use in (lambda: connection.execute("SELECT 1"), cursor.fetchall, connection.commit):
+                with pytest.raises(sqlite3.ProgrammingError, match="Cannot operate on a closed database"):
+                    await use()
+            wake_up()
+            await closing
+        with pytest.raises(ValueError, match="Connection closed"):
+            await cursor.fetchall()
 
 
 # -- what belongs to a lease, and what to the connection

@@ -150,3 +150,14 @@ async def test_closing_the_pool_ends_its_worker_threads(path: str) -> None:
         workers = [thread for thread in threading.enumerate() if thread not in before]
         assert len(workers) == 2
     assert not any(thread.is_alive() for thread in workers)
+
+
+async def test_one_statement_needs_no_block(path: str) -> None:
+    async with SQLiteConnectionPool(lambda: turso.aio.connect(path), 1) as pool:
+        assert await pool.execute("INSERT INTO note (text) VALUES (?), (?)", ("a", "b")) == (2, 2)
+        assert await pool.fetch_val("INSERT INTO note (text) VALUES (:text) RETURNING id", {"text": "c"}) == 3
+        assert await pool.fetch_one("SELECT text FROM note ORDER BY id") == ("a",)
+        assert await pool.fetch_all("SELECT text FROM note", row_factory=lambda _, row: row[0]) == ["a", "b", "c"]
+        assert await pool.fetch_val("SELECT text FROM note WHERE id = ?", (9,)) is None
+    async with turso.aio.connect(path) as connection:
+        assert await texts(connection) == ["a", "b", "c"]

@@ -1,4 +1,4 @@
-"""What a pool says of the statements that ran on its connections: in rows of its own, and of its holders."""
+"""Statements of a pool: what it says of those that ran, and its methods that run one without a block."""
 
 from __future__ import annotations
 
@@ -12,9 +12,21 @@ from typing import Any
 import aiosqlite
 import pytest
 
-from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool, SQLiteDatabase, StatementStats
+from aiosqlitepool import (
+    Executed,
+    PoolClosedError,
+    PoolConnectionAcquireTimeoutError,
+    PoolUsageError,
+    SQLiteConnectionPool,
+    SQLiteDatabase,
+    StatementStats,
+)
+from aiosqlitepool.events import ConnectionReleased, RolledBackOnReturn
+from aiosqlitepool.testing import Recorder
 
-from ..support.worker import Gate
+from ..support.files import make_database, notes
+from ..support.stub import StubDriver
+from ..support.worker import ENDLESS, Gate, began, jobs
 
 ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200) SELECT i FROM n"
 
@@ -159,3 +171,229 @@ async def test_single_statements_count_the_rows_that_they_return(database: Path)
             "SELECT text FROM note": 1,
             "SELECT text FROM note WHERE id = ?": 0,
         }
+
+
+# -- one statement, without a block
+
+INSERT = "INSERT INTO note (text) VALUES (?)"
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Path:
+    return make_database(tmp_path / "filled.db", "a", "b")
+
+
+async def jobs_of(pool: SQLiteConnectionPool[aiosqlite.Connection]) -> int:
+    """How many jobs the worker of the only connection has got since this was first asked."""
+    async with pool.connection() as connection:
+        return jobs(connection)
+
+
+async def test_fetch_all_returns_all_rows(filled: Path) -> None:
+    async with pool_on(filled) as pool:
+        assert await pool.fetch_all("SELECT id, text FROM note ORDER BY id") == [(1, "a"), (2, "b")]
+        assert await pool.fetch_all("SELECT text FROM note WHERE id = :id", {"id": 2}) == [("b",)]
+        assert await pool.fetch_all("SELECT text FROM note WHERE id = ?", [9]) == []
+
+
+async def test_fetch_one_returns_the_first_row_or_none(filled: Path) -> None:
+    async with pool_on(filled) as pool:
+        assert await pool.fetch_one("SELECT text FROM note ORDER BY id DESC") == ("b",)
+        assert await pool.fetch_one("SELECT text FROM note WHERE id = ?", (9,)) is None
+
+
+async def test_fetch_val_returns_one_value_or_none(filled: Path) -> None:
+    async with pool_on(filled) as pool:
+        assert await pool.fetch_val("SELECT count(*) FROM note") == 2
+        assert await pool.fetch_val("SELECT text FROM note WHERE id = ?", (9,)) is None
+
+
+async def test_a_row_factory_makes_the_rows_of_its_call_only(filled: Path) -> None:
+    async with pool_on(filled) as pool:
+        row = await pool.fetch_one("SELECT text FROM note", row_factory=sqlite3.Row)
+        assert row is not None
+        assert row["text"] == "a"
+        assert await pool.fetch_all("SELECT text FROM note", row_factory=lambda _, row: row[0]) == ["a", "b"]
+        assert await pool.fetch_all("SELECT text FROM note") == [("a",), ("b",)]
+
+
+async def test_fetch_val_is_not_made_by_the_row_factory_of_the_connection(filled: Path) -> None:
+    async def by_name(connection: aiosqlite.Connection) -> None:
+        connection.row_factory = lambda cursor, row: {cursor.description[0][0]: row[0]}  # type: ignore[assignment]
+
+    async with pool_on(filled, on_connect=by_name) as pool:
+        assert await pool.fetch_one("SELECT 1 AS one") == {"one": 1}
+        assert await pool.fetch_val("SELECT 1 AS one") == 1
+
+
+async def test_execute_commits_and_says_what_it_changed(filled: Path, recorder: Recorder) -> None:
+    async with pool_on(filled, subscribers=[recorder]) as pool:
+        assert await pool.execute(INSERT, ("c",)) == Executed(rows=1, last_row_id=3)
+        assert (await pool.execute("UPDATE note SET text = text || '!' WHERE id < 3")).rows == 2
+        assert (await pool.execute("CREATE TABLE other (id)")).rows == -1
+        assert notes(filled) == ["a!", "b!", "c"]
+    assert recorder.of(RolledBackOnReturn) == []
+
+
+@pytest.mark.parametrize("read_ahead", [0, 64])
+async def test_one_statement_is_one_trip_with_its_rows_and_its_commit(database: Path, read_ahead: int) -> None:
+    async with pool_on(database, read_ahead=read_ahead) as pool:
+        before = await jobs_of(pool)
+        assert len(await pool.fetch_all(ROWS)) == 200
+        assert await jobs_of(pool) - before == 1
+        assert await pool.fetch_one(ROWS) == (1,)
+        assert await jobs_of(pool) - before == 2
+        assert (await pool.execute(INSERT, ("a",))).rows == 1
+        assert await jobs_of(pool) - before == 3
+    assert notes(database) == ["a"]
+
+
+@pytest.mark.parametrize("sql", ["INSERT", "WITH one AS (SELECT 1) INSERT"])
+async def test_rows_of_a_returning_clause_are_read_before_their_commit(database: Path, sql: str) -> None:
+    async with pool_on(database) as pool:
+        assert await pool.fetch_all(f"{sql} INTO note (text) VALUES ('a'), ('b') RETURNING id") == [(1,), (2,)]
+        assert await pool.fetch_one("UPDATE note SET text = 'c' RETURNING id") == (1,)
+        assert await pool.fetch_val("DELETE FROM note WHERE id = 2 RETURNING text") == "c"
+        assert await pool.execute("INSERT INTO note (text) VALUES ('d'), ('e') RETURNING id") == (2, 3)
+    assert notes(database) == ["c", "d", "e"]
+
+
+async def test_a_connection_without_implicit_transactions_has_nothing_to_commit(database: Path) -> None:
+    ran: list[str] = []
+
+    async def trace(connection: aiosqlite.Connection) -> None:
+        await connection.set_trace_callback(ran.append)
+
+    async with SQLiteConnectionPool(
+        lambda: aiosqlite.connect(database, isolation_level=None), 1, on_connect=trace
+    ) as pool:
+        assert await pool.fetch_val("SELECT 1") == 1
+        ran.clear()
+        await pool.execute("INSERT INTO note (text) VALUES ('a')")
+    assert (ran, notes(database)) == (["INSERT INTO note (text) VALUES ('a')"], ["a"])
+
+
+async def test_a_statement_that_fails_half_way_leaves_nothing(filled: Path) -> None:
+    half = "INSERT OR FAIL INTO note SELECT 3 - value, 'new' FROM (SELECT 0 AS value UNION ALL SELECT 1)"
+    async with pool_on(filled) as pool:
+        for call in (pool.execute, pool.fetch_all, pool.fetch_one, pool.fetch_val):
+            with pytest.raises(sqlite3.IntegrityError):
+                await call(half)
+    assert notes(filled) == ["a", "b"]
+
+
+async def test_a_statement_that_is_cancelled_is_interrupted_and_leaves_nothing(database: Path) -> None:
+    async with pool_on(database) as pool:
+        async with pool.connection() as connection:
+            running = await began(connection)
+        task = asyncio.create_task(pool.execute(f"INSERT INTO note (text) {ENDLESS}"))
+        await running.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await pool.fetch_val("SELECT count(*) FROM note") == 0
+
+
+async def test_a_statement_that_ends_in_spite_of_a_cancellation_is_not_committed(database: Path) -> None:
+    with Gate() as gate:
+        async with pool_on(database) as pool:
+            async with pool.connection() as connection:
+                await gate.install(connection)
+            task = asyncio.create_task(pool.execute("INSERT INTO note (text) VALUES (gate())"))
+            await gate.reached.wait()
+            task.cancel()
+            gate.open()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await pool.fetch_val("SELECT count(*) FROM note") == 0
+
+
+async def test_a_call_has_the_label_of_its_name_or_its_own(database: Path, recorder: Recorder) -> None:
+    async with pool_on(database, subscribers=[recorder]) as pool:
+        for call in (pool.fetch_all, pool.fetch_one, pool.fetch_val, pool.execute):
+            await call("SELECT 1")
+            await call("SELECT 1", label="GET /one")
+    labels = [event.label for event in recorder.of(ConnectionReleased)]
+    assert labels[::2] == ["fetch_all", "fetch_one", "fetch_val", "execute"]
+    assert set(labels[1::2]) == {"GET /one"}
+
+
+async def test_a_call_is_recorded_with_its_rows(filled: Path) -> None:
+    async with pool_on(filled) as pool:
+        await pool.fetch_all("SELECT * FROM note")
+        await pool.execute("DELETE FROM note WHERE id = ?", (1,))
+        rows = by_statement(pool)
+        read, deleted = rows["SELECT * FROM note"], rows["DELETE FROM note WHERE id = ?"]
+        assert (read.calls, read.rows, read.labels) == (1, 2, ("fetch_all",))
+        assert (deleted.calls, deleted.rows_changed, deleted.labels) == (1, 1, ("execute",))
+
+
+async def test_a_timeout_of_a_call_overrides_that_of_the_pool(database: Path) -> None:
+    async def time_out() -> None:
+        for call in (pool.fetch_all, pool.fetch_one, pool.fetch_val, pool.execute):
+            with pytest.raises(PoolConnectionAcquireTimeoutError):
+                await call("SELECT 1", timeout=0)
+
+    async with pool_on(database) as pool, pool.connection():
+        await asyncio.create_task(time_out())
+
+
+async def test_a_closed_pool_runs_no_statement(database: Path) -> None:
+    async with pool_on(database) as pool:
+        pass
+    for call in (pool.fetch_all, pool.fetch_one, pool.fetch_val, pool.execute):
+        with pytest.raises(PoolClosedError):
+            await call("SELECT 1")
+
+
+@pytest.mark.parametrize("name", ["fetch_all", "fetch_one", "fetch_val", "execute"])
+@pytest.mark.parametrize(
+    ("given", "error", "says"),
+    [
+        ({"sql": 7}, TypeError, r"sql must be a str, not 7 \(int\)"),
+        ({"parameters": "Ada"}, TypeError, r"parameters must be a tuple, a list or a mapping, not 'Ada' \(str\)"),
+        ({"parameters": {1}}, TypeError, r"parameters must be a tuple, a list or a mapping, not \{1\} \(set\)"),
+        ({"label": 7}, TypeError, r"label must be a str or None, not 7 \(int\)"),
+        ({"label": 0}, TypeError, r"label must be a str or None, not 0 \(int\)"),
+        ({"timeout": "1"}, TypeError, r"timeout must be a number of seconds or None, not '1' \(str\)"),
+        ({"timeout": -1}, ValueError, "timeout must be 0 or more seconds, not -1"),
+        ({"sql": "-- now\n begin immediate"}, PoolUsageError, "BEGIN cannot run alone"),
+        ({"sql": "SAVEPOINT one"}, PoolUsageError, "SAVEPOINT cannot run alone"),
+    ],
+)
+async def test_bad_input_is_named_before_a_connection_is_acquired(
+    driver: StubDriver, name: str, given: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    async with SQLiteConnectionPool(driver) as pool:
+        with pytest.raises(error, match=says):
+            await getattr(pool, name)(**{"sql": "SELECT 1", **given})
+    assert driver.attempts == 0
+
+
+async def test_what_makes_no_rows_is_named(database: Path) -> None:
+    async with pool_on(database) as pool, SQLiteDatabase(database) as db:
+        for call in (pool.fetch_all, pool.fetch_one, db.fetch_all, db.fetch_one):
+            with pytest.raises(TypeError, match=r"row_factory must be callable or None, not 7 \(int\)"):
+                await call("SELECT 1", row_factory=7)  # type: ignore[operator]
+
+
+async def test_methods_of_the_program_s_own_class_are_used(database: Path) -> None:
+    called: list[str] = []
+
+    class Executing(aiosqlite.Connection):
+        def execute(self, sql: str, parameters: Any = None) -> Any:
+            called.append(sql)
+            return super().execute(sql, parameters)
+
+    class Committing(aiosqlite.Connection):
+        async def commit(self) -> None:
+            called.append("commit")
+            await super().commit()
+
+    for kind in (Executing, Committing):
+        async with SQLiteConnectionPool(lambda kind=kind: kind(lambda: sqlite3.connect(database), 64), 1) as pool:  # type: ignore[misc]
+            await pool.execute("INSERT INTO note (text) VALUES ('a')")
+            assert await pool.fetch_all("SELECT 1", row_factory=lambda _, row: row[0]) == [1]
+            assert await pool.fetch_one(ROWS, row_factory=lambda _, row: row[0]) == 1
+    assert called == ["INSERT INTO note (text) VALUES ('a')", "SELECT 1", ROWS, "commit"]
+    assert notes(database) == ["a", "a"]

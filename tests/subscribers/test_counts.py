@@ -22,7 +22,7 @@ async def test_each_acquire_of_a_batch_is_counted_once(driver: StubDriver) -> No
         for wait in (0.0, 0.001, 0.5):
             acquired(pool.events, wait, path)  # type: ignore[arg-type]
     pool.events.flush_timings()
-    assert [counts.counts[ACQUIRES, path] for path in ("idle", "new", "queued")] == [3, 3, 3]
+    assert [counts.counts[ACQUIRES, (path,)] for path in ("idle", "new", "queued")] == [3, 3, 3]
 
 
 async def test_a_pool_that_is_collected_leaves_nothing_but_its_counts(driver: StubDriver) -> None:
@@ -67,7 +67,7 @@ def test_a_pool_that_is_about_to_be_collected_is_counted_to_its_last_event() -> 
             self.events.immediate += 1
             super().__del__()
             with every.reading() as (past,):
-                counted.append(past.totals()[ACQUIRES, "idle"])
+                counted.append(past.totals()[ACQUIRES, ("idle",)])
 
     pool = Pool(lambda: None)  # type: ignore[arg-type,return-value]
     counts, _ = every.attach(pool)
@@ -89,7 +89,7 @@ async def test_counts_that_are_closed_count_nothing_more(driver: StubDriver) -> 
     assert pool.events.errors == 1
     counts.flush()
     counts.read_errors()
-    assert (counts.counts[ACQUIRES, "idle"], counts.errors) == (0, 0)
+    assert (counts.counts[ACQUIRES, ("idle",)], counts.errors) == (0, 0)
 
 
 async def test_the_levels_can_be_written_while_another_thread_delivers_timings(driver: StubDriver) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import gc
 import weakref
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from aiosqlitepool import PoolStats, SQLiteConnectionPool
+from aiosqlitepool import PoolStats, SQLiteConnectionPool, StatementStats, StatementTable
 from aiosqlitepool.events import (
     AcquireCancelled,
     AcquireFailed,
@@ -29,6 +31,8 @@ from aiosqlitepool.events import (
     HealthCheckFailed,
     PoolEvent,
     RolledBackOnReturn,
+    StatementKind,
+    StatementSlow,
     TransactionEnded,
 )
 from aiosqlitepool.pool import process
@@ -43,7 +47,28 @@ DURATIONS = (0.0, 0.0001, 0.0004, 0.003, 0.05, 0.051, 0.7, 12.0, 400.0)
 OUTCOMES = ("committed", "rolled_back", "failed")
 REASONS = ("idle", "lifetime", "unhealthy", "reset_failed", "broken", "pool_closed")
 
+ERROR = "sqlite3.OperationalError"
+SCAN = "SCAN orders  <-- full scan of orders"
+# By normalized statement: the operation, and the times of those that succeeded and of those that failed.
+STATEMENTS = {
+    "SELECT id FROM orders": ("SELECT", DURATIONS, (0.3,)),
+    "SELECT id FROM users": ("SELECT", (0.2, 0.3), ()),
+    "INSERT INTO orders VALUES (?)": ("INSERT", (0.00002,), (5.0, 6.0)),
+    "UPDATE orders SET id = ?": ("UPDATE", (0.25,), ()),
+    "DELETE FROM orders": ("DELETE", (0.125,), ()),
+    "PRAGMA user_version": ("PRAGMA", (0.0625,), ()),
+}
+# What only OpenTelemetry has.
+EXTRA = {"db_query_summary", "db_system_name", "db_namespace"}
+
 Shown = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+class Wanted(NamedTuple):
+    """What both subscribers are asked to show."""
+
+    statement_summaries: int
+    by_label: bool
 
 
 def emit_everything(pool: SQLiteConnectionPool[StubConnection]) -> None:
@@ -52,7 +77,9 @@ def emit_everything(pool: SQLiteConnectionPool[StubConnection]) -> None:
         for wait in DURATIONS:
             acquired(pool.events, wait, path, pool.name)  # type: ignore[arg-type]
     for use in DURATIONS:
-        released(pool.events, use, pool.name)
+        for label in (None, "GET /", "POST /"):
+            released(pool.events, use, pool.name, label)
+    pool.events.emit_statements(runs())
     for event in everything(pool.name):
         pool.events.emit(event)
 
@@ -78,10 +105,43 @@ def everything(pool: str) -> list[PoolEvent]:
         *(BusyRetried(pool, kind, 0.001) for kind in ("busy", "snapshot")),  # type: ignore[arg-type]
         *(Checkpointed(pool, result, 10, 10, 0.1, 0) for result in ("complete", "partial")),  # type: ignore[arg-type]
         CheckpointBlocked(pool, 70_000_000),
+        *(slow(pool, *each) for each in (("SELECT orders", SCAN), ("SELECT orders", SCAN), ("INSERT orders", ""))),
+        *(slow(pool, f"SELECT t{number}", SCAN) for number in range(30)),
     ]
 
 
-class WriterPool(SQLiteConnectionPool[StubConnection]):
+def slow(pool: str, summary: str, plan: str) -> StatementSlow:
+    return StatementSlow(pool, 1, "SQL", "SELECT", summary, 0.0, 1.0, 0.0, 0, 0, plan=(plan,))
+
+
+def runs() -> dict[StatementKind, tuple[float, ...]]:
+    """The times of all statements, as a batch has them."""
+    return {
+        StatementKind(row.operation, row.summary, error): times
+        for row in table()
+        for error, times in zip((None, ERROR), STATEMENTS[row.statement][1:], strict=True)
+        if times
+    }
+
+
+def table() -> StatementTable:
+    """The same, as a pool has them."""
+    return StatementTable(
+        StatementStats(
+            statement, operation, len(done + failed), len(failed), 0, 0, sum(done + failed), *[0.0] * 7, 1.0, 2.0, ()
+        )
+        for statement, (operation, done, failed) in STATEMENTS.items()
+    )
+
+
+class ObservedPool(SQLiteConnectionPool[StubConnection]):
+    """Has run statements."""
+
+    def statements(self) -> StatementTable:
+        return table()
+
+
+class WriterPool(ObservedPool):
     """As `SQLiteDatabase` has one."""
 
     def stats(self) -> PoolStats:
@@ -89,29 +149,36 @@ class WriterPool(SQLiteConnectionPool[StubConnection]):
 
 
 def shown(registry: CollectorRegistry) -> Shown:
-    """Every sample as Prometheus reads it: an empty label is none, and what describes the scope is left out."""
-    return {
-        (
-            sample.name,
-            frozenset(
+    """Every sample as Prometheus reads it: an empty label is none. What only OpenTelemetry has is summed over."""
+    found: Shown = {}
+    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+        extra = EXTRA if family.name == _metrics.OPERATION_DURATION.family else set()
+        for sample in family.samples:
+            labels = frozenset(
                 (label, value)
                 for label, value in sample.labels.items()
-                if value and not label.startswith("otel_scope_")
-            ),
-        ): sample.value
-        for family in text_string_to_metric_families(generate_latest(registry).decode())
-        for sample in family.samples
-    }
+                if value and label not in extra and not label.startswith("otel_scope_")
+            )
+            found[sample.name, labels] = found.get((sample.name, labels), 0.0) + sample.value
+    return found
+
+
+@pytest.fixture(params=[Wanted(0, False), Wanted(3, True)], ids=["default", "opted in"])
+def wanted(request: pytest.FixtureRequest) -> Wanted:
+    return request.param  # type: ignore[no-any-return]
 
 
 @pytest.fixture
-def both() -> tuple[Shown, Shown]:
+def both(wanted: Wanted) -> tuple[Shown, Shown]:
     """What each shows after the same events."""
     ours, theirs = CollectorRegistry(), CollectorRegistry()
     provider = MeterProvider(
         [PrometheusMetricReader(registry=theirs, disable_target_info=True)], shutdown_on_exit=False
     )
-    subscribers = [PrometheusSubscriber(ours), OpenTelemetrySubscriber(None, provider, spans="off")]
+    subscribers = [
+        PrometheusSubscriber(ours, **wanted._asdict()),
+        OpenTelemetrySubscriber(None, provider, spans="off", **wanted._asdict()),
+    ]
     clock = iter(range(10_000)).__next__
     pools = [
         WriterPool(StubDriver(), size, name=name, subscribers=subscribers, clock=lambda: float(clock()))
@@ -137,9 +204,10 @@ def test_the_same_values_are_shown(both: tuple[Shown, Shown]) -> None:
     assert ours == pytest.approx(theirs)
 
 
-def test_both_show_every_metric_of_the_catalogue(both: tuple[Shown, Shown]) -> None:
+def test_both_show_every_metric_of_the_catalogue(both: tuple[Shown, Shown], wanted: Wanted) -> None:
     suffixes = {"counter": "_total", "histogram": "_bucket", "level": "", "gauge": ""}
-    expected = {metric.family + suffixes[metric.kind] for metric in _metrics.METRICS}
+    absent = set() if wanted.statement_summaries else {_metrics.STATEMENT_TIME}
+    expected = {metric.family + suffixes[metric.kind] for metric in set(_metrics.METRICS) - absent}
     for side in both:
         assert expected <= {name for name, _ in side}
 
@@ -152,7 +220,10 @@ def test_the_descriptions_and_types_are_the_same() -> None:
     provider = MeterProvider(
         [PrometheusMetricReader(registry=theirs, disable_target_info=True)], shutdown_on_exit=False
     )
-    subscribers = [PrometheusSubscriber(ours), OpenTelemetrySubscriber(None, provider, spans="off")]
+    subscribers = [
+        PrometheusSubscriber(ours, statement_summaries=3),
+        OpenTelemetrySubscriber(None, provider, spans="off"),
+    ]
     pool = WriterPool(StubDriver(), name="app.db", subscribers=subscribers)
     emit_everything(pool)
     assert described(ours) == described(theirs)
@@ -175,20 +246,61 @@ def test_a_pool_of_no_database_has_no_series_of_one() -> None:
 def test_the_names_of_the_semantic_conventions_are_theirs() -> None:
     from opentelemetry.semconv._incubating.attributes import db_attributes
     from opentelemetry.semconv._incubating.metrics import db_metrics
+    from opentelemetry.semconv.metrics.db_metrics import DB_CLIENT_OPERATION_DURATION
 
     official = {value for name, value in vars(db_metrics).items() if name.startswith("DB_CLIENT_CONNECTION_")}
+    official.add(DB_CLIENT_OPERATION_DURATION)
     assert {metric.name for metric in _metrics.METRICS if metric.name.startswith("db.")} == official
     assert db_attributes.DB_CLIENT_CONNECTION_POOL_NAME == _metrics.POOL
     assert db_attributes.DB_CLIENT_CONNECTION_STATE == _metrics.STATE
     assert db_attributes.DB_SYSTEM_NAME == _metrics.SYSTEM
+    assert db_attributes.DB_NAMESPACE == _metrics.NAMESPACE
+    assert db_attributes.DB_OPERATION_NAME == _metrics.OPERATION
+    assert db_attributes.DB_QUERY_SUMMARY == _metrics.SUMMARY
 
 
-def test_the_back_end_for_several_processes_shows_what_the_other_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_operation_has_the_attributes_of_the_semantic_conventions() -> None:
+    reader = InMemoryMetricReader()
+    subscriber = OpenTelemetrySubscriber(None, MeterProvider([reader], shutdown_on_exit=False), spans="off")
+    pool = ObservedPool(StubDriver(), name="app.db/read", subscribers=[subscriber])
+    pool.events.emit_statements({StatementKind("SELECT", "SELECT orders", ERROR): (0.5,)})
+    (metric,) = (
+        metric
+        for resource in reader.get_metrics_data().resource_metrics  # type: ignore[union-attr]
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        if metric.name == "db.client.operation.duration"
+    )
+    (point,) = metric.data.data_points
+    assert (metric.unit, metric.description) == ("s", "Duration of database client operations.")
+    assert dict(point.attributes or {}) == {
+        "db.client.connection.pool.name": "app.db/read",
+        "db.system.name": "sqlite",
+        "db.namespace": "app.db",
+        "db.operation.name": "SELECT",
+        "db.query.summary": "SELECT orders",
+        "error.type": ERROR,
+    }
+
+
+@pytest.mark.parametrize(
+    ("pool", "namespace"), [("app.db/read", "app.db"), ("a/b.db/write", "a/b.db"), ("app.db", "app.db"), ("/read", "")]
+)
+def test_the_namespace_is_the_name_of_the_database(pool: str, namespace: str) -> None:
+    assert _metrics.namespace_of(pool) == namespace
+
+
+def test_the_back_end_for_several_processes_shows_what_the_other_one_does(
+    monkeypatch: pytest.MonkeyPatch, wanted: Wanted
+) -> None:
+    # It admits the summaries that come first, and shows all others as one: here there are no others.
+    wanted = wanted._replace(statement_summaries=2 * wanted.statement_summaries)
+
     def observed() -> Shown:
         registry = CollectorRegistry()
-        subscriber = PrometheusSubscriber(registry)
+        subscriber = PrometheusSubscriber(registry, **wanted._asdict())
         # A clock that stands still: ages are the same at every look.
-        pool = SQLiteConnectionPool(StubDriver(), 3, name="app.db", subscribers=[subscriber], clock=lambda: 5.0)
+        pool = ObservedPool(StubDriver(), 3, name="app.db", subscribers=[subscriber], clock=lambda: 5.0)
         pool.events.subscribe(HealthCheckFailed, _broken)
         emit_everything(pool)
         subscriber.refresh()

@@ -28,6 +28,7 @@ from .conftest import POOL, Scrape
 
 WAITS = "db_client_connection_wait_time_seconds"
 USES = "db_client_connection_use_time_seconds"
+DURATIONS = "db_client_operation_duration_seconds"
 ACQUIRES = "aiosqlitepool_acquires_total"
 COUNT = "db_client_connection_count"
 
@@ -292,7 +293,9 @@ async def test_create_time_is_observed_for_each_connection(pool: StubPool, scrap
 
 
 def test_buckets_can_be_chosen(driver: StubDriver, scrape: Scrape) -> None:
-    subscriber = PrometheusSubscriber(scrape.registry, wait_buckets=[1, 2], create_buckets=[3], use_buckets=(4, "inf"))  # type: ignore[arg-type]
+    subscriber = PrometheusSubscriber(
+        scrape.registry, wait_buckets=[1, 2], create_buckets=[3], use_buckets=(4, "inf"), statement_buckets=[5]
+    )  # type: ignore[arg-type]
     SQLiteConnectionPool(driver, name="app.db", subscribers=[subscriber])
     bounds = {
         (sample.name, sample.labels["le"])
@@ -304,10 +307,11 @@ def test_buckets_can_be_chosen(driver: StubDriver, scrape: Scrape) -> None:
         *((f"{WAITS}_bucket", le) for le in ("1.0", "2.0", "+Inf")),
         *(("db_client_connection_create_time_seconds_bucket", le) for le in ("3.0", "+Inf")),
         *((f"{USES}_bucket", le) for le in ("4.0", "+Inf")),
+        *((f"{DURATIONS}_bucket", le) for le in ("5.0", "+Inf")),
     }
 
 
-@pytest.mark.parametrize("argument", ["wait_buckets", "create_buckets", "use_buckets"])
+@pytest.mark.parametrize("argument", ["wait_buckets", "create_buckets", "use_buckets", "statement_buckets"])
 @pytest.mark.parametrize("bounds", [[], [2, 1], [1, 1], [-1, 1], ["a"], 5, [float("nan")]])
 def test_buckets_that_make_no_sense_are_refused_by_name(scrape: Scrape, argument: str, bounds: object) -> None:
     with pytest.raises(ValueError, match=argument):
@@ -396,7 +400,7 @@ def test_a_scrape_derives_no_name_of_a_metric_again(
         return label_name(attribute)
 
     monkeypatch.setattr(_metrics, "label_name", counted)
-    Metric("aiosqlitepool.one", "counter", "{one}", "One.", "aiosqlitepool.attribute")
+    Metric("aiosqlitepool.one", "counter", "{one}", "One.", ("aiosqlitepool.attribute",))
     assert len(calls) == 3, "a metric, its pool and its attribute, once when the metric is made"
     emit_acquired(pool, 1.0)
     assert scrape(f"{WAITS}_count") == 1
@@ -479,7 +483,7 @@ def test_a_registry_with_a_metric_of_that_name_is_refused_with_it(scrape: Scrape
 
 def test_other_buckets_in_a_registry_that_has_the_metrics_are_refused(scrape: Scrape) -> None:
     PrometheusSubscriber(scrape.registry)
-    with pytest.raises(ValueError, match=f"{WAITS} already"):
+    with pytest.raises(ValueError, match=r"already, with wait_buckets=.* not \(1.0,\)"):
         PrometheusSubscriber(scrape.registry, wait_buckets=[1.0])
 
 

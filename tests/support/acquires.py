@@ -24,8 +24,8 @@ def acquired(bus: EventBus, wait_time: float, path: AcquirePath = "queued", pool
         (bus.record_slow_wait if slow else bus.record_wait)(path, wait_time)
 
 
-def released(bus: EventBus, use_time: float, pool: str = "app.db") -> None:
+def released(bus: EventBus, use_time: float, pool: str = "app.db", label: str | None = None) -> None:
     """One release."""
-    bus.emit(ConnectionReleased(pool, 1, use_time))
+    bus.emit(ConnectionReleased(pool, 1, use_time, label))
     if bus.batches:
         bus.record_use(use_time)

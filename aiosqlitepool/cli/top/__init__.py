@@ -1,7 +1,9 @@
-"""Show the state of pools in a terminal, from a `/metrics` endpoint: `python -m aiosqlitepool top URL`.
+"""Show the pools of a running program in a terminal: `python -m aiosqlitepool top URL`.
 
-Needs the extra `top`. `scrape` reads the endpoint, `figures` computes rates and percentiles, `board` renders them, and
-`cli` combines the three. Only `board` imports rich, and only `scrape` imports prometheus_client.
+Needs the extra `top`. From a `/metrics` endpoint, the state of the pools: `scrape` reads it, `figures` computes rates
+and percentiles, `board` renders them. From a debug page, with `--statements`, the statements that ran: `statements`
+reads them, `statements_board` renders them. Both read through `endpoint`, and `cli` combines them. Only the two boards
+import rich, and only `scrape` imports prometheus_client.
 """
 
 from .cli import main

@@ -1,4 +1,4 @@
-"""Render figures in a terminal: a bar and a small table for each pool. The only module of `top` that imports rich."""
+"""Render figures in a terminal: a bar and a small table for each pool."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ...debug.words import duration
+from .endpoint import printable
 from .figures import Percentile, PoolFigures, Span
 
-__all__ = ["board", "showing"]
+__all__ = ["board", "head", "showing"]
 
 Show = Callable[[RenderableType], object]
 
@@ -46,13 +47,16 @@ def showing(on_screen: bool) -> Iterator[Show]:
 
 def board(pools: Iterable[PoolFigures], url: str, error: str | None = None) -> RenderableType:
     """Return all pools, below the URL and the error of the last scrape."""
-    head = Text.assemble(("aiosqlitepool top", "bold"), "  ", (url, "dim"))
-    parts: list[RenderableType] = [head]
-    if error is not None:
-        parts.append(Text(error, style="bold red"))
+    parts: list[RenderableType] = [*head(url, error)]
     for pool in pools:
         parts += [Text(), _levels(pool), _spans(pool)]
     return Group(*parts)
+
+
+def head(url: str, error: str | None) -> list[Text]:
+    """Return the first lines of a board: the URL, and why there is nothing newer than what is below."""
+    first = Text.assemble(("aiosqlitepool top", "bold"), "  ", (url, "dim"))
+    return [first] if error is None else [first, Text(error, style="bold red")]
 
 
 def _levels(pool: PoolFigures) -> Text:
@@ -61,7 +65,7 @@ def _levels(pool: PoolFigures) -> Text:
     queue = f"{pool.waiting:,} waiting, oldest {duration(pool.oldest_waiter)}" if pool.waiting else "no waiters"
     held = f"  longest in use {duration(pool.oldest_checkout)}" if pool.oldest_checkout else ""
     return Text.assemble(
-        (pool.pool, "bold"),
+        (printable(pool.pool), "bold"),
         "  ",
         (queue, "bold yellow" if pool.waiting else "dim"),
         "\n",

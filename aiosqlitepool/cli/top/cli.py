@@ -7,20 +7,31 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .endpoint import EndpointError
+from .statements import SORTS, page_url, read
 
 if TYPE_CHECKING:
-    from .scrape import Scrape
+    from rich.console import RenderableType
 
 __all__ = ["main"]
 
 _PROGRAM = "python -m aiosqlitepool top"
-_SHORTEST, _LONGEST = 0.1, 3600.0  # seconds between two scrapes
+_SHORTEST, _LONGEST = 0.1, 3600.0  # seconds between two readings
+_LIMIT = 20  # statements of a pool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Show the pools until Ctrl-C. Return 0, 1 if the first scrape fails, 2 for a wrong argument or a missing extra."""
-    options = _parser().parse_args(argv)
+    """Show the pools until Ctrl-C.
+
+    Return 0, 1 if the first reading fails, 2 for a wrong argument or a missing extra.
+    """
+    parser = _parser()
+    options = parser.parse_args(argv)
+    for name in ("sort", "limit"):
+        if getattr(options, name) is not None and not options.statements:
+            parser.error(f"argument --{name}: only with --statements")
     try:
         return _watch(options)
     except KeyboardInterrupt:
@@ -37,15 +48,33 @@ def _end(message: str, code: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
-        description="Show the state of a program's pools, from its /metrics endpoint.",
-        epilog="The first line of a pool covers the time between two scrapes, the second the time since the program "
-        "started. Failures are connections that could not be opened or failed a health check.",
+        description="Show the state of a program's pools, from its /metrics endpoint, or the statements that ran on "
+        "them, from its debug page.",
+        epilog="The first line of a pool covers the time between two readings, the second the time since the program "
+        "started. Failures are connections that could not be opened or failed a health check. Statements are counted "
+        "since the pool was made, or its statements were reset.",
     )
     add = parser.add_argument
-    add("url", metavar="URL", help="the endpoint: http://127.0.0.1:8000/metrics, or 127.0.0.1:8000 for short")
-    add("--interval", type=_seconds, default=2.0, metavar="S", help="seconds between scrapes (default: %(default)s)")
-    add("--once", action="store_true", help="scrape twice, one interval apart, print the result and exit")
+    add(
+        "url",
+        metavar="URL",
+        help="the endpoint: http://127.0.0.1:8000/metrics, or 127.0.0.1:8000 for short; with --statements the debug "
+        "page: http://127.0.0.1:8000/debug/pool/",
+    )
+    add("--interval", type=_seconds, default=2.0, metavar="S", help="seconds between readings (default: %(default)s)")
+    add(
+        "--once", action="store_true", help="print the result once and exit; rates need two readings, an interval apart"
+    )
+    add("--statements", action="store_true", help="show which statements take the time")
+    add("--sort", choices=SORTS, help="by which figure the statements are sorted (default: total)")
+    add("--limit", type=_count, metavar="N", help=f"how many statements of a pool are shown (default: {_LIMIT})")
     return parser
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
@@ -60,51 +89,77 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _watch(options: argparse.Namespace) -> int:
-    from .board import board, showing
+class _View(NamedTuple):
+    """What to read again and again, and how to show it.
+
+    `board` gets the last two readings, of which the older may be `None`, and the error of the last attempt.
+    `readings` is how many it takes until there is something to show for `--once`.
+    """
+
+    read: Callable[[], Any]
+    board: Callable[[Any, Any, str | None], RenderableType]
+    readings: int
+
+
+def _pools(options: argparse.Namespace) -> _View:
+    from .board import board
     from .figures import figures
-    from .scrape import ScrapeError, full_url, scrape
+    from .scrape import full_url, scrape
+
+    url = full_url(options.url)
+    return _View(lambda: scrape(url), lambda now, before, error: board(figures(now, before), url, error), 2)
+
+
+def _statements(options: argparse.Namespace) -> _View:
+    from .statements_board import StatementsBoard
+
+    url, sort, limit = page_url(options.url), options.sort or "total", options.limit or _LIMIT
+    return _View(lambda: read(url), lambda now, _, error: StatementsBoard(now, url, sort, limit, error), 1)
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from .board import showing
 
     try:
-        url = full_url(options.url)
+        view = _statements(options) if options.statements else _pools(options)
     except ValueError as error:
         return _end(f"argument URL: {error}", 2)
-    scrapes = _Scrapes(lambda: scrape(url), ScrapeError)
+    readings = _Readings(view.read)
     try:
-        scrapes.take()
-        if options.once:
+        readings.take()
+        if options.once and view.readings > 1:
             time.sleep(options.interval)
-            scrapes.take()
-    except ScrapeError as error:
+            readings.take()
+    except EndpointError as error:
         return _end(str(error), 1)
     with showing(on_screen=not options.once) as show:
         while True:
-            show(board(figures(scrapes.now, scrapes.before), url, scrapes.error))
+            show(view.board(readings.now, readings.before, readings.error))
             if options.once:
                 return 0
             time.sleep(options.interval)
-            scrapes.try_take()
+            readings.try_take()
 
 
-class _Scrapes:
-    """The last two successful scrapes, and the error of the last scrape if it failed."""
+class _Readings:
+    """The last two successful readings, and the error of the last reading if it failed."""
 
-    now: Scrape
-    before: Scrape | None = None
+    now: Any
+    before: Any = None
     error: str | None = None
 
-    def __init__(self, scrape: Callable[[], Scrape], failure: type[Exception]) -> None:
-        self._scrape, self._failure = scrape, failure
+    def __init__(self, read: Callable[[], Any]) -> None:
+        self._read = read
 
     def take(self) -> None:
-        """Scrape the endpoint. Raises what the scrape raises."""
-        found = self._scrape()
+        """Read the endpoint. Raises what the reading raises."""
+        found = self._read()
         self.before = getattr(self, "now", None)
         self.now, self.error = found, None
 
     def try_take(self) -> None:
-        """Scrape the endpoint. If that fails, set `error` and keep the last figures."""
+        """Read the endpoint. If that fails, set `error` and keep the last readings."""
         try:
             self.take()
-        except self._failure as error:
+        except EndpointError as error:
             self.error = f"no figures for {time.monotonic() - self.now.at:.0f} s: {error}"

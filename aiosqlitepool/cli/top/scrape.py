@@ -6,11 +6,9 @@ that differ only in those are merged.
 
 from __future__ import annotations
 
-import http.client
+import json
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,11 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from ...subscribers._metrics import COUNT, COUNTERS, HISTOGRAMS, LEVELS, OLDEST_CHECKOUT, OLDEST_WAITER, POOL, Metric
 from ...subscribers._metrics import label_name as spelled
+from .endpoint import EndpointError, fetch, parts_of
 
-__all__ = ["Scrape", "ScrapeError", "full_url", "scrape"]
+__all__ = ["Scrape", "full_url", "scrape"]
 
-_TIMEOUT = 5.0  # seconds
-_LARGEST = 64 * 2**20  # bytes of a response
 _OPENMETRICS = "application/openmetrics-text"
 _ACCEPT = f"{_OPENMETRICS};version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 
@@ -39,15 +36,11 @@ _BUCKETS = {f"{metric.family}_bucket": metric for metric in HISTOGRAMS}
 _AGES = (OLDEST_WAITER, OLDEST_CHECKOUT)
 
 
-class ScrapeError(Exception):
-    """The endpoint could not be read. The message gives the reason, and what to check."""
-
-
 @dataclass(frozen=True)
 class Scrape:
     """The metrics of one endpoint at one moment; `at` is the `time.monotonic()` of the scrape.
 
-    `numbers` has levels and counters by metric, pool and label value ("" for a metric without a label of its own).
+    `numbers` has levels and counters by metric, pool and the value of the metric's first label ("" if it has none).
     `buckets` has the cumulative counts of a histogram by upper bound, by metric and pool.
     """
 
@@ -72,7 +65,7 @@ class Scrape:
         if pool is None:
             return
         if (metric := _NUMBERS.get(sample.name)) is not None:
-            value = sample.labels.get(metric.labels[-1], "") if metric.attribute is not None else ""
+            value = next((sample.labels.get(label, "") for label in metric.labels[1:]), "")
             key, before = (metric, pool, value), self.numbers.get((metric, pool, value), 0.0)
             self.numbers[key] = max(before, sample.value) if metric in _AGES else before + sample.value
         elif (metric := _BUCKETS.get(sample.name)) is not None:
@@ -86,57 +79,45 @@ def full_url(text: str) -> str:
 
     Raises `ValueError` if `text` is not an HTTP address.
     """
-    parts = _parts(text)
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"must be a URL like http://127.0.0.1:8000/metrics, not {text!r}")
+    parts = parts_of(text, "http://127.0.0.1:8000/metrics")
     return urllib.parse.urlunsplit(parts._replace(path="/metrics" if parts.path in ("", "/") else parts.path))
 
 
-def _parts(text: str) -> urllib.parse.SplitResult | None:
-    try:
-        parts = urllib.parse.urlsplit(text if "://" in text else f"http://{text}")
-        return None if parts.port == 0 else parts
-    except ValueError:  # unbalanced brackets, or an invalid port
-        return None
-
-
 def scrape(url: str, clock: Callable[[], float] = time.monotonic) -> Scrape:
-    """Scrape the endpoint once. Raises `ScrapeError` if it cannot be read or has no metrics of an open pool."""
-    kind, text = _get(url)
+    """Scrape the endpoint once. Raises `EndpointError` if it cannot be read or has no metrics of an open pool."""
+    kind, text = fetch(url, _ACCEPT)
+    if _is_debug_page(kind, text):
+        raise EndpointError(
+            f"{url} is a debug page: add --statements to see the statements of its pools, or pass the URL of the "
+            "metrics, like http://127.0.0.1:8000/metrics"
+        )
     found = Scrape(clock())
     try:
         for family in _families(kind, text):
             for sample in family.samples:
                 found.add(sample)
     except (ValueError, KeyError) as error:
-        raise ScrapeError(
+        raise EndpointError(
             f"{url} returned no valid metrics, but {kind or 'content of unknown type'}: {error}"
         ) from error
     if not found.pools:
-        raise ScrapeError(
+        raise EndpointError(
             f"{url} has no metrics of aiosqlitepool: attach a PrometheusSubscriber, or an OpenTelemetrySubscriber "
             "with a metrics exporter, to an open pool of that program"
         )
     return found
 
 
+def _is_debug_page(kind: str, text: str) -> bool:
+    """Return whether this is the page of `aiosqlitepool.debug`, or its JSON."""
+    if kind == "text/html":
+        return 'name="application-name" content="aiosqlitepool"' in text
+    try:
+        return kind == "application/json" and "pools" in json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return False
+
+
 def _families(kind: str, text: str) -> Iterable[Any]:
     parse: Callable[[str], Iterable[Any]] = parse_openmetrics if kind.startswith(_OPENMETRICS) else parse_text
     return parse(text)
-
-
-def _get(url: str) -> tuple[str, str]:
-    """Return the content type and the text of the response."""
-    request = urllib.request.Request(url, headers={"Accept": _ACCEPT, "User-Agent": "aiosqlitepool-top"})
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
-            kind, body = response.headers.get("Content-Type", ""), response.read(_LARGEST + 1)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise ScrapeError(f"{url} returned HTTP status {error.code} {error.reason}") from error
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise ScrapeError(f"cannot reach {url}: {reason}") from error
-    if len(body) > _LARGEST:
-        raise ScrapeError(f"{url} returned more than {_LARGEST // 2**20} MiB")
-    return kind.partition(";")[0].strip().lower(), body.decode(errors="replace")

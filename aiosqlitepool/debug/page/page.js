@@ -1,6 +1,6 @@
 // The page: asks `data.json` every second, and shows what it says.
 //
-// Labels, task names and messages may come from strangers. They are only ever set as text, never as markup, and the
+// Labels, task names, statements and messages may come from strangers. They are only ever set as text, never as markup, and the
 // page's Content-Security-Policy would stop them otherwise.
 
 import { byId, say } from "./dom.js";
@@ -13,12 +13,13 @@ const PATIENCE = 5000; // ms for an answer
 // Without a name and password that the page's own address may have: fetch refuses those.
 const DATA = new URL("data.json", location.origin + location.pathname);
 
-const views = new Map();
+const views = new Map(); // by name and number
 let process; // the one that answered last
 let heard = Date.now();
 let paused = false;
 let timer;
 let asking = false;
+let again = false; // what to ask has changed since
 
 function show(data) {
   if (process !== data.pid) views.forEach((view) => (view.history = []));
@@ -33,7 +34,7 @@ function show(data) {
     views.delete(key);
   }
   data.pools.forEach((pool, index) => {
-    if (!views.has(keys[index])) views.set(keys[index], new PoolView());
+    if (!views.has(keys[index])) views.set(keys[index], new PoolView(look));
     const view = views.get(keys[index]);
     view.show(pool, data.at);
     if (!view.node.isConnected) byId("pools").append(view.node);
@@ -48,12 +49,20 @@ function status(state, text) {
   document.body.classList.toggle("stale", state === "lost");
 }
 
+/** What to ask: the statements of a pool only while they are shown, they are many. */
+function address() {
+  const url = new URL(DATA);
+  for (const view of views.values()) if (view.wantsStatements) url.searchParams.append("statements", view.name);
+  return url;
+}
+
 async function look() {
+  again = asking;
   if (asking) return;
   asking = true;
   clearTimeout(timer);
   try {
-    const answer = await fetch(DATA, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
+    const answer = await fetch(address(), { cache: "no-store", signal: AbortSignal.timeout(PATIENCE) });
     if (!answer.ok) throw new Error(`the program answers ${answer.status} ${answer.statusText}`.trim());
     show(await answer.json());
     heard = Date.now();
@@ -65,7 +74,8 @@ async function look() {
   } finally {
     asking = false;
   }
-  rest();
+  if (again) look();
+  else rest();
 }
 
 /** Wait for the next look, unless nobody is looking. */

@@ -1,18 +1,33 @@
 // One pool's part of the page. Knows what `data.json` says of a pool, nothing of how it comes here.
 
 import { copy, say, sync } from "./dom.js";
-import { clock, duration, number, plural, roughly, share } from "./words.js";
+import { StatementsView } from "./statements.js";
+import { tabs } from "./tabs.js";
+import { clock, cut, duration, number, plural, roughly, share } from "./words.js";
 
 const SPANS = [60, 300]; // s that the charts show: at first, and at most
 const GAP = 10; // s without a look that break a line
 const SETTLED = 0.25; // s held below which a cell shows no age: it would only flicker
 const QUEUE = 12; // waiters listed
+const SHORT = 80; // characters of a statement in a tip
 
 /** One pool, and what this page has seen of it. */
 export class PoolView {
-  constructor() {
+  /** `asksFor` is called when the page shows something of which the last answer had nothing. */
+  constructor(asksFor) {
     this.node = copy("pool");
     this.part = this.node.part_;
+    const { part } = this;
+    this.statements = new StatementsView(part);
+    this.wantsStatements = false;
+    tabs(
+      { now: part["tab-now"], statements: part["tab-statements"] },
+      { now: part["panel-now"], statements: part["panel-statements"] },
+      (key) => {
+        this.wantsStatements = key === "statements";
+        if (this.wantsStatements) asksFor();
+      },
+    );
     this.history = []; // what each look found, oldest first: {at, used, waiting, acquires}
     this.unwanted = new Set(); // names of events that are not listed
   }
@@ -22,6 +37,7 @@ export class PoolView {
     const previous = this.history.at(-1);
     this.history.push({ at, used: pool.used, waiting: pool.waiting, acquires: pool.acquires });
     while (this.history[0].at < at - SPANS[1] - GAP) this.history.shift();
+    this.name = pool.pool;
     say(part.name, pool.pool);
     say(part.state, pool.state);
     part.state.dataset.state = pool.state;
@@ -33,6 +49,7 @@ export class PoolView {
     this.showPeople(pool);
     this.showTimes(pool);
     this.showEvents(pool);
+    this.statements.show(pool, at);
   }
 
   showSlots(pool) {
@@ -53,7 +70,7 @@ export class PoolView {
       say(part.who, holder ? nameOf(holder) : "");
       say(part.age, holder && holder.held >= SETTLED ? duration(holder.held) : "");
       const about = holder
-        ? `connection ${holder.connection}\n${holder.label ?? "no label"}\n${holder.task}\nheld for ${duration(holder.held)}${waitsFor(holder, "\n")}`
+        ? `connection ${holder.connection}\n${holder.label ?? "no label"}\n${holder.task}\nheld for ${duration(holder.held)}${waitsFor(holder, "\n")}${statementIn(holder)}`
         : words[kind];
       say(part.tip, about);
       node.setAttribute("aria-label", about);
@@ -114,6 +131,10 @@ export class PoolView {
     };
     sync(part.holders, pool.holders, "row", (holder) => holder.connection, (node, parts, holder) => {
       row(parts, holder, `#${holder.connection}`, holder.held);
+      parts.sql.hidden = !holder.statement;
+      parts.sql.dataset.state = holder.statement_runs ? "runs" : "ran";
+      say(parts.runs, holder.statement ? `${runs(holder)} ` : "");
+      say(parts.statement, holder.statement ?? "");
       showStack(parts, holder.stack ?? []);
     });
     sync(part.waiters, pool.waiters.slice(0, QUEUE), "row", (_, index) => index, (node, parts, waiter, index) =>
@@ -166,6 +187,8 @@ export class PoolView {
 
 /** The label, or the coroutine, or the task. */
 const nameOf = (who) => who.label ?? who.coroutine ?? who.task;
+const runs = (holder) => `${holder.statement_runs ? "runs" : "ran"} for ${duration(holder.statement_time)}:`;
+const statementIn = (holder) => (holder.statement ? `\n${runs(holder)} ${cut(holder.statement, SHORT)}` : "");
 const waitsFor = (who, before) => (who.waits_for ? `${before}waits for ${who.waits_for}` : "");
 
 function sizes(pool) {

@@ -21,6 +21,10 @@ export const share = (seconds) => Math.min(1, Math.max(0, Math.log10(1 + 1000 * 
 
 export const number = (value) => value.toLocaleString("en", { maximumFractionDigits: value < 10 && value % 1 ? 1 : 0 });
 export const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
+export function cut(text, length) {
+  const letters = [...text]; // not in the middle of one
+  return letters.length <= length ? text : `${letters.slice(0, length).join("")}…`;
+}
 export const clock = (at) => {
   const time = new Date(1000 * at);
   const two = (value) => String(value).padStart(2, "0");

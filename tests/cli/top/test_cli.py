@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import re
 import select
@@ -10,17 +12,24 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.__main__ import main
+from aiosqlitepool.debug import DebugApp
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
 from ...support.pools import StubPool, pool_of, queued
+from ...support.serving import served
 from ...support.stub import StubDriver
 from .conftest import metrics_of
+from .rows import row
 
 COMMAND = [sys.executable, "-m", "aiosqlitepool", "top"]
 UNIX = pytest.mark.skipif(os.name != "posix", reason="needs signals and terminals as POSIX has them")
@@ -146,12 +155,124 @@ def test_an_endpoint_that_goes_away_is_told_and_waited_for(driver: StubDriver, s
     [
         (["127.0.0.1:9", "--once"], 1, "error: cannot reach http://127.0.0.1:9/metrics: "),
         (["ftp://x"], 2, "error: argument URL: must be a URL like http://127.0.0.1:8000/metrics, not 'ftp://x'"),
+        (
+            ["ftp://x", "--statements"],
+            2,
+            "error: argument URL: must be a URL like http://127.0.0.1:8000/debug/pool/, not 'ftp://x'",
+        ),
     ],
 )
 def test_what_is_wrong_at_first_ends_it(
     arguments: list[str], code: int, complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["top", *arguments]) == code
+    assert complaint in capsys.readouterr().err
+
+
+# -- statements
+
+
+@pytest.fixture
+async def page(database: Path) -> AsyncIterator[str]:
+    """The debug page of a pool that ran 30 statements."""
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1, name="app.db") as pool:
+        async with pool.connection("GET /") as connection:
+            await connection.execute("PRAGMA key = 'secret'")
+            await connection.execute_fetchall("VALUES (1), (2), (3)")
+            for number in range(28):
+                await connection.execute(f"SELECT 'secret' AS a{number}")
+        async with served(DebugApp(pool)) as url:
+            yield url
+
+
+async def test_once_prints_the_statements_without_control_codes(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["top", page, "--statements", "--once", "--sort", "rows", "--interval", "3600"]
+    assert await asyncio.to_thread(main, arguments) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"aiosqlitepool top  {page}/\n\napp.db  30 statements, the first 20 by rows\n")
+    assert re.search(r"^statement +rows +total ", out, re.MULTILINE)
+    assert re.search(r"^VALUES \(\?\), \.\.\. +3 ", out, re.MULTILINE)
+    assert out.count("SELECT ? AS a") == 19
+    assert "\x1b" not in out
+    assert "secret" not in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+async def test_a_limit_may_be_given(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await asyncio.to_thread(main, ["top", page, "--statements", "--once", "--limit", "500"]) == 0
+    assert capsys.readouterr().out.count("SELECT ? AS a") == 28
+
+
+def test_statements_are_printed_again_and_again_also_if_the_page_goes_away(says: Callable[..., str]) -> None:
+    pool = {"pool": "app.db", "statements": [], "statements_forgotten": 0}
+    fine = (200, "application/json", json.dumps({"at": 0, "pools": [pool]}).encode())
+    url = says(fine, (503, "text/plain", b""), fine)
+    with subprocess.Popen(
+        [*COMMAND, url, "--statements", "--interval", "0.1"], stdout=subprocess.PIPE, text=True
+    ) as top:
+        assert top.stdout is not None
+        try:
+            seen: list[str] = []
+            for line in top.stdout:
+                seen += re.findall("^no figures|no statements yet", line)
+                if len(seen) == 4:
+                    break
+        finally:
+            top.send_signal(signal.SIGINT)
+        rest = top.stdout.read()
+        assert top.wait(30) == 0
+    assert seen == ["no statements yet", "no figures", "no statements yet", "no statements yet"]
+    assert "\x1b" not in rest
+
+
+@UNIX
+def test_a_terminal_gets_as_many_statements_as_fit(says: Callable[..., str]) -> None:
+    rows = [asdict(row(f"SELECT a{number}", run_total=100 - number)) for number in range(40)]
+    pool = {"pool": "app.db", "statements": rows, "statements_forgotten": 0}
+    url = says((200, "application/json", json.dumps({"at": 100, "pools": [pool]}).encode()))
+    ours, theirs = os.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "60", "LINES": "14"}
+    command = [*COMMAND, url, "--statements", "--interval", "0.1"]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment) as top:
+        os.close(theirs)
+        shown = _until(ours, lambda text: text.count("SELECT a0 ") >= 3)
+        top.send_signal(signal.SIGINT)
+        shown += _until(ours, lambda text: False)
+        assert top.wait(30) == 0
+    os.close(ours)
+    assert shown.count("\x1b[?1049h") == shown.count("\x1b[?1049l") == 1  # another screen, and back
+    assert "40 statements, the first 6 by total" in shown
+    assert "SELECT a5 " in shown
+    assert "SELECT a6 " not in shown
+
+
+async def test_each_url_is_told_from_the_other(url: str, page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await asyncio.to_thread(main, ["top", page, "--once"]) == 1
+    assert f"error: {page}/metrics returned HTTP status 404 Not Found" in capsys.readouterr().err
+    assert await asyncio.to_thread(main, ["top", f"{page}/data.json", "--once"]) == 1
+    assert "is a debug page: add --statements" in capsys.readouterr().err
+    assert await asyncio.to_thread(main, ["top", url, "--once", "--statements"]) == 1
+    assert "serves Prometheus metrics, and --statements reads a debug page: pass" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--sort", "rows"], "argument --sort: only with --statements"),
+        (["--limit", "3"], "argument --limit: only with --statements"),
+        (["--statements", "--sort", "name"], "argument --sort: invalid choice: 'name'"),
+        *(
+            (["--statements", f"--limit={value}"], f"must be a whole number from 1 on, not {value!r}")
+            for value in ("0", "-1", "all", "²", "1.5")
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["top", "localhost", *arguments])
+    assert ended.value.code == 2
     assert complaint in capsys.readouterr().err
 
 

@@ -1,0 +1,101 @@
+"""Single statements of a pool: acquire a connection, run one statement, commit it, release the connection."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Final, TypeVar, overload
+
+from ..driver import Change, Connection, Executed, Fetch, Parameters, RowFactory, Statement, raw_row, run_alone
+from ..errors import PoolUsageError
+from ..sql import first_word
+from .lease import Lease
+from .lifecycle import PoolLifecycle
+from .settings import check_label
+
+__all__ = ["PoolStatements"]
+
+C = TypeVar("C", bound=Connection)
+R = TypeVar("R")
+
+# What begins or ends a transaction: nothing that a statement can do alone.
+_NEED_BLOCK: Final = frozenset({"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"})
+
+
+class PoolStatements(PoolLifecycle[C]):
+    """The methods of a pool that run one statement, as a transaction of its own."""
+
+    @abstractmethod
+    def connection(self, label: str | None = None, *, timeout: float | None = None) -> Lease[C]:
+        """Acquire a connection for an `async with` block."""
+        ...
+
+    @overload
+    async def fetch_all(
+        self, sql: str, parameters: Parameters = (), *, row_factory: RowFactory[R], label: str | None = None,
+        timeout: float | None = None,
+    ) -> list[R]: ...  # fmt: skip
+    @overload
+    async def fetch_all(
+        self, sql: str, parameters: Parameters = (), *, label: str | None = None, timeout: float | None = None
+    ) -> list[Any]: ...
+    async def fetch_all(
+        self, sql: str, parameters: Parameters = (), *, row_factory: RowFactory[Any] | None = None,
+        label: str | None = None, timeout: float | None = None,
+    ) -> list[Any]:  # fmt: skip
+        """Acquire a connection, run a statement and read its rows, commit what it changed, release; return all rows.
+
+        If it fails, or is cancelled before its commit has begun, its change is rolled back.
+
+        Args:
+            sql: one statement.
+            parameters: a sequence for `?`, or a mapping for `:name`.
+            row_factory: makes the rows of this call, as `sqlite3.Cursor.row_factory` does; the connection's own if not
+                given.
+            label: what for, in diagnoses, events and spans; the name of this method if not given.
+            timeout: seconds to wait for a connection, instead of the pool's `acquisition_timeout`.
+
+        Raises `TypeError` or `ValueError` for an invalid argument, `PoolUsageError` for a statement that begins or ends
+        a transaction, the errors of acquiring, see `connection()`, and those of the driver.
+        """
+        return await self._run_alone(Fetch(sql, parameters, row_factory), check_label(label) or "fetch_all", timeout)
+
+    @overload
+    async def fetch_one(
+        self, sql: str, parameters: Parameters = (), *, row_factory: RowFactory[R], label: str | None = None,
+        timeout: float | None = None,
+    ) -> R | None: ...  # fmt: skip
+    @overload
+    async def fetch_one(
+        self, sql: str, parameters: Parameters = (), *, label: str | None = None, timeout: float | None = None
+    ) -> Any | None: ...
+    async def fetch_one(
+        self, sql: str, parameters: Parameters = (), *, row_factory: RowFactory[Any] | None = None,
+        label: str | None = None, timeout: float | None = None,
+    ) -> Any | None:  # fmt: skip
+        """Do the same as `fetch_all()`, but return the first row, `None` if there is none."""
+        statement = Fetch(sql, parameters, row_factory, most=1)
+        rows = await self._run_alone(statement, check_label(label) or "fetch_one", timeout)
+        return rows[0] if rows else None
+
+    async def fetch_val(
+        self, sql: str, parameters: Parameters = (), *, label: str | None = None, timeout: float | None = None
+    ) -> Any:
+        """Do the same as `fetch_all()`, but return the first column of the first row, `None` if there is none."""
+        label = check_label(label) or "fetch_val"
+        row = await self.fetch_one(sql, parameters, row_factory=raw_row, label=label, timeout=timeout)
+        return None if row is None else row[0]
+
+    async def execute(
+        self, sql: str, parameters: Parameters = (), *, label: str | None = None, timeout: float | None = None
+    ) -> Executed:
+        """Do the same as `fetch_all()`, but return what the statement changed."""
+        return await self._run_alone(Change(sql, parameters), check_label(label) or "execute", timeout)
+
+    async def _run_alone(self, statement: Statement[R], label: str, timeout: float | None) -> R:
+        if (word := first_word(statement.sql)) in _NEED_BLOCK:
+            raise PoolUsageError(
+                f"{word} cannot run alone: the connection is released behind it. Use `async with pool.connection()` "
+                "for a transaction of several statements"
+            )
+        async with self.connection(label, timeout=timeout) as connection:
+            return await run_alone(connection, statement)

@@ -1,0 +1,74 @@
+"""How many values of an attribute have series of their own: the first ones. Later ones are shown as "other".
+
+A series lives as long as its process, and programs make up statements and labels without end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from aiosqlitepool.events import StatementSlow
+
+from ._metrics import OTHER, Values
+
+__all__ = ["MOST_LABELS", "MOST_SLOW", "PoolLimits"]
+
+V = TypeVar("V", bound=Hashable)
+
+# Pairs of summary and plan warning, and labels of leases, for one pool.
+MOST_SLOW = 20
+MOST_LABELS = 50
+# Characters of a value.
+_LONGEST = 100
+
+
+class PoolLimits:
+    """Which values have series of their own, for the pools of one name.
+
+    Each method belongs to one thread at a time: `summary` to the one that delivers a batch, the others to the loop's.
+    """
+
+    __slots__ = ("_labels", "_slow", "_summaries")
+
+    def __init__(self, statement_summaries: int = 0) -> None:
+        self._labels: _First[str] = _First(MOST_LABELS, OTHER)
+        self._slow: _First[Values] = _First(MOST_SLOW, (OTHER, ""))
+        self._summaries: _First[str] = _First(statement_summaries, OTHER if statement_summaries else "")
+
+    def label(self, label: str | None) -> str:
+        """Return the value for the label of a lease; "" for none."""
+        return "" if label is None else self._labels.shown(_sendable(label))
+
+    def slow(self, event: StatementSlow) -> Values:
+        """Return the values for a slow statement: its summary, and the first warning of its plan, or ""."""
+        warning = next(iter(event.plan_warnings), "")
+        return self._slow.shown((event.summary, _sendable(warning)))
+
+    def summary(self, summary: str) -> str:
+        """Return the value for the summary of a statement; "" if none is shown."""
+        return self._summaries.shown(summary)
+
+
+class _First(Generic[V]):
+    """Shows the first `most` values as they are, and each later one as `other`."""
+
+    __slots__ = ("_most", "_other", "_seen")
+
+    def __init__(self, most: int, other: V) -> None:
+        self._most = most
+        self._other = other
+        self._seen: set[V] = set()
+
+    def shown(self, value: V) -> V:
+        """Return what to show for this value."""
+        if value not in self._seen:
+            if len(self._seen) >= self._most:
+                return self._other
+            self._seen.add(value)
+        return value
+
+
+def _sendable(text: str) -> str:
+    # One half of a surrogate pair would make whole scrapes and exports fail.
+    return text[:_LONGEST].encode("utf-8", "replace").decode()

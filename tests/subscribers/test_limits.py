@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from aiosqlitepool.events import StatementSlow
+from aiosqlitepool.subscribers._limits import MOST_LABELS, MOST_SLOW, PoolLimits
+
+
+def slow(summary: str, *plan: str) -> StatementSlow:
+    return StatementSlow("app.db", 1, "SQL", "SELECT", summary, 0.0, 1.0, 0.0, 0, 0, plan=plan)
+
+
+def test_the_first_labels_are_shown_and_all_later_ones_as_one() -> None:
+    limits = PoolLimits()
+    shown = [limits.label(str(number)) for number in range(10_000)]
+    assert shown == [*map(str, range(MOST_LABELS)), *["other"] * (10_000 - MOST_LABELS)]
+    assert limits.label("0") == "0"
+
+
+def test_no_label_is_absent_and_takes_no_place() -> None:
+    limits = PoolLimits()
+    assert {limits.label(None) for _ in range(MOST_LABELS)} == {""}
+    assert limits.label("GET /") == "GET /"
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [("half a pair \ud800", "half a pair ?"), ("a" * 10_000, "a" * 100), ("数据库\n\x00", "数据库\n\x00")],
+    ids=["surrogate", "long", "odd"],
+)
+def test_a_label_is_shown_as_telemetry_can_send_it(label: str, shown: str) -> None:
+    assert PoolLimits().label(label) == shown
+
+
+def test_the_first_pairs_of_a_slow_statement_are_shown_and_all_later_ones_as_one() -> None:
+    limits = PoolLimits()
+    shown = [limits.slow(slow(f"SELECT t{number}", "SCAN t  <-- full scan of t")) for number in range(10_000)]
+    expected = [(f"SELECT t{number}", "full scan of t") for number in range(MOST_SLOW)]
+    assert shown == [*expected, *[("other", "")] * (10_000 - MOST_SLOW)]
+
+
+def test_of_several_warnings_the_first_is_shown_and_of_none_none() -> None:
+    limits = PoolLimits()
+    plan = ("SEARCH u", "SCAN t  <-- full scan of t", "USE TEMP B-TREE FOR ORDER BY  <-- temporary B-tree for ORDER BY")
+    assert limits.slow(slow("SELECT t", *plan)) == ("SELECT t", "full scan of t")
+    assert limits.slow(slow("SELECT t", "SEARCH u")) == ("SELECT t", "")
+    assert limits.slow(slow("SELECT t", "SCAN \ud800  <-- full scan of \ud800")) == ("SELECT t", "full scan of ?")
+
+
+@pytest.mark.parametrize(("most", "shown"), [(0, ["", "", ""]), (2, ["a", "b", "other"]), (3, ["a", "b", "c"])])
+def test_as_many_summaries_are_shown_as_were_asked_for(most: int, shown: list[str]) -> None:
+    limits = PoolLimits(most)
+    assert [limits.summary(summary) for summary in ("a", "b", "c")] == shown
