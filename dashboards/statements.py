@@ -10,12 +10,13 @@ from .queries import LABEL, OPERATION, PLAN_WARNING, SUMMARY, busy, in_range, pe
 
 __all__ = ["row"]
 
-_TOP = 10
+# Bars, and curves: at each moment so many, so that there are more of them over time.
+_BARS, _CURVES = 8, 5
 
 
 def row() -> Row:
     """All of them, beside each other."""
-    return Row("What runs?", 8, [_by_time(), _by_operation(), _slow(), _by_label()])
+    return Row("What runs?", 9, [_by_time(), _by_operation(), _slow(), _by_label()], widths=(7, 5, 6, 6))
 
 
 def _by_time() -> Panel:
@@ -27,7 +28,7 @@ def _by_time() -> Panel:
         "the rest is worth an index, a smaller result or a cache, even if no single run is slow. The debug page has "
         "the whole statement. Empty: give PrometheusSubscriber statement_summaries=20.",
         "s",
-        now(worst(_TOP, in_range(STATEMENT_TIME, SUMMARY)), f"{{{{{SUMMARY}}}}}"),
+        now(worst(_BARS, in_range(STATEMENT_TIME, SUMMARY)), f"{{{{{SUMMARY}}}}}"),
     ).no_value("Needs statement_summaries=20 of the subscriber")
 
 
@@ -39,7 +40,7 @@ def _by_operation() -> Panel:
         "Of the time in SQLite, without any wait. One operation up: a statement of that kind, see Slow statements. All "
         "up: the disk or the processor. COMMIT up: the disk is slow to sync. BEGIN up: another process writes.",
         "s",
-        over_time(worst(_TOP, quantile(0.99, OPERATION_DURATION, OPERATION)), f"{{{{{OPERATION}}}}}"),
+        over_time(worst(_CURVES, quantile(0.99, OPERATION_DURATION, OPERATION)), f"{{{{{OPERATION}}}}}"),
         warn=0.1,
         bad=1.0,
     )
@@ -55,7 +56,8 @@ def _slow() -> Panel:
         "the span and in the record pool.statement.slow. Alert: AiosqlitepoolSlowStatements.",
         "cpm",
         over_time(
-            worst(_TOP, per_minute(SLOW_STATEMENTS, SUMMARY, PLAN_WARNING)), f"{{{{{SUMMARY}}}}} {{{{{PLAN_WARNING}}}}}"
+            worst(_CURVES, per_minute(SLOW_STATEMENTS, SUMMARY, PLAN_WARNING)),
+            f"{{{{{SUMMARY}}}}} {{{{{PLAN_WARNING}}}}}",
         ),
         warn=2,
         bad=30,
@@ -72,7 +74,7 @@ def _by_label() -> Panel:
         "they queue for: shorten it, or give it a pool of its own. Acquires without a label are not shown. Empty: give "
         "labels, and the subscriber by_label=True.",
         "short",
-        over_time(worst(_TOP, busy(USE_TIME, LABEL, where=f'{LABEL}!=""')), f"{{{{{LABEL}}}}}"),
+        over_time(worst(_CURVES, busy(USE_TIME, LABEL, where=f'{LABEL}!=""')), f"{{{{{LABEL}}}}}"),
         stacked=True,
         empty="Needs by_label=True of the subscriber",
     )

@@ -38,12 +38,12 @@ def bargauge(canvas: Canvas, area: Area, panel: Json, found: Sequence[Answer]) -
     left = area.x + max(118.0, *(canvas.width_of(name, _NORMAL) + 14 for name in names))
     for row, (answer, name) in enumerate(zip(found, names, strict=True)):
         y, style = area.y + row * height, look(panel, answer.name, row)
-        room = Area(left + 12, y + height * 0.2, area.x + area.w - left - 97, height * 0.6)
+        room = Area(left + 12, y + height * 0.2, area.x + area.w - left - 107, height * 0.6)
         canvas.text(left, y + height / 2, name, _NORMAL, theme.TEXT, ha="right")
         canvas.box(room, "#22252b", radius=2)
         canvas.box(_filled(room, answer.series.last, most), style.colour, radius=2)
         text = spell(answer.series.last, defaults["unit"], defaults.get("decimals"))
-        canvas.text(area.x + area.w - 72, y + height / 2, text, 16, style.colour)
+        canvas.text(area.x + area.w - 82, y + height / 2, text, 16, style.colour)
 
 
 def table(canvas: Canvas, area: Area, panel: Json, found: Sequence[Answer]) -> None:

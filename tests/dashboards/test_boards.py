@@ -194,14 +194,15 @@ def test_panels_of_databases_say_that_there_is_none_where_there_are_only_pools()
 
 @pytest.mark.parametrize(
     ("told_apart", "argument"),
-    [("aiosqlitepool_statement_time_seconds", "statement_summaries=20"), ("by (aiosqlitepool_acquire_label)", "by_label")],
+    [
+        ("aiosqlitepool_statement_time_seconds", "statement_summaries=20"),
+        ("by (aiosqlitepool_acquire_label)", "by_label"),
+    ],
 )
 def test_panels_of_what_a_subscriber_must_be_asked_for_say_so(told_apart: str, argument: str) -> None:
     for board in BOARDS.values():
         (shown,) = [
-            panel
-            for panel in panels(board)
-            if any(told_apart in target.get("expr", "") for target in panel["targets"])
+            panel for panel in panels(board) if any(told_apart in target.get("expr", "") for target in panel["targets"])
         ]
         assert argument in shown["fieldConfig"]["defaults"]["noValue"]
         assert argument in shown["description"]

@@ -1,5 +1,5 @@
-"""One incident from its beginning to its end: a migration loses an index of the example service, an endpoint's statement
-reads the whole table from then on, and callers queue for connections."""
+"""One incident, from its beginning to its end: the example service loses an index, the statement of an endpoint reads a
+whole table from then on, and callers queue for connections."""
 
 from __future__ import annotations
 
