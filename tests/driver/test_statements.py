@@ -1,18 +1,24 @@
-"""What a pool remembers of the statements that ran."""
+"""What a pool remembers of the statements that ran, and what it emits of them."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sqlite3
 import threading
-from contextvars import Context
+from collections.abc import Iterator
+from contextvars import Context, ContextVar, copy_context
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from aiosqlitepool.bus import EventBus
 from aiosqlitepool.driver.statements import MOST_STATEMENTS, Figures, StatementLog
+from aiosqlitepool.events import PoolEvent, StatementExecuted, StatementKind, StatementSlow, StatementTimings
 
 from ..support.clock import Clock
+from ..support.stub import settle
 
 NATIVE = sqlite3.connect(":memory:", check_same_thread=False)
 LEASE: Any = SimpleNamespace(connection=1)
@@ -100,3 +106,280 @@ def test_threads_lose_no_record() -> None:
     while any(thread.is_alive() for thread in threads):
         log.table()
     assert log.table()[0].calls == 20_000
+
+
+class Text(str):
+    """SQL of a program's own class, with a method of its own."""
+
+    def __getitem__(self, _: Any) -> str:
+        raise AssertionError("the program's code does not run in passing")
+
+
+def test_sql_of_a_class_of_the_programs_own_is_recorded_and_anything_else_is_not() -> None:
+    log = log_of(Text("SELECT 1"))
+    record(log, 7, (True, None, 0.0, 0.0, 0, 0, None))
+    assert [row.statement for row in log.table()] == ["SELECT ?"]
+
+
+# -- events
+
+request: ContextVar[str] = ContextVar("request", default="nobody")
+FETCH, CALL = False, True
+
+
+class Observed:
+    """The log of a pool with a bus, a real connection and a clock."""
+
+    def __init__(self, native: sqlite3.Connection, slow_after: float | None = 0.1) -> None:
+        self.native = native
+        self.clock = Clock()
+        self.bus = EventBus(pool="app.db")
+        self.log = StatementLog(
+            "app.db", slow_after, self.bus.handlers, self.bus.emit, self.bus.emit_statements, self.clock
+        )
+        self.bus.flush_statements = self.log.flush
+        self.log.loop = asyncio.get_running_loop()
+        self.got: list[Any] = []
+
+    def subscribe(self, *types: Any) -> None:
+        for event_type in types:
+            self.bus.subscribe(event_type, self.got.append)
+
+    async def run(
+        self,
+        ran: float,
+        sql: str = "SELECT * FROM orders WHERE total = 7",
+        *,
+        is_call: bool = CALL,
+        error: str | None = None,
+    ) -> None:
+        """Record a statement in another thread, as a worker does, and wait until its caller would continue."""
+        figures: Figures = (is_call, "GET /", 0.25, ran, 3, 2, error)
+        await asyncio.to_thread(self.log.record, sql, figures, LEASE, self.native, copy_context())
+
+
+@pytest.fixture
+def native() -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(":memory:", check_same_thread=False)) as native:
+        native.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, total INTEGER)")
+        yield native
+
+
+FIELDS = {
+    "pool": "app.db",
+    "connection": 1,
+    "statement": "SELECT * FROM orders WHERE total = ?",
+    "operation": "SELECT",
+    "summary": "SELECT orders",
+    "wait_time": 0.25,
+    "run_time": 0.5,
+    "ended_at": 1000.0,
+    "rows": 3,
+    "rows_changed": 2,
+    "error": None,
+    "label": "GET /",
+}
+
+
+async def test_a_slow_statement_is_an_event_with_its_plan(native: sqlite3.Connection) -> None:
+    observed = Observed(native)
+    observed.subscribe(StatementSlow)
+    await observed.run(0.5)
+    assert observed.got == [StatementSlow(**FIELDS, plan=("SCAN orders  <-- full scan of orders",))]  # type: ignore[arg-type]
+    assert observed.got[0].plan_warnings == ("full scan of orders",)
+
+
+@pytest.mark.parametrize(
+    ("slow_after", "slow"), [(0.1, [0.1, 0.5]), (0, [0.0, 0.0999, 0.1, 0.5]), (0.6, []), (None, [])]
+)
+async def test_a_statement_is_slow_from_the_threshold_on(
+    native: sqlite3.Connection, slow_after: float | None, slow: list[float]
+) -> None:
+    observed = Observed(native, slow_after)
+    observed.subscribe(StatementSlow)
+    for seconds in (0.0, 0.0999, 0.1, 0.5):
+        await observed.run(seconds)
+    assert [event.run_time for event in observed.got] == slow
+
+
+async def test_an_event_is_emitted_in_the_loop_in_the_context_of_its_statement(native: sqlite3.Connection) -> None:
+    observed = Observed(native)
+    seen: list[tuple[str, str, threading.Thread]] = []
+    for kind in (StatementSlow, StatementExecuted):
+        observed.bus.subscribe(
+            kind, lambda event: seen.append((type(event).__name__, request.get(), threading.current_thread()))
+        )
+    request.set("GET /orders")
+    await observed.run(0.5)
+    loop = threading.current_thread()
+    assert seen == [("StatementSlow", "GET /orders", loop), ("StatementExecuted", "GET /orders", loop)]
+
+
+async def test_each_statement_is_an_event_for_those_that_ask_for_it(native: sqlite3.Connection) -> None:
+    observed = Observed(native)
+    observed.subscribe(StatementExecuted)
+    await observed.run(0.5)
+    await observed.run(0.0, error="sqlite3.OperationalError")
+    first, second = observed.got
+    assert first == StatementExecuted(**FIELDS, is_slow=True)  # type: ignore[arg-type]
+    assert (second.run_time, second.error, second.is_slow) == (0.0, "sqlite3.OperationalError", False)
+
+
+async def test_rows_fetched_slowly_are_slow_and_no_execution(native: sqlite3.Connection) -> None:
+    observed = Observed(native)
+    observed.subscribe(StatementSlow, StatementExecuted)
+    await observed.run(0.5, is_call=FETCH)
+    await observed.run(0.0, is_call=FETCH)
+    assert [type(event) for event in observed.got] == [StatementSlow]
+
+
+async def test_all_events_are_not_all_statements(native: sqlite3.Connection) -> None:
+    observed = Observed(native)
+    observed.subscribe(PoolEvent)
+    await observed.run(0.0)
+    await observed.run(0.5)
+    observed.log.flush()
+    assert [type(event) for event in observed.got] == [StatementSlow]
+
+
+async def test_a_handler_that_is_gone_by_then_is_not_called(native: sqlite3.Connection) -> None:
+    observed = Observed(native)
+    detach = observed.bus.subscribe(StatementSlow, observed.got.append)
+    observed.log.record("SELECT 1", (CALL, None, 0.0, 1.0, 0, 0, None), LEASE, native, copy_context())
+    detach()
+    await settle()
+    assert observed.got == []
+
+
+async def test_before_a_connection_is_open_and_after_the_loop_has_closed_nothing_is_emitted(
+    native: sqlite3.Connection,
+) -> None:
+    observed = Observed(native)
+    observed.subscribe(StatementSlow)
+    closed = asyncio.new_event_loop()
+    closed.close()
+    for loop in (None, closed):
+        observed.log.loop = loop
+        await observed.run(0.5)
+    assert observed.got == []
+    assert observed.log.table()[0].calls == 2
+
+
+# -- plans
+
+
+async def test_a_plan_is_asked_for_at_most_once_a_minute(native: sqlite3.Connection) -> None:
+    observed = Observed(native)
+    observed.subscribe(StatementSlow)
+    await observed.run(0.5)
+    native.execute("CREATE INDEX orders_total ON orders (total)")
+    observed.clock.advance(59.0)
+    await observed.run(0.5)
+    observed.clock.advance(1.0)
+    await observed.run(0.5)
+    scan, search = "SCAN orders  <-- full scan of orders", "SEARCH orders USING COVERING INDEX orders_total (total=?)"
+    assert [event.plan for event in observed.got] == [(scan,), (scan,), (search,)]
+    assert observed.log.table()[0].plan == (search,)
+
+
+async def test_a_plan_that_cannot_be_had_leaves_the_one_before(native: sqlite3.Connection) -> None:
+    observed = Observed(native)
+    await observed.run(0.5)
+    native.execute("DROP TABLE orders")
+    observed.clock.advance(60.0)
+    await observed.run(0.5)
+    assert observed.log.table()[0].plan_warnings == ("full scan of orders",)
+
+
+async def test_a_statement_that_is_not_slow_has_no_plan(native: sqlite3.Connection) -> None:
+    observed = Observed(native)
+    await observed.run(0.0)
+    (row,) = observed.log.table()
+    assert (row.plan, row.plan_warnings) == ((), ())
+
+
+# -- batches of times
+
+SELECT = StatementKind("SELECT", "SELECT orders", None)
+
+
+async def test_times_come_in_a_batch_of_256_in_the_thread_that_ran_the_last_one(native: sqlite3.Connection) -> None:
+    observed, threads = Observed(native), list[threading.Thread]()
+    observed.subscribe(StatementTimings)
+    observed.bus.subscribe(StatementTimings, lambda _: threads.append(threading.current_thread()))
+    for _ in range(255):
+        await observed.run(0.01)
+    assert observed.got == []
+    await observed.run(0.02)
+    (batch,) = observed.got
+    assert (batch.pool, batch.runs) == ("app.db", {SELECT: [0.01] * 255 + [0.02]})
+    assert threads != [threading.current_thread()]
+
+
+async def test_a_flush_emits_what_is_there_by_kind_without_fetches(native: sqlite3.Connection) -> None:
+    observed = Observed(native)
+    observed.subscribe(StatementTimings)
+    await observed.run(0.01)
+    await observed.run(0.02, is_call=FETCH)
+    await observed.run(0.03, error="cancelled")
+    await observed.run(0.04, "COMMIT")
+    observed.bus.flush_timings()
+    observed.bus.flush_timings()
+    (batch,) = observed.got
+    assert batch.runs == {
+        SELECT: [0.01],
+        SELECT._replace(error="cancelled"): [0.03],
+        StatementKind("COMMIT", "COMMIT", None): [0.04],
+    }
+
+
+async def test_a_subscriber_gets_no_times_from_before_or_after_its_subscription(native: sqlite3.Connection) -> None:
+    observed = Observed(native)
+    await observed.run(0.01)
+    detach = observed.bus.subscribe(StatementTimings, observed.got.append)
+    await observed.run(0.02)
+    detach()
+    await observed.run(0.03)
+    observed.bus.flush_timings()
+    assert [batch.runs for batch in observed.got] == [{SELECT: [0.02]}]
+    assert observed.log.table()[0].calls == 3
+
+
+async def test_a_reset_loses_no_time_of_a_subscriber(native: sqlite3.Connection) -> None:
+    observed = Observed(native)
+    observed.subscribe(StatementTimings)
+    await observed.run(0.01)
+    observed.log.reset()
+    assert [batch.runs for batch in observed.got] == [{SELECT: [0.01]}]
+    assert observed.log.table() == ()
+
+
+async def test_a_handler_of_times_may_look_at_the_statements(native: sqlite3.Connection) -> None:
+    observed, seen = Observed(native), list[int]()
+    observed.bus.subscribe(StatementTimings, lambda _: seen.append(observed.log.table()[0].calls))
+    await observed.run(0.01)
+    assert observed.log.table()[0].calls == 1
+    assert seen == [1]
+
+
+async def test_a_forked_child_keeps_nothing_that_its_parent_delivers(native: sqlite3.Connection) -> None:
+    observed = Observed(native)
+    observed.subscribe(StatementTimings)
+    await observed.run(0.01)
+    lock = observed.log._lock
+    lock.acquire()  # by a thread that the child does not have
+    observed.log.forked()
+    lock.release()
+    observed.log.flush()
+    assert observed.got == []
+    await observed.run(0.02)
+    observed.log.flush()
+    assert [batch.runs for batch in observed.got] == [{SELECT: [0.02]}]
+
+
+async def test_a_thread_that_finds_another_one_counting_leaves_its_records_to_it(native: sqlite3.Connection) -> None:
+    observed = Observed(native)
+    with observed.log._lock:
+        for _ in range(300):
+            await observed.run(0.01)
+    assert observed.log.table()[0].calls == 300
