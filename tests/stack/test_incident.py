@@ -3,7 +3,6 @@ whole table from then on, and callers queue for connections."""
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 import subprocess
@@ -35,17 +34,18 @@ ALERT, POOL_NAME = "AiosqlitepoolSlowStatements", "shop.db/read"
 ENDPOINT = "/users/1/posts"
 STATEMENT = "SELECT * FROM post WHERE user_id = ? ORDER BY id DESC LIMIT ?"
 SUMMARY, WARNING = "SELECT post", "full scan of post"
-# Of the pool, and of the statement.
 POOL = f'db_client_connection_pool_name="{POOL_NAME}"'
-SLOW = f'aiosqlitepool_statement_slow_total{{{POOL}, db_query_summary="{SUMMARY}"}}'
-FIRING = f'ALERTS{{alertname="{ALERT}", alertstate="firing", {POOL}, db_query_summary="{SUMMARY}"}}'
+# Of the pool, the statement that reads the whole table: on a busy machine, others are slow by chance.
+CAUSE = f'{POOL}, db_query_summary="{SUMMARY}", aiosqlitepool_statement_plan_warning="{WARNING}"'
+SLOW = f"aiosqlitepool_statement_slow_total{{{CAUSE}}}"
+FIRING = f'ALERTS{{alertname="{ALERT}", alertstate="firing", {CAUSE}}}'
 
 # More than there are connections, so that some queue.
 CALLERS = 12
-# How long a scan of the table takes when nothing else runs, at least: three times the default of `slow_statement`.
-SCAN = 0.3
-# How often Prometheus scrapes and evaluates.
-INTERVAL = 15 * TIME_SCALE
+# Seconds of processor time that a scan of the table takes, at least: more than the default of `slow_statement`.
+SCAN = 0.15
+# How often Prometheus scrapes and evaluates, and how far back the alert looks.
+INTERVAL, WINDOW = 15 * TIME_SCALE, 300 * TIME_SCALE
 
 
 class Incident(NamedTuple):
@@ -70,8 +70,8 @@ def incident(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with service(database, folder / "service.log", environment) as program:
         stack.scrape(program.url)
         with calling(program.url):
-            known = f"db_client_connection_max{{{POOL}}} offset {60 * TIME_SCALE:.0f}s"
-            wait_for("Prometheus has watched for a while", lambda: queried(stack.prometheus, known), within=WITHIN)
+            known = f"db_client_connection_max{{{POOL}}}"
+            wait_for("Prometheus scrapes the pool", lambda: queried(stack.prometheus, known), within=WITHIN)
             began = time.time()
             execute(database, "DROP INDEX post_by_user")
             full = (
@@ -94,9 +94,9 @@ def fill(database: Path) -> None:
 
 
 def seconds(connection: sqlite3.Connection, statement: str, parameters: tuple[int, ...]) -> float:
-    began = time.perf_counter()
+    began = time.thread_time()  # which does not depend on what else runs
     connection.execute(statement, parameters).fetchall()
-    return time.perf_counter() - began
+    return time.thread_time() - began
 
 
 def execute(database: Path, statement: str) -> None:
@@ -147,11 +147,11 @@ def evaluations_missed(prometheus: str) -> float:
 def test_the_alert_names_the_statement_and_its_full_scan(stack: Stack, incident: Incident) -> None:
     def told() -> list[dict[str, Any]]:
         alerts = ask(f"{stack.alertmanager}/api/v2/alerts", filter=f'alertname="{ALERT}"')
-        return [alert for alert in alerts if alert["labels"]["db_client_connection_pool_name"] == POOL_NAME]
+        named = {"db_client_connection_pool_name": POOL_NAME, "aiosqlitepool_statement_plan_warning": WARNING}
+        return [alert for alert in alerts if named.items() <= alert["labels"].items()]
 
-    (alert,) = wait_for("Alertmanager is told", told, within=WITHIN)
+    (alert,) = wait_for(f"Alertmanager is told of a {WARNING}", told, within=WITHIN)
     assert alert["labels"]["db_query_summary"] == SUMMARY
-    assert alert["labels"]["aiosqlitepool_statement_plan_warning"] == WARNING
     assert f"{SUMMARY} of pool {POOL_NAME}" in alert["annotations"]["description"]
     assert WARNING in alert["annotations"]["description"]
 
@@ -159,8 +159,13 @@ def test_the_alert_names_the_statement_and_its_full_scan(stack: Stack, incident:
 def test_the_alert_fires_at_the_first_evaluation_after_the_first_scrape_that_could_tell(
     stack: Stack, incident: Incident
 ) -> None:
+    def told() -> list[float]:
+        found = samples(stack.prometheus, SLOW)
+        before = [max((older for then, older in found if then <= at - WINDOW), default=0.0) for at, _ in found]
+        return [at for (at, slow), older in zip(found, before, strict=True) if slow - older > 10]
+
     fired, _ = wait_for("the alert fires", lambda: samples(stack.prometheus, FIRING), within=WITHIN)[0]
-    could_tell = next(at for at, slow in samples(stack.prometheus, SLOW) if slow > 10)
+    could_tell = wait_for("a scrape with more than ten", told, within=WITHIN)[0]
     print(f"fired {fired - incident.began:.1f} s after the index was lost, {fired - could_tell:.1f} s after the scrape")
     # A scrape takes an interval at most, and the next evaluation is as far away, unless Prometheus leaves it out.
     assert fired - could_tell <= (2 + evaluations_missed(stack.prometheus)) * INTERVAL
@@ -210,10 +215,10 @@ def test_top_shows_the_statement_in_a_terminal(incident: Incident) -> None:
     command = [sys.executable, "-m", "aiosqlitepool", "top", f"{incident.program.url}/debug/pool/"]
     shown = subprocess.run(
         [*command, "--statements", "--once"],
-        cwd=ROOT, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert STATEMENT in shown.stdout
+    assert "SELECT * FROM post WHERE user_id = ?" in shown.stdout  # of a long one, the beginning
     assert WARNING in shown.stdout
 
 
@@ -226,12 +231,9 @@ def test_with_the_index_that_the_plan_asks_for_no_request_is_slow_any_more(incid
 
     with httpx.Client(base_url=incident.program.url, timeout=60) as http:
 
-        def slow() -> str:
-            (count,) = re.findall(rf"^aiosqlitepool_statement_slow_total\{{.*{SUMMARY}.*\}} (\S+)$", exposed(), re.M)
-            return str(count)
-
-        def exposed() -> str:
-            return "\n".join(line for line in http.get("/metrics").text.splitlines() if POOL_NAME in line)
+        def slow() -> list[str]:
+            lines = http.get("/metrics").text.splitlines()
+            return sorted(line for line in lines if "statement_slow_total{" in line and SUMMARY in line)
 
         def quick() -> bool:
             before = slow()
