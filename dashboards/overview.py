@@ -21,7 +21,7 @@ from aiosqlitepool.subscribers._metrics import (
 )
 from aiosqlitepool.subscribers._metrics import POOL as POOL_ATTRIBUTE
 
-from . import databases, headlines
+from . import databases, headlines, statements
 from .frame import DEPTH, OVERVIEW, Row, board, link_to
 from .panels import Panel, columns, lines, over_time, records, traces
 from .queries import (
@@ -60,6 +60,7 @@ def make() -> dashboard.Dashboard:
             Row("What do callers feel?", 9, [waits(), wait_heat()]),
             Row("How do acquires end?", 8, [_slow_share(), paths(), failures()]),
             Row("What do connections do?", 8, [_holds(), _creates(), _closes()]),
+            statements.row(),
             Row("What goes wrong?", 7, [_health(), _rollbacks(), _subscribers()]),
             Row("Where, and for whom?", 9, [_hottest(), _slow_acquires()]),
             Row(

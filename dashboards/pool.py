@@ -19,7 +19,7 @@ from aiosqlitepool.subscribers._metrics import (
     WAIT_TIME,
 )
 
-from . import databases, headlines
+from . import databases, headlines, statements
 from .frame import DEPTH, OVERVIEW, Row, board, link_to
 from .panels import Panel, heat, lines, now, over_time, ranking
 from .queries import (
@@ -61,6 +61,7 @@ def make() -> dashboard.Dashboard:
             Row("Which instance?", 8, [_load_by(), _queue_by(), _wait_by(), _demand_by()]),
             Row("How do acquires end?", 8, [paths(), waits(), failures()]),
             Row("How long does each thing take?", 9, [wait_heat(), _hold_heat(), _create_heat()]),
+            statements.row(),
             Row("How large should it be?", 8, [_sizing(), _advice()], widths=(14, 10)),
             Row("How do connections live?", 8, [_open(), _births_and_deaths(), _age(), _ages_now()]),
             Row("What goes wrong?", 8, [_rollbacks(), _createfailures(), _health(), _subscribers()]),

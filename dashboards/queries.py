@@ -18,6 +18,10 @@ CAUSE = label_name(_semconv.ROLLBACK_CAUSE)
 OUTCOME = label_name(_semconv.TRANSACTION_OUTCOME)
 KIND = label_name(_semconv.BUSY_KIND)
 RESULT = label_name(_semconv.CHECKPOINT_RESULT)
+LABEL = label_name(_semconv.LABEL)
+OPERATION = label_name(_semconv.OPERATION)
+SUMMARY = label_name(_semconv.SUMMARY)
+PLAN_WARNING = label_name(_semconv.PLAN_WARNING)
 
 # What tells one pool of one process from all others.
 EACH = ("job", "instance", POOL)
@@ -77,9 +81,9 @@ def per_minute(metric: Metric, *by: str, where: str = "") -> str:
     return f"60 * {rate(metric, *by, where=where)}"
 
 
-def busy(metric: Metric, *by: str) -> str:
+def busy(metric: Metric, *by: str, where: str = "") -> str:
     """Seconds per second that a histogram's durations add up to: how many go on at once, by Little's law."""
-    return _per_second(f"{metric.family}_sum", by, "")
+    return _per_second(f"{metric.family}_sum", by, where)
 
 
 def buckets(metric: Metric, *by: str) -> str:
@@ -99,7 +103,7 @@ def share_over(seconds: float, metric: Metric, *by: str) -> str:
 
 
 def in_range(metric: Metric, *by: str) -> str:
-    """How often a counter's event occurred in the time that the board shows."""
+    """How much a counter grew in the time that the board shows: how often its event occurred, or for how long."""
     return _in_range(f"{metric.family}_total", by)
 
 

@@ -22,7 +22,7 @@ class StatementSlow(PoolEvent):
     `statement` is normalized SQL without values, `summary` its operation and table: "SELECT orders". `run_time` is the
     time in the worker thread, `wait_time` the time from the call to its beginning, `ended_at` the Unix time of its end.
     `error` is the name of the exception that it raised, or "cancelled" if its caller was cancelled. `plan` has the
-    lines of SQLite's query plan, at most a minute old, and none for statements without a plan; "<-- ..." marks what
+    lines of SQLite's query plan, at most a second old, and none for statements without a plan; "<-- ..." marks what
     makes it slow.
     """
 

@@ -165,6 +165,9 @@ class PoolLog:
         self._log_limited("pool.checkpoint.blocked", wal_bytes=event.wal_bytes, holders=_holders(event.holders))
 
     def _statement_slow(self, event: StatementSlow) -> None:
+        error = {} if event.error is None else {"error": event.error}
+        plan = {"plan": [*event.plan], "plan_warnings": [*event.plan_warnings]} if event.plan else {}
+        more: dict[str, Any] = {**error, **plan, **_labelled(event.label)}
         self._log_limited(
             "pool.statement.slow",
             connection=event.connection,
@@ -174,9 +177,7 @@ class PoolLog:
             run_ms=_ms(event.run_time),
             rows=event.rows,
             rows_changed=event.rows_changed,
-            **({} if event.error is None else {"error": event.error}),
-            **({"plan": list(event.plan), "plan_warnings": list(event.plan_warnings)} if event.plan else {}),
-            **_labelled(event.label),
+            **more,
         )
 
     # -- writing

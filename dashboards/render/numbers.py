@@ -33,15 +33,17 @@ def bargauge(canvas: Canvas, area: Area, panel: Json, found: Sequence[Answer]) -
     """A bar for each number, the longest as long as there is room."""
     defaults = panel["fieldConfig"]["defaults"]
     most = max((answer.series.last for answer in found if math.isfinite(answer.series.last)), default=0.0)
-    height = area.h / max(1, len(found))
-    for row, answer in enumerate(found):
+    height = area.h / len(found)
+    names = [canvas.fitting(answer.name, _NORMAL, area.w * 0.45) for answer in found]
+    left = area.x + max(118.0, *(canvas.width_of(name, _NORMAL) + 14 for name in names))
+    for row, (answer, name) in enumerate(zip(found, names, strict=True)):
         y, style = area.y + row * height, look(panel, answer.name, row)
-        room = Area(area.x + 130, y + height * 0.2, area.w - 215, height * 0.6)
-        canvas.text(area.x + 118, y + height / 2, answer.name, _NORMAL, theme.TEXT, ha="right")
+        room = Area(left + 12, y + height * 0.2, area.x + area.w - left - 107, height * 0.6)
+        canvas.text(left, y + height / 2, name, _NORMAL, theme.TEXT, ha="right")
         canvas.box(room, "#22252b", radius=2)
         canvas.box(_filled(room, answer.series.last, most), style.colour, radius=2)
         text = spell(answer.series.last, defaults["unit"], defaults.get("decimals"))
-        canvas.text(area.x + area.w - 72, y + height / 2, text, 16, style.colour)
+        canvas.text(area.x + area.w - 82, y + height / 2, text, 16, style.colour)
 
 
 def table(canvas: Canvas, area: Area, panel: Json, found: Sequence[Answer]) -> None:

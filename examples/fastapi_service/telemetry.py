@@ -1,4 +1,5 @@
-"""What the service tells of itself: metrics for Prometheus, log records, and traces where the environment says so."""
+"""What the service tells of itself: metrics for Prometheus, log records, and where the environment says so, traces and
+the debug page."""
 
 from __future__ import annotations
 
@@ -9,18 +10,23 @@ from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 
 from aiosqlitepool import subscribe_all
+from aiosqlitepool.debug import DebugApp
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 from aiosqlitepool.subscribers.structlog import StructlogSubscriber
 
 
 def observe(app: FastAPI) -> None:
     """Observe every pool of the process, and serve `/metrics`."""
-    subscribe_all(PrometheusSubscriber())
+    # Which statements take the time, and who keeps connections: up to 20 statements, and few labels, of each pool.
+    subscribe_all(PrometheusSubscriber(statement_summaries=20, by_label=True))
     subscribe_all(StructlogSubscriber())
     # Not app.mount(): that answers /metrics with a redirect. Not `async def`: a scrape need not stop the loop.
     app.add_api_route("/metrics", metrics, include_in_schema=False)
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
         trace(app)
+    if os.environ.get("DEBUG_PAGE"):
+        # It shows statements and labels, and asks nobody for a password: keep it from strangers.
+        app.mount("/debug/pool", DebugApp())
 
 
 def metrics(request: Request) -> Response:
@@ -30,7 +36,7 @@ def metrics(request: Request) -> Response:
 
 
 def trace(app: FastAPI) -> None:
-    """Export a span for every request, and below it one for every slow acquire.
+    """Export a span for every request, and below it one for every slow acquire and every slow statement.
 
     Name and sampling of the service are the environment's business, too: OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER.
     """
@@ -44,7 +50,7 @@ def trace(app: FastAPI) -> None:
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     FastAPIInstrumentor.instrument_app(
-        app, tracer_provider=provider, excluded_urls="metrics,health", exclude_spans=["receive", "send"]
+        app, tracer_provider=provider, excluded_urls="metrics,health,debug", exclude_spans=["receive", "send"]
     )
     # Metrics go to Prometheus already.
     subscribe_all(OpenTelemetrySubscriber(provider, metrics=False))

@@ -59,7 +59,8 @@ def start(programs: ExitStack, folder: Path, time_scale: float) -> list[Program]
     """Start everything, each as soon as what it needs is there, and say where it is."""
     export(folder, time_scale=time_scale)
     metrics = folder / "metrics"
-    app = programs.enter_context(service(folder / "service.db", folder / "service.log", os.environ))
+    environment = {**os.environ, "DEBUG_PAGE": "yes"}  # only this machine can reach it
+    app = programs.enter_context(service(folder / "service.db", folder / "service.log", environment))
     programs.enter_context(load(app, folder / "load.log"))
     manager = programs.enter_context(alertmanager(metrics / "alertmanager.yml", folder))
     for file, program in (("app.yml", app), ("alertmanager.yml", manager)):
@@ -70,6 +71,7 @@ def start(programs: ExitStack, folder: Path, time_scale: float) -> list[Program]
     print(
         f"The service    {app.url}/docs",
         f"Its metrics    {app.url}/metrics",
+        f"Its pools      {app.url}/debug/pool/",
         f"P99 wait       {server.url}/graph?{graph}",
         f"Alerts         {server.url}/alerts",
         f"Alertmanager   amtool alert query --alertmanager.url={manager.url}",

@@ -38,6 +38,9 @@ TIMEOUT = 1.0
 READERS = 4
 MAX_WAITING = 40
 
+SELECT, INSERT = "SELECT text FROM note WHERE id = 7", "INSERT INTO note (text) VALUES ('kept')"
+# Slow as a scan of many rows.
+SEARCH = "SELECT nap(0.15) FROM note WHERE text = 'note 7'"
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
 
@@ -46,14 +49,14 @@ def subscriber(through: str, registry: CollectorRegistry, tracing: TracerProvide
     if through == "prometheus":
         from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
-        return PrometheusSubscriber(registry)
+        return PrometheusSubscriber(registry, statement_summaries=20, by_label=True)
     from opentelemetry.exporter.prometheus import PrometheusMetricReader
     from opentelemetry.sdk.metrics import MeterProvider
 
     from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 
     metering = MeterProvider([PrometheusMetricReader(registry=registry)])
-    return OpenTelemetrySubscriber(tracing, metering)
+    return OpenTelemetrySubscriber(tracing, metering, by_label=True)
 
 
 class Service:
@@ -120,12 +123,12 @@ class Service:
             async with pool.connection(label=label) as connection:
                 yield connection
 
-    async def visitor(self, pool: Pool, statement: str, pause: float, hold: float) -> None:
+    async def visitor(self, pool: Pool, label: str, statement: str, pause: float, hold: float) -> None:
         """Someone who comes back for ever: a query, and some work while holding the connection."""
         while True:
             await asyncio.sleep(self._choose.expovariate(1 / pause) / self.traffic())
             with contextlib.suppress(PoolError, sqlite3.Error):
-                async with self.borrow(pool, f"GET /{pool.name}") as connection:
+                async with self.borrow(pool, label) as connection:
                     await connection.execute_fetchall(statement)
                     await asyncio.sleep(hold * self._choose.lognormvariate(0, 0.6))
 
@@ -194,7 +197,6 @@ class Service:
         """Days, one after the other, for ever."""
         await self.read.open()
         await self.write.open()
-        select, insert = "SELECT text FROM note WHERE id = 7", "INSERT INTO note (text) VALUES ('kept')"
         schedule: dict[float, Callable[[], Awaitable[None]]] = {
             **{hour / 20: self.forget for hour in range(1, 20, 3)},
             0.18: self.orders.incident,
@@ -209,9 +211,10 @@ class Service:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.orders.live())
             for _ in range(24):
-                group.create_task(self.visitor(self.read, select, 0.5, 0.02))
+                group.create_task(self.visitor(self.read, "GET /notes/7", SELECT, 0.5, 0.02))
             for _ in range(5):
-                group.create_task(self.visitor(self.write, insert, 0.6, 0.004))
+                group.create_task(self.visitor(self.write, "POST /notes", INSERT, 0.6, 0.004))
+            group.create_task(self.visitor(self.read, "GET /search", SEARCH, 3.0, 0.0))
             for day in itertools.count():
                 for hour, incident in sorted(schedule.items()):
                     await asyncio.sleep(max(0.0, self._began + (day + hour) * self._day - time.monotonic()))

@@ -11,9 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
+
 from aiosqlitepool import PoolError, SQLiteDatabase
 
 INSERT = "INSERT INTO item (text) VALUES ('one more')"
+NEWEST = "SELECT id, text FROM item ORDER BY id DESC LIMIT 20"
+# Slow as a scan of many rows.
+SEARCH = "SELECT nap(0.12) FROM item WHERE text = 'one more' LIMIT 1"
 
 
 def insert(native: sqlite3.Connection, pause: float) -> None:
@@ -28,6 +33,11 @@ def count(native: sqlite3.Connection, pause: float = 0) -> None:
     time.sleep(pause)
 
 
+async def add_nap(connection: aiosqlite.Connection) -> None:
+    """Let SQL sleep."""
+    await connection.create_function("nap", 1, time.sleep)
+
+
 class Orders:
     """A database, with traffic as the driver says, and with incidents."""
 
@@ -35,7 +45,9 @@ class Orders:
         self._path = directory / "orders.db"
         self._traffic = traffic
         self._choose = random.Random(7)
-        self._database = SQLiteDatabase(self._path, readers=3, name="orders.db", subscribers=[observer])
+        self._database = SQLiteDatabase(
+            self._path, readers=3, name="orders.db", on_connect=add_nap, subscribers=[observer]
+        )
 
     async def live(self) -> None:
         """Serve for ever."""
@@ -45,13 +57,21 @@ class Orders:
             async with asyncio.TaskGroup() as group:
                 for _ in range(10):
                     group.create_task(self._visitor())
+                group.create_task(self._searcher())
 
     async def _visitor(self) -> None:
+        run_read, run_write = self._database.run_read, self._database.run_write
         while True:
             await asyncio.sleep(self._choose.expovariate(2.0) / self._traffic())
             for _ in range(4):
-                await self._database.run_read(count, 0.006 * self._choose.lognormvariate(0, 0.8))
-            await self._database.run_write(insert, 0.004 * self._choose.lognormvariate(0, 0.6))
+                await run_read(count, 0.006 * self._choose.lognormvariate(0, 0.8), label="GET /items/count")
+            await self._database.fetch_all(NEWEST, label="GET /items")
+            await run_write(insert, 0.004 * self._choose.lognormvariate(0, 0.6), label="POST /items")
+
+    async def _searcher(self) -> None:
+        while True:
+            await asyncio.sleep(self._choose.expovariate(0.3) / self._traffic())
+            await self._database.fetch_all(SEARCH, label="GET /items/search")
 
     async def incident(self) -> None:
         """Everything that goes wrong, one after the other."""

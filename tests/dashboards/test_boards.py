@@ -192,6 +192,29 @@ def test_panels_of_databases_say_that_there_is_none_where_there_are_only_pools()
         assert all("SQLiteDatabase" in text for text in shown)
 
 
+@pytest.mark.parametrize(
+    ("told_apart", "argument"),
+    [
+        ("aiosqlitepool_statement_time_seconds", "statement_summaries=20"),
+        ("by (aiosqlitepool_acquire_label)", "by_label"),
+    ],
+)
+def test_panels_of_what_a_subscriber_must_be_asked_for_say_so(told_apart: str, argument: str) -> None:
+    for board in BOARDS.values():
+        (shown,) = [
+            panel for panel in panels(board) if any(told_apart in target.get("expr", "") for target in panel["targets"])
+        ]
+        assert argument in shown["fieldConfig"]["defaults"]["noValue"]
+        assert argument in shown["description"]
+
+
+@each_board
+def test_the_statements_have_a_row_of_their_own(board: Json) -> None:
+    (row,) = [panel for panel in board["panels"] if panel["title"] == "What runs?"]
+    titles = [panel["title"] for panel in panels(board) if panel["gridPos"]["y"] == row["gridPos"]["y"] + 1]
+    assert titles == ["Time by statement", "P99 by operation", "Slow statements", "Connections out by label"]
+
+
 def test_logs_are_asked_for_only_when_somebody_opens_their_row() -> None:
     for board in BOARDS.values():
         top = [panel["type"] for panel in board["panels"]]

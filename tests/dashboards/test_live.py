@@ -32,7 +32,7 @@ INSTANCES = {DIRECT, OTEL}
 VARIABLES = variables(rate_interval=6, interval=1, span=15)
 PATIENCE = 120.0
 # Of what no driver can be made to do, the counters are there, at 0.
-NEVER = {"broken"}
+NEVER = {"broken", "other"}
 
 ALERTS = """\
 groups:
@@ -174,6 +174,16 @@ def test_demand_is_how_many_are_out_on_average(live: Live) -> None:
         return bool(seen / 2 < demand < seen * 2)
 
     until(agree, "demand is about what is out")
+
+
+def test_statements_are_shown_by_their_time_and_by_what_their_plans_warn_of(live: Live) -> None:
+    def shown(title: str) -> dict[str, float]:
+        return panel_now(live, title, pool="app.db/.*")
+
+    assert {"SELECT note", "INSERT note", "BEGIN"} <= set(shown("Time by statement"))
+    assert {"SELECT", "INSERT"} <= set(shown("P99 by operation"))
+    until(lambda: shown("Slow statements").get("SELECT note full scan of note", 0) > 0, "a search was slow")
+    until(lambda: shown("Connections out by label").get("GET /search", 0) > 0, "a search had a connection")
 
 
 def test_the_hottest_instances_come_with_all_their_columns(live: Live) -> None:

@@ -268,25 +268,43 @@ async def test_before_a_connection_is_open_and_after_the_loop_has_closed_nothing
 # -- plans
 
 
-async def test_a_plan_is_asked_for_at_most_once_a_minute(native: sqlite3.Connection) -> None:
+async def test_a_plan_is_asked_for_at_most_once_a_second(native: sqlite3.Connection) -> None:
     observed = Observed(native)
     observed.subscribe(StatementSlow)
     await observed.run(0.5)
     native.execute("CREATE INDEX orders_total ON orders (total)")
-    observed.clock.advance(59.0)
+    observed.clock.advance(0.75)
     await observed.run(0.5)
-    observed.clock.advance(1.0)
+    observed.clock.advance(0.25)
     await observed.run(0.5)
     scan, search = "SCAN orders  <-- full scan of orders", "SEARCH orders USING COVERING INDEX orders_total (total=?)"
     assert [event.plan for event in observed.got] == [(scan,), (scan,), (search,)]
     assert observed.log.table()[0].plan == (search,)
 
 
+async def test_statements_that_become_slow_at_the_same_time_all_have_the_plan(native: sqlite3.Connection) -> None:
+    observed = Observed(native)
+    observed.subscribe(StatementSlow)
+    with contextlib.closing(sqlite3.connect(":memory:", check_same_thread=False)) as other:
+        other.execute("CREATE TABLE orders (total)")
+
+        def meanwhile(*_: object) -> int:
+            native.set_authorizer(None)
+            sql, figures = "SELECT * FROM orders WHERE total = 7", (CALL, None, 0.0, 0.5, 0, 0, None)
+            observed.log.record(sql, figures, LEASE, other, copy_context())
+            return sqlite3.SQLITE_OK
+
+        native.set_authorizer(meanwhile)
+        await observed.run(0.5)
+    await settle()
+    assert [event.plan_warnings for event in observed.got] == [("full scan of orders",)] * 2
+
+
 async def test_a_plan_that_cannot_be_had_leaves_the_one_before(native: sqlite3.Connection) -> None:
     observed = Observed(native)
     await observed.run(0.5)
     native.execute("DROP TABLE orders")
-    observed.clock.advance(60.0)
+    observed.clock.advance(1.0)
     await observed.run(0.5)
     assert observed.log.table()[0].plan_warnings == ("full scan of orders",)
 

@@ -24,13 +24,14 @@ async def scraped_alive(folder: Path, registry: CollectorRegistry) -> str:
     async def connect() -> aiosqlite.Connection:
         return await aiosqlite.connect(folder / "there" / "app.db")
 
-    subscribers = [PrometheusSubscriber(registry)]
+    subscribers = [PrometheusSubscriber(registry, statement_summaries=20, by_label=True)]
     pool = SQLiteConnectionPool(connect, 1, 0.05, name="app.db", subscribers=subscribers)
     async with pool, SQLiteDatabase(folder / "other.db", subscribers=subscribers):
         with contextlib.suppress(aiosqlite.OperationalError):
             await pool.acquire()
         (folder / "there").mkdir()
-        async with pool.connection():
+        async with pool.connection(label="GET /") as connection:
+            await connection.execute_fetchall("SELECT 1")
             with contextlib.suppress(PoolConnectionAcquireTimeoutError):
                 await pool.acquire()
         return generate_latest(registry).decode()

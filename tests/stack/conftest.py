@@ -69,6 +69,12 @@ class Stack:
         self.inhibited: set[Alert] = set()
         self._folder = folder
 
+    def scrape(self, url: str) -> None:
+        """Have Prometheus scrape one program more."""
+        file = self._folder / "metrics" / "targets" / "app.yml"
+        (group,) = yaml.safe_load(file.read_text())
+        address(file, *group["targets"], url)
+
     def look(self) -> set[Alert]:
         """The alerts that Alertmanager has now. Troubles that have told all that they are to tell are relieved."""
         now = set()

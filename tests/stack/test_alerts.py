@@ -12,7 +12,7 @@ import yaml
 
 from ..support.debian import wait_for
 from .conftest import EXPECTED, ROOT, Alert, Stack, silenced_by
-from .troubles import TROUBLES
+from .troubles import SUBSCRIBERS, TROUBLES, pool_name
 
 # Everything goes wrong at the same time, and each trouble ends as soon as its alert is told: the longest, a leak, needs
 # a minute until it is one. The deadlines tell what never comes from what comes late.
@@ -46,6 +46,14 @@ def test_it_resolves_and_that_is_told(stack: Stack, alert: Alert) -> None:
         return alert not in stack.look() and alert in stack.pager.resolved
 
     wait_for(f"{alert} ends", over, within=WITHIN)
+
+
+@pytest.mark.parametrize("subscriber", SUBSCRIBERS)
+def test_a_slow_statement_is_named_with_what_its_plan_warns_of(stack: Stack, subscriber: str) -> None:
+    slow = ("AiosqlitepoolSlowStatements", pool_name("AiosqlitepoolSlowStatements", subscriber))
+    labels = wait_for("the pager is told", lambda: stack.pager.firing.get(slow), within=WITHIN)["labels"]
+    assert labels["db_query_summary"] == "SELECT orders"
+    assert labels["aiosqlitepool_statement_plan_warning"] == "full scan of orders"
 
 
 @pytest.mark.parametrize("silenced", [silenced for alert in EXPECTED if (silenced := silenced_by(alert))])

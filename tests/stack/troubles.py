@@ -15,6 +15,7 @@ import contextlib
 import os
 import sqlite3
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,25 @@ async def nobody_commits(trouble: Trouble) -> Pool:
     return pool
 
 
+async def an_index_is_missing(trouble: Trouble) -> Pool:
+    pool = trouble.pool(connect=lambda: connect_with_nap(trouble.file))
+    async with pool.connection() as connection:
+        await connection.execute("CREATE TABLE orders (customer TEXT)")
+        await connection.execute("INSERT INTO orders VALUES ('Ada')")
+        await connection.commit()
+    while trouble.lasts:
+        async with pool.connection() as connection:
+            # As long as a scan of many rows, on any machine.
+            await connection.execute_fetchall("SELECT nap(0.15) FROM orders WHERE customer = 'Ada'")
+    return pool
+
+
+async def connect_with_nap(file: Path) -> aiosqlite.Connection:
+    connection = await aiosqlite.connect(file)
+    await connection.create_function("nap", 1, time.sleep)
+    return connection
+
+
 async def a_subscriber_raises(trouble: Trouble) -> Pool:
     pool = trouble.pool()
 
@@ -298,6 +318,7 @@ TROUBLES: dict[str, Callable[[Trouble], Awaitable[Pool | None]]] = {
     "AiosqlitepoolSaturated": more_callers_than_connections,
     "AiosqlitepoolWaiterStuck": the_only_connection_is_kept,
     "AiosqlitepoolConnectionHeldTooLong": a_connection_leaks,
+    "AiosqlitepoolSlowStatements": an_index_is_missing,
     "AiosqlitepoolConnectionCreateFailing": the_directory_is_missing,
     "AiosqlitepoolHealthCheckFailing": the_file_is_deleted_again_and_again,
     "AiosqlitepoolChurn": connections_do_not_live_long_enough,
