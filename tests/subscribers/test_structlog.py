@@ -7,6 +7,7 @@ import logging
 import sys
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -33,6 +34,7 @@ from aiosqlitepool.events import (
     PoolClosed,
     PoolOpened,
     RolledBackOnReturn,
+    StatementSlow,
     TransactionEnded,
 )
 from aiosqlitepool.stats import Holder
@@ -517,3 +519,62 @@ def test_a_forgotten_pool_is_not_kept_by_what_detaches_it(log: Log) -> None:
     gc.collect()
     assert gone() is None
     detach()
+
+
+# -- statements
+
+SLOW = StatementSlow(
+    "app.db", 3, "SELECT * FROM orders WHERE id > ?", "SELECT", "SELECT orders", 0.002, 1.5, 1.7e9, 7, 0,
+    label="GET /", plan=("SCAN orders  <-- full scan of orders",),
+)  # fmt: skip
+
+
+def test_a_slow_statement_is_logged_with_its_plan() -> None:
+    log = Log()
+    log.pool().events.emit(SLOW)
+    ((level, record),) = log.records
+    assert (level, record) == (
+        "warning",
+        {
+            "event": "pool.statement.slow",
+            "pool": "app.db",
+            "connection": 3,
+            "label": "GET /",
+            "statement": "SELECT * FROM orders WHERE id > ?",
+            "operation": "SELECT",
+            "wait_ms": 2.0,
+            "run_ms": 1500.0,
+            "rows": 7,
+            "rows_changed": 0,
+            "plan": ["SCAN orders  <-- full scan of orders"],
+            "plan_warnings": ["full scan of orders"],
+        },
+    )
+
+
+def test_a_slow_statement_that_failed_without_a_plan_says_so() -> None:
+    log = Log()
+    log.pool().events.emit(replace(SLOW, error="sqlite3.OperationalError", plan=(), label=None))
+    ((_, record),) = log.records
+    assert record["error"] == "sqlite3.OperationalError"
+    assert not {"plan", "plan_warnings", "label"} & set(record)
+
+
+def test_records_of_slow_statements_are_limited_and_say_how_many_were_left_out() -> None:
+    log, clock = Log(), Clock()
+    pool = log.pool(burst=2, interval=10, clock=clock)
+    for _ in range(5):
+        pool.events.emit(SLOW)
+    clock.advance(10)
+    pool.events.emit(SLOW)
+    assert [record.get("left_out") for _, record in log.records] == [None, None, 3]
+
+
+def test_a_holder_in_a_record_says_which_statement_it_runs() -> None:
+    log, pool = Log(), StubPool(StubDriver(), name="app.db")
+    pool.subscribe(log.subscriber())
+    runs = Holder(1, "Task-1", "GET /", 12.0, statement="SELECT a", statement_time=11.5, statement_runs=True)
+    pool.events.emit(LeakSuspected("app.db", runs, 12.0))
+    ((_, record),) = log.records
+    (holder,) = record["holders"]
+    assert (holder["statement"], holder["statement_ms"], holder["statement_runs"]) == ("SELECT a", 11500.0, True)
