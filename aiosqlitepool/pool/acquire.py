@@ -244,7 +244,6 @@ class Acquirer(Generic[C]):
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing waits any more
             if turn.cancel() or turn.cancelled():
                 self._slots.leave(lease)
-                self._inventory.preparations.left(lease, self._clock())
             elif turn.exception() is None and not isinstance(slot := turn.result(), list):
                 self._inventory.put_back_unused(slot)
 

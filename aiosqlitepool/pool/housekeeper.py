@@ -61,7 +61,6 @@ class Housekeeper(Generic[C]):
         now = self._clock()
         return min(
             self._time_out_waiters(now),
-            self._inventory.preparations.give_up_hanging(now),
             self.trim(now),
             self._refill(now),
             self._suspect_leaks(now),
@@ -73,11 +72,11 @@ class Housekeeper(Generic[C]):
         for slot in self._slots.idle_slots():
             pooled = slot.connection
             assert pooled is not None
-            reason = inventory.preparations.why_not_idle(pooled, now)
+            reason = pooled.why_not_idle(now)
             if reason is not None and self._slots.take_this(slot):
                 inventory.remove(slot, reason)
                 inventory.give_back(slot)
-                inventory.preparations.emit_replaced(pooled, reason, now)
+                inventory.connector.emit_replaced(pooled, reason, now)
         connections = [slot.connection for slot in self._slots.all if slot.connection is not None]
         idle = [slot.connection for slot in self._slots.idle_slots() if slot.connection is not None]
         return min(
@@ -110,7 +109,6 @@ class Housekeeper(Generic[C]):
     def _end_waits(self, requests: Sequence[Any], now: float) -> None:
         for request in requests:
             self._slots.leave(request)
-            self._inventory.preparations.left(request, now)
         # Here, and not where they wait: what one of them holds is released when it goes on.
         for request in requests:
             if not request.turn.done():

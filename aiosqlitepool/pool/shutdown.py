@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..driver import Connection
 from ..stats import Holder
@@ -18,9 +18,6 @@ from .settings import PoolSettings
 __all__ = ["Shutdown"]
 
 C = TypeVar("C", bound=Connection)
-
-# Seconds for which closing waits for connections that are being opened.
-_OPENING_GRACE: Final = 1.0
 
 
 class Shutdown(Generic[C]):
@@ -55,7 +52,6 @@ class Shutdown(Generic[C]):
             with contextlib.suppress(asyncio.InvalidStateError):  # cancelled a moment ago
                 # An error for each: one that is raised in many tasks collects the tracebacks of all.
                 request.turn.set_exception(closed_while_waiting(self._name))
-        inventory.preparations.give_up_all(_OPENING_GRACE)
         while (slot := inventory.slots.take_idle()) is not None:
             inventory.put_back(slot, self._clock())
         inventory.note_all_back()
