@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -70,9 +71,12 @@ class Inventory(Generic[C]):
         self._preparing: dict[_Preparation[C], asyncio.Task[None]] = {}
         # Done when the pool begins to close: opening and checking then has less time.
         self._hurry: asyncio.Future[None] | None = None
-        self._settings = settings
-        self._clock = settings.clock
-        self._timer = timer
+        # What the other parts of the pool work with.
+        self.settings: PoolSettings = settings
+        self.name: str = str(settings.name)
+        self.clock: Callable[[], float] = settings.clock
+        self.bus: EventBus = bus
+        self.timer: Timer = timer
         never = math.inf
         idle_timeout = never if settings.idle_timeout is None else settings.idle_timeout
         # How long after a release the housekeeper must have looked: at idle connections, and at leases.
@@ -96,7 +100,7 @@ class Inventory(Generic[C]):
 
     def is_short(self) -> bool:
         """Whether fewer connections are open or opening than `min_size` asks for."""
-        return not self.closing and self.slots.used + self.slots.idle < self._settings.min_size
+        return not self.closing and self.slots.used + self.slots.idle < self.settings.min_size
 
     def fill(self) -> None:
         """Start opening connections up to `min_size`."""
@@ -125,7 +129,7 @@ class Inventory(Generic[C]):
             self.slots.resume()
             self.feed()
             if self.is_short():
-                self._timer.wake(self._clock())
+                self.timer.wake(self.clock())
 
     def begin_closing(self) -> None:
         """Open nothing more, and end a hold."""
@@ -143,9 +147,10 @@ class Inventory(Generic[C]):
         `context`.
         """
         self._hurry = self._hurry or asyncio.get_running_loop().create_future()
-        preparation = _Preparation(slot, caller, self._clock())
+        preparation = _Preparation(slot, caller, self.clock())
         self.slots.preparing += 1
-        work, then = self._prepare(preparation, context or copy_context()), partial(self._prepared, preparation)
+        work = self._prepare(preparation, copy_context() if context is None else context)
+        then = partial(self._prepared, preparation)
         # In a context of its own: a timer that is cancelled keeps its context until it would have been due.
         self._preparing[preparation] = self.background.spawn(work, name="prepare", then=then, context=Context())
 
@@ -163,7 +168,7 @@ class Inventory(Generic[C]):
             await self._is_done(work, self._hurry)
 
     async def _is_done(self, work: asyncio.Task[Any], hurry: asyncio.Future[None]) -> bool:
-        limit = self._settings.operation_timeout
+        limit = self.settings.operation_timeout
         await asyncio.wait((work, hurry), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         if self.closing:
             await asyncio.wait((work,), timeout=min(_OPENING_GRACE, limit))
@@ -173,7 +178,7 @@ class Inventory(Generic[C]):
         slot = preparation.slot
         if slot.connection is not None and await self._is_good(preparation, slot.connection):
             return None
-        preparation.began = self._clock()
+        preparation.began = self.clock()
         try:
             pooled = await self.connector.open()
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
@@ -184,12 +189,12 @@ class Inventory(Generic[C]):
             await self.connector.discard(pooled)
             return None
         slot.connection = pooled
-        self._timer.wake(pooled.expires_at)
+        self.timer.wake(pooled.expires_at)
         self.connector.emit_created(pooled)
         return None
 
     async def _is_good(self, preparation: _Preparation[C], pooled: PooledConnection[C]) -> bool:
-        now = self._clock()
+        now = self.clock()
         reason = pooled.why_not_idle(now)
         if reason is not None:
             self.remove(preparation.slot, reason)
@@ -206,7 +211,7 @@ class Inventory(Generic[C]):
         """Take a slot back: with its connection, or empty and with an error for the oldest waiter."""
         del self._preparing[preparation]
         self.slots.preparing -= 1
-        slot, now, error = preparation.slot, self._clock(), preparation.end()
+        slot, now, error = preparation.slot, self.clock(), preparation.end()
         opened = slot.connection is not None
         if error is not None:
             if opened:
@@ -216,8 +221,8 @@ class Inventory(Generic[C]):
             preparation.error = error
             goes_on = preparation.given_up
             if isinstance(error, asyncio.CancelledError):  # by the pool or of all tasks, not of any caller
-                name = self._settings.name
-                preparation.error = PoolError(f"pool {name!r}: opening the connection took too long or was cancelled")
+                took_too_long = f"pool {self.name!r}: opening the connection took too long or was cancelled"
+                preparation.error = PoolError(took_too_long)
                 goes_on = goes_on or not self.slots.waits(preparation.caller)
             if not goes_on:
                 self.slots.fail_oldest(preparation.error)
@@ -234,8 +239,8 @@ class Inventory(Generic[C]):
             self._put_back_verified(slot, now)
             return
         pooled.idle_since = now
-        if now + self._look_within < self._timer.wake_at:
-            self._timer.wake(now + self._look_within)
+        if now + self._look_within < self.timer.wake_at:
+            self.timer.wake(now + self._look_within)
         self.slots.give_back(slot)
 
     def _put_back_verified(self, slot: PooledSlot[C], now: float) -> None:
@@ -249,7 +254,7 @@ class Inventory(Generic[C]):
             # Under load no connection is ever idle long enough to be checked before it is acquired: it is done here.
             elif (error := self.connector.verify(pooled, now)) is not None:
                 self.remove(slot, "unhealthy")
-            self._timer.wake(min(now + self._look_within, pooled.expires_at))
+            self.timer.wake(min(now + self._look_within, pooled.expires_at))
         self.give_back(slot)
         if pooled is not None and error is not None:
             self.connector.emit_unhealthy(pooled, 0.0, error)
@@ -259,7 +264,7 @@ class Inventory(Generic[C]):
         if slot.sharers > 1:
             self.slots.give_back(slot)
         else:
-            self.put_back(slot, self._clock())
+            self.put_back(slot, self.clock())
 
     def give_back(self, slot: PooledSlot[C]) -> None:
         """Give a taken slot back as it is, and have others filled for those who still wait and for `min_size`."""
@@ -268,7 +273,7 @@ class Inventory(Generic[C]):
         if self.closing:
             self.note_all_back()
         elif self.is_short():
-            self._timer.wake(self._clock())
+            self.timer.wake(self.clock())
 
     def note_all_back(self) -> None:
         """Note, while the pool closes, whether every slot has come back."""

@@ -13,7 +13,6 @@ from .checkout import Checkout
 from .diagnostics import Diagnostics, closed_while_waiting
 from .inventory import Inventory
 from .release import Releaser
-from .settings import PoolSettings
 
 __all__ = ["Shutdown"]
 
@@ -23,14 +22,11 @@ C = TypeVar("C", bound=Connection)
 class Shutdown(Generic[C]):
     """Closes the connections of one pool, once."""
 
-    def __init__(
-        self, inventory: Inventory[C], diagnostics: Diagnostics, releaser: Releaser[C], settings: PoolSettings
-    ) -> None:
+    def __init__(self, inventory: Inventory[C], diagnostics: Diagnostics, releaser: Releaser[C]) -> None:
         self._inventory = inventory
         self._diagnostics = diagnostics
         self._releaser = releaser
-        self._clock = settings.clock
-        self._name = str(settings.name)
+        self._name, self._clock = inventory.name, inventory.clock
         # Until when `run` waits for holders, in loop time.
         self._deadline = math.inf
         self._patience: asyncio.Timeout | None = None
