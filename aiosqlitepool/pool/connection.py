@@ -48,25 +48,6 @@ _LEAST_STUCK: Final = 4
 class PooledConnection(Generic[C]):
     """A connection and what the pool knows of it. All times are readings of the pool's clock."""
 
-    __slots__ = (
-        "_settings",
-        "adapter",
-        "check_time",
-        "checked_at",
-        "create_time",
-        "created_at",
-        "expires_at",
-        "good_until",
-        "idle_since",
-        "lease",
-        "lent",
-        "number",
-        "raw",
-        "runs_again",
-        "sharers",
-        "suspected",
-    )
-
     def __init__(self, number: int, raw: C, adapter: Adapter, *, began: float, now: float, settings: PoolSettings):
         self.number: int = number
         self.raw: C = raw
@@ -202,7 +183,7 @@ class Connector(Generic[C]):
     # -- checking and resetting
 
     async def check(self, pooled: PooledConnection[C]) -> Exception | None:
-        """Return why it cannot be lent: it does not answer, or its file was replaced."""
+        """Return why it cannot be used: it does not answer, or its file was replaced."""
         began, limit = self._clock(), self._settings.operation_timeout
         patience = asyncio.timeout(limit)
         try:
