@@ -13,6 +13,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from ..events import Checkpointed
@@ -117,11 +118,9 @@ class Maintenance:
 
     async def checkpoint(self) -> Checkpointed:
         """Copy the WAL into the database and truncate it, as far as current readers allow. Return the emitted event."""
-        done = await self._writer.call("checkpoint", checkpoint)
-        wal_bytes = self._file.wal_bytes()
-        if wal_bytes <= self._checkpoint_above:
+        event = await self._writer.call("checkpoint", partial(checkpoint, pool=self._pool))
+        if event.wal_bytes <= self._checkpoint_above:
             self._checkpoint_at = self._clock()
-        event = Checkpointed(self._pool.name, done.result, done.pages, done.moved, done.took, wal_bytes)
         self._pool.events.emit(event)
         return event
 

@@ -13,14 +13,14 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ..events import CheckpointBlocked, Checkpointed, CheckpointResult, ConnectionReleased
 from ..pool.checkout import Checkout
 from .file import DatabaseFile
 from .pragmas import row_of
 from .reader import ReaderPool
-from .writer import Writer
+from .writer import Writer, WriterPool
 
 __all__ = ["Truncation", "checkpoint"]
 
@@ -101,15 +101,14 @@ class Truncation:
     def _truncate(self, native: sqlite3.Connection) -> bool:
         """Try to truncate the WAL; return whether it is empty now."""
         try:
-            done = checkpoint(native)
+            event = checkpoint(native, self._writer.pool)
         except sqlite3.Error:  # the block that committed has a half-read cursor
             return False
-        if done.is_empty:
-            self._is_holding = False
-            pool = self._writer.pool
-            event = Checkpointed(pool.name, "complete", done.pages, done.moved, done.took, 0)
-            self._call_in_loop(pool.events.emit, event)
-        return done.is_empty
+        if event.wal_bytes:
+            return False
+        self._is_holding = False
+        self._call_in_loop(self._writer.pool.events.emit, event)
+        return True
 
     def _call_in_loop(self, fn: Callable[..., object], *args: Any) -> None:
         assert self._loop is not None, "started before any commit"
@@ -198,27 +197,18 @@ class Truncation:
         pool.events.emit(CheckpointBlocked(pool.name, wal_bytes, holders))
 
 
-class Checkpoint(NamedTuple):
-    """What a checkpoint did. `took` is in seconds."""
-
-    is_empty: bool
-    result: CheckpointResult
-    pages: int
-    moved: int
-    took: float
-
-
-def checkpoint(native: sqlite3.Connection) -> Checkpoint:
+def checkpoint(native: sqlite3.Connection, pool: WriterPool) -> Checkpointed:
     """Copy the WAL into the database without waiting for any lock, and truncate it if no reader needs it."""
-    started_at, is_empty = time.monotonic(), False
+    started_at = time.monotonic()
     (busy_timeout,) = row_of(native, "PRAGMA busy_timeout")
     row_of(native, "PRAGMA busy_timeout = 0")
     try:
         busy, pages, moved = row_of(native, "PRAGMA wal_checkpoint(PASSIVE)")
         # Only then: TRUNCATE copies pages, too, and locks writers of other processes out meanwhile.
         if not busy and pages == moved:
-            is_empty = not row_of(native, "PRAGMA wal_checkpoint(TRUNCATE)")[0]
+            row_of(native, "PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         row_of(native, f"PRAGMA busy_timeout = {busy_timeout}")
     result: CheckpointResult = "partial" if busy or moved < pages else "complete"
-    return Checkpoint(is_empty, result, max(pages, 0), max(moved, 0), time.monotonic() - started_at)
+    took = time.monotonic() - started_at
+    return Checkpointed(pool.name, result, max(pages, 0), max(moved, 0), took, pool.file.wal_bytes())

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from ..driver import Connection
 from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError
-from ..events import AcquireSlow, ConnectionAcquired
+from ..events import AcquirePath, AcquireSlow, ConnectionAcquired
 from .checkout import Checkout, failure_event
 from .connection import PooledConnection
 from .diagnostics import LOOK_EVERY, Diagnostics, closed_while_waiting, linked_holders
@@ -275,10 +275,22 @@ class Acquirer(Generic[C]):
             lease.context = contextvars.copy_context()
         slow = self._settings.slow_acquire
         is_slow = slow is not None and waited >= slow
-        facts = (self._name, *lease.outcome(pooled))
+        facts = (self._name, lease.connection, *_outcome(lease, pooled), lease.label, lease.pending)
         if bus.batches:
             (bus.record_slow_wait if is_slow else bus.record_wait)(facts[2], waited)
         if is_slow and AcquireSlow in bus.handlers:
             bus.emit(AcquireSlow(*facts, linked_holders(found, lease.asked)))
         if ConnectionAcquired in bus.handlers:
             bus.emit(ConnectionAcquired(*facts))
+
+
+def _outcome(lease: Checkout[Any], pooled: PooledConnection[Any]) -> tuple[AcquirePath, float, float, float, float]:
+    """Return how a caller that waited got its connection, and for how long it waited: in all, and for what."""
+    waited = lease.since - lease.asked
+    opened = pooled.created_at >= lease.asked
+    checked = not opened and not lease.queued and pooled.checked_at >= lease.asked
+    create_time = min(pooled.create_time, waited) if opened else 0.0
+    check_time = min(pooled.check_time, waited) if checked else 0.0
+    if not lease.queued and (opened or checked):
+        return "new" if opened else "idle", waited, 0.0, create_time, check_time
+    return "queued", waited, max(0.0, waited - create_time), create_time, check_time

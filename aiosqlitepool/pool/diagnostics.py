@@ -16,6 +16,7 @@ from ..events import ErrorInfo
 from ..stats import Holder, PoolStats, Waiter
 from .awaiting import awaiting, held_up_by
 from .checkout import Checkout
+from .connection import PooledConnection
 from .inventory import Inventory
 from .slots import retried
 
@@ -58,30 +59,24 @@ class Diagnostics:
 
     def checkouts(self) -> list[Checkout[Any]]:
         """Return every checkout that holds a connection."""
-        found: list[Checkout[Any]] = []
-        for slot in self._slots.all:
-            pooled = slot.connection
-            if pooled is not None:
-                if (lease := pooled.lease) is not None:
-                    found.append(lease)
-                elif pooled.sharers:
-                    found += [each for each in tuple(pooled.sharers) if each.holds]
-        return found
+        alone = [lease for pooled in self._connections() if (lease := pooled.lease) is not None]
+        return alone + [each for each in self._sharers() if each.holds]
+
+    def _connections(self) -> list[PooledConnection[Any]]:
+        return [pooled for slot in self._slots.all if (pooled := slot.connection) is not None]
+
+    def _sharers(self) -> list[Any]:
+        """Return the shared leases, in the order in which the worker thread runs their functions."""
+        return [each for pooled in self._connections() for each in tuple(pooled.sharers)]
 
     def not_begun(self) -> list[Any]:
         """Return the shared leases whose function has been sent to the worker thread and has not begun."""
-        found: list[Any] = []
-        for slot in self._slots.all:
-            pooled = slot.connection
-            if slot.sharers and pooled is not None:
-                found += [each for each in tuple(pooled.sharers) if not each.holds]
-        return found
+        return [each for each in self._sharers() if not each.holds]
 
     def _behind(self) -> list[Any]:
         """Return those of them that wait for others; the first function is about to begin."""
-        not_begun = self.not_begun()
-        slots = [slot for slot in self._slots.all if slot.sharers]
-        sharers = [lease for slot in slots if slot.connection is not None for lease in tuple(slot.connection.sharers)]
+        sharers = self._sharers()
+        not_begun = [each for each in sharers if not each.holds]
         return not_begun if len(sharers) > len(not_begun) else not_begun[1:]
 
     def holders(self) -> tuple[Holder, ...]:
