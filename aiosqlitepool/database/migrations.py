@@ -14,12 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import aiosqlite
+
 from ..driver import call_to_the_end
 from ..errors import PoolUsageError
 from ..sql import GAP
 from .functions import bound
 from .guard import control_word
 from .pragmas import row_of
+from .transaction import Transaction
 from .writer import Writer
 
 __all__ = ["Step", "checked_steps", "migrate"]
@@ -61,8 +64,7 @@ async def migrate(writer: Writer, name: str, steps: Sequence[Step], label: str, 
             while version < len(steps):
                 started_at = time.monotonic()
                 with writer.transaction(label, timeout) as transaction:
-                    run = partial(transaction.run, fn=migration.apply_next)
-                    version, was_applied = await transaction.start(partial(call_to_the_end, connection, run))
+                    version, was_applied = await _apply_next(migration, connection, transaction)
                 if was_applied:
                     applied += 1
                     took = time.monotonic() - started_at
@@ -71,6 +73,13 @@ async def migrate(writer: Writer, name: str, steps: Sequence[Step], label: str, 
             if migration.pending:  # foreign keys are off, and the steps may have set more
                 writer.pool.expire_connections()
     return applied
+
+
+async def _apply_next(
+    migration: _Migration, connection: aiosqlite.Connection, transaction: Transaction
+) -> tuple[int, bool]:
+    run = partial(transaction.run, fn=migration.apply_next)
+    return await transaction.start(lambda: call_to_the_end(connection, run))
 
 
 class _Migration:

@@ -19,10 +19,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-try:
+if sys.platform != "win32":  # pragma: no branch
     import fcntl
-except ImportError:  # pragma: no cover - Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["NotOurTurn", "Turns"]
 
@@ -42,7 +40,7 @@ class Turns:
     """The turns of one process at the database at `path`; `None` for a database that no other process can have."""
 
     def __init__(self, path: str | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = None if path is None or fcntl is None else f"{path}-writer"
+        self._path = None if path is None or sys.platform == "win32" else f"{path}-writer"
         self._clock = clock
         self._descriptor: int | None = None
         # Guards all that follows: the worker thread of the writer, the thread that waits, and the loop.
@@ -52,10 +50,10 @@ class Turns:
         self._since = math.inf
         # The transaction that is open.
         self._transaction: object = None
-        # Transactions that were told to wait, and have not begun since.
-        self._waiting: set[object] = set()
-        # Done when it is our turn: set while a thread waits for that.
-        self._arrival: asyncio.Future[None] | None = None
+        # Transactions that could not begin, in order, and what each of them awaits.
+        self._waiting: dict[object, asyncio.Future[None] | None] = {}
+        # Whether a thread waits for our turn.
+        self._thread_waits = False
 
     # -- in the worker thread
 
@@ -66,11 +64,11 @@ class Turns:
         with self._mutex:
             if self._has_lock and self._is_over():
                 self._unlock()
-            is_overtaking = bool(self._waiting) and transaction not in self._waiting
+            is_overtaking = next(iter(self._waiting), transaction) is not transaction
             if is_overtaking or not (self._has_lock or self._lock()):
-                self._waiting.add(transaction)
+                self._waiting.setdefault(transaction, None)
                 raise NotOurTurn
-            self._waiting.discard(transaction)
+            self._waiting.pop(transaction, None)
             self._since = min(self._since, self._clock())
             self._transaction = transaction
 
@@ -80,7 +78,7 @@ class Turns:
         Harmless if the transaction never began. May be called in any thread.
         """
         with self._mutex:
-            self._waiting.discard(transaction)
+            self._waiting.pop(transaction, None)
             if self._transaction is transaction:
                 self._transaction = None
             if self._has_lock and self._transaction is None and (self._is_over() or not has_more):
@@ -93,7 +91,7 @@ class Turns:
         try:
             descriptor = self._descriptor = self._opened() if self._descriptor is None else self._descriptor
             # Those who wait were woken a moment ago: whoever comes by must not take the lock before they do.
-            if self._arrival is not None or _others_wait(descriptor):
+            if self._thread_waits or _others_wait(descriptor):
                 return False
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -120,18 +118,21 @@ class Turns:
 
     # -- in the event loop
 
-    async def wait(self, timeout: float | None) -> None:
-        """Wait until it is our turn, for `timeout` seconds at most."""
+    async def wait(self, transaction: object, timeout: float | None) -> None:
+        """Wait until it is the turn of this transaction, which could not begin, for `timeout` seconds at most."""
+        loop = asyncio.get_running_loop()
         with self._mutex:
-            arrival, descriptor = self._arrival, self._descriptor
-            if arrival is None and not self._has_lock and descriptor is not None:
-                loop = asyncio.get_running_loop()
-                arrival = self._arrival = loop.create_future()
-                wait = partial(self._wait_in_thread, descriptor, loop)
-                threading.Thread(target=wait, name="aiosqlitepool-turn", daemon=True).start()
-        if arrival is not None:
+            if self._has_lock or self._descriptor is None:
+                return
+            future = self._waiting[transaction] = loop.create_future()
             # One thread waits, for whoever comes: a caller that is cancelled leaves it to the next one.
-            await asyncio.wait((arrival,), timeout=timeout)
+            if not self._thread_waits:
+                self._thread_waits = True
+                wait = partial(self._wait_in_thread, self._descriptor, loop)
+                threading.Thread(target=wait, name="aiosqlitepool-turn", daemon=True).start()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await future
 
     def _wait_in_thread(self, descriptor: int, loop: asyncio.AbstractEventLoop) -> None:
         _mark_waiting(descriptor, is_waiting=True)
@@ -150,19 +151,22 @@ class Turns:
 
     def _arrived(self) -> None:
         with self._mutex:
-            arrival, self._arrival = self._arrival, None
+            self._thread_waits = False
             if not self._waiting:  # they were cancelled
                 self._unlock()
-        assert arrival is not None, "a thread waits once for each"
-        arrival.set_result(None)
+            for future in filter(None, self._waiting.values()):
+                _wake(future)
 
     # -- the end
 
     def close(self) -> None:
-        """Take part no more."""
+        """Take part no more. Those who wait begin again, and are told that their pool is closed."""
         with self._mutex:
             self._path = None
-            if self._arrival is None:  # else the thread that waits does it, when it has the lock
+            for future in filter(None, self._waiting.values()):
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    future.get_loop().call_soon_threadsafe(_wake, future)
+            if not self._thread_waits:  # else the thread that waits does it, when it has the lock
                 self._close()
 
     def _close(self) -> None:
@@ -174,8 +178,13 @@ class Turns:
     def forked(self) -> None:
         """Leave the lock to the parent, in a forked child: an open descriptor would keep it when the parent dies."""
         self._mutex = threading.Lock()
-        self._path = self._arrival = None
+        self._path = None
         self._close()
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _mark_waiting(descriptor: int, *, is_waiting: bool) -> None:

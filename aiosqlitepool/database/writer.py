@@ -101,7 +101,7 @@ class _WriteTransaction(Transaction):
                 left = until - time.monotonic()
                 if left <= 0:
                     raise locked() from None
-            await self._writer.pool.turns.wait(None if left == math.inf else left)
+            await self._writer.pool.turns.wait(self, None if left == math.inf else left)
 
     def commit(self, native: sqlite3.Connection) -> None:
         super().commit(native)

@@ -86,7 +86,7 @@ async def until_true(condition: object) -> None:
 
 
 def waits(database: SQLiteDatabase) -> bool:
-    return database.writer.turns._arrival is not None  # type: ignore[attr-defined]
+    return database.writer.turns._thread_waits  # type: ignore[attr-defined]
 
 
 # -- a database and another process
@@ -383,23 +383,23 @@ async def test_one_thread_waits_for_all(turns: Turns, other: Other) -> None:
     for each in range(3):
         with pytest.raises(NotOurTurn):
             turns.begin(each)
-    waiting = [asyncio.create_task(turns.wait(None)) for _ in range(3)]
-    await until_true(lambda: turns._arrival is not None)
+    waiting = [asyncio.create_task(turns.wait(each, None)) for each in range(3)]
+    await until_true(lambda: turns._thread_waits)
     assert sum(thread.name == "aiosqlitepool-turn" for thread in threading.enumerate()) == 1
     with pytest.raises(NotOurTurn):  # the thread has it, when it is our turn
         turns.begin(0)
     other.unlock()
     await asyncio.gather(*waiting)
     turns.begin(0)
-    await turns.wait(None)  # at once: it is our turn
+    await turns.wait(0, None)  # at once: it is our turn
 
 
 async def test_a_turn_that_has_come_has_its_whole_time_before_it(turns: Turns, other: Other, clock: Clock) -> None:
     other.lock()
     with pytest.raises(NotOurTurn):
         turns.begin("a")
-    waiting = asyncio.create_task(turns.wait(None))
-    await until_true(lambda: turns._arrival is not None)
+    waiting = asyncio.create_task(turns.wait("a", None))
+    await until_true(lambda: turns._thread_waits)
     other.unlock()
     await waiting
     clock.now += 2 * TURN  # a busy loop
@@ -415,7 +415,7 @@ def test_a_turn_that_comes_after_the_loop_was_closed_is_passed_on(database: Path
     async def wait() -> None:
         with pytest.raises(NotOurTurn):
             turns.begin("a")
-        await turns.wait(0)
+        await turns.wait("a", 0)
 
     asyncio.run(wait())
     other.unlock()
