@@ -49,7 +49,7 @@ class PooledDialect(SQLiteDialect_aiosqlite):
     driver = "aiosqlitepool"
     supports_statement_cache = True
     has_terminate = True
-    execution_ctx_cls = _ExecutionContext
+    execution_ctx_cls: Any = _ExecutionContext
 
     @classmethod
     def import_dbapi(cls) -> Any:

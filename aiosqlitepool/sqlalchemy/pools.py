@@ -33,7 +33,7 @@ _KEPT = 100
 class _Pool(sqlalchemy.pool.Pool):
     """What the pools here have in common."""
 
-    _is_asyncio = True
+    _is_asyncio = True  # pyright: ignore[reportAssignmentType]
 
     def _options(self) -> dict[str, Any]:
         """The arguments that every pool of SQLAlchemy's has, for `recreate()`."""
