@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -33,28 +34,32 @@ class Adapted(AdaptedConnection):
 
     # -- what a subclass does
 
+    @abstractmethod
     async def run(
         self, sql: str, fn: Callable[[sqlite3.Connection], list[Any]], options: Mapping[str, Any]
     ) -> list[Any]:
         """Run `fn(native)`, which executes the statement `sql`, in the worker thread."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     async def stream(self, sql: str, parameters: Any, many: bool, options: Mapping[str, Any]) -> aiosqlite.Cursor:
         """Execute a statement whose rows are fetched as they are needed."""
-        raise NotImplementedError
+        ...
 
     @property
     def is_lent(self) -> bool:
         """Whether it holds a connection."""
         return self._connection is not None
 
+    @abstractmethod
     async def end(self) -> None:
         """Give back the connection, whose state is not known."""
-        raise NotImplementedError
+        ...
 
+    @abstractmethod
     def forget(self) -> None:
         """Give back what the connection holds, without waiting for that. Safe in any thread."""
-        raise NotImplementedError
+        ...
 
     # -- what SQLAlchemy calls
 

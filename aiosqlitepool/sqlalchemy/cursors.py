@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -56,8 +57,8 @@ class _Cursor:
         """Execute a statement once for each of the parameters."""
         return self._execute(operation, seq_of_parameters, True)
 
-    def _execute(self, sql: str, parameters: Any, many: bool) -> Self:
-        raise NotImplementedError
+    @abstractmethod
+    def _execute(self, sql: str, parameters: Any, many: bool) -> Self: ...
 
     def close(self) -> None:
         """Close the cursor."""

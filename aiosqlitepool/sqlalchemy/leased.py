@@ -48,10 +48,10 @@ class Leased(Adapted):
         return lease
 
     async def give_back(self) -> None:
-        """End the lease, if it holds one."""
+        """End the lease."""
         lease = self._take()
-        if lease is not None:
-            await lease.__aexit__(None, None, None)
+        assert lease is not None, "what SQLAlchemy checks in was checked out"
+        await lease.__aexit__(None, None, None)
 
     async def end(self) -> None:
         """Close the connection and give it back, for the pool to replace it. A cancelled statement costs none."""
@@ -68,10 +68,10 @@ class Leased(Adapted):
     def forget(self) -> None:
         """Let the pool notice that the handle is gone: it takes the connection back and reports the leak."""
         connection, lease = self._connection, self._take()
-        if lease is not None:
-            lease.keep_nothing()
-        elif connection is not None:
+        if lease is None:
             connection.stop()
+        else:
+            lease.keep_nothing()
 
     async def restore(self) -> None:
         """Restore the isolation level of a connection that SQLAlchemy has used before and given up."""

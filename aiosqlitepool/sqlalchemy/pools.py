@@ -273,5 +273,4 @@ class RoutingPool(_Pool):
 
 def _note_cancellation(leased: Any, _: ConnectionPoolEntry, error: BaseException | None) -> None:
     """Let the pool keep a connection that SQLAlchemy gives up because its task was cancelled, or its program ends."""
-    if isinstance(leased, Leased):
-        leased.was_cancelled = error is not None and not isinstance(error, Exception)
+    leased.was_cancelled = error is not None and not isinstance(error, Exception)

@@ -107,6 +107,7 @@ async def test_a_listener_of_connect_that_fails_costs_no_slot(
     assert pool.stats().used == 0
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_cancelled_statement_costs_no_connection(tmp_path: Path) -> None:
     events = Recorder()
     engine = create_async_engine(tmp_path / "a.db", pool_settings={"subscribers": [events]})
@@ -121,6 +122,7 @@ async def test_a_cancelled_statement_costs_no_connection(tmp_path: Path) -> None
     await engine.dispose()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_cancelled_statement_of_a_database_costs_no_connection(
     over_db: AsyncEngine, db: SQLiteDatabase
 ) -> None:
@@ -140,6 +142,7 @@ async def test_a_cancelled_connection_in_memory_is_stopped_and_closed() -> None:
     await engine.dispose()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_after_a_cancellation_the_isolation_level_is_what_it_was(
     over_pool: AsyncEngine, pool: SQLiteConnectionPool
 ) -> None:
@@ -279,7 +282,7 @@ async def test_two_engines_share_the_connections_of_one_pool(pool: SQLiteConnect
 
 
 async def test_a_pool_of_another_driver_is_refused(driver: StubDriver) -> None:
-    async with SQLiteConnectionPool(driver.connect, 1) as stubs:
+    async with SQLiteConnectionPool(driver, 1) as stubs:
         engine = create_async_engine(stubs)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="SQLAlchemy needs a pool of aiosqlite connections, not of Stub"):
             await use(engine)
@@ -305,3 +308,33 @@ async def test_a_factory_that_fails_is_an_error_of_sqlalchemy(tmp_path: Path) ->
     async with SQLiteConnectionPool(fails) as failing:
         with pytest.raises(exc.OperationalError, match="unable to open database file"):
             await use(create_async_engine(failing))
+
+
+async def test_a_listener_of_checkout_may_ask_for_another_connection(
+    over_pool: AsyncEngine, pool: SQLiteConnectionPool
+) -> None:
+    async with over_pool.connect(), over_pool.connect():
+        pass
+    assert pool.stats().idle == 2
+    names = heard(over_pool)
+    refused: list[Any] = []
+
+    @event.listens_for(over_pool.sync_engine, "checkout")
+    def refuse(connection: Any, *_: object) -> None:
+        if not refused:
+            refused.append(connection)
+            raise exc.DisconnectionError
+
+    await use(over_pool)
+    assert names.count("connect") == 1
+    assert pool.stats().used == 0
+    for _ in range(2):
+        async with over_pool.connect(), over_pool.connect():
+            pass
+    assert pool.stats().idle == 2
+
+
+async def test_an_engine_that_was_never_used_can_be_disposed_of(pool: SQLiteConnectionPool, tmp_path: Path) -> None:
+    for target in (pool, tmp_path / "a.db"):
+        await create_async_engine(target).dispose()
+    assert not (tmp_path / "a.db").exists()
