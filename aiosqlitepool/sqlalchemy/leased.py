@@ -32,15 +32,22 @@ class Leased(Adapted):
         self._connection = connection
         self._lease = lease
         # The number of the connection in its pool, which every lease of it has.
-        self.number: int | None = None if lease is None else lease.connection
+        self.number: int = 0 if lease is None else lease.connection
         # Whether SQLAlchemy gives it up because a task was cancelled: the pool can go on with the connection.
         self.was_cancelled: bool = False
 
     # -- leases
 
-    def begin(self, lease: Lease[aiosqlite.Connection], connection: aiosqlite.Connection) -> None:
-        """Hold another lease of the same connection."""
-        self._lease, self._connection = lease, connection
+    def check(self) -> None:
+        """Raise `TypeError` unless this is a connection of aiosqlite."""
+        if not isinstance(self._connection, aiosqlite.Connection):
+            kind = type(self._connection).__name__
+            raise TypeError(f"SQLAlchemy needs a pool of aiosqlite connections, not of {kind}")
+
+    def take_over(self, other: Leased) -> None:
+        """Hold the lease that another one has of the same connection."""
+        self._lease, self._connection = other._lease, other._connection
+        other._take()
 
     def _take(self) -> Lease[aiosqlite.Connection] | None:
         """Let go of the lease and of its handle."""

@@ -18,7 +18,6 @@ from ..bus import Detach
 from ..database import SQLiteDatabase
 from ..events import ConnectionClosed
 from ..pool import SQLiteConnectionPool
-from ..pool.lease import Lease
 from ..pool.settings import MOST_CONNECTIONS
 from .adapted import acquired
 from .leased import Leased
@@ -55,7 +54,7 @@ class LeasingPool(_Pool):
         self._target: SQLiteConnectionPool[aiosqlite.Connection] | None = target
         self._records: dict[int, Any] = {}
         # What was acquired for a record that is about to be made.
-        self._acquired: tuple[Lease[aiosqlite.Connection], aiosqlite.Connection] | None = None
+        self._acquired: Leased | None = None
         self._detach: Detach | None = None
         event.listen(self, "invalidate", _note_cancellation)
 
@@ -72,36 +71,41 @@ class LeasingPool(_Pool):
 
     def _do_get(self) -> ConnectionPoolEntry:
         while True:
-            lease, connection = await_only(self._acquire())
-            record = self._records.get(lease.connection)
+            leased = await_only(self._acquire())
+            record = self._records.get(leased.number)
             if record is None:
-                self._acquired = lease, connection
-                return self._create_connection()
-            record.dbapi_connection.begin(lease, connection)
+                return self._new_record(leased)
+            record.dbapi_connection.take_over(leased)
             if not record._is_hard_or_soft_invalidated():
                 return record  # type: ignore[no-any-return]
             self._forget(record)
 
-    async def _acquire(self) -> tuple[Lease[aiosqlite.Connection], aiosqlite.Connection]:
+    async def _acquire(self) -> Leased:
         lease = self.sqlite_pool.connection()
-        return lease, await acquired(lease.__aenter__())
+        return Leased(await acquired(lease.__aenter__()), lease)
+
+    def _new_record(self, leased: Leased) -> ConnectionPoolEntry:
+        self._acquired = leased
+        try:
+            return self._create_connection()
+        except BaseException:  # of a listener of `connect`, say. Older versions of SQLAlchemy leave it open
+            self._records.pop(leased.number, None)
+            leased.close()
+            raise
 
     def _connect(self, rec: Any) -> Any:
         """Called by SQLAlchemy for a connection of a new record, or of a record that has lost its own."""
-        acquired, self._acquired = self._acquired, None
-        lease, connection = acquired or await_only(self._acquire())
-        known = self._records.get(lease.connection)
+        leased, self._acquired = self._acquired or await_only(self._acquire()), None
+        known = self._records.get(leased.number)
         if known is not None:
             known.close()  # holds nothing: its `close` event
-        leased = Leased(connection, lease)
         try:
-            if not isinstance(connection, aiosqlite.Connection):
-                raise TypeError(f"SQLAlchemy needs a pool of aiosqlite connections, not of {type(connection).__name__}")
+            leased.check()
             leased.wait_for(leased.restore())
         except BaseException:
             leased.close()
             raise
-        self._records[lease.connection] = rec
+        self._records[leased.number] = rec
         return leased
 
     # -- check in
@@ -211,7 +215,7 @@ class AioSQLitePool(LeasingPool):
         connection: aiosqlite.Connection = adapted.driver_connection
         return connection
 
-    async def _acquire(self) -> tuple[Lease[aiosqlite.Connection], aiosqlite.Connection]:
+    async def _acquire(self) -> Leased:
         loop = None if self._target is None else self._target._loop
         if loop is not None and loop.is_closed():  # an earlier asyncio.run(), which did not dispose of the engine
             await self._let_go()

@@ -250,7 +250,7 @@ async def test_a_function_that_a_listener_of_connect_creates_is_on_every_connect
     async with engine.connect() as connection:
         assert (await connection.execute(text("SELECT twice(2)"))).scalar_one() == 4
     async with engine.execution_options(sqlite_role="write").connect() as connection:
-        assert await (await connection.stream(text("SELECT twice(3)"))).scalar_one() == 6
+        assert await (await connection.stream(text("SELECT twice(3)"))).one() == (6,)
 
 
 async def test_functions_are_there_on_connections_without_attributes_too(tmp_path: Path) -> None:
