@@ -49,9 +49,11 @@ class _Pool(sqlalchemy.pool.Pool):
 class LeasingPool(_Pool):
     """Checks out connections of a `SQLiteConnectionPool` that its owner opens and closes."""
 
-    def __init__(self, target: SQLiteConnectionPool[aiosqlite.Connection], **options: Any) -> None:
-        super().__init__(self._connect, **options)
-        self._target: SQLiteConnectionPool[aiosqlite.Connection] | None = target
+    def __init__(
+        self, target: SQLiteConnectionPool[aiosqlite.Connection] | None, creator: Any = None, **options: Any
+    ) -> None:
+        super().__init__(creator or self._connect, **options)
+        self._target = target
         self._records: dict[int, Any] = {}
         # What was acquired for a record that is about to be made.
         self._acquired: Leased | None = None
@@ -68,6 +70,10 @@ class LeasingPool(_Pool):
         return pool
 
     # -- check out
+
+    def _should_wrap_creator(self, creator: Any) -> Any:
+        """Let records connect through this pool; `creator` opens the connections that it keeps."""
+        return self._connect
 
     def _do_get(self) -> ConnectionPoolEntry:
         while True:
@@ -116,7 +122,7 @@ class LeasingPool(_Pool):
             self._records = {number: each for number, each in self._records.items() if each is not record}
             return
         leased.wait_for(leased.give_back())
-        if leased.number not in self._records:  # the pool has closed it meanwhile
+        if self._records.get(leased.number) is not record:  # the pool has closed it meanwhile
             record.close()
 
     def _closed(self, closed: ConnectionClosed) -> None:
@@ -188,8 +194,7 @@ class AioSQLitePool(LeasingPool):
         pool_settings: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(None, **options)  # type: ignore[arg-type]
-        self._open_by = creator
+        super().__init__(None, creator, **options)
         self._arguments: dict[str, Any] = {
             "pool_size": pool_size, "max_overflow": max_overflow, "timeout": timeout, "recycle": recycle,
             "pool_settings": pool_settings,
@@ -211,7 +216,7 @@ class AioSQLitePool(LeasingPool):
         return super().sqlite_pool
 
     async def _open(self) -> aiosqlite.Connection:
-        adapted = await greenlet_spawn(self._open_by)
+        adapted = await greenlet_spawn(self._creator)
         connection: aiosqlite.Connection = adapted.driver_connection
         return connection
 
@@ -224,12 +229,13 @@ class AioSQLitePool(LeasingPool):
     async def _let_go(self) -> None:
         pool, self._target = self._target, None
         super().dispose()
+        self._records = {}  # another pool has the same numbers
         assert pool is not None
         await pool.close(math.inf)
 
     def recreate(self) -> AioSQLitePool:
         """Return a new pool with the same arguments."""
-        return type(self)(self._open_by, **self._arguments, **self._options())
+        return type(self)(self._creator, **self._arguments, **self._options())
 
     def dispose(self) -> None:
         """Close idle connections now, and others when they come back."""
