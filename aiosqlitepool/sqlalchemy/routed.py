@@ -82,13 +82,9 @@ class Routed(Adapted):
     async def _leave(self, error: BaseException | None) -> None:
         """End the block: commit without an error, roll back with one."""
         block, self._block, self._connection, self._writes = self._block, None, None, False
-        if block is None:
-            return
-        if error is None:
-            await block.__aexit__(None, None, None)
-        else:
-            with suppress(type(error)):
-                await block.__aexit__(type(error), error, None)
+        if block is not None:
+            # It does not raise `error` itself: a context manager leaves that to the `async with` statement.
+            await block.__aexit__(None if error is None else type(error), error, None)
 
     async def end(self) -> None:
         """Roll back. What runs is interrupted, as when a task is cancelled."""

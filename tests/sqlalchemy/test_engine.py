@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy.ext.asyncio
-from sqlalchemy import exc, make_url, select, text
+from sqlalchemy import event, exc, make_url, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import NullPool, StaticPool
 
@@ -250,6 +250,24 @@ def test_an_engine_of_a_module_serves_one_event_loop_after_another(tmp_path: Pat
     engine = create_async_engine(tmp_path / "a.db")
     for _ in range(3):
         assert asyncio.run(scalar(engine, "SELECT 7")) == 7
+    asyncio.run(engine.dispose())
+
+
+def test_a_connection_left_open_in_an_earlier_loop_is_not_taken_for_one_of_this_loop(tmp_path: Path) -> None:
+    engine = create_async_engine(tmp_path / "a.db")
+    connects: list[object] = []
+    event.listen(engine.sync_engine, "connect", lambda *_: connects.append(1))
+
+    async def leave_open() -> Any:
+        return await engine.connect()
+
+    left = asyncio.run(leave_open())
+    assert asyncio.run(scalar(engine, "SELECT 7")) == 7
+    assert len(connects) == 2
+    with pytest.warns(exc.SAWarning, match="garbage collector"):
+        del left
+        gc.collect()
+    assert asyncio.run(scalar(engine, "SELECT 7")) == 7
     asyncio.run(engine.dispose())
 
 
