@@ -302,10 +302,7 @@ async def test_a_database_keeps_a_hundred_idle_connections_that_hold_nothing(ove
 
 
 async def test_a_factory_that_fails_is_an_error_of_sqlalchemy(tmp_path: Path) -> None:
-    async def fails() -> aiosqlite.Connection:
-        return await aiosqlite.connect(tmp_path / "nowhere" / "a.db")
-
-    async with SQLiteConnectionPool(fails) as failing:
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(tmp_path / "nowhere" / "a.db")) as failing:
         with pytest.raises(exc.OperationalError, match="unable to open database file"):
             await use(create_async_engine(failing))
 

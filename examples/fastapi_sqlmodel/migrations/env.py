@@ -4,7 +4,7 @@ import asyncio
 import os
 
 from alembic import context
-from fastapi_sqlmodel import models
+from fastapi_sqlmodel import models  # type: ignore[import-not-found]  # found by alembic.ini
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import async_engine_from_config
 from sqlalchemy.pool import NullPool
