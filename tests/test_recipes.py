@@ -1,4 +1,4 @@
-"""The services of the README and of the page about FastAPI, with requests; and the tests that the README shows."""
+"""What the README and the pages show beside programs: services, with requests; tests; an error; configuration."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 from fastapi.testclient import TestClient
 
-from .support.documents import ROOT, programs_in, text_of
+from aiosqlitepool.events import ConnectionAcquired
+from aiosqlitepool.stats import Holder
+from aiosqlitepool.testing import Recorder
+
+from .support.documents import DOCUMENTS, ROOT, programs_in, text_of
 
 README, FASTAPI = Path("README.md"), Path("docs/fastapi.md")
 SERVICES = [program for page in (README, FASTAPI) for program, _ in programs_in(page) if "FastAPI(lifespan" in program]
@@ -99,15 +104,40 @@ def test_the_tests_that_the_readme_shows_pass(tmp_path: Path) -> None:
 
 
 def test_a_session_is_looked_up_on_the_connection_of_its_endpoint(client_of: ClientOf) -> None:
-    client = client_of(service_with("current_user"))
+    app, recorder = service_with("current_user"), Recorder()
+    client = client_of(app)
+    app.state.db.subscribe(recorder)
     assert client.get("/me", headers={"token": "t"}).json() == "Ada"
+    assert len(recorder.of(ConnectionAcquired)) == 1
     assert client.get("/me", headers={"token": "stolen"}).status_code == 401
+
+
+def test_the_readme_shows_a_timeout_as_it_is() -> None:
+    (shown,) = re.findall(r"```\n(no connection .*?)```", text_of(README), re.DOTALL)
+    nightly = Holder(
+        2, "Task-2", "nightly report", 61.402, statement="SELECT * FROM orders ORDER BY total",
+        statement_time=61.4, statement_runs=True,
+    )  # fmt: skip
+    assert f"{nightly}; {Holder(1, 'Task-3', 'GET /export', 8.213)}." in " ".join(shown.split())
+
+
+def test_the_metrics_of_several_workers_add_up(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python \{metrics.py\}\n(.*?)```", text_of(Path("docs/deployment.md")), re.DOTALL)
+    (tmp_path / "metrics.py").write_text(code)
+    (tmp_path / "several").mkdir()
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "several")}
+    worker = "import prometheus_client; prometheus_client.Counter('served', 'Requests.').inc()"
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", worker], env=env, timeout=60, check=True)
+    show = [sys.executable, "-c", "import metrics; print(metrics.metrics().decode())"]
+    ran = subprocess.run(show, env=env, capture_output=True, text=True, timeout=60, check=True)
+    assert "served_total 2.0" in ran.stdout
 
 
 async def test_a_streamed_answer_holds_no_connection_between_its_pages() -> None:
     app = service_with("StreamingResponse")
     async with started(app) as client:
-        assert (await client.get("/export")).text == "pen\nink\ncup\n"
+        assert (await client.get("/export")).text == "pen\nink\n"
         lines = app.routes[-1].endpoint.__globals__["lines"](app.state.db)
         assert await anext(lines) == "pen\n"
         assert app.state.db.readers.stats().used == 0
@@ -132,3 +162,27 @@ def test_a_websocket_acquires_for_each_message(client_of: ClientOf) -> None:
 def test_a_pool_serves_in_the_same_way(client_of: ClientOf) -> None:
     client = client_of(service_with('@app.get("/version")'))
     assert re.fullmatch(r"3\.\d+\.\d+", client.get("/version").json()["sqlite"])
+
+
+CONFIGURED = [page for page in DOCUMENTS if "```yaml" in text_of(page)]
+
+
+@pytest.mark.parametrize("page", CONFIGURED, ids=str)
+def test_configuration_is_valid_yaml(page: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", text_of(page), re.DOTALL)
+    assert all(isinstance(yaml.safe_load(block), dict) for block in blocks)
+
+
+@pytest.mark.parametrize(("path", "status"), [("/live", 200), ("/ready", 200)])
+def test_a_probe_answers(path: str, status: int, client_of: ClientOf) -> None:
+    client = client_of(service_with('@app.get("/ready")', Path("docs/kubernetes.md")))
+    assert client.get(path).status_code == status
+
+
+async def test_a_service_whose_readers_are_all_in_use_is_not_ready() -> None:
+    app = service_with('@app.get("/ready")', Path("docs/kubernetes.md"))
+    async with started(app) as client, AsyncExitStack() as stack:
+        for _ in range(4):
+            await stack.enter_async_context(app.state.db.read())
+        ready = await asyncio.create_task(client.get("/ready"))
+    assert ready.status_code == 503
