@@ -20,8 +20,13 @@ from .support.documents import DOCUMENTS, ROOT, commands_in, spoken_commands_in
 
 TOML = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = TOML["project"]
-# What the examples need, which is installed here.
-BESIDE = {re.match(r"[\w-]+", each)[0] for each in TOML["dependency-groups"]["examples"]}  # type: ignore[index]
+# What the examples and the tests need, which is installed here.
+BESIDE = {
+    re.match(r"[\w-]+", each)[0]  # type: ignore[index]
+    for group in ("examples", "dev")
+    for each in TOML["dependency-groups"][group]
+    if isinstance(each, str)
+}
 # What `make TARGET ARGS=...` hands its arguments to.
 BEHIND = {
     "bench": ["benchmarks"],

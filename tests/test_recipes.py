@@ -61,6 +61,18 @@ def test_every_service_is_tested_here() -> None:
 
 
 @pytest.mark.parametrize("page", [README, FASTAPI], ids=str)
+def test_the_programs_and_services_of_a_page_run_in_one_folder(page: Path) -> None:
+    for program, printed in programs_in(page):
+        if printed:
+            subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True)
+        elif "FastAPI(lifespan" in program:
+            module: dict[str, Any] = {"__name__": "service"}
+            exec(program, module)
+            with TestClient(module["app"]) as client:
+                assert client.get("/openapi.json").status_code == 200
+
+
+@pytest.mark.parametrize("page", [README, FASTAPI], ids=str)
 def test_a_user_that_was_added_is_listed(page: Path, client_of: ClientOf) -> None:
     client = client_of(service_with('@app.get("/users")', page))
     assert client.post("/users/Ada").json() == {"id": 1, "name": "Ada"}
@@ -100,7 +112,7 @@ def test_the_tests_that_the_readme_shows_pass(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert "2 passed" in ran.stdout, ran.stdout
-    assert not (tmp_path / "app.db").exists()
+    assert not (tmp_path / "service.db").exists()
 
 
 def test_a_session_is_looked_up_on_the_connection_of_its_endpoint(client_of: ClientOf) -> None:
