@@ -37,6 +37,13 @@ test: .venv/ready-dev ## run the whole test suite; with COVERAGE=yes, it must re
 	$(LIMIT) 1800 $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest -n $(WORKERS) $(ARGS)
 	$(if $(COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
 
+# The core, without the files that start other processes or wait for real timers.
+FAST := tests/pool tests/driver --ignore tests/pool/test_exits.py --ignore tests/pool/test_housekeeper.py
+
+.PHONY: test-fast
+test-fast: .venv/ready-dev ## run the tests of the core, in less than a minute
+	$(LIMIT) 300 $(BIN)/python -m pytest -n 2 $(FAST) $(ARGS)
+
 .venv/ready-bench: .venv/ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
 	@touch $@

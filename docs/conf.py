@@ -1,9 +1,10 @@
-"""How Sphinx makes the documentation: the README, the pages here, and the reference out of the docstrings."""
+"""How Sphinx builds the documentation: pages, documents of the repository, and the reference from docstrings."""
 
 from __future__ import annotations
 
 import os
 import re
+import tomllib
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -53,7 +54,14 @@ nitpick_ignore_regex = [
 ]
 
 # Documents of the repository that are pages here, and which.
-PAGES = {"README.md": "docs/index.md", "CHANGELOG.md": "docs/changelog.md", "CONTRIBUTING.md": "docs/contributing.md"}
+PAGES = {
+    "README.md": "docs/index.md",
+    "CHANGELOG.md": "docs/changelog.md",
+    "CONTRIBUTING.md": "docs/contributing.md",
+    "metrics/runbook.md": "docs/runbook.md",
+}
+# Where all other files of the repository can be read.
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 
 html_theme = "furo"
 html_title = f"aiosqlitepool {release}"
@@ -64,33 +72,37 @@ html_show_sourcelink = False
 
 
 def include_documents(app: Sphinx, page: str, source: list[str]) -> None:
-    """Put a document of the repository where a page says `{{ document NAME }}`, with links that lead on from there."""
+    """Put a document where a page says `{{ document NAME }}`, with links that lead on from here."""
     included = re.fullmatch(r"\{\{ document (\S+) \}\}(.*)", source[0], re.DOTALL)
     here = DOCS / f"{page}.md"
-    source[0] = adapted(ROOT / included[1], here) + included[2] if included else relinked(source[0], here, here)
+    if included:
+        document = ROOT / included[1]
+        source[0] = adapted(document.read_text(encoding="utf-8"), document, here) + included[2]
+    else:
+        source[0] = adapted(source[0], here, here)
 
 
-def adapted(document: Path, page: Path) -> str:
-    """Its text, as a page."""
+def adapted(text: str, document: Path, page: Path) -> str:
+    """The text of a document, as a page."""
     # HTML is passed on as it is; Sphinx itself takes care of pictures that are Markdown.
-    text = document.read_text(encoding="utf-8").replace('="docs/images/', '="_static/')
-    text = text.replace("](docs/images/", "](images/")
+    text = text.replace('="images/', '="_static/')
     # A block that a test reads says so in braces, which are no language.
     return re.sub(r"^```python \{.*\}$", "```python", relinked(text, document, page), flags=re.MULTILINE)
 
 
 def relinked(text: str, document: Path, page: Path) -> str:
-    """The text of a document with its links leading from a page; what is no page here is named, not linked."""
+    """The text of a document with links to pages, and to the repository for files that are no page."""
 
     def link(found: re.Match[str]) -> str:
         words, target, anchor = found.groups(default="")
-        path = (document.parent / target).resolve()
-        path = ROOT / PAGES.get(str(path.relative_to(ROOT)), path)
-        return f"[{words}]({os.path.relpath(path, page.parent)}{anchor})" if path.is_relative_to(DOCS) else words
+        name = str((document.parent / target).resolve().relative_to(ROOT))
+        path = ROOT / PAGES.get(name, name)
+        leads = os.path.relpath(path, page.parent) if path.is_relative_to(DOCS) else f"{REPOSITORY}/blob/main/{name}"
+        return f"[{words}]({leads}{anchor})"
 
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)([^)#\n]+)(#[^)\n]*)?\)", link, text)
 
 
 def setup(app: Sphinx) -> None:
-    """Tell Sphinx of what is ours."""
+    """Register the reader of included documents."""
     app.connect("source-read", include_documents)

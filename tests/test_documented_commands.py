@@ -20,8 +20,13 @@ from .support.documents import DOCUMENTS, ROOT, commands_in, spoken_commands_in
 
 TOML = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = TOML["project"]
-# What the examples need, which is installed here.
-BESIDE = {re.match(r"[\w-]+", each)[0] for each in TOML["dependency-groups"]["examples"]}  # type: ignore[index]
+# What the examples and the tests need, which is installed here.
+BESIDE = {
+    re.match(r"[\w-]+", each)[0]  # type: ignore[index]
+    for group in ("examples", "dev")
+    for each in TOML["dependency-groups"][group]
+    if isinstance(each, str)
+}
 # What `make TARGET ARGS=...` hands its arguments to.
 BEHIND = {
     "bench": ["benchmarks"],
@@ -80,8 +85,8 @@ def pip(words: list[str], directory: Path) -> None:
     """Only what the project offers, which the tests of the packaging install, or what its examples need."""
     assert words[0] == "install"
     for requirement in words[1:]:
-        name, extras = re.fullmatch(r"([\w-]+)(?:\[([\w, -]+)\])?", requirement).groups(default="")  # type: ignore[union-attr]
-        assert name == PROJECT["name"] or (name in BESIDE and not extras), requirement
+        name, extras = re.fullmatch(r"([\w-]+|\.)(?:\[([\w, -]+)\])?", requirement).groups(default="")  # type: ignore[union-attr]
+        assert name in {PROJECT["name"], "."} or (name in BESIDE and not extras), requirement
         assert set(filter(None, re.split(r"[, ]+", extras))) <= set(PROJECT["optional-dependencies"]), requirement
 
 

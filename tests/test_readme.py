@@ -9,16 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from aiosqlitepool import SQLiteConnectionPool, SQLiteDatabase, errors, events
 from aiosqlitepool.subscribers._metrics import METRICS
 
 from .support.documents import DOCUMENTS, programs_in, text_of
-from .support.serving import served
 
-README = Path("README.md")
+EVENTS, METRICS_PAGE = Path("docs/events.md"), Path("docs/metrics.md")
+ERRORS, SETTINGS = Path("docs/reference/errors.md"), Path("docs/settings.md")
 # CONTRIBUTING.md is followed by a test of its own.
 PROGRAMS = [
     pytest.param(program, printed, id=f"{document}-{number}")
@@ -43,7 +42,7 @@ def alike(printed: str) -> list[str]:
 
 
 def test_the_programs_are_found() -> None:
-    assert len(PROGRAMS) >= 25
+    assert len(PROGRAMS) >= 50
     assert sum(text_of(document).count("```text\n") for document in DOCUMENTS) == sum(
         printed is not None for document in DOCUMENTS for _, printed in programs_in(document)
     )
@@ -63,21 +62,8 @@ def test_the_blocks_of_a_document_run_one_after_the_other_in_one_directory(docum
         run(program, tmp_path)
 
 
-SERVICES = [program for program, _ in programs_in(README) if '@app.get("/version")' in program]
-
-
-@pytest.mark.parametrize("program", SERVICES, ids=["borrowing", "depending"])
-async def test_the_services_answer(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    service: dict[str, Any] = {"__name__": "service"}
-    exec(program, service)
-    async with served(service["app"]) as url, httpx.AsyncClient(base_url=url, timeout=30) as http:
-        answer = await http.get("/version")
-    assert re.fullmatch(r"3\.\d+\.\d+", answer.json()["sqlite"])
-
-
 def test_the_table_of_events_has_them_all() -> None:
-    table = re.findall(r"^\| `[^\n]*", text_of(README), re.MULTILINE)
+    table = re.findall(r"^\| `[^\n]*", text_of(EVENTS), re.MULTILINE)
     for event in events.event_types():
         assert any(f"`{event.name}`" in row and f"`{event.__name__}`" in row for row in table), event
 
@@ -85,7 +71,7 @@ def test_the_table_of_events_has_them_all() -> None:
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
 def test_the_table_of_metrics_has_them_all(metric: Any) -> None:
     sample = f"{metric.family}_total" if metric.kind == "counter" else metric.family
-    (row,) = re.findall(rf"^\|[^|\n]*`{sample}`[^|\n]*\|([^|\n]*)\|", text_of(README), re.MULTILINE)
+    (row,) = re.findall(rf"^\|[^|\n]*`{sample}`[^|\n]*\|([^|\n]*)\|", text_of(METRICS_PAGE), re.MULTILINE)
     told_apart = [*metric.labels[1:], *metric.known]
     if "as in the event" not in row:
         assert all(f"`{each}`" in row for each in told_apart if "." not in each), row
@@ -93,12 +79,12 @@ def test_the_table_of_metrics_has_them_all(metric: Any) -> None:
 
 @pytest.mark.parametrize("error", errors.__all__)
 def test_the_table_of_errors_has_them_all(error: str) -> None:
-    assert re.search(rf"^\| `{error}` \|", text_of(README), re.MULTILINE)
+    assert re.search(rf"^\| `{error}` \|", text_of(ERRORS), re.MULTILINE)
 
 
 @pytest.mark.parametrize(
     ("made", "document"),
-    [(SQLiteConnectionPool, README), (SQLiteDatabase, Path("docs/database.md"))],
+    [(SQLiteConnectionPool, SETTINGS), (SQLiteDatabase, Path("docs/database.md"))],
     ids=["pool", "database"],
 )
 def test_the_table_of_settings_has_them_all_with_their_defaults(made: type, document: Path) -> None:

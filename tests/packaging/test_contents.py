@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tarfile
 import tomllib
@@ -49,6 +50,16 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     assert metadata["License-Expression"] == "MIT"
     needed = [each for each in metadata.get_all("Requires-Dist", []) if "extra ==" not in each]
     assert needed == ["aiosqlite<0.23,>=0.22.1"]
+
+
+def test_the_package_index_shows_no_link_that_is_relative(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [each for each in archive.namelist() if each.endswith(".dist-info/METADATA")]
+        readme = archive.read(name).decode().partition("\n\n")[2]
+    links = re.findall(r'\]\(([^)\s]+)|(?:src|srcset|href)="([^"]+)', readme)
+    repository = PYPROJECT["project"]["urls"]["Repository"]
+    assert sum(link.startswith(f"{repository}/blob/main/") for link, _ in links) > 20
+    assert all(link.startswith("https://") for pair in links for link in pair if link)
 
 
 def test_the_sdist_holds_the_repository(sdist: Path) -> None:

@@ -89,7 +89,7 @@ def test_the_core_imports_without_any_extra(installed: Installed, tmp_path: Path
 
 
 def test_the_quick_start_runs_in_an_empty_directory(installed: Installed, tmp_path: Path) -> None:
-    assert installed("").run("-c", quick_start(), where=tmp_path) == "[('Ada',)]\n"
+    assert installed("").run("-c", quick_start(), where=tmp_path) == "Ada\nGrace\n2\n"
     assert (tmp_path / "app.db").exists()
 
 
