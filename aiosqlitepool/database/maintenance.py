@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from ..events import Checkpointed
+from ..events import Checkpointed, CheckpointFailed, ErrorInfo
 from .busy import busy_kind
 from .file import DatabaseFile
 from .pragmas import row_of
@@ -117,7 +117,13 @@ class Maintenance:
 
     async def checkpoint(self) -> Checkpointed:
         """Copy the WAL into the database and truncate it, as far as current readers allow. Return the emitted event."""
-        done = await self._writer.call("checkpoint", checkpoint)
+        try:
+            done = await self._writer.call("checkpoint", checkpoint)
+        except sqlite3.Error as error:
+            if CheckpointFailed in self._pool.events.handlers:
+                failed = CheckpointFailed(self._pool.name, ErrorInfo.of(error), self._file.wal_bytes())
+                self._pool.events.emit(failed)
+            raise
         wal_bytes = self._file.wal_bytes()
         if wal_bytes <= self._checkpoint_above:
             self._checkpoint_at = self._clock()

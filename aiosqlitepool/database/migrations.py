@@ -77,10 +77,8 @@ async def _apply_next(
     migration: _Migration, connection: aiosqlite.Connection, transaction: Transaction
 ) -> tuple[int, bool]:
     run = partial(transaction.run, fn=migration.apply_next)
-    try:
+    with transaction:
         return await transaction.start(lambda: call_to_the_end(connection, run))
-    finally:
-        transaction.emit()
 
 
 class _Migration:

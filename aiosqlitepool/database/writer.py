@@ -58,7 +58,10 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
     def stats(self) -> PoolStats:
         """Return the pool's current state. Safe to call from any thread."""
-        return replace(super().stats(), role="write", wal_bytes=self.file.wal_bytes())
+        file = self.file
+        wal_bytes, database_bytes, disk_free = file.wal_bytes(), file.bytes(), file.disk_free()
+        stats = super().stats()
+        return replace(stats, role="write", wal_bytes=wal_bytes, database_bytes=database_bytes, disk_free=disk_free)
 
 
 class _WriteTransaction(Transaction):
@@ -156,8 +159,7 @@ class Writer:
             async with self._savepoint() as connection:
                 yield connection
             return
-        transaction = self.transaction(label, timeout)
-        try:
+        with self.transaction(label, timeout) as transaction:
             async with self.exclusive(label, timeout) as connection:
                 await transaction.start(partial(call_to_the_end, connection, transaction.begin))
                 self._connection, self._owner = connection, asyncio.current_task()
@@ -173,8 +175,6 @@ class Writer:
                 finally:
                     # The release rolls a cancelled block back: a second cancellation cannot stop it.
                     self._connection = self._owner = None
-        finally:
-            transaction.emit()
 
     @asynccontextmanager
     async def _savepoint(self) -> AsyncIterator[aiosqlite.Connection]:
@@ -218,12 +218,9 @@ class Writer:
         if self.in_own_block:
             async with self._savepoint() as connection:
                 return await call_to_the_end(connection, fn)
-        transaction = self.transaction(label, timeout)
-        try:
+        with self.transaction(label, timeout) as transaction:
             async with self.pool.shared(label, timeout, sql) as lease:
                 return await transaction.start(lambda: lease.run(partial(transaction.run, fn=fn)), retry=retry)
-        finally:
-            transaction.emit()
 
 
 def _execute(native: sqlite3.Connection, statement: str) -> None:

@@ -18,7 +18,7 @@ import aiosqlite
 from ..errors import PoolUsageError, error_name
 from .cursors import ReadAheadCursor, closes_cursor
 from .protocol import Lessee
-from .sqlite import LeaseCursors, note_busy
+from .sqlite import LeaseCursors, is_busy, note_busy
 from .statements import Figures, StatementLog
 from .worker import Worker, interrupt
 
@@ -84,8 +84,8 @@ class Executor(Worker):
                     raise lease.refusal() or PoolUsageError(_NOT_BEGUN)
                 result = context.run(fn, *args, **kwargs)
             except BaseException as raised:
-                error = raised
-                failure = "cancelled" if future.cancelled() else error_name(raised)
+                error, failure = raised, "cancelled" if future.cancelled() else error_name(raised)
+                self._report_failure(raised, lease, context, statement)
             self.running = None
             try:
                 if statement is not None:
@@ -102,6 +102,11 @@ class Executor(Worker):
         self._completions.post(future, result, error)
         # Its traceback holds this frame: a cycle would keep half-read cursors and arguments until it is collected.
         future = error = None
+
+    def _report_failure(self, error: BaseException, lease: Lessee, context: Context, statement: object) -> None:
+        # A SQLiteDatabase, which has session SQL, calls functions again until the lock is free.
+        if isinstance(error, sqlite3.Error) and not (statement is None and self._session_sql and is_busy(error)):
+            self._log.failed(error, lease.label, statement, context)
 
     def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         self._cursors.note(result)

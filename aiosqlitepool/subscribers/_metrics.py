@@ -7,23 +7,27 @@ others are the project's own. Imports no telemetry library.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import get_args
 
 from aiosqlitepool import PoolClosedError
 from aiosqlitepool.events import (
     AcquirePath,
+    BackupResult,
     BusyKind,
     CheckpointResult,
     CloseReason,
+    DatabaseCode,
     ErrorInfo,
     RollbackCause,
     TransactionOutcome,
 )
 
+from ._metric import Metric, Values, label_name
+
 # fmt: off
 __all__ = [
-    "ACQUIRES", "BUSY_RETRIES", "CHECKPOINTS", "CLOSED", "COUNT", "COUNTERS", "CREATE_FAILURES", "CREATE_TIME",
+    "ACQUIRES", "BACKUPS", "BUSY_RETRIES", "CHECKPOINTS", "CLOSED", "COUNT", "COUNTERS", "CREATE_FAILURES",
+    "CREATE_TIME", "DATABASE_ERRORS", "DATABASE_SIZE", "DISK_FREE", "LAST_BACKUP",
     "HEALTH_FAILURES", "HISTOGRAMS", "IDLE_MAX", "IDLE_MIN", "LEVELS", "MAX", "METRICS", "OLDEST_CHECKOUT",
     "OLDEST_WAITER", "OPERATION_DURATION", "OTHER", "PENDING_REQUESTS", "POOL", "ROLLBACKS", "SCHEMA_URL", "SCOPE",
     "SLOW_STATEMENTS", "STATEMENT_TIME", "SUBSCRIBER_ERRORS", "TIMEOUTS", "TRANSACTION_TIME", "TRANSACTION_WAIT",
@@ -65,6 +69,8 @@ TRANSACTION_OUTCOME = "aiosqlitepool.transaction.outcome"
 BUSY_KIND = "aiosqlitepool.busy.kind"
 CHECKPOINT_RESULT = "aiosqlitepool.checkpoint.result"
 STATEMENT_WAIT_TIME = "aiosqlitepool.statement.wait_time"
+STATUS_CODE = "db.response.status_code"
+BACKUP_RESULT = "aiosqlitepool.backup.result"
 PLAN = "aiosqlitepool.statement.plan"
 PLAN_WARNING = "aiosqlitepool.statement.plan_warning"
 
@@ -81,55 +87,6 @@ RETURN_ROLLED_BACK = "aiosqlitepool.return.rolled_back"
 IDLE_REPLACED = "aiosqlitepool.connection.idle_replaced"
 
 # -- metrics
-
-Kind = Literal["counter", "level", "gauge", "histogram"]
-# The values of a metric's attributes, in their order; "" stands for an attribute that is absent.
-Values = tuple[str, ...]
-
-
-# Compared by identity: a metric is a key of dicts that events write to.
-@dataclass(frozen=True, slots=True, eq=False)
-class Metric:
-    """One metric. Values of `kind` "level" are summed over pools and processes; of "gauge", the maximum counts.
-
-    `attributes` distinguish its series beside the pool; `known` are the values of the first one that start at 0. Only
-    OpenTelemetry has the attributes `extra`, whose values follow. Only pools of a `SQLiteDatabase` have a `database`
-    metric. The derived fields are computed once: a scrape reads them hundreds of times.
-    """
-
-    name: str
-    kind: Kind
-    unit: str
-    description: str
-    attributes: tuple[str, ...] = ()
-    known: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
-    database: bool = False
-    # In Prometheus: the unit ("" for an annotation such as {connection}), the family (a counter's samples have the
-    # suffix `_total`), and the names of the labels.
-    prometheus_unit: str = field(init=False)
-    family: str = field(init=False)
-    labels: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        unit, name = {"s": "seconds", "By": "bytes"}.get(self.unit, ""), label_name(self.name)
-        object.__setattr__(self, "prometheus_unit", unit)
-        object.__setattr__(self, "family", f"{name}_{unit}" if unit else name)
-        object.__setattr__(self, "labels", tuple(map(label_name, (POOL, *self.attributes))))
-
-    def first_values(self) -> tuple[Values, ...]:
-        """Return the values of the series that start at 0, or Prometheus' `increase()` would miss the first event."""
-        absent = ("",) * len(self.attributes)
-        if self.known:
-            return tuple((value, *absent[1:]) for value in self.known)
-        # A counter of values that are not known has no series yet; a histogram begins with what has no such attribute.
-        return () if self.attributes and self.kind == "counter" else (absent,)
-
-
-def label_name(attribute: str) -> str:
-    """Translate the name of an attribute as OpenTelemetry's translation to Prometheus does."""
-    return re.sub(r"[^a-zA-Z0-9]+", "_", attribute)
-
 
 # fmt: off
 COUNT = Metric(
@@ -213,6 +170,31 @@ WAL_SIZE = Metric(
     "The size of the database's WAL file.",
     database=True,
 )
+DATABASE_SIZE = Metric(
+    "aiosqlitepool.database.size", "gauge", "By",
+    "The size of the database file, without its WAL.",
+    database=True,
+)
+DISK_FREE = Metric(
+    "aiosqlitepool.disk.free", "gauge", "By",
+    "The space that the file system of the database has left.",
+    database=True,
+)
+DATABASE_ERRORS = Metric(
+    "aiosqlitepool.database.errors", "counter", "{error}",
+    "The number of errors that mean a failure of the database, its locks or its disk, by SQLite's primary error code.",
+    (STATUS_CODE,), get_args(DatabaseCode),
+)
+BACKUPS = Metric(
+    "aiosqlitepool.backups", "counter", "{backup}",
+    "The number of backups, by result.",
+    (BACKUP_RESULT,), get_args(BackupResult), database=True,
+)
+LAST_BACKUP = Metric(
+    "aiosqlitepool.backup.last_time", "time", "s",
+    "The Unix time at which the last backup ended, by result.",
+    (BACKUP_RESULT,), database=True,
+)
 TRANSACTION_TIME = Metric(
     "aiosqlitepool.transaction.duration", "histogram", "s",
     "The duration of a transaction, by outcome.",
@@ -230,8 +212,8 @@ BUSY_RETRIES = Metric(
 )
 CHECKPOINTS = Metric(
     "aiosqlitepool.checkpoints", "counter", "{checkpoint}",
-    "The number of checkpoints, by whether they were complete, and of failed attempts to empty the WAL.",
-    (CHECKPOINT_RESULT,), (*get_args(CheckpointResult), "blocked"), database=True,
+    "The number of checkpoints, by whether they were complete, blocked by readers, or failed with an error.",
+    (CHECKPOINT_RESULT,), (*get_args(CheckpointResult), "blocked", "failed"), database=True,
 )
 OPERATION_DURATION = Metric(
     "db.client.operation.duration", "histogram", "s",
@@ -250,7 +232,19 @@ STATEMENT_TIME = Metric(
 )
 # fmt: on
 
-LEVELS = (COUNT, MAX, IDLE_MAX, IDLE_MIN, PENDING_REQUESTS, OLDEST_WAITER, OLDEST_CHECKOUT, WAL_SIZE)
+LEVELS = (
+    COUNT,
+    MAX,
+    IDLE_MAX,
+    IDLE_MIN,
+    PENDING_REQUESTS,
+    OLDEST_WAITER,
+    OLDEST_CHECKOUT,
+    WAL_SIZE,
+    DATABASE_SIZE,
+    DISK_FREE,
+    LAST_BACKUP,
+)
 COUNTERS = (
     TIMEOUTS,
     ACQUIRES,
@@ -261,6 +255,8 @@ COUNTERS = (
     SUBSCRIBER_ERRORS,
     BUSY_RETRIES,
     CHECKPOINTS,
+    DATABASE_ERRORS,
+    BACKUPS,
     SLOW_STATEMENTS,
     STATEMENT_TIME,
 )

@@ -35,7 +35,7 @@ from aiosqlitepool.events import (
 
 from . import _metrics as names
 from ._common import Detach
-from ._counts import fail_events
+from ._handlers import fail_events
 
 __all__ = ["PoolSpans", "SpanMode", "span_of_failure"]
 

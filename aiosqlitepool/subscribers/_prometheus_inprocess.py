@@ -26,7 +26,9 @@ from aiosqlitepool.events import (
 
 from ._buckets import Bounds
 from ._common import Detach, current_trace, together
-from ._counts import Counts, PoolCounts, Series, fail_events
+from ._counts import Counts, PoolCounts
+from ._handlers import fail_events
+from ._levels import Series
 from ._metrics import (
     COUNTERS,
     CREATE_TIME,

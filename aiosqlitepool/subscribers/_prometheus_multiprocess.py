@@ -30,7 +30,8 @@ from aiosqlitepool.events import (
 )
 
 from ._common import Detach, renew_after_fork, together
-from ._counts import Series, count_events, fail_events, levels, open_pools
+from ._handlers import count_events, fail_events
+from ._levels import Series, levels, open_pools
 from ._limits import PoolLimits
 from ._metrics import (
     ACQUIRES,
@@ -113,6 +114,9 @@ class MultiprocessBackend:
         def count(metric: Metric, *values: str) -> None:
             self._counters[metric].labels(pool, *values).inc()
 
+        def note(metric: Metric, *values: str, number: float) -> None:
+            self._gauges[metric].labels(pool, *values).set(number)
+
         def fail(event: Any, error_type: str) -> None:
             self._histograms[WAIT_TIME].labels(pool, error_type).observe(event.wait_time)
 
@@ -125,7 +129,7 @@ class MultiprocessBackend:
         yield ConnectionCreated, lambda event: created(event.create_time)
         yield TransactionEnded, ended
         yield from fail_events(fail)
-        yield from count_events(count, self._limits[pool])
+        yield from count_events(count, note, self._limits[pool])
         yield PoolTimings, self._add_timings(pool)
         yield self._uses(pool)
         yield StatementTimings, self._add_statements(pool)
@@ -191,8 +195,8 @@ def _writes(handler: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def _gauge(metric: Metric) -> Gauge:
-    # Levels of live processes are summed, ages are not. Processes that have ended do not count.
-    mode = "livesum" if metric.kind == "level" else "livemax"
+    # Levels of live processes are summed, ages are not. Of processes that have ended, only times count.
+    mode = {"level": "livesum", "gauge": "livemax", "time": "max"}[metric.kind]
     return Gauge(metric.family, metric.description, metric.labels, registry=None, multiprocess_mode=mode)  # type: ignore[arg-type]
 
 

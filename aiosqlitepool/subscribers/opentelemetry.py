@@ -24,7 +24,9 @@ from . import _buckets
 from . import _metrics as names
 from ._buckets import Bounds
 from ._common import Detach, together
-from ._counts import AnyPool, Counts, fail_events
+from ._counts import Counts
+from ._handlers import fail_events
+from ._levels import AnyPool
 from ._metrics import Metric, Values
 from ._opentelemetry_deferred import DeferredCounts, record_deferred
 from ._settings import MetricSettings
@@ -166,6 +168,7 @@ class _Instruments:
         for metric in (*names.LEVELS, *names.COUNTERS):
             create = {
                 "gauge": meter.create_observable_gauge,
+                "time": meter.create_observable_gauge,
                 "level": meter.create_observable_up_down_counter,
                 "counter": meter.create_observable_counter,
             }[metric.kind]

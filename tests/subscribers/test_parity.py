@@ -21,12 +21,15 @@ from aiosqlitepool.events import (
     AcquireFailed,
     AcquireRejected,
     AcquireTimedOut,
+    BackupEnded,
     BusyRetried,
     CheckpointBlocked,
     Checkpointed,
+    CheckpointFailed,
     ConnectionClosed,
     ConnectionCreated,
     ConnectionCreateFailed,
+    DatabaseFailed,
     ErrorInfo,
     HealthCheckFailed,
     PoolEvent,
@@ -46,6 +49,8 @@ from ..support.stub import StubConnection, StubDriver
 DURATIONS = (0.0, 0.0001, 0.0004, 0.003, 0.05, 0.051, 0.7, 12.0, 400.0)
 OUTCOMES = ("committed", "rolled_back", "failed")
 REASONS = ("idle", "lifetime", "unhealthy", "reset_failed", "broken", "pool_closed")
+
+CODES = ("SQLITE_FULL", "SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_ERROR")
 
 ERROR = "sqlite3.OperationalError"
 SCAN = "SCAN orders  <-- full scan of orders"
@@ -105,6 +110,9 @@ def everything(pool: str) -> list[PoolEvent]:
         *(BusyRetried(pool, kind, 0.001) for kind in ("busy", "snapshot")),  # type: ignore[arg-type]
         *(Checkpointed(pool, result, 10, 10, 0.1, 0) for result in ("complete", "partial")),  # type: ignore[arg-type]
         CheckpointBlocked(pool, 70_000_000),
+        CheckpointFailed(pool, error, 70_000_000),
+        *(DatabaseFailed(pool, ErrorInfo("sqlite3.OperationalError", "", code)) for code in CODES),
+        *(BackupEnded(pool, result, "copy.db", 2.0, 1.7e9) for result in ("completed", "failed", "cancelled")),  # type: ignore[arg-type]
         *(slow(pool, *each) for each in (("SELECT orders", SCAN), ("SELECT orders", SCAN), ("INSERT orders", ""))),
         *(slow(pool, f"SELECT t{number}", SCAN) for number in range(30)),
     ]
@@ -145,7 +153,7 @@ class WriterPool(ObservedPool):
     """As `SQLiteDatabase` has one."""
 
     def stats(self) -> PoolStats:
-        return replace(super().stats(), role="write", wal_bytes=4096)
+        return replace(super().stats(), role="write", wal_bytes=4096, database_bytes=8192, disk_free=10**9)
 
 
 def shown(registry: CollectorRegistry) -> Shown:
@@ -205,7 +213,7 @@ def test_the_same_values_are_shown(both: tuple[Shown, Shown]) -> None:
 
 
 def test_both_show_every_metric_of_the_catalogue(both: tuple[Shown, Shown], wanted: Wanted) -> None:
-    suffixes = {"counter": "_total", "histogram": "_bucket", "level": "", "gauge": ""}
+    suffixes = {"counter": "_total", "histogram": "_bucket", "level": "", "gauge": "", "time": ""}
     absent = set() if wanted.statement_summaries else {_metrics.STATEMENT_TIME}
     expected = {metric.family + suffixes[metric.kind] for metric in set(_metrics.METRICS) - absent}
     for side in both:
@@ -256,6 +264,7 @@ def test_the_names_of_the_semantic_conventions_are_theirs() -> None:
     assert db_attributes.DB_SYSTEM_NAME == _metrics.SYSTEM
     assert db_attributes.DB_NAMESPACE == _metrics.NAMESPACE
     assert db_attributes.DB_OPERATION_NAME == _metrics.OPERATION
+    assert db_attributes.DB_RESPONSE_STATUS_CODE == _metrics.STATUS_CODE
     assert db_attributes.DB_QUERY_SUMMARY == _metrics.SUMMARY
 
 

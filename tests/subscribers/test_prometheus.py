@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from aiosqlitepool import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool
 from aiosqlitepool.events import AcquireCancelled, AcquirePath, ConnectionReleased
-from aiosqlitepool.subscribers import _counts, _metrics
+from aiosqlitepool.subscribers import _counts, _metric
 from aiosqlitepool.subscribers._metrics import Metric
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
@@ -393,13 +393,13 @@ def test_openmetrics_shows_exemplars_and_can_be_parsed(pool: StubPool, scrape: S
 def test_a_scrape_derives_no_name_of_a_metric_again(
     pool: StubPool, scrape: Scrape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, label_name = list[str](), _metrics.label_name
+    calls, label_name = list[str](), _metric.label_name
 
     def counted(attribute: str) -> str:
         calls.append(attribute)
         return label_name(attribute)
 
-    monkeypatch.setattr(_metrics, "label_name", counted)
+    monkeypatch.setattr(_metric, "label_name", counted)
     Metric("aiosqlitepool.one", "counter", "{one}", "One.", ("aiosqlitepool.attribute",))
     assert len(calls) == 3, "a metric, its pool and its attribute, once when the metric is made"
     emit_acquired(pool, 1.0)
