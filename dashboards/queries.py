@@ -6,22 +6,25 @@ besides (OpenTelemetry's `otel_scope_*`) are gone from its answer.
 
 from __future__ import annotations
 
+from aiosqlitepool.subscribers import _attributes
 from aiosqlitepool.subscribers import _metrics as _semconv
 from aiosqlitepool.subscribers._metrics import Metric, label_name
 
-POOL = label_name(_semconv.POOL)
-STATE = label_name(_semconv.STATE)
-PATH = label_name(_semconv.ACQUIRE_PATH)
-ERROR = label_name(_semconv.ERROR_TYPE)
-REASON = label_name(_semconv.CLOSE_REASON)
-CAUSE = label_name(_semconv.ROLLBACK_CAUSE)
-OUTCOME = label_name(_semconv.TRANSACTION_OUTCOME)
-KIND = label_name(_semconv.BUSY_KIND)
-RESULT = label_name(_semconv.CHECKPOINT_RESULT)
-LABEL = label_name(_semconv.LABEL)
-OPERATION = label_name(_semconv.OPERATION)
-SUMMARY = label_name(_semconv.SUMMARY)
-PLAN_WARNING = label_name(_semconv.PLAN_WARNING)
+POOL = label_name(_attributes.POOL)
+STATE = label_name(_attributes.STATE)
+PATH = label_name(_attributes.ACQUIRE_PATH)
+ERROR = label_name(_attributes.ERROR_TYPE)
+REASON = label_name(_attributes.CLOSE_REASON)
+CAUSE = label_name(_attributes.ROLLBACK_CAUSE)
+OUTCOME = label_name(_attributes.TRANSACTION_OUTCOME)
+KIND = label_name(_attributes.BUSY_KIND)
+RESULT = label_name(_attributes.CHECKPOINT_RESULT)
+CODE = label_name(_attributes.STATUS_CODE)
+BACKUP_RESULT = label_name(_attributes.BACKUP_RESULT)
+LABEL = label_name(_attributes.LABEL)
+OPERATION = label_name(_attributes.OPERATION)
+SUMMARY = label_name(_attributes.SUMMARY)
+PLAN_WARNING = label_name(_attributes.PLAN_WARNING)
 
 # What tells one pool of one process from all others.
 EACH = ("job", "instance", POOL)
@@ -53,6 +56,11 @@ def oldest(metric: Metric, *by: str) -> str:
 def largest(metric: Metric, *by: str) -> str:
     """A gauge, which cannot be added up."""
     return f"max by ({', '.join(by)}) ({series(metric.family)})"
+
+
+def smallest(metric: Metric, *by: str) -> str:
+    """A gauge of which the least counts."""
+    return f"min by ({', '.join(by)}) ({series(metric.family)})"
 
 
 def used(*by: str, lately: bool = False) -> str:

@@ -30,6 +30,7 @@ from aiosqlitepool.events import (
 )
 from aiosqlitepool.testing import Recorder
 
+from .support.slots import check_slots
 from .support.stub import StubDriver, fails, settle
 from .support.timeless import block, timeless
 
@@ -58,7 +59,7 @@ async def works(pool: Pool) -> None:
     async with asyncio.timeout(PATIENCE), contextlib.AsyncExitStack() as stack:
         lent = [await stack.enter_async_context(pool.connection()) for _ in range(pool.stats().max_size)]
         assert len(set(map(id, lent))) == pool.stats().max_size
-    pool._inventory.slots.check()
+    check_slots(pool._inventory.slots)
     assert pool.stats().used == 0
 
 
@@ -287,7 +288,7 @@ async def test_what_a_handler_reads_of_the_pool_adds_up_at_every_event(
         stats = pool.stats()
         assert 0 <= stats.used <= stats.max_size
         assert stats.used + stats.idle <= stats.max_size
-        pool._inventory.slots.check()
+        check_slots(pool._inventory.slots)
         assert len(pool.holders()) <= stats.used
         seen.append(repr(pool))
 

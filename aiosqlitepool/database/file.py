@@ -19,7 +19,7 @@ import aiosqlite
 from ..driver import call, discard, opened
 from .busy import busy_kind, pauses
 from .guard import guarded_class
-from .pragmas import PragmaValue, Role, is_in_file, set_up, settings
+from .pragmas import IN_FILE, PragmaValue, Role, set_up, settings
 
 __all__ = ["DatabaseFile", "checked_connect_args"]
 
@@ -169,9 +169,7 @@ class DatabaseFile:
 
     def session_sql(self, role: Role) -> Sequence[str]:
         """Return the statements that restore a connection's pragmas, except those stored in the file."""
-        return [
-            f"PRAGMA {name} = '{value}'" for name, value in settings(role, self._pragmas) if not is_in_file(name, value)
-        ]
+        return [f"PRAGMA {name} = '{value}'" for name, value in settings(role, self._pragmas) if name not in IN_FILE]
 
 
 def checked_connect_args(connect_args: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from ..events import Checkpointed, CheckpointFailed, ErrorInfo
@@ -118,16 +119,14 @@ class Maintenance:
     async def checkpoint(self) -> Checkpointed:
         """Copy the WAL into the database and truncate it, as far as current readers allow. Return the emitted event."""
         try:
-            done = await self._writer.call("checkpoint", checkpoint)
+            event = await self._writer.call("checkpoint", partial(checkpoint, pool=self._pool))
         except sqlite3.Error as error:
             if CheckpointFailed in self._pool.events.handlers:
                 failed = CheckpointFailed(self._pool.name, ErrorInfo.of(error), self._file.wal_bytes())
                 self._pool.events.emit(failed)
             raise
-        wal_bytes = self._file.wal_bytes()
-        if wal_bytes <= self._checkpoint_above:
+        if event.wal_bytes <= self._checkpoint_above:
             self._checkpoint_at = self._clock()
-        event = Checkpointed(self._pool.name, done.result, done.pages, done.moved, done.took, wal_bytes)
         self._pool.events.emit(event)
         return event
 

@@ -1,22 +1,18 @@
 """The pragmas of writer and reader connections: their values, their order, and to whom they belong.
 
-SQLite ignores unknown pragmas and unknown values silently. This module rejects them. To whom a pragma belongs is found
-by a trial on an in-memory database of its own, so that no list has to follow SQLite's releases.
+SQLite ignores unknown pragmas and unknown values silently. This module rejects them.
 """
 
 from __future__ import annotations
 
 import difflib
-import itertools
-import os
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from functools import lru_cache
 from typing import Any, Literal
 
-__all__ = ["PragmaValue", "Role", "checked_pragmas", "is_in_file", "row_of", "set_up", "settings"]
+__all__ = ["IN_FILE", "PragmaValue", "Role", "checked_pragmas", "row_of", "set_up", "settings"]
 
 Role = Literal["read", "write"]
 PragmaValue = str | int | float | bool
@@ -43,8 +39,9 @@ _BY_ROLE: dict[Role, dict[str, PragmaValue]] = {
 }
 # Pragmas that must be set before the others, because the first write to a new file fixes them.
 _FIRST = ("page_size", "auto_vacuum", "encoding", "journal_mode")
-# Pragmas that need no trial.
-_KNOWN = frozenset(itertools.chain(*_BY_ROLE.values()))
+# Pragmas that are stored in the file: the fields of its header, which has had the same ones since 2010. Source:
+# sqlite.org/fileformat.html.
+IN_FILE = frozenset({*_FIRST, "application_id", "default_cache_size", "schema_version", "user_version"})
 # Pragmas whose value only the connection that writes uses.
 _WRITER_ONLY = frozenset({"journal_size_limit", "wal_autocheckpoint"})
 # Pragmas that the user cannot set, and why.
@@ -71,7 +68,6 @@ def checked_pragmas(pragmas: Mapping[str, PragmaValue] | None) -> dict[str, Prag
         _check_name(name.lower())
         _check_value(name, value)
         checked[name.lower()] = value
-        is_in_file(name.lower(), _text(value))
     return checked
 
 
@@ -101,6 +97,8 @@ def _check_value(name: str, value: object) -> None:
         if number := re.match(r"[-+]?\d+", value):
             hint = f": SQLite would read {number[0]} and ignore the rest. Write a plain number"
         raise ValueError(f"pragmas: {name} must be a number or a word that SQLite knows, not {value!r}{hint}")
+    if name.lower() == "locking_mode" and str(value).lower() == "exclusive":
+        raise ValueError(f"pragmas: {name} cannot be {value}: no second connection can use the database then")
     if name.lower() == "journal_mode" and str(value).lower() != "wal":
         raise ValueError(
             f"pragmas: journal_mode must be WAL, not {value!r}: in any other mode, readers and the writer block each "
@@ -113,7 +111,7 @@ def settings(role: Role, pragmas: Mapping[str, PragmaValue]) -> Iterator[tuple[s
     given = {
         name: value
         for name, value in pragmas.items()
-        if role == "write" or not (name in _WRITER_ONLY or is_in_file(name, _text(value)))
+        if role == "write" or not (name in _WRITER_ONLY or name in IN_FILE)
     }
     wanted = {**_BY_ROLE[role], **given}
     for name in (*(name for name in _FIRST if name in wanted), *(name for name in wanted if name not in _FIRST)):
@@ -130,7 +128,7 @@ def _text(value: PragmaValue) -> str:
 def set_up(native: sqlite3.Connection, pragmas: Iterable[tuple[str, str]]) -> None:
     """Set pragmas. What is in the file already is not set again: that would need a lock which another may hold."""
     for name, value in pragmas:
-        if is_in_file(name, value) and _is_set(native, name, value):
+        if name in IN_FILE and _is_set(native, name, value):
             continue
         row_of(native, f"PRAGMA {name} = '{value}'")
         if name == "journal_mode" and not _is_set(native, name, value):
@@ -154,40 +152,3 @@ def row_of(native: sqlite3.Connection, statement: str) -> Any:
             return cursor.execute(statement).fetchone()
     finally:
         native.text_factory = text_factory
-
-
-# -- trials
-
-
-@lru_cache(maxsize=256)
-def is_in_file(name: str, value: str) -> bool:
-    """Return whether a pragma is stored in the file, or can be set by a connection that writes only.
-
-    Raises `ValueError` if no second connection can use the database while one has this value.
-    """
-    if name in _KNOWN:
-        return name == "journal_mode"
-    # Named, so that several connections share it. It has the locks of a file.
-    target = f"file:/aiosqlitepool-trial-{os.getpid()}-{next(_trials)}?vfs=memdb"
-    first, second, untouched = (
-        sqlite3.connect(each, uri=True, timeout=0, isolation_level=None) for each in (target, target, ":memory:")
-    )
-    with closing(first), closing(second), closing(untouched):
-        try:
-            row_of(first, f"PRAGMA {name} = '{value}'")
-            first.execute("CREATE TABLE trial (x)")
-            second.execute("SELECT 1 FROM trial").close()
-        except sqlite3.OperationalError as error:
-            raise ValueError(
-                f"pragmas: {name} cannot be {value}: no second connection can use the database then ({error})"
-            ) from None
-        found, default = (row_of(each, f"PRAGMA {name}") for each in (second, untouched))
-        second.execute("PRAGMA query_only = 1")
-        try:
-            row_of(second, f"PRAGMA {name} = '{value}'")
-        except sqlite3.OperationalError:
-            return True
-        return bool(found != default)
-
-
-_trials = itertools.count(1)

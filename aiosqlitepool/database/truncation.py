@@ -13,7 +13,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ..errors import ErrorInfo
 from ..events import (
@@ -28,7 +28,7 @@ from ..pool.checkout import Checkout
 from .file import DatabaseFile
 from .pragmas import row_of
 from .reader import ReaderPool
-from .writer import Writer
+from .writer import Writer, WriterPool
 
 __all__ = ["Truncation", "checkpoint"]
 
@@ -109,18 +109,17 @@ class Truncation:
     def _truncate(self, native: sqlite3.Connection) -> bool:
         """Try to truncate the WAL; return whether it is empty now."""
         try:
-            done = checkpoint(native)
+            event = checkpoint(native, self._writer.pool)
         except sqlite3.Error as error:
             info = ErrorInfo.of(error)
             if info.database_code != "SQLITE_LOCKED":  # the block that committed has a half-read cursor
                 self._call_in_loop(self._emit_failed, info)
             return False
-        if done.is_empty:
-            self._is_holding = False
-            pool = self._writer.pool
-            event = Checkpointed(pool.name, "complete", done.pages, done.moved, done.took, 0)
-            self._call_in_loop(pool.events.emit, event)
-        return done.is_empty
+        if event.wal_bytes:
+            return False
+        self._is_holding = False
+        self._call_in_loop(self._writer.pool.events.emit, event)
+        return True
 
     def _call_in_loop(self, fn: Callable[..., object], *args: Any) -> None:
         assert self._loop is not None, "started before any commit"
@@ -216,27 +215,18 @@ class Truncation:
         pool.events.emit(CheckpointBlocked(pool.name, wal_bytes, holders))
 
 
-class Checkpoint(NamedTuple):
-    """What a checkpoint did. `took` is in seconds."""
-
-    is_empty: bool
-    result: CheckpointResult
-    pages: int
-    moved: int
-    took: float
-
-
-def checkpoint(native: sqlite3.Connection) -> Checkpoint:
+def checkpoint(native: sqlite3.Connection, pool: WriterPool) -> Checkpointed:
     """Copy the WAL into the database without waiting for any lock, and truncate it if no reader needs it."""
-    started_at, is_empty = time.monotonic(), False
+    started_at = time.monotonic()
     (busy_timeout,) = row_of(native, "PRAGMA busy_timeout")
     row_of(native, "PRAGMA busy_timeout = 0")
     try:
         busy, pages, moved = row_of(native, "PRAGMA wal_checkpoint(PASSIVE)")
         # Only then: TRUNCATE copies pages, too, and locks writers of other processes out meanwhile.
         if not busy and pages == moved:
-            is_empty = not row_of(native, "PRAGMA wal_checkpoint(TRUNCATE)")[0]
+            row_of(native, "PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         row_of(native, f"PRAGMA busy_timeout = {busy_timeout}")
     result: CheckpointResult = "partial" if busy or moved < pages else "complete"
-    return Checkpoint(is_empty, result, max(pages, 0), max(moved, 0), time.monotonic() - started_at)
+    took = time.monotonic() - started_at
+    return Checkpointed(pool.name, result, max(pages, 0), max(moved, 0), took, pool.file.wal_bytes())

@@ -39,7 +39,6 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
     def __init__(self, file: DatabaseFile, **settings: Any) -> None:
         self.file: DatabaseFile = file
-        self.gaps: Gaps = Gaps(file.path)
         self.session_sql: Sequence[str] = file.session_sql("write")
         super().__init__(file.factory("write"), pool_size=1, idle_timeout=None, **settings)
 
@@ -98,7 +97,7 @@ class Writer:
         self._connection: aiosqlite.Connection | None = None
         self._owner: asyncio.Task[Any] | None = None
         self._depth = 0
-        self.gaps: Gaps = pool.gaps
+        self.gaps: Gaps = Gaps(pool.file.path)
         # Called in the worker thread after a commit at this time (of `time.monotonic`) or later.
         self.after_commit: Callable[[sqlite3.Connection], None] | None = None
         self.look_at: float = 0.0
@@ -147,8 +146,7 @@ class Writer:
                 yield connection
                 if not connection.in_transaction:  # the release rolls it back
                     # Now, and not when the writer is needed next: readers may come first, and can delay it.
-                    set_up = partial(self.pool.file.set_up, connection, "write")
-                    await self.transaction(label, timeout).start(set_up)
+                    await self.pool.file.set_up(connection, "write")
             finally:
                 self.pool.expire_connections()
 

@@ -4,6 +4,7 @@ If the installed aiosqlite does not have the internals that its adapter uses, it
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import aiosqlite
 
@@ -12,7 +13,7 @@ from .executor import RUN_SQL
 from .generic_adapter import GenericAdapter
 from .handle import Handle, guarded, handle_class
 from .jobs import Job, call, call_anyway, call_to_the_end, ended
-from .opening import KNOWS_AIOSQLITE, OverriddenAdapter, attached, connect, discard, is_overridden, opened
+from .opening import KNOWS_AIOSQLITE, abandon, attached, connect, discard, is_overridden, opened
 from .protocol import Adapter, Connection, Lessee
 from .shield import shielded
 from .single import (
@@ -82,8 +83,8 @@ def adapter_for(
         return GenericAdapter(raw)
     attached[id(raw)] = raw
     if is_overridden(raw):
-        return OverriddenAdapter(raw)
-    return AiosqliteAdapter(raw, handle_class(type(raw)), session_sql, read_ahead, log)  # type: ignore[arg-type]
+        return GenericAdapter(raw, partial(abandon, raw))
+    return AiosqliteAdapter(raw, handle_class(raw), session_sql, read_ahead, log)  # type: ignore[arg-type]
 
 
 def was_attached(raw: object) -> bool:

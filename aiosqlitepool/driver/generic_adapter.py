@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import ConnectionBrokenError
@@ -14,14 +14,13 @@ __all__ = ["GenericAdapter"]
 
 
 class GenericAdapter:
-    """Drives a connection through `execute`, `rollback` and `close`."""
-
-    __slots__ = ("_closing", "_raw")
+    """Drives a connection through `execute`, `rollback` and `close`. `stop()` closes it without a running loop."""
 
     may_read = True  # it is not known
 
-    def __init__(self, raw: Connection) -> None:
+    def __init__(self, raw: Connection, stop: Callable[[], None] = lambda: None) -> None:
         self._raw = raw
+        self._stop = stop
         self._closing = False
 
     async def attach(self) -> str | None:
@@ -61,14 +60,18 @@ class GenericAdapter:
             await self._raw.close()
 
     def abandon(self) -> None:
-        """Close it in a task of its own. Without a running loop nothing can be done."""
-        with contextlib.suppress(RuntimeError):
+        """Close it in a task of its own; without a running loop only `stop` can."""
+        if self._closing:
+            return
+        self._closing = True
+        try:
             asyncio.get_running_loop()
-            if not self._closing:
-                self._closing = True
-                # Not create_task(), which takes coroutines only.
-                _closings.add(closing := asyncio.ensure_future(self._raw.close()))
-                closing.add_done_callback(_closed)
+        except RuntimeError:
+            self._stop()
+        else:
+            # Not create_task(), which takes coroutines only.
+            _closings.add(closing := asyncio.ensure_future(self._raw.close()))
+            closing.add_done_callback(_closed)
 
 
 # A loop keeps its tasks weakly.

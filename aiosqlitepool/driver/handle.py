@@ -72,25 +72,13 @@ class Handle:
         """Interrupt the statement that runs, and refuse those that the limiter delays."""
         self._pool_adapter.interrupt_for(self._pool_lease)
 
-    # Attributes are those of the factory's object: a lease reads, sets and deletes them there.
-
-    def __getattr__(self, name: str) -> Any:
-        if not name.startswith("__") and name not in ("_pool_adapter", "_pool_lease"):
-            self._pool_adapter.check_lease(self._pool_lease)
-            attributes = vars(self._pool_adapter.raw)
-            if name in attributes:
-                return attributes[name]
-            of_the_users_class = getattr(super(), "__getattr__", None)
-            if of_the_users_class is not None:
-                return of_the_users_class(name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    # Attributes are those of the factory's object: a lease reads, sets and deletes them there. Not by __getattr__, which
+    # would slow every access down that succeeds, too.
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._pool_adapter.check_lease(self._pool_lease)
-        if hasattr(type(self), name):  # a property, such as row_factory
-            super().__setattr__(name, value)
-        else:
-            setattr(self._pool_adapter.raw, name, value)
+        forward([name], type(self))
+        super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
         self._pool_adapter.check_lease(self._pool_lease)
@@ -183,9 +171,15 @@ def _set_guard(connection: object, guard: Guard | None) -> None:
         connection._pool_adapter.guard = guard
 
 
+def handle_class(raw: aiosqlite.Connection) -> type[aiosqlite.Connection]:
+    """Return the class of handles to this connection: one for each class of connections."""
+    of_its_class = _handle_class(type(raw))
+    forward(vars(raw), of_its_class)
+    return of_its_class
+
+
 @functools.cache
-def handle_class(kind: type[aiosqlite.Connection]) -> type[aiosqlite.Connection]:
-    """Return the class of handles to connections of this class."""
+def _handle_class(kind: type[aiosqlite.Connection]) -> type[aiosqlite.Connection]:
     attributes: dict[str, Any] = {name: _Forwarded(name, kind) for name in _plain_attributes(kind)}
     # aiosqlite would start the worker thread again. A user's class may give `async with` a meaning of its own.
     opening = (
@@ -201,6 +195,13 @@ def handle_class(kind: type[aiosqlite.Connection]) -> type[aiosqlite.Connection]
     return type(f"{kind.__name__}Handle", (*mixins, kind), attributes)
 
 
+def forward(names: Iterable[str], handle_class: type[Any]) -> None:
+    """Let handles of this class read and set those attributes of the factory's object that the class itself lacks."""
+    for name in names:
+        if not hasattr(handle_class, name):
+            setattr(handle_class, name, _Forwarded(name, object))
+
+
 def _refuse_to_open(handle: Handle) -> NoReturn:
     handle._pool_adapter.check_lease(handle._pool_lease)
     raise PoolUsageError(
@@ -210,7 +211,7 @@ def _refuse_to_open(handle: Handle) -> NoReturn:
 
 
 class _Forwarded:
-    """An attribute for which a user's class has a slot or a default: that of the factory's object."""
+    """An attribute of the factory's object, also one for which a user's class has a slot or a default."""
 
     def __init__(self, name: str, kind: type) -> None:
         self._name = name
@@ -218,7 +219,7 @@ class _Forwarded:
 
     def __get__(self, handle: Handle | None, kind: type) -> Any:
         if handle is None:
-            return getattr(self._kind, self._name)
+            return getattr(self._kind, self._name, self)
         handle._pool_adapter.check_lease(handle._pool_lease)
         return getattr(handle._pool_adapter.raw, self._name)
 

@@ -20,12 +20,11 @@ import aiosqlite.core
 
 from ..errors import PoolUsageError
 from .completions import Completions
-from .generic_adapter import GenericAdapter
 from .worker import close_and_stop, interrupt_until_exit
 
 __all__ = [
     "KNOWS_AIOSQLITE",
-    "OverriddenAdapter",
+    "abandon",
     "attached",
     "connect",
     "discard",
@@ -184,28 +183,9 @@ def is_overridden(raw: object) -> bool:
     )
 
 
-class OverriddenAdapter(GenericAdapter):
-    """Drives a connection whose class overrides what a handle would go around, through its own methods."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, raw: aiosqlite.Connection) -> None:
-        super().__init__(raw)
-        self._connection = raw
-
-    def abandon(self) -> None:
-        """As for any driver; but without a running loop, the worker thread closes the connection and ends."""
-        native = self._connection._connection
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            if native is not None:
-                _abandon(self._connection, native)
-        else:
-            super().abandon()
-
-
-def _abandon(raw: aiosqlite.Connection, native: Any) -> None:
-    raw._running, raw._connection = False, None
-    raw._tx.put_nowait((None, close_and_stop(native)))
-    interrupt_until_exit(raw._thread, native)
+def abandon(raw: aiosqlite.Connection) -> None:
+    """Let such a connection close by itself, in its worker thread. Safe in any thread, and without a running loop."""
+    native, raw._connection, raw._running = raw._connection, None, False
+    if native is not None:
+        raw._tx.put_nowait((None, close_and_stop(native)))
+        interrupt_until_exit(raw._thread, native)

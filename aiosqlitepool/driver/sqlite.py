@@ -238,10 +238,7 @@ class LeaseCursors:
 
     def forget_if_idle(self) -> bool:
         """Forget all of them, unless one is half-read; whether they were forgotten."""
-        if self.older:
-            if self.half_read():
-                return False
-        elif self.newest is not None and _may_pin(self.newest):
+        if self.half_read():
             return False
         self.forget()
         return True

@@ -8,12 +8,11 @@ import math
 import sqlite3
 import threading
 import time
+from bisect import bisect_right
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
-from itertools import repeat
-from math import exp2
-from operator import mul
+from math import ceil, exp2, log2
 from typing import Any, Final, cast
 
 from ..events import DatabaseFailed, ErrorInfo, StatementExecuted, StatementKind, StatementSlow, StatementTimings
@@ -44,12 +43,17 @@ class _Times:
         self.buckets: Counter[int] = Counter()
 
     def add(self, many: Sequence[float]) -> None:
-        # Without a step of the interpreter for each duration: this runs for every statement of a program.
+        # This runs for every statement of a program: to sort takes a tenth of computing a bucket for each duration.
+        many = sorted(many)
         self.count += len(many)
         self.total += sum(many)
-        self.maximum = max(self.maximum, max(many))
-        # The bits of the fourth power of its nanoseconds: buckets of which four double a duration.
-        self.buckets.update(map(int.bit_length, map(pow, map(int, map(mul, many, repeat(1e9))), repeat(4))))
+        self.maximum = max(self.maximum, many[-1])
+        low = 0
+        while low < len(many):
+            bucket = ceil(4 * log2(max(1e9 * many[low], 1.0)))  # four of them double a duration
+            high = max(low + 1, bisect_right(many, _end_of(bucket), low))
+            self.buckets[bucket] += high - low
+            low = high
 
     def p99(self) -> float:
         """Return what 99 % of the durations do not exceed, at most a fifth too long."""
@@ -57,8 +61,12 @@ class _Times:
         for bucket in sorted(self.buckets):
             left -= self.buckets[bucket]
             if left <= 0:
-                return min(self.maximum, exp2(bucket / 4) / 1e9)
+                return min(self.maximum, _end_of(bucket))
         return self.maximum
+
+
+def _end_of(bucket: int) -> float:
+    return exp2(bucket / 4) / 1e9
 
 
 class _Total:

@@ -13,17 +13,13 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from ..bus import EventBus
 from ..driver import Connection
-from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError
-from ..events import AcquireSlow, ConnectionAcquired
-from ..stats import PoolStats
-from .background import Timer
+from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError
+from ..events import AcquirePath, AcquireSlow, ConnectionAcquired
 from .checkout import Checkout, failure_event
 from .connection import PooledConnection
-from .diagnostics import LOOK_EVERY, Diagnostics, closed_while_waiting, explain_full, linked_holders
+from .diagnostics import LOOK_EVERY, Diagnostics, closed_while_waiting, linked_holders
 from .inventory import Inventory, PooledSlot
-from .settings import PoolSettings
 
 __all__ = ["Acquirer"]
 
@@ -40,22 +36,16 @@ class Acquirer(Generic[C]):
     `enter` raises if the pool cannot be used in the running loop, and opens it if it is not open.
     """
 
-    def __init__(
-        self,
-        inventory: Inventory[C],
-        diagnostics: Diagnostics,
-        settings: PoolSettings,
-        bus: EventBus,
-        timer: Timer,
-        enter: Callable[[], None],
-        stats: Callable[[], PoolStats],
-    ) -> None:
-        self._inventory, self._slots = inventory, inventory.slots
+    def __init__(self, inventory: Inventory[C], diagnostics: Diagnostics, enter: Callable[[], None]) -> None:
+        self._inventory, self._slots, self._settings = inventory, inventory.slots, inventory.settings
         self._diagnostics, self._requests = diagnostics, diagnostics.requests
-        self._settings = settings
-        self._name, self._bus = str(settings.name), bus
-        self._clock = settings.clock
-        self._timer, self._enter, self._stats = timer, enter, stats
+        self._name, self._clock, self._bus, self._timer = (
+            inventory.name,
+            inventory.clock,
+            inventory.bus,
+            inventory.timer,
+        )
+        self._enter = enter
         # Where the pool is open; elsewhere `enter` is called first.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
@@ -139,7 +129,7 @@ class Acquirer(Generic[C]):
         # Not while a waiter has the slot and has not woken up to use it: it came first.
         if shared is not None and shared.connection is not None and shared.sharers == len(shared.connection.sharers):
             if settings.max_waiting is not None and self._diagnostics.waiting >= settings.max_waiting:
-                raise PoolFullError(explain_full(self._stats(), settings.max_waiting))
+                raise self._diagnostics.full(settings.max_waiting)
             return slots.join() if lease.deadline > lease.asked else None
         slot = slots.take_idle()
         if slot is None or slot.connection is None:
@@ -187,7 +177,7 @@ class Acquirer(Generic[C]):
         if lease.deadline <= lease.asked:
             raise self.timed_out(lease)
         if most is not None and self._diagnostics.waiting - self._slots.coming >= most:
-            raise PoolFullError(explain_full(self._stats(), most))
+            raise self._diagnostics.full(most)
         lease.queued, lease.pending = True, waiting
         if AcquireSlow in self._bus.handlers:
             lease.found = self._diagnostics.checkouts()
@@ -244,13 +234,12 @@ class Acquirer(Generic[C]):
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing waits any more
             if turn.cancel() or turn.cancelled():
                 self._slots.leave(lease)
-                self._inventory.preparations.left(lease, self._clock())
             elif turn.exception() is None and not isinstance(slot := turn.result(), list):
                 self._inventory.put_back_unused(slot)
 
     def timed_out(self, lease: Checkout[Any]) -> PoolConnectionAcquireTimeoutError:
         """Return the error of a caller that has waited too long."""
-        return self._diagnostics.timed_out(lease, self._stats, self._inventory.connector.last_failure)
+        return self._diagnostics.timed_out(lease)
 
     # -- events
 
@@ -286,10 +275,22 @@ class Acquirer(Generic[C]):
             lease.context = contextvars.copy_context()
         slow = self._settings.slow_acquire
         is_slow = slow is not None and waited >= slow
-        facts = (self._name, *lease.outcome(pooled))
+        facts = (self._name, lease.connection, *_outcome(lease, pooled), lease.label, lease.pending)
         if bus.batches:
             (bus.record_slow_wait if is_slow else bus.record_wait)(facts[2], waited)
         if is_slow and AcquireSlow in bus.handlers:
             bus.emit(AcquireSlow(*facts, linked_holders(found, lease.asked)))
         if ConnectionAcquired in bus.handlers:
             bus.emit(ConnectionAcquired(*facts))
+
+
+def _outcome(lease: Checkout[Any], pooled: PooledConnection[Any]) -> tuple[AcquirePath, float, float, float, float]:
+    """Return how a caller that waited got its connection, and for how long it waited: in all, and for what."""
+    waited = lease.since - lease.asked
+    opened = pooled.created_at >= lease.asked
+    checked = not opened and not lease.queued and pooled.checked_at >= lease.asked
+    create_time = min(pooled.create_time, waited) if opened else 0.0
+    check_time = min(pooled.check_time, waited) if checked else 0.0
+    if not lease.queued and (opened or checked):
+        return "new" if opened else "idle", waited, 0.0, create_time, check_time
+    return "queued", waited, max(0.0, waited - create_time), create_time, check_time

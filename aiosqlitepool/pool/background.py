@@ -44,7 +44,7 @@ class BackgroundTasks:
         work: Coroutine[Any, Any, Any],
         *,
         name: str,
-        then: Callable[[asyncio.Task[Any]], None],
+        then: Callable[[asyncio.Task[Any]], None] | None = None,
         context: contextvars.Context | None = None,
     ) -> asyncio.Task[Any]:
         """Run `work`, in a copy of the caller's context or in `context`; `then(task)` runs however it ends."""
@@ -58,7 +58,8 @@ class BackgroundTasks:
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        task.add_done_callback(then)
+        if then is not None:
+            task.add_done_callback(then)
         return task
 
     async def wait(self, timeout: float | None = GRACE) -> None:

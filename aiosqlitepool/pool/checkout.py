@@ -10,11 +10,11 @@ import contextvars
 import math
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from ..copying import CapturedContext, NotCopyable
 from ..errors import PoolConnectionAcquireTimeoutError, PoolFullError
-from ..events import AcquireCancelled, AcquireFailed, AcquirePath, AcquireRejected, AcquireTimedOut, ErrorInfo
+from ..events import AcquireCancelled, AcquireFailed, AcquireRejected, AcquireTimedOut, ErrorInfo
 from ..sql import normalized
 from ..stats import Holder, Waiter
 from .slots import Slot
@@ -22,15 +22,6 @@ from .slots import Slot
 __all__ = ["Checkout", "failure_event"]
 
 T = TypeVar("T")
-
-
-class PooledTimes(Protocol):
-    """When a connection was opened and checked last, and how long that took."""
-
-    created_at: float
-    create_time: float
-    checked_at: float
-    check_time: float
 
 
 class Checkout(NotCopyable, Generic[T]):
@@ -105,19 +96,6 @@ class Checkout(NotCopyable, Generic[T]):
     def task_name(self) -> str:
         """The name of the caller's task."""
         return "a callback" if self.task is None else self.task.get_name()
-
-    def outcome(self, connection: PooledTimes) -> tuple[int, AcquirePath, float, float, float, float, str | None, int]:
-        """Return the fields of `ConnectionAcquired` after the pool's name, for a caller that waited."""
-        waited = self.since - self.asked
-        opened = connection.created_at >= self.asked
-        checked = not opened and not self.queued and connection.checked_at >= self.asked
-        create_time = min(connection.create_time, waited) if opened else 0.0
-        check_time = min(connection.check_time, waited) if checked else 0.0
-        path: AcquirePath = "queued"
-        queue_time = max(0.0, waited - create_time)
-        if not self.queued and (opened or checked):
-            path, queue_time = ("new" if opened else "idle"), 0.0
-        return self.connection, path, waited, queue_time, create_time, check_time, self.label, self.pending
 
     def waiter(self, now: float) -> Waiter:
         """Return it as a waiter."""

@@ -22,6 +22,7 @@ from ..events import (
     ConnectionCreated,
     ConnectionCreateFailed,
     HealthCheckFailed,
+    IdleReplaced,
     RolledBackOnReturn,
 )
 from .checkout import Checkout
@@ -47,25 +48,6 @@ _LEAST_STUCK: Final = 4
 class PooledConnection(Generic[C]):
     """A connection and what the pool knows of it. All times are readings of the pool's clock."""
 
-    __slots__ = (
-        "_check_after",
-        "adapter",
-        "check_time",
-        "checked_at",
-        "create_time",
-        "created_at",
-        "expires_at",
-        "good_until",
-        "idle_since",
-        "lease",
-        "lent",
-        "number",
-        "raw",
-        "runs_again",
-        "sharers",
-        "suspected",
-    )
-
     def __init__(self, number: int, raw: C, adapter: Adapter, *, began: float, now: float, settings: PoolSettings):
         self.number: int = number
         self.raw: C = raw
@@ -77,7 +59,7 @@ class PooledConnection(Generic[C]):
         jitter = 1.0 - _JITTER * (number * _GOLDEN % 1.0)
         lifetime = settings.max_lifetime
         self.expires_at: float = math.inf if lifetime is None else now + lifetime * jitter
-        self._check_after = math.inf if settings.health_check_after is None else settings.health_check_after
+        self._settings = settings
         self.checked(now)
         # The checkout that has it alone, or those that share it, their handle, and whether one of them runs again.
         self.lease: Checkout[Any] | None = None
@@ -89,12 +71,20 @@ class PooledConnection(Generic[C]):
 
     def checked(self, now: float) -> None:
         """Note that it was found healthy, and until when it need not be verified when it is released."""
+        check_after = self._settings.health_check_after
         self.checked_at: float = now
-        self.good_until: float = min(self.expires_at, now + self._check_after)
+        self.good_until: float = self.expires_at if check_after is None else min(self.expires_at, now + check_after)
 
     def expire(self) -> None:
         """Let it be replaced when it is next released or idle."""
         self.expires_at = self.good_until = -math.inf
+
+    def why_not_idle(self, now: float) -> CloseReason | None:
+        """Return why it has to be replaced while it is idle, if it has."""
+        if now >= self.expires_at:
+            return "lifetime"
+        idle_timeout = self._settings.idle_timeout
+        return "idle" if idle_timeout is not None and now - self.idle_since >= idle_timeout else None
 
 
 class Connector(Generic[C]):
@@ -122,9 +112,6 @@ class Connector(Generic[C]):
             self._name, settings.slow_statement, bus.handlers, bus.emit, bus.emit_statements
         )
         bus.flush_statements = self.statements.flush
-        # How many connections are being closed: their worker threads still run.
-        self._closing = 0
-        self._most_stuck = max(settings.pool_size, _LEAST_STUCK)
         # How many openings in a row have failed, the newest failure, and when it was.
         self.failures: int = 0
         self.last_failure: tuple[ErrorInfo, float] | None = None
@@ -200,7 +187,7 @@ class Connector(Generic[C]):
     # -- checking and resetting
 
     async def check(self, pooled: PooledConnection[C]) -> Exception | None:
-        """Return why it cannot be lent: it does not answer, or its file was replaced."""
+        """Return why it cannot be used: it does not answer, or its file was replaced."""
         began, limit = self._clock(), self._settings.operation_timeout
         patience = asyncio.timeout(limit)
         try:
@@ -227,6 +214,11 @@ class Connector(Generic[C]):
         if HealthCheckFailed in self._bus.handlers:
             self._bus.emit(HealthCheckFailed(self._name, pooled.number, idle_time, ErrorInfo.of(error)))
 
+    def emit_replaced(self, pooled: PooledConnection[C], reason: CloseReason, now: float) -> None:
+        """Emit that an idle connection was replaced."""
+        if reason == "idle" and IdleReplaced in self._bus.handlers:
+            self._bus.emit(IdleReplaced(self._name, pooled.number, now - pooled.idle_since))
+
     async def reset(
         self, pooled: PooledConnection[C], label: str | None, lost_work: Callable[[], None] | None = None
     ) -> CloseReason | None:
@@ -237,8 +229,9 @@ class Connector(Generic[C]):
         began = self._clock()
         # A statement that does not stop is not waited for, unless so many are left behind already that replacing
         # still more connections would pile up threads.
-        limit = self._settings.operation_timeout
-        patience = limit if self._closing >= self._most_stuck else min(INTERRUPT_PATIENCE, limit)
+        limit, size = self._settings.operation_timeout, self._settings.pool_size
+        closing = len(self.connections) - size  # their worker threads still run
+        patience = limit if closing >= max(size, _LEAST_STUCK) else min(INTERRUPT_PATIENCE, limit)
         try:
             async with asyncio.timeout(limit):
                 cause = await pooled.adapter.reset(patience)
@@ -261,15 +254,8 @@ class Connector(Generic[C]):
 
         Connections close one after another: this one after `after`, unless that takes long.
         """
-        self._closing += 1
-        try:
-            if after is not None:
-                await asyncio.wait((after,), timeout=_STEP_ASIDE)
-            await self._close(pooled)
-        finally:
-            self._closing -= 1
-
-    async def _close(self, pooled: PooledConnection[C]) -> None:
+        if after is not None:
+            await asyncio.wait((after,), timeout=_STEP_ASIDE)
         closing, limit = _quietly(pooled.adapter.close()), self._settings.operation_timeout
         try:
             # Not wait_for: a driver that swallows the cancellation would hold the pool past its deadline.

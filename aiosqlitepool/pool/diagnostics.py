@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError
+from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError
 from ..events import ErrorInfo
 from ..stats import Holder, PoolStats, Waiter
 from .awaiting import awaiting, held_up_by
 from .checkout import Checkout
 from .connection import PooledConnection
-from .slots import Slots, retried
+from .inventory import Inventory
+from .slots import retried
 
 __all__ = [
     "LOOK_EVERY",
@@ -46,10 +47,10 @@ _every: weakref.WeakSet[Diagnostics] = weakref.WeakSet()
 class Diagnostics:
     """The checkouts of one pool: those that hold a connection, and those that wait."""
 
-    def __init__(self, name: str, slots: Slots[PooledConnection[Any]], clock: Callable[[], float]) -> None:
-        self._name = name
-        self._slots = slots
-        self._clock = clock
+    def __init__(self, inventory: Inventory[Any], stats: Callable[[], PoolStats]) -> None:
+        self._name, self._clock, self._slots = inventory.name, inventory.clock, inventory.slots
+        self._connector = inventory.connector
+        self._stats = stats
         # The requests that wait, by their task.
         self.requests: dict[asyncio.Task[Any] | None, Checkout[Any]] = {}
         # What callers that time out in this turn of the loop share: there may be ten thousand of them.
@@ -58,30 +59,24 @@ class Diagnostics:
 
     def checkouts(self) -> list[Checkout[Any]]:
         """Return every checkout that holds a connection."""
-        found: list[Checkout[Any]] = []
-        for slot in self._slots.all:
-            pooled = slot.connection
-            if pooled is not None:
-                if (lease := pooled.lease) is not None:
-                    found.append(lease)
-                elif pooled.sharers:
-                    found += [each for each in tuple(pooled.sharers) if each.holds]
-        return found
+        alone = [lease for pooled in self._connections() if (lease := pooled.lease) is not None]
+        return alone + [each for each in self._sharers() if each.holds]
+
+    def _connections(self) -> list[PooledConnection[Any]]:
+        return [pooled for slot in self._slots.all if (pooled := slot.connection) is not None]
+
+    def _sharers(self) -> list[Any]:
+        """Return the shared leases, in the order in which the worker thread runs their functions."""
+        return [each for pooled in self._connections() for each in tuple(pooled.sharers)]
 
     def not_begun(self) -> list[Any]:
         """Return the shared leases whose function has been sent to the worker thread and has not begun."""
-        found: list[Any] = []
-        for slot in self._slots.all:
-            pooled = slot.connection
-            if slot.sharers and pooled is not None:
-                found += [each for each in tuple(pooled.sharers) if not each.holds]
-        return found
+        return [each for each in self._sharers() if not each.holds]
 
     def _behind(self) -> list[Any]:
         """Return those of them that wait for others; the first function is about to begin."""
-        not_begun = self.not_begun()
-        slots = [slot for slot in self._slots.all if slot.sharers]
-        sharers = [lease for slot in slots if slot.connection is not None for lease in tuple(slot.connection.sharers)]
+        sharers = self._sharers()
+        not_begun = [each for each in sharers if not each.holds]
         return not_begun if len(sharers) > len(not_begun) else not_begun[1:]
 
     def holders(self) -> tuple[Holder, ...]:
@@ -144,24 +139,24 @@ class Diagnostics:
 
         return set() if checkout.task is None else held_up_by(checkout.task, is_stuck)
 
-    # -- timeouts
+    # -- errors
 
-    def timed_out(
-        self,
-        checkout: Checkout[Any],
-        stats: Callable[[], PoolStats],
-        last_failure: tuple[ErrorInfo, float] | None,
-    ) -> PoolConnectionAcquireTimeoutError:
+    def full(self, max_waiting: int) -> PoolFullError:
+        """Return the error of a caller that may not wait."""
+        return PoolFullError(explain_full(self._stats(), max_waiting))
+
+    def timed_out(self, checkout: Checkout[Any]) -> PoolConnectionAcquireTimeoutError:
         """Return the error of a caller that has waited too long, with the state of the pool now."""
         now, situation = self._clock(), self._situation
         if situation is None:
-            situation = self._situation = self._look(stats())
+            situation = self._situation = self._look(self._stats())
             asyncio.get_running_loop().call_soon(self._forget_situation)
         waited, task = now - checkout.asked, checkout.task
         waiting = set() if task is None else awaiting(task)
         own = () if task is None else situation.held_by.get(task, ())
         above = [number for each in waiting if each is not task for number in situation.held_by.get(each, ())]
         elsewhere = [text for each in waiting for text in situation.elsewhere.get(each, ())]
+        last_failure = self._connector.last_failure
         failure = None if last_failure is None else (last_failure[0], now - last_failure[1])
         causes = (*explain_deadlock(own, sorted(above), elsewhere), *((_EARLY,) if now < checkout.deadline else ()))
         message = explain_timeout(waited, situation.stats, situation.holders, causes, failure)

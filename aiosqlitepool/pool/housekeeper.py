@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Generic, TypeVar
 
-from ..bus import EventBus
 from ..driver import Connection
-from ..errors import PoolConnectionAcquireTimeoutError
 from ..events import LeakSuspected
-from ..stats import PoolStats
 from .diagnostics import LOOK_EVERY, Diagnostics
 from .inventory import Inventory
-from .settings import PoolSettings
 
 __all__ = ["Housekeeper"]
 
@@ -38,30 +34,18 @@ _HELD_LONG: Final = (
 class Housekeeper(Generic[C]):
     """Does what is due; `sweep` is called by the pool's timer."""
 
-    def __init__(
-        self,
-        inventory: Inventory[C],
-        diagnostics: Diagnostics,
-        settings: PoolSettings,
-        bus: EventBus,
-        stats: Callable[[], PoolStats],
-    ) -> None:
-        self._inventory = inventory
-        self._slots = inventory.slots
-        self._diagnostics = diagnostics
-        self._name = str(settings.name)
+    def __init__(self, inventory: Inventory[C], diagnostics: Diagnostics) -> None:
+        self._inventory, self._slots, self._diagnostics = inventory, inventory.slots, diagnostics
+        self._name, self._clock, self._bus = inventory.name, inventory.clock, inventory.bus
+        settings = inventory.settings
         self._idle_timeout = math.inf if settings.idle_timeout is None else settings.idle_timeout
         self._leak_threshold = settings.leak_threshold
-        self._bus = bus
-        self._clock = settings.clock
-        self._stats = stats
 
     def sweep(self) -> float:
         """Do what is due; return when the next thing will be."""
         now = self._clock()
         return min(
             self._time_out_waiters(now),
-            self._inventory.preparations.give_up_hanging(now),
             self.trim(now),
             self._refill(now),
             self._suspect_leaks(now),
@@ -73,11 +57,11 @@ class Housekeeper(Generic[C]):
         for slot in self._slots.idle_slots():
             pooled = slot.connection
             assert pooled is not None
-            reason = inventory.preparations.why_not_idle(pooled, now)
+            reason = pooled.why_not_idle(now)
             if reason is not None and self._slots.take_this(slot):
                 inventory.remove(slot, reason)
                 inventory.give_back(slot)
-                inventory.preparations.emit_replaced(pooled, reason, now)
+                inventory.connector.emit_replaced(pooled, reason, now)
         connections = [slot.connection for slot in self._slots.all if slot.connection is not None]
         idle = [slot.connection for slot in self._slots.idle_slots() if slot.connection is not None]
         return min(
@@ -110,14 +94,10 @@ class Housekeeper(Generic[C]):
     def _end_waits(self, requests: Sequence[Any], now: float) -> None:
         for request in requests:
             self._slots.leave(request)
-            self._inventory.preparations.left(request, now)
         # Here, and not where they wait: what one of them holds is released when it goes on.
         for request in requests:
             if not request.turn.done():
-                request.turn.set_result([self._timed_out(request)])
-
-    def _timed_out(self, request: Any) -> PoolConnectionAcquireTimeoutError:
-        return self._diagnostics.timed_out(request, self._stats, self._inventory.connector.last_failure)
+                request.turn.set_result([self._diagnostics.timed_out(request)])
 
     def _time_out_functions(self, now: float) -> float:
         """Time out those whose function the worker has not begun; return when the next one is due."""
@@ -126,7 +106,7 @@ class Housekeeper(Generic[C]):
             if lease.deadline > now:
                 due = min(due, lease.deadline)
             else:
-                lease.withdraw(self._timed_out(lease))
+                lease.withdraw(self._diagnostics.timed_out(lease))
         return due
 
     def _suspect_leaks(self, now: float) -> float:

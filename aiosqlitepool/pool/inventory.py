@@ -1,25 +1,58 @@
-"""All connections of one pool, in their slots: fill, take, put back, and remove them. Knows no leases."""
+"""All connections of one pool, in their slots: open, check, take, put back and remove them. Knows no leases.
+
+A taken slot is opened or checked by a task of the pool's own. It is given back in the callback of that task, which runs
+whatever becomes of the task: no cancellation can lose the slot.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from contextvars import Context
+from collections.abc import Callable
+from contextvars import Context, copy_context
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from ..bus import EventBus
 from ..driver import Connection
+from ..errors import PoolError
 from ..events import CloseReason
 from .background import BackgroundTasks, Timer
 from .connection import Connector, PooledConnection
-from .preparation import PooledSlot, Preparation, Preparations
 from .settings import PoolSettings
-from .slots import Slots
+from .slots import Slot, Slots
 
 __all__ = ["Inventory", "PooledSlot"]
 
 C = TypeVar("C", bound=Connection)
+PooledSlot = Slot[PooledConnection[C]]
+
+# Seconds that closing waits for connections that are being opened, before and after it cancels them.
+_OPENING_GRACE: Final = 1.0
+
+
+class _Preparation(Generic[C]):
+    """A taken slot that is being opened or checked, for the request `caller` if there is one."""
+
+    __slots__ = ("began", "caller", "error", "given_up", "has_ended", "slot", "work")
+
+    def __init__(self, slot: PooledSlot[C], caller: Any, began: float) -> None:
+        self.slot: PooledSlot[C] = slot
+        self.caller: Any = caller
+        self.began: float = began
+        # The task that opens or checks, and whether it was cancelled because it took too long.
+        self.work: asyncio.Task[BaseException | None] | None = None
+        self.given_up: bool = False
+        # Whether the slot was given back, also if the task goes on, and what to raise in those who wait for it.
+        self.has_ended: bool = False
+        self.error: BaseException | None = None
+
+    def end(self) -> BaseException | None:
+        """Let go of the slot; return why it is not ready."""
+        self.has_ended = True
+        if self.work is None or not self.work.done() or self.work.cancelled():
+            return asyncio.CancelledError()
+        return self.work.exception() or self.work.result()
 
 
 class Inventory(Generic[C]):
@@ -29,23 +62,27 @@ class Inventory(Generic[C]):
         self.slots: Slots[PooledConnection[C]] = Slots(settings.pool_size)
         self.connector: Connector[C] = connector
         self.background: BackgroundTasks = BackgroundTasks(str(settings.name))
-        self.preparations: Preparations[C] = Preparations(
-            self.slots, connector, self.background, settings, bus, timer, self.remove, self._prepared
-        )
         self.closing: bool = False
         # Set while the pool closes and every slot has come back.
         self.all_back: asyncio.Event = asyncio.Event()
         # Connections close one after another: each waits for the one before it.
         self.last_closing: asyncio.Task[None] | None = None
-        self._min_size = settings.min_size
-        self._clock = settings.clock
-        self._timer = timer
+        # What is being opened or checked, in order, with the task that gives the slot back.
+        self._preparing: dict[_Preparation[C], asyncio.Task[None]] = {}
+        # Done when the pool begins to close: opening and checking then has less time.
+        self._hurry: asyncio.Future[None] | None = None
+        # What the other parts of the pool work with.
+        self.settings: PoolSettings = settings
+        self.name: str = str(settings.name)
+        self.clock: Callable[[], float] = settings.clock
+        self.bus: EventBus = bus
+        self.timer: Timer = timer
         never = math.inf
         idle_timeout = never if settings.idle_timeout is None else settings.idle_timeout
         # How long after a release the housekeeper must have looked: at idle connections, and at leases.
         self._look_within = min(idle_timeout, never if settings.leak_threshold is None else settings.leak_threshold)
         check_after = never if settings.health_check_after is None else settings.health_check_after
-        # How long an idle connection can be lent without a check.
+        # How long an idle connection can be acquired without a check.
         self.fresh_for: float = min(idle_timeout, check_after)
 
     # -- taking and filling
@@ -53,13 +90,6 @@ class Inventory(Generic[C]):
     def take(self) -> PooledSlot[C] | None:
         """Take an idle slot, else a vacant one, else nothing."""
         return self.slots.take_idle() or self.slots.take_vacant()
-
-    def prepare(self, slot: PooledSlot[C], caller: object = None, *, context: Context | None = None) -> None:
-        """Have a taken slot opened or checked, and then given back.
-
-        `caller` is the request that this is for, if any. Runs in a copy of the running context, or in `context`.
-        """
-        self.preparations.start(slot, caller, context)
 
     def feed(self) -> None:
         """Have a free slot opened or checked for each request that waits and for which none is being prepared."""
@@ -70,7 +100,7 @@ class Inventory(Generic[C]):
 
     def is_short(self) -> bool:
         """Whether fewer connections are open or opening than `min_size` asks for."""
-        return not self.closing and self.slots.used + self.slots.idle < self._min_size
+        return not self.closing and self.slots.used + self.slots.idle < self.settings.min_size
 
     def fill(self) -> None:
         """Start opening connections up to `min_size`."""
@@ -80,9 +110,13 @@ class Inventory(Generic[C]):
     async def filled(self) -> None:
         """Open up to `min_size` connections and wait for them; raises what the driver did, unless the pool closes."""
         self.fill()
-        for error in await self.preparations.wait():
-            if not self.closing:
-                raise error
+        running = self._preparing.copy()
+        if running:
+            # Not gather, whose cancellation would cancel what others wait for too.
+            await asyncio.wait(running.values())
+        for preparation in running:
+            if preparation.error is not None and not self.closing:
+                raise preparation.error
 
     def hold(self) -> None:
         """Let those that have a connection go on, and all others wait, until `resume()`."""
@@ -95,12 +129,106 @@ class Inventory(Generic[C]):
             self.slots.resume()
             self.feed()
             if self.is_short():
-                self._timer.wake(self._clock())
+                self.timer.wake(self.clock())
 
     def begin_closing(self) -> None:
         """Open nothing more, and end a hold."""
         self.closing = True
         self.slots.resume()
+        if self._hurry is not None and not self._hurry.done():
+            self._hurry.set_result(None)
+
+    # -- opening and checking
+
+    def prepare(self, slot: PooledSlot[C], caller: object = None, *, context: Context | None = None) -> None:
+        """Have a taken slot opened or checked, and then given back.
+
+        `caller` is the request that this is for, if any. The factory runs in a copy of the running context, or in
+        `context`.
+        """
+        self._hurry = self._hurry or asyncio.get_running_loop().create_future()
+        preparation = _Preparation(slot, caller, self.clock())
+        self.slots.preparing += 1
+        work = self._prepare(preparation, copy_context() if context is None else context)
+        then = partial(self._prepared, preparation)
+        # In a context of its own: a timer that is cancelled keeps its context until it would have been due.
+        self._preparing[preparation] = self.background.spawn(work, name="prepare", then=then, context=Context())
+
+    async def _prepare(self, preparation: _Preparation[C], context: Context) -> None:
+        """Open or check as long as its caller waits, and for `operation_timeout` after that; then give up."""
+        work = preparation.work = self.background.spawn(self._open_or_check(preparation), name="open", context=context)
+        assert self._hurry is not None, "set before this task was begun"
+        if preparation.caller is not None:
+            futures = (work, preparation.caller.turn, self._hurry)
+            await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        if not await self._is_done(work, self._hurry):
+            preparation.given_up = True
+            work.cancel()
+            # A factory that swallows its cancellation loses its slot then; what it makes in the end is closed.
+            await self._is_done(work, self._hurry)
+
+    async def _is_done(self, work: asyncio.Task[Any], hurry: asyncio.Future[None]) -> bool:
+        limit = self.settings.operation_timeout
+        await asyncio.wait((work, hurry), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        if self.closing:
+            await asyncio.wait((work,), timeout=min(_OPENING_GRACE, limit))
+        return work.done()
+
+    async def _open_or_check(self, preparation: _Preparation[C]) -> BaseException | None:
+        slot = preparation.slot
+        if slot.connection is not None and await self._is_good(preparation, slot.connection):
+            return None
+        preparation.began = self.clock()
+        try:
+            pooled = await self.connector.open()
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            return error  # a loop that ends, and cancels this task, would complain of one that raises instead
+        if preparation.has_ended:
+            await self.connector.discard(pooled)
+            return None
+        slot.connection = pooled
+        self.timer.wake(pooled.expires_at)
+        self.connector.emit_created(pooled)
+        return None
+
+    async def _is_good(self, preparation: _Preparation[C], pooled: PooledConnection[C]) -> bool:
+        now = self.clock()
+        reason = pooled.why_not_idle(now)
+        if reason is not None:
+            self.remove(preparation.slot, reason)
+            self.connector.emit_replaced(pooled, reason, now)
+            return False
+        error = await self.connector.check(pooled)
+        if error is None or preparation.has_ended:
+            return True
+        self.remove(preparation.slot, "unhealthy")
+        self.connector.emit_unhealthy(pooled, now - pooled.idle_since, error)
+        return False
+
+    def _prepared(self, preparation: _Preparation[C], _: asyncio.Task[None]) -> None:
+        """Take a slot back: with its connection, or empty and with an error for the oldest waiter."""
+        del self._preparing[preparation]
+        self.slots.preparing -= 1
+        slot, now, error = preparation.slot, self.clock(), preparation.end()
+        opened = slot.connection is not None
+        if error is not None:
+            if opened:
+                self.remove(slot, "broken")  # cancelled in the middle of a check, so its state is not known
+            else:
+                self.connector.failed(error, now)
+            preparation.error = error
+            goes_on = preparation.given_up
+            if isinstance(error, asyncio.CancelledError):  # by the pool or of all tasks, not of any caller
+                took_too_long = f"pool {self.name!r}: opening the connection took too long or was cancelled"
+                preparation.error = PoolError(took_too_long)
+                goes_on = goes_on or not self.slots.waits(preparation.caller)
+            if not goes_on:
+                self.slots.fail_oldest(preparation.error)
+        self.put_back(slot, now)
+        if error is not None and not opened:
+            self.connector.emit_create_failed(error, now - preparation.began)
 
     # -- giving back and removing
 
@@ -111,8 +239,8 @@ class Inventory(Generic[C]):
             self._put_back_verified(slot, now)
             return
         pooled.idle_since = now
-        if now + self._look_within < self._timer.wake_at:
-            self._timer.wake(now + self._look_within)
+        if now + self._look_within < self.timer.wake_at:
+            self.timer.wake(now + self._look_within)
         self.slots.give_back(slot)
 
     def _put_back_verified(self, slot: PooledSlot[C], now: float) -> None:
@@ -123,10 +251,10 @@ class Inventory(Generic[C]):
                 self.remove(slot, "pool_closed")
             elif now >= pooled.expires_at:
                 self.remove(slot, "lifetime")
-            # Under load no connection is ever idle long enough to be checked before it is lent: then it is done here.
+            # Under load no connection is ever idle long enough to be checked before it is acquired: it is done here.
             elif (error := self.connector.verify(pooled, now)) is not None:
                 self.remove(slot, "unhealthy")
-            self._timer.wake(min(now + self._look_within, pooled.expires_at))
+            self.timer.wake(min(now + self._look_within, pooled.expires_at))
         self.give_back(slot)
         if pooled is not None and error is not None:
             self.connector.emit_unhealthy(pooled, 0.0, error)
@@ -136,7 +264,7 @@ class Inventory(Generic[C]):
         if slot.sharers > 1:
             self.slots.give_back(slot)
         else:
-            self.put_back(slot, self._clock())
+            self.put_back(slot, self.clock())
 
     def give_back(self, slot: PooledSlot[C]) -> None:
         """Give a taken slot back as it is, and have others filled for those who still wait and for `min_size`."""
@@ -145,30 +273,12 @@ class Inventory(Generic[C]):
         if self.closing:
             self.note_all_back()
         elif self.is_short():
-            self._timer.wake(self._clock())
+            self.timer.wake(self.clock())
 
     def note_all_back(self) -> None:
         """Note, while the pool closes, whether every slot has come back."""
         if not self.slots.used:
             self.all_back.set()
-
-    def _prepared(self, preparation: Preparation[C], error: BaseException | None) -> None:
-        """Take a slot back: with its connection, or empty and with an error for the oldest waiter."""
-        slot, now = preparation.slot, self._clock()
-        opened = slot.connection is not None
-        if error is not None:
-            if opened:
-                self.remove(slot, "broken")  # cancelled in the middle of a check, so its state is not known
-            else:
-                self.connector.failed(error, now)
-            # A cancellation, by the pool or of all tasks, concerns nobody but its own caller.
-            is_cancelled = isinstance(error, asyncio.CancelledError)
-            goes_on = preparation.given_up or (is_cancelled and not self.slots.waits(preparation.caller))
-            if not goes_on and (shown := preparation.ended.result()) is not None:
-                self.slots.fail_oldest(shown)
-        self.put_back(slot, now)
-        if error is not None and not opened:
-            self.connector.emit_create_failed(error, now - preparation.began)
 
     def remove(self, slot: PooledSlot[C], reason: CloseReason) -> None:
         """Remove the connection of a taken slot, which closes on its own; the slot need not wait for that."""

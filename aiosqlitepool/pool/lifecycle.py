@@ -129,7 +129,6 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         self._loop = self._releaser.loop = loop
         self._acquirer.start()
         self._state = PoolState.OPEN
-        process.opened(self)
         if PoolOpened in self._bus.handlers:
             size = self._settings
             self._bus.emit(PoolOpened(self.name, size.min_size, size.pool_size, size.max_waiting))
@@ -159,14 +158,17 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         self._state = PoolState.CLOSED
         self._acquirer.stop()
         self._bus.flush_timings()
-        process.closed(self)
+        process.release_name(self, self.name)
         if PoolClosed in self._bus.handlers:
             self._bus.emit(PoolClosed(self.name, abandoned))
         self._bus.end()
 
+    def _is_open(self) -> bool:
+        return self._state is PoolState.OPEN or self._state is PoolState.CLOSING
+
     def abandon_at_exit(self) -> None:
         """Warn, and leave the connections to close by themselves. Called when the program ends."""
-        if self._state is PoolState.OPEN or self._state is PoolState.CLOSING:
+        if self._is_open():
             left = f"{self!r} was never closed: use `async with pool:`, or await close()"
             holders = self._shutdown.abandon()
             self._end(len(holders))
@@ -178,11 +180,13 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         warnings.warn(message, ResourceWarning, stacklevel=3, source=self)
 
     def forked(self) -> None:
-        """Become unusable. Called in a forked child process."""
-        self._state = PoolState.FORKED
-        self._acquirer.stop()
-        self._bus.forked()
-        self._inventory.connector.statements.forked()
+        """Become unusable if it is open. Called in a forked child process."""
+        if self._is_open():
+            self._state = PoolState.FORKED
+            self._acquirer.stop()
+            self._bus.forked()
+            self._inventory.connector.statements.forked()
+            process.release_name(self, self.name)
 
     def __del__(self) -> None:
         self.abandon_at_exit()

@@ -126,14 +126,12 @@ class SQLiteConnectionPool(PoolStatements[C]):
         self._timer = Timer(settings.clock)
         connector: Connector[C] = Connector(connection_factory, self.session_sql, settings, bus)
         self._inventory: Inventory[C] = Inventory(connector, settings, bus, self._timer)
-        self._diagnostics = Diagnostics(str(settings.name), self._inventory.slots, settings.clock)
-        self._releaser: Releaser[C] = Releaser(self._inventory, settings, bus)
-        self._acquirer: Acquirer[C] = Acquirer(
-            self._inventory, self._diagnostics, settings, bus, self._timer, self._enter, self.stats
-        )
-        self._housekeeper: Housekeeper[C] = Housekeeper(self._inventory, self._diagnostics, settings, bus, self.stats)
+        self._diagnostics = Diagnostics(self._inventory, self.stats)
+        self._releaser: Releaser[C] = Releaser(self._inventory)
+        self._acquirer: Acquirer[C] = Acquirer(self._inventory, self._diagnostics, self._enter)
+        self._housekeeper: Housekeeper[C] = Housekeeper(self._inventory, self._diagnostics)
         self._timer.calls(self._housekeeper.sweep)
-        self._shutdown: Shutdown[C] = Shutdown(self._inventory, self._diagnostics, self._releaser, settings)
+        self._shutdown: Shutdown[C] = Shutdown(self._inventory, self._diagnostics, self._releaser)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
         self._state = PoolState.UNOPENED
@@ -220,6 +218,9 @@ class SQLiteConnectionPool(PoolStatements[C]):
             oldest_waiter=diagnostics.oldest_waiter(now),
             oldest_checkout=diagnostics.oldest_checkout(now),
             subscriber_errors=self._bus.errors,
+            acquisition_timeout=self._settings.acquisition_timeout,
+            max_waiting=self._settings.max_waiting,
+            leak_threshold=self._settings.leak_threshold,
         )
 
     def holders(self) -> tuple[Holder, ...]:

@@ -13,17 +13,19 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+if TYPE_CHECKING:
+    from .pool import SQLiteConnectionPool
 
 __all__ = [
     "Subscriber",
     "check_subscriber",
     "checked_subscribers",
     "claim_name",
-    "closed",
     "free_name",
-    "opened",
     "register",
+    "release_name",
     "subscribe_all",
 ]
 
@@ -32,44 +34,14 @@ log: Final = logging.getLogger("aiosqlitepool")
 Detach = Callable[[], None]
 
 
-class Pool(Protocol):
-    """What subscribers of all pools need of a pool."""
-
-    @property
-    def name(self) -> str:
-        """The name that it has claimed."""
-        ...
-
-    def subscribe(self, subscriber: Any, /) -> Detach:
-        """Attach a subscriber; return what detaches it."""
-        ...
-
-
-class OpenPool(Protocol):
-    """What the process does with a pool that is open."""
-
-    @property
-    def name(self) -> str:
-        """The name that it has claimed."""
-        ...
-
-    def abandon_at_exit(self) -> None:
-        """Warn of what was left open, and let it close by itself."""
-        ...
-
-    def forked(self) -> None:
-        """Become unusable: this is the child process."""
-        ...
-
-
-_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-_open: weakref.WeakSet[OpenPool] = weakref.WeakSet()
+# Those whose construction is complete.
+_pools: weakref.WeakSet[SQLiteConnectionPool[Any]] = weakref.WeakSet()
 _subscriptions: list[_Subscription] = []
 # By name, the pool that has it, until that pool is closed or collected.
 _named: weakref.WeakValueDictionary[str, object] = weakref.WeakValueDictionary()
 
 
-def register(pool: Pool, subscribers: Iterable[Subscriber]) -> None:
+def register(pool: SQLiteConnectionPool[Any], subscribers: Iterable[Subscriber]) -> None:
     """Attach these subscribers, and those of all pools, to a new pool. One that fails is logged and left out."""
     for subscriber in subscribers:
         _attach_or_log(subscriber, pool, pool.subscribe, subscriber)
@@ -78,23 +50,14 @@ def register(pool: Pool, subscribers: Iterable[Subscriber]) -> None:
         _attach_or_log(subscription.subscriber, pool, subscription.attach, pool)
 
 
-def _attach_or_log(subscriber: object, pool: Pool, attach: Callable[[Any], object], argument: object) -> None:
+def _attach_or_log(
+    subscriber: object, pool: SQLiteConnectionPool[Any], attach: Callable[[Any], object], argument: object
+) -> None:
     # A pool serves its callers also without telemetry.
     try:
         attach(argument)
     except Exception:
         log.exception("pool %r: subscriber %r could not be attached and is left out", pool.name, subscriber)
-
-
-def opened(pool: OpenPool) -> None:
-    """Abandon this pool when the program ends, and disable it in a forked child."""
-    _open.add(pool)
-
-
-def closed(pool: OpenPool) -> None:
-    """Forget a pool that was closed."""
-    _open.discard(pool)
-    release_name(pool, pool.name)
 
 
 # -- names
@@ -151,11 +114,11 @@ def checked_subscribers(subscribers: Iterable[Subscriber]) -> tuple[Subscriber, 
 class _Subscription:
     """One subscriber, and how to detach it from each pool that it was attached to."""
 
-    def __init__(self, subscriber: object) -> None:
+    def __init__(self, subscriber: Subscriber) -> None:
         self.subscriber = subscriber
-        self.detachers: weakref.WeakKeyDictionary[Pool, Detach] = weakref.WeakKeyDictionary()
+        self.detachers: weakref.WeakKeyDictionary[SQLiteConnectionPool[Any], Detach] = weakref.WeakKeyDictionary()
 
-    def attach(self, pool: Pool) -> None:
+    def attach(self, pool: SQLiteConnectionPool[Any]) -> None:
         self.detachers[pool] = pool.subscribe(self.subscriber)
 
     def detach(self) -> None:
@@ -199,15 +162,14 @@ def subscribe_all(subscriber: Any) -> Detach:
 
 def abandon_all() -> None:
     """Abandon every pool that is open."""
-    for pool in tuple(_open):
+    for pool in tuple(_pools):
         pool.abandon_at_exit()
 
 
 def fork_all() -> None:
     """Disable every open pool in a forked child."""
-    for pool in tuple(_open):
+    for pool in tuple(_pools):
         pool.forked()
-        release_name(pool, pool.name)
 
 
 # atexit runs only after every non-daemon thread has ended, which the threads of forgotten connections never do.

@@ -14,7 +14,7 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
-from ..bus import LOG_INTERVAL, EventBus
+from ..bus import LOG_INTERVAL
 from ..copying import CapturedContext
 from ..driver import Connection
 from ..errors import PoolUsageError
@@ -22,7 +22,6 @@ from ..events import AcquireSlow, CloseReason, ConnectionReleased, LeakReturned,
 from .checkout import Checkout
 from .connection import PooledConnection
 from .inventory import Inventory, PooledSlot
-from .settings import PoolSettings
 
 __all__ = ["Releaser"]
 
@@ -34,11 +33,9 @@ log: Final = logging.getLogger("aiosqlitepool")
 class Releaser(Generic[C]):
     """Takes connections from their holders and gives their slots back."""
 
-    def __init__(self, inventory: Inventory[C], settings: PoolSettings, bus: EventBus) -> None:
+    def __init__(self, inventory: Inventory[C]) -> None:
         self._inventory = inventory
-        self._name = str(settings.name)
-        self._bus = bus
-        self._clock = settings.clock
+        self._name, self._clock, self._bus = inventory.name, inventory.clock, inventory.bus
         # When lost work may be logged again.
         self._quiet_until = -math.inf
         # Set when the pool is opened.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..driver import Connection
 from ..stats import Holder
@@ -13,27 +13,20 @@ from .checkout import Checkout
 from .diagnostics import Diagnostics, closed_while_waiting
 from .inventory import Inventory
 from .release import Releaser
-from .settings import PoolSettings
 
 __all__ = ["Shutdown"]
 
 C = TypeVar("C", bound=Connection)
 
-# Seconds for which closing waits for connections that are being opened.
-_OPENING_GRACE: Final = 1.0
-
 
 class Shutdown(Generic[C]):
     """Closes the connections of one pool, once."""
 
-    def __init__(
-        self, inventory: Inventory[C], diagnostics: Diagnostics, releaser: Releaser[C], settings: PoolSettings
-    ) -> None:
+    def __init__(self, inventory: Inventory[C], diagnostics: Diagnostics, releaser: Releaser[C]) -> None:
         self._inventory = inventory
         self._diagnostics = diagnostics
         self._releaser = releaser
-        self._clock = settings.clock
-        self._name = str(settings.name)
+        self._name, self._clock = inventory.name, inventory.clock
         # Until when `run` waits for holders, in loop time.
         self._deadline = math.inf
         self._patience: asyncio.Timeout | None = None
@@ -55,7 +48,6 @@ class Shutdown(Generic[C]):
             with contextlib.suppress(asyncio.InvalidStateError):  # cancelled a moment ago
                 # An error for each: one that is raised in many tasks collects the tracebacks of all.
                 request.turn.set_exception(closed_while_waiting(self._name))
-        inventory.preparations.give_up_all(_OPENING_GRACE)
         while (slot := inventory.slots.take_idle()) is not None:
             inventory.put_back(slot, self._clock())
         inventory.note_all_back()

@@ -58,7 +58,7 @@ class Request(Protocol):
 class Slots(Generic[T]):
     """The slots of one pool and the queue for them, first come, first served.
 
-    Invariants, true whenever no method is running (`check()` asserts them):
+    Invariants, true whenever no method is running:
       - every slot is in one place only: in `_idle`, in `_vacant`, or taken, which is neither;
       - an idle slot has a connection, a vacant one has none;
       - no slot is idle or vacant while more requests wait (whose futures are not done) than connections are prepared,
@@ -260,20 +260,6 @@ class Slots(Generic[T]):
         dismissed = list(self._queue)
         self._queue.clear()
         return dismissed
-
-    def check(self) -> None:
-        """Assert the invariants."""
-        idle, vacant = set(self._idle), set(self._vacant)
-        assert len(idle) == len(self._idle), "a slot is idle twice"
-        assert len(vacant) == len(self._vacant), "a slot is vacant twice"
-        assert not idle & vacant, "a slot is idle and vacant"
-        assert idle | vacant <= set(self.all), "a slot of another pool"
-        assert all(slot.connection is not None for slot in idle), "an idle slot without a connection"
-        assert all(slot.connection is None for slot in vacant), "a vacant slot with a connection"
-        assert not any(slot.sharers for slot in idle | vacant), "a slot that nobody has taken is shared"
-        waiting = sum(not request.turn.done() for request in self._queue)
-        assert self._takable is self._idle or (self.is_held and not self._takable), "held slots can be taken"
-        assert not idle | vacant or waiting <= self.preparing or self.is_held, "a request waits although a slot is free"
 
 
 def retried(read: Callable[[], R]) -> R:

@@ -19,7 +19,8 @@ from ._common import Detach, renew_after_fork
 from ._handlers import count_events
 from ._levels import AnyPool, Series, levels, open_pools
 from ._limits import PoolLimits
-from ._metrics import ACQUIRES, COUNTERS, STATEMENT_TIME, SUBSCRIBER_ERRORS, Metric, Values
+from ._loop_lag import PoolLag
+from ._metrics import ACQUIRES, COUNTERS, LOOP_LAG, STATEMENT_TIME, SUBSCRIBER_ERRORS, Metric, Values
 from ._statement_times import StatementTimes
 
 __all__ = ["Counts", "PoolCounts"]
@@ -38,12 +39,24 @@ class PoolCounts:
     Written in the pool's thread, and by the thread that delivers a batch.
     """
 
-    __slots__ = ("_bus", "_errors_before", "_pool", "counts", "errors", "limits", "name", "statement_times", "token")
+    __slots__ = (
+        "_bus",
+        "_errors_before",
+        "_pool",
+        "counts",
+        "errors",
+        "lag",
+        "limits",
+        "name",
+        "statement_times",
+        "token",
+    )
 
     def __init__(self, name: str, statement_summaries: int = 0) -> None:
         self.name = name
         self.limits = PoolLimits(statement_summaries)
         self.statement_times = StatementTimes(statement_summaries)
+        self.lag = PoolLag()
         self._pool: weakref.ref[AnyPool] | None = None
         # The bus of the pool that is watched, and what tells this watch from earlier ones.
         self._bus: Any = None
@@ -69,6 +82,7 @@ class PoolCounts:
         """Read the errors a last time, and keep nothing of the pool. Its last events may still come."""
         self.read_errors()
         self.statement_times.end()
+        self.lag.end()
         self._pool = self._bus = self.token = None
 
     def drop(self) -> None:
@@ -148,7 +162,7 @@ class Counts(Generic[P]):
         detaches = [bus.subscribe(event_type, handler) for event_type, handler in handlers]
         # Whether or not a scrape comes: nothing is kept of a closed pool but its counts.
         detaches.append(bus.subscribe(PoolClosed, release))
-        return counts, [*detaches, release]
+        return counts, [*detaches, *counts.lag.watch(pool), release]
 
     def _read_statements(self, every: Iterable[P]) -> None:
         # Never waits: reading a table delivers timings, and their handlers may do whatever waits for this thread.
@@ -200,4 +214,7 @@ class Counts(Generic[P]):
 
     def levels(self) -> dict[Series, float]:
         """Return every level of the pools that are not closed, by pool name. Safe in any thread."""
-        return levels(open_pools(counts.pool for counts in self._every()))
+        every = self._every()
+        found = levels(open_pools(counts.pool for counts in every))
+        lags = ((counts.name, counts.lag.seconds()) for counts in every)
+        return found | {(LOOP_LAG, name, ()): lag for name, lag in lags if lag is not None}

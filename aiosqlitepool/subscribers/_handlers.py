@@ -19,6 +19,8 @@ from aiosqlitepool.events import (
     ConnectionCreateFailed,
     DatabaseFailed,
     HealthCheckFailed,
+    LeakSuspected,
+    PoolClosed,
     PoolEvent,
     RolledBackOnReturn,
     StatementSlow,
@@ -26,6 +28,7 @@ from aiosqlitepool.events import (
 
 from ._limits import PoolLimits
 from ._metrics import (
+    ABANDONED,
     BACKUPS,
     BUSY_RETRIES,
     CHECKPOINTS,
@@ -34,6 +37,7 @@ from ._metrics import (
     DATABASE_ERRORS,
     HEALTH_FAILURES,
     LAST_BACKUP,
+    LEAKS,
     ROLLBACKS,
     SLOW_STATEMENTS,
     TIMEOUTS,
@@ -46,7 +50,7 @@ Handlers = Iterator[tuple[type[PoolEvent], Callable[[Any], None]]]
 
 
 def count_events(count: Callable[..., None], note: Callable[..., None], limits: PoolLimits) -> Handlers:
-    """Yield each event type that increases a counter, and a handler that calls `count(metric, *values)`.
+    """Yield each event type that increases a counter, and a handler that calls `count(metric, *values, number=1)`.
 
     Times of events are noted by `note(metric, *values, number=...)`.
     """
@@ -55,6 +59,8 @@ def count_events(count: Callable[..., None], note: Callable[..., None], limits: 
     yield ConnectionCreateFailed, lambda event: count(CREATE_FAILURES, event.error.type)
     yield HealthCheckFailed, lambda event: count(HEALTH_FAILURES)
     yield RolledBackOnReturn, lambda event: count(ROLLBACKS, event.cause)
+    yield LeakSuspected, lambda event: count(LEAKS)
+    yield PoolClosed, lambda event: count(ABANDONED, number=event.abandoned)
     yield BusyRetried, lambda event: count(BUSY_RETRIES, event.kind)
     yield Checkpointed, lambda event: count(CHECKPOINTS, event.result)
     yield CheckpointBlocked, lambda event: count(CHECKPOINTS, "blocked")

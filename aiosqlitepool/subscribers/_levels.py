@@ -8,12 +8,15 @@ from typing import Any
 from aiosqlitepool import PoolStats, SQLiteConnectionPool
 
 from ._metrics import (
+    ACQUISITION_TIMEOUT,
     COUNT,
     DATABASE_SIZE,
     DISK_FREE,
     IDLE_MAX,
     IDLE_MIN,
+    LEAK_THRESHOLD,
     MAX,
+    MAX_PENDING,
     OLDEST_CHECKOUT,
     OLDEST_WAITER,
     PENDING_REQUESTS,
@@ -48,11 +51,15 @@ def levels(pools: Iterable[PoolStats]) -> dict[Series, float]:
             (IDLE_MAX, (), stats.max_size),
             (IDLE_MIN, (), stats.min_size),
             (PENDING_REQUESTS, (), stats.waiting),
+            (MAX_PENDING, (), stats.max_waiting),
         ):
-            found[metric, stats.pool, values] = found.get((metric, stats.pool, values), 0) + number
+            if number is not None:
+                found[metric, stats.pool, values] = found.get((metric, stats.pool, values), 0) + number
         for metric, most in (
             (OLDEST_WAITER, stats.oldest_waiter),
             (OLDEST_CHECKOUT, stats.oldest_checkout),
+            (ACQUISITION_TIMEOUT, stats.acquisition_timeout),
+            (LEAK_THRESHOLD, stats.leak_threshold),
             (WAL_SIZE, stats.wal_bytes),
             (DATABASE_SIZE, stats.database_bytes),
             (DISK_FREE, stats.disk_free),

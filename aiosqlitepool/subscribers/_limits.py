@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 
 from aiosqlitepool.events import StatementSlow
 
-from ._metrics import OTHER, Values
+from ._attributes import OTHER
+from ._metrics import Values
 
 __all__ = ["MOST_LABELS", "MOST_SLOW", "PoolLimits"]
 

@@ -1,7 +1,7 @@
-"""Every name that telemetry shows: metrics, attributes, spans, and their spelling in Prometheus.
+"""Every metric. Imports no telemetry library.
 
 Names that begin with `db.` follow the OpenTelemetry semantic conventions 1.44 (for connection pools: development); the
-others are the project's own. Imports no telemetry library.
+others are the project's own.
 """
 
 from __future__ import annotations
@@ -22,73 +22,38 @@ from aiosqlitepool.events import (
     TransactionOutcome,
 )
 
+from ._attributes import (
+    ACQUIRE_PATH,
+    BACKUP_RESULT,
+    BUSY_KIND,
+    CHECKPOINT_RESULT,
+    CLOSE_REASON,
+    ERROR_TYPE,
+    LABEL,
+    NAMESPACE,
+    OPERATION,
+    OTHER,
+    PLAN_WARNING,
+    ROLLBACK_CAUSE,
+    STATE,
+    STATUS_CODE,
+    SUMMARY,
+    SYSTEM,
+    TRANSACTION_OUTCOME,
+)
 from ._metric import Metric, Values, label_name
 
 # fmt: off
 __all__ = [
-    "ACQUIRES", "BACKUPS", "BUSY_RETRIES", "CHECKPOINTS", "CLOSED", "COUNT", "COUNTERS", "CREATE_FAILURES",
-    "CREATE_TIME", "DATABASE_ERRORS", "DATABASE_SIZE", "DISK_FREE", "LAST_BACKUP",
-    "HEALTH_FAILURES", "HISTOGRAMS", "IDLE_MAX", "IDLE_MIN", "LEVELS", "MAX", "METRICS", "OLDEST_CHECKOUT",
-    "OLDEST_WAITER", "OPERATION_DURATION", "OTHER", "PENDING_REQUESTS", "POOL", "ROLLBACKS", "SCHEMA_URL", "SCOPE",
-    "SLOW_STATEMENTS", "STATEMENT_TIME", "SUBSCRIBER_ERRORS", "TIMEOUTS", "TRANSACTION_TIME", "TRANSACTION_WAIT",
-    "USE_TIME", "WAIT_TIME", "WAL_SIZE", "Metric", "Values", "error_type", "label_name", "namespace_of",
+    "ABANDONED", "ACQUIRES", "ACQUISITION_TIMEOUT", "BACKUPS", "BUSY_RETRIES", "CHECKPOINTS", "CLOSED", "COUNT",
+    "COUNTERS", "CREATE_FAILURES", "CREATE_TIME", "DATABASE_ERRORS", "DATABASE_SIZE", "DISK_FREE", "HEALTH_FAILURES",
+    "HISTOGRAMS", "IDLE_MAX", "IDLE_MIN", "LAST_BACKUP", "LEAKS", "LEAK_THRESHOLD", "LEVELS", "LOOP_LAG", "MAX",
+    "MAX_PENDING", "METRICS", "OLDEST_CHECKOUT", "OLDEST_WAITER", "OPERATION_DURATION", "PENDING_REQUESTS",
+    "ROLLBACKS", "SLOW_STATEMENTS", "STATEMENT_TIME", "SUBSCRIBER_ERRORS", "TIMEOUTS", "TRANSACTION_TIME",
+    "TRANSACTION_WAIT", "USE_TIME", "WAIT_TIME", "WAL_SIZE", "Metric", "Values", "error_type", "label_name",
+    "namespace_of",
 ]
-# fmt: on
 
-SCOPE = "aiosqlitepool"
-SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
-
-# -- attributes
-
-POOL = "db.client.connection.pool.name"
-STATE = "db.client.connection.state"
-SYSTEM = "db.system.name"
-NAMESPACE = "db.namespace"
-OPERATION = "db.operation.name"
-SUMMARY = "db.query.summary"
-QUERY_TEXT = "db.query.text"
-RETURNED_ROWS = "db.response.returned_rows"
-ERROR_TYPE = "error.type"
-ERROR_MESSAGE = "error.message"
-ACQUIRE_PATH = "aiosqlitepool.acquire.path"
-LABEL = "aiosqlitepool.acquire.label"
-QUEUE_TIME = "aiosqlitepool.acquire.queue_time"
-ACQUIRE_CREATE_TIME = "aiosqlitepool.acquire.create_time"
-CHECK_TIME = "aiosqlitepool.acquire.check_time"
-PENDING = "aiosqlitepool.acquire.pending"
-USED = "aiosqlitepool.pool.used"
-POOL_MAX = "aiosqlitepool.pool.max"
-CONNECTION = "aiosqlitepool.connection.id"
-HELD_TIME = "aiosqlitepool.connection.held_time"
-IDLE_TIME = "aiosqlitepool.connection.idle_time"
-RESET_TIME = "aiosqlitepool.connection.reset_time"
-ROLLED_BACK = "aiosqlitepool.connection.rolled_back"
-CLOSE_REASON = "aiosqlitepool.connection.close_reason"
-ROLLBACK_CAUSE = "aiosqlitepool.rollback.cause"
-TRANSACTION_OUTCOME = "aiosqlitepool.transaction.outcome"
-BUSY_KIND = "aiosqlitepool.busy.kind"
-CHECKPOINT_RESULT = "aiosqlitepool.checkpoint.result"
-STATEMENT_WAIT_TIME = "aiosqlitepool.statement.wait_time"
-STATUS_CODE = "db.response.status_code"
-BACKUP_RESULT = "aiosqlitepool.backup.result"
-PLAN = "aiosqlitepool.statement.plan"
-PLAN_WARNING = "aiosqlitepool.statement.plan_warning"
-
-# The value of an attribute that stands for all values without series of their own.
-OTHER = "other"
-
-# -- spans and span events
-
-ACQUIRE_SPAN = "aiosqlitepool.acquire"
-CONNECT_SPAN = "aiosqlitepool.connect"
-CHECKOUT_SPAN = "aiosqlitepool.checkout"
-HEALTH_FAILED = "aiosqlitepool.health_check.failed"
-RETURN_ROLLED_BACK = "aiosqlitepool.return.rolled_back"
-IDLE_REPLACED = "aiosqlitepool.connection.idle_replaced"
-
-# -- metrics
-
-# fmt: off
 COUNT = Metric(
     "db.client.connection.count", "level", "{connection}",
     "The number of connections that are currently in state described by the `state` attribute.",
@@ -117,6 +82,30 @@ OLDEST_WAITER = Metric(
 OLDEST_CHECKOUT = Metric(
     "aiosqlitepool.oldest_checkout.age", "gauge", "s",
     "The time that the oldest checkout has lasted so far.",
+)
+ACQUISITION_TIMEOUT = Metric(
+    "aiosqlitepool.acquisition_timeout", "gauge", "s",
+    "The time after which an acquire times out. Absent without a limit.",
+)
+MAX_PENDING = Metric(
+    "aiosqlitepool.pending_requests.max", "level", "{request}",
+    "The maximum number of pending requests allowed. Absent without a limit.",
+)
+LEAK_THRESHOLD = Metric(
+    "aiosqlitepool.leak_threshold", "gauge", "s",
+    "The time in use after which a connection is suspected to leak. Absent without a limit.",
+)
+LOOP_LAG = Metric(
+    "aiosqlitepool.loop.lag", "gauge", "s",
+    "The longest delay of the pool's event loop in the last 15 seconds.",
+)
+LEAKS = Metric(
+    "aiosqlitepool.leaks.suspected", "counter", "{connection}",
+    "The number of connections that were in use for longer than the leak threshold, or that their holders lost.",
+)
+ABANDONED = Metric(
+    "aiosqlitepool.connection.abandoned", "counter", "{connection}",
+    "The number of connections that were in use when their pool closed.",
 )
 TIMEOUTS = Metric(
     "db.client.connection.timeouts", "counter", "{timeout}",
@@ -240,6 +229,10 @@ LEVELS = (
     PENDING_REQUESTS,
     OLDEST_WAITER,
     OLDEST_CHECKOUT,
+    ACQUISITION_TIMEOUT,
+    MAX_PENDING,
+    LEAK_THRESHOLD,
+    LOOP_LAG,
     WAL_SIZE,
     DATABASE_SIZE,
     DISK_FREE,
@@ -253,6 +246,8 @@ COUNTERS = (
     HEALTH_FAILURES,
     ROLLBACKS,
     SUBSCRIBER_ERRORS,
+    LEAKS,
+    ABANDONED,
     BUSY_RETRIES,
     CHECKPOINTS,
     DATABASE_ERRORS,

@@ -33,7 +33,7 @@ from aiosqlitepool.events import (
     RolledBackOnReturn,
 )
 
-from . import _metrics as names
+from . import _attributes as names
 from ._common import Detach
 from ._handlers import fail_events
 

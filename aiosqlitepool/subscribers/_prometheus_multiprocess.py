@@ -33,12 +33,14 @@ from ._common import Detach, renew_after_fork, together
 from ._handlers import count_events, fail_events
 from ._levels import Series, levels, open_pools
 from ._limits import PoolLimits
+from ._loop_lag import PoolLag
 from ._metrics import (
     ACQUIRES,
     COUNTERS,
     CREATE_TIME,
     HISTOGRAMS,
     LEVELS,
+    LOOP_LAG,
     OPERATION_DURATION,
     STATEMENT_TIME,
     SUBSCRIBER_ERRORS,
@@ -107,7 +109,8 @@ class MultiprocessBackend:
                 family = self._counters[metric] if metric.kind == "counter" else self._histograms[metric]
                 family.labels(name, *values)
         detaches = [pool.events.subscribe(kind, _writes(handler)) for kind, handler in self._handlers(name)]
-        detaches.append(self._updater.add(pool))
+        lag = PoolLag()
+        detaches += [self._updater.add(pool, lag), *lag.watch(pool)]
         return together(detaches)
 
     def _handlers(self, pool: str) -> Iterator[tuple[Any, Callable[[Any], None]]]:
@@ -211,8 +214,8 @@ class _Updater:
     ) -> None:
         self._set_levels = set_levels
         self._count_errors = count_errors
-        # By key, each attached pool and how many exceptions of its handlers are counted already.
-        self._pools: dict[object, tuple[weakref.ref[AnyPool], int]] = {}
+        # By key, each attached pool, the lag of its loop, and how many exceptions of its handlers are counted already.
+        self._pools: dict[object, tuple[weakref.ref[AnyPool], PoolLag, int]] = {}
         self._last: dict[Series, float] = {}
         self._thread: threading.Thread | None = None
         self.renew_lock()
@@ -224,11 +227,11 @@ class _Updater:
         # Guards the fields above, and that an update is written whole. Reentrant: see `Counts`.
         self._lock = threading.RLock()
 
-    def add(self, pool: AnyPool) -> Detach:
+    def add(self, pool: AnyPool, lag: PoolLag) -> Detach:
         """Write the levels of this pool too. Returns a function that ends it."""
         key = object()
         with self._lock:
-            self._pools[key] = (weakref.ref(pool), pool.stats().subscriber_errors)
+            self._pools[key] = (weakref.ref(pool), lag, pool.stats().subscriber_errors)
         self.update()
 
         def remove() -> None:
@@ -242,21 +245,23 @@ class _Updater:
     def update(self) -> None:
         """Write the current levels and pending timings. A level that no longer exists becomes 0."""
         with self._lock:
-            attached = [ref() for ref, _ in self._pools.values()]
+            attached = [ref() for ref, _, _ in self._pools.values()]
         # Without the lock: a handler of the timings may call this as well.
         for each in attached:
             if each is not None:
                 each.events.flush_timings()
         with self._lock:
-            pools = {key: (ref(), counted) for key, (ref, counted) in self._pools.items()}
-            found = levels(open_pools(pool for pool, _ in pools.values()))
+            pools = {key: (ref(), lag, counted) for key, (ref, lag, counted) in self._pools.items()}
+            found = levels(open_pools(pool for pool, _, _ in pools.values()))
+            lags = ((pool, lag.seconds()) for pool, lag, _ in pools.values())
+            found |= {(LOOP_LAG, pool.name, ()): lag for pool, lag in lags if pool is not None and lag is not None}
             self._set_levels({**dict.fromkeys(self._last, 0.0), **found})
             self._last = found
-            for key, (pool, counted) in pools.items():
+            for key, (pool, lag, counted) in pools.items():
                 if pool is None:
                     del self._pools[key]
                 elif more := pool.stats().subscriber_errors - counted:
-                    self._pools[key] = (self._pools[key][0], counted + more)
+                    self._pools[key] = (weakref.ref(pool), lag, counted + more)
                     self._count_errors(pool.name, more)
             # In a forked child, the thread of the parent is not alive.
             if self._pools and (self._thread is None or not self._thread.is_alive()):

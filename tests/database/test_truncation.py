@@ -101,7 +101,7 @@ async def test_a_cursor_that_the_block_left_half_read_only_delays_the_truncation
 async def test_a_truncation_that_fails_is_told_and_the_commit_stands(
     small: SQLiteDatabase, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, code: str, is_of_database: bool
 ) -> None:
-    def fail(native: sqlite3.Connection) -> None:
+    def fail(native: sqlite3.Connection, pool: object) -> None:
         error = sqlite3.OperationalError("no")
         error.sqlite_errorname = code
         raise error

@@ -13,7 +13,8 @@ import pytest
 
 from aiosqlitepool import PoolUsageError, SQLiteConnectionPool
 from aiosqlitepool.driver import KNOWS_AIOSQLITE, AiosqliteAdapter, adapter_for
-from aiosqlitepool.driver.opening import OverriddenAdapter, connect, discard_locals, knows_aiosqlite, opened
+from aiosqlitepool.driver.generic_adapter import GenericAdapter
+from aiosqlitepool.driver.opening import connect, discard_locals, knows_aiosqlite, opened
 from aiosqlitepool.testing import Recorder
 
 from ..support.children import run_program
@@ -393,7 +394,7 @@ async def test_a_class_that_overrides_what_a_handle_would_go_around_is_driven_th
     database: Path, name: str
 ) -> None:
     kind = type("Overrides", (aiosqlite.Connection,), {name: lambda self: None})
-    assert type(adapter_for(kind(lambda: sqlite3.connect(database), 64))) is OverriddenAdapter
+    assert type(adapter_for(kind(lambda: sqlite3.connect(database), 64))) is GenericAdapter
 
 
 async def test_what_a_class_overrides_is_called(database: Path, recorder: Recorder) -> None:
@@ -473,14 +474,14 @@ def test_a_program_that_forgets_a_pool_of_a_class_of_its_own_ends(tmp_path: Path
 
 async def test_an_overriding_connection_that_is_abandoned_in_its_loop_closes_its_own_way(database: Path) -> None:
     connection = await own(database)
-    OverriddenAdapter(connection).abandon()
+    adapter_for(connection).abandon()
     await until_workers_are(0)
     assert connection._connection is None
 
 
 def test_an_overriding_connection_can_be_abandoned_without_a_loop(database: Path) -> None:
     connection = asyncio.run(own(database))
-    OverriddenAdapter(connection).abandon()
+    adapter_for(connection).abandon()
     connection._thread.join(60)
     assert workers() == 0
 
@@ -492,5 +493,5 @@ def test_an_overriding_connection_that_is_closed_already_can_be_abandoned_withou
         await until_workers_are(0)
         return connection
 
-    OverriddenAdapter(asyncio.run(closed())).abandon()
+    adapter_for(asyncio.run(closed())).abandon()
     assert workers() == 0

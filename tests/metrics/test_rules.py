@@ -48,7 +48,7 @@ def test_a_recording_rule_is_called_level_metric_operation(record: str) -> None:
     level, metric, operation = record.split(":")
     assert level in ("instance_pool", "job_pool")
     assert any(metric.startswith((each.family, each.family.rpartition("_")[0])) for each in METRICS)
-    assert re.fullmatch(r"(\w+_)?(ratio|sum|max|rate)(_rate)?(5m|30m|1h|6h)?", operation)
+    assert re.fullmatch(r"(\w+_)?(ratio|sum|max|min|rate)(_rate)?(5m|30m|1h|6h)?", operation)
 
 
 @pytest.mark.parametrize("rule", RECORDS, ids=lambda rule: rule["record"])

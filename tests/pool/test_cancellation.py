@@ -35,6 +35,7 @@ from aiosqlitepool.events import (
 from aiosqlitepool.testing import Recorder
 
 from ..support.clock import Clock
+from ..support.slots import check_slots
 from ..support.storm import assert_whole, factory, make_database, nothing_left_behind
 from ..support.stub import StubConnection, StubDriver, hangs, settle, waits_for
 from ..support.timeless import timeless
@@ -1346,7 +1347,7 @@ async def test_a_cancelled_close_goes_on_until_the_last_connection_is_back() -> 
     assert (pool.stats().state, driver.open) == ("closed", 0)
     assert [event.abandoned for event in events.of(PoolClosed)] == [0]
     assert [event.reason for event in events.of(ConnectionClosed)] == ["pool_closed"]
-    pool._inventory.slots.check()
+    check_slots(pool._inventory.slots)
 
 
 async def test_a_close_awaits_the_end_of_one_that_was_cancelled() -> None:
@@ -1416,7 +1417,7 @@ async def test_a_caller_cancelled_while_its_connection_opens_into_a_closing_pool
 
     assert driver.open == 0
     assert [event.reason for event in events.of(ConnectionClosed)] == ["pool_closed"]
-    pool._inventory.slots.check()
+    check_slots(pool._inventory.slots)
 
 
 async def test_a_holder_that_gives_back_what_close_took_from_under_it_is_not_blamed() -> None:
@@ -1454,4 +1455,4 @@ async def test_close_does_not_wait_for_a_statement_longer_than_it_was_told_to(tm
             await task
         assert [event.abandoned for event in events.of(PoolClosed)] == [1]
         assert [event.reason for event in events.of(ConnectionClosed)] == ["pool_closed"]
-        pool._inventory.slots.check()
+        check_slots(pool._inventory.slots)

@@ -28,6 +28,7 @@ from aiosqlitepool.events import (
 from aiosqlitepool.testing import Recorder
 
 from ..support.files import make_database, notes
+from ..support.slots import check_slots
 from ..support.stub import StubDriver, fails, hangs, settle
 from ..support.timeless import timeless
 from ..support.worker import end_worker
@@ -76,7 +77,7 @@ async def works(pool: SQLiteConnectionPool[Any]) -> None:
         assert len(set(map(id, lent))) == size
         for connection in lent:
             await connection.execute("SELECT 1")
-    pool._inventory.slots.check()
+    check_slots(pool._inventory.slots)
 
 
 async def gone(recorder: Recorder) -> ConnectionClosed:

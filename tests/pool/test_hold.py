@@ -9,6 +9,7 @@ import pytest
 from aiosqlitepool import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError
 
 from ..support.pools import StubPool, in_turn, pool_of, queued, runs
+from ..support.slots import check_slots
 from ..support.storm import assert_whole
 from ..support.stub import StubDriver, settle
 from ..support.timeless import timeless
@@ -122,7 +123,7 @@ async def test_a_pool_closes_while_it_is_held(driver: StubDriver) -> None:
     assert [connection.closed for connection in driver.connections] == [1]
     pool._inventory.hold()
     pool._inventory.resume()
-    pool._inventory.slots.check()
+    check_slots(pool._inventory.slots)
 
 
 @timeless

@@ -25,6 +25,7 @@ from aiosqlitepool.testing import Recorder
 
 from ..support.clock import Clock
 from ..support.pools import StubPool, in_turn, pool_of, queued
+from ..support.slots import check_slots
 from ..support.stub import StubDriver, hangs, settle, waits_for
 from ..support.timeless import about, timeless
 
@@ -467,7 +468,7 @@ async def test_the_counts_add_up_during_everything(driver: StubDriver) -> None:
 
     def look(event: Any) -> None:
         stats = pool.stats()
-        pool._inventory.slots.check()
+        check_slots(pool._inventory.slots)
         assert 0 <= stats.used <= 3
         assert 0 <= stats.idle <= 3
         assert stats.used + stats.idle <= stats.max_size
@@ -531,7 +532,7 @@ async def test_storms_of_cancellations_lose_no_place(driver: StubDriver) -> None
                 await asyncio.sleep(0)
         await asyncio.gather(*tasks, return_exceptions=True)
         await settle()
-        pool._inventory.slots.check()
+        check_slots(pool._inventory.slots)
         held = [await pool.acquire() for _ in range(5)]
         assert pool.stats().used == 5
         for connection in held:

@@ -17,6 +17,8 @@ import pytest
 from aiosqlitepool.pool import slots as slots_module
 from aiosqlitepool.pool.slots import Slot, Slots
 
+from ..support.slots import check_slots
+
 
 class Turn:
     """As much of a future as a queue needs. Like a future, it refuses a second answer."""
@@ -98,7 +100,7 @@ def served(requests: list[Request]) -> str:
 
 def test_at_first_every_slot_is_vacant() -> None:
     slots: Slots[str] = Slots(3)
-    slots.check()
+    check_slots(slots)
     assert (slots.used, slots.idle, slots.waiting, slots.preparing) == (0, 0, 0, 0)
     assert [slot.number for slot in slots.all] == [1, 2, 3]
 
@@ -113,7 +115,7 @@ def test_vacant_slots_are_taken_in_order_until_none_is_left() -> None:
 def test_a_slot_with_a_connection_becomes_idle() -> None:
     slots, (slot,) = all_taken()
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert (slots.used, slots.idle) == (0, 1)
     assert slots.take_vacant() is None
 
@@ -122,7 +124,7 @@ def test_a_slot_without_a_connection_becomes_vacant() -> None:
     slots, (slot,) = all_taken()
     slot.connection = None
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert (slots.used, slots.idle) == (0, 0)
     assert slots.take_vacant() is slot
 
@@ -147,7 +149,7 @@ def test_one_particular_idle_slot_can_be_taken_once() -> None:
     slots.give_back(second)
     assert slots.take_this(first)
     assert not slots.take_this(first)
-    slots.check()
+    check_slots(slots)
     assert slots.idle_slots() == (second,)
 
 
@@ -163,7 +165,7 @@ def test_a_slot_goes_to_the_oldest_waiter_and_stays_taken() -> None:
     slots, (slot,) = all_taken()
     first, second = waiting(slots, 2)
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert (first.slot, second.slot) == (slot, None)
     assert (slots.used, slots.idle, slots.waiting) == (1, 0, 1)
 
@@ -176,11 +178,11 @@ def test_an_emptied_slot_becomes_vacant_although_requests_wait() -> None:
     assert request.slot is None
     assert slots.take_vacant() is slot
     slots.preparing += 1  # as the inventory does when it opens a connection for the waiter
-    slots.check()
+    check_slots(slots)
     slot.connection = "a new connection"
     slots.preparing -= 1
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert request.slot is slot
 
 
@@ -189,7 +191,7 @@ def test_waiters_are_served_first_come_first_served() -> None:
     requests = waiting(slots, 5)
     for number in range(1, 6):
         slots.give_back(slot)
-        slots.check()
+        check_slots(slots)
         assert served(requests) == "1" * number + "0" * (5 - number)
 
 
@@ -198,7 +200,7 @@ def test_a_cancelled_waiter_that_has_not_left_is_passed_over() -> None:
     cancelled, patient = waiting(slots, 2)
     cancelled.turn.cancelled = True
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert patient.slot is slot
     assert slots.waiting == 0
 
@@ -208,7 +210,7 @@ def test_with_only_cancelled_waiters_the_slot_becomes_idle() -> None:
     for request in waiting(slots, 2):
         request.turn.cancelled = True
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert (slots.idle, slots.waiting) == (1, 0)
 
 
@@ -217,11 +219,11 @@ def test_a_waiter_leaves_from_the_middle_of_the_queue() -> None:
     requests = waiting(slots, 3)
     slots.leave(requests[1])
     slots.leave(requests[1])  # harmless
-    slots.check()
+    check_slots(slots)
     assert slots.queue() == (requests[0], requests[2])
     slots.give_back(slot)
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert served(requests) == "101"
     assert slots.waiting == 0
 
@@ -231,7 +233,7 @@ def test_a_request_that_was_served_cannot_leave_any_more() -> None:
     first, patient = waiting(slots, 2)
     slots.give_back(slot)
     slots.leave(first)
-    slots.check()
+    check_slots(slots)
     assert slots.queue() == (patient,)
 
 
@@ -240,7 +242,7 @@ def test_a_queue_that_every_request_leaves_is_empty_in_any_order(order: int) -> 
     slots, (slot,) = all_taken()
     for request in waiting(slots, 9)[::order]:
         slots.leave(request)
-        slots.check()
+        check_slots(slots)
     slots.give_back(slot)
     assert (slots.waiting, slots.idle) == (0, 1)
 
@@ -253,7 +255,7 @@ def test_a_request_that_queues_again_stands_before_those_that_asked_later() -> N
     assert slots.queue() == (first, second, third)
     assert slots.oldest is first
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert served([first, second, third]) == "100"
 
 
@@ -392,7 +394,7 @@ def test_shared_requests_in_a_row_get_the_slot_together() -> None:
     slots, (slot,) = all_taken()
     requests = in_a_row(slots, "sss")
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert served(requests) == "111"
     assert (slot.sharers, slots.waiting, slots.used) == (3, 0, 1)
 
@@ -410,17 +412,17 @@ def test_an_exclusive_request_ends_the_row() -> None:
     slots, (slot,) = all_taken()
     requests = in_a_row(slots, "ssxss")
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert served(requests) == "11000"
     assert slots.join() is None, "it would overtake the exclusive request"
     slots.give_back(slot)
     assert served(requests) == "11000"
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert served(requests) == "11100"
     assert slot.sharers == 0
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert served(requests) == "11111"
 
 
@@ -437,7 +439,7 @@ def test_cancelled_requests_do_not_end_the_row() -> None:
     requests = in_a_row(slots, "sxssx")
     requests[1].turn.cancelled = requests[2].turn.cancelled = True
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert served(requests) == "10010"
     assert slot.sharers == 2
 
@@ -446,7 +448,7 @@ def test_any_number_of_requests_share_a_slot() -> None:
     slots, (slot,) = all_taken()
     requests = in_a_row(slots, "s" * 100)
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert served(requests) == "1" * 100
     for _ in range(5):
         assert slots.join() is slot
@@ -476,10 +478,10 @@ def test_after_the_end_of_sharing_no_request_joins() -> None:
     assert slots.join() is None
     later = in_a_row(slots, "s")
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert (served(later), slot.sharers) == ("0", 1)
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert served(later) == "1"
 
 
@@ -496,10 +498,10 @@ def test_a_shared_slot_is_given_back_by_its_last_sharer() -> None:
     slots.share(slot)
     slots.join()
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert (slots.idle, slot.sharers) == (0, 1)
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert (slots.idle, slot.sharers) == (1, 0)
     assert slots.join() is None
 
@@ -513,7 +515,7 @@ def test_an_emptied_shared_slot_becomes_vacant_with_its_last_sharer() -> None:
     slots.give_back(slot)
     assert slots.take_vacant() is None
     slots.give_back(slot)
-    slots.check()
+    check_slots(slots)
     assert slots.take_vacant() is slot
     assert slot.sharers == 0
 
@@ -579,7 +581,7 @@ def test_wherever_ctrl_c_falls_into_a_leave_the_others_are_served(leaver: int) -
                 slots.give_back(slot)
                 assert request.slot is slot
         slots.give_back(slot)
-        slots.check()
+        check_slots(slots)
         assert (slots.waiting, slots.idle) == (0, 1)
         if not was_interrupted:
             break
@@ -621,7 +623,7 @@ def test_wherever_ctrl_c_falls_into_a_give_back_the_slot_is_not_lost(kinds: str,
         while given_back < have_it + served(requests).count("1"):
             slots.give_back(slot)
             given_back += 1
-        slots.check()
+        check_slots(slots)
         assert served(requests) == "".join("0" if kind.isupper() else "1" for kind in kinds)
         assert (slots.idle, slot.sharers, slots.waiting) == (1, 0, 0)
 
@@ -741,7 +743,7 @@ def broken() -> list[tuple[str, Slots[str]]]:
 @pytest.mark.parametrize(("complaint", "slots"), broken())
 def test_the_check_finds_each_broken_invariant(complaint: str, slots: Slots[str]) -> None:
     with pytest.raises(AssertionError, match=complaint):
-        slots.check()
+        check_slots(slots)
 
 
 def test_a_request_may_wait_beside_a_free_slot_while_a_connection_is_prepared_for_it() -> None:
@@ -749,10 +751,10 @@ def test_a_request_may_wait_beside_a_free_slot_while_a_connection_is_prepared_fo
     slots.take_vacant()
     slots.preparing = 1
     waiting(slots, 1)
-    slots.check()
+    check_slots(slots)
 
 
 def test_a_cancelled_waiter_does_not_count_as_waiting_for_the_check() -> None:
     slots: Slots[str] = Slots(1)
     waiting(slots, 1)[0].turn.cancelled = True
-    slots.check()
+    check_slots(slots)

@@ -21,6 +21,8 @@ from hypothesis.stateful import (
 
 from aiosqlitepool.pool.slots import Slot, Slots
 
+from ..support.slots import check_slots
+
 EXAMPLES = settings(
     max_examples=200,
     stateful_step_count=50,
@@ -285,7 +287,7 @@ class SlotsMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_slots_agree_with_the_model(self) -> None:
-        self.slots.check()
+        check_slots(self.slots)
         taken = self.taken()
         assert self.slots.idle_slots() == tuple(self.idle)
         assert self.slots.idle == len(self.idle)
@@ -327,4 +329,4 @@ def test_a_slot_of_another_pool_is_noticed_by_the_check() -> None:
     slots.take_vacant()
     slots.give_back(Slot(7))
     with pytest.raises(AssertionError, match="another pool"):
-        slots.check()
+        check_slots(slots)

@@ -37,9 +37,12 @@ EXPECTED: dict[Alert, tuple[str, str]] = {
 
 
 def silenced_by(alert: Alert) -> Alert | None:
-    """What must not reach the pager because this does: a stuck waiter, or the writer's queue, before a full pool."""
+    """What must not reach the pager because this does: a stuck waiter, or the writer's queue, before a full pool; a
+    full disk before transactions that fail."""
     name, pool = alert
     graver = ("AiosqlitepoolWaiterStuck", "AiosqlitepoolWriterQueueSlow")
+    if name == "AiosqlitepoolDatabaseBroken":
+        return ("AiosqlitepoolTransactionsFailing", pool)
     return ("AiosqlitepoolSaturated", pool) if name in graver else None
 
 
@@ -118,7 +121,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def troubles(folder: Path, subscriber: str) -> Iterator[Program]:
     port, own = free_port(), folder / subscriber
     own.mkdir()
-    command = [sys.executable, "-m", "tests.stack.troubles", str(own), str(port), subscriber]
+    namespace = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
+    command = [*namespace, sys.executable, "-m", "tests.stack.troubles", str(own), str(port), subscriber]
     name = f"Troubles by {subscriber}"
     with running(name, command, own / "log", port=port, ready="/metrics", env=unmeasured(), cwd=ROOT) as program:
         yield program

@@ -14,8 +14,8 @@ from ..support.debian import wait_for
 from .conftest import EXPECTED, ROOT, Alert, Stack, silenced_by
 from .troubles import SUBSCRIBERS, TROUBLES, pool_name
 
-# Everything goes wrong at the same time, and each trouble ends as soon as its alert is told: the longest, a leak, needs
-# a minute until it is one. The deadlines tell what never comes from what comes late.
+# Everything goes wrong at the same time, and each trouble ends as soon as its alert is told: the longest wait for
+# a trouble that lasts. The deadlines tell what never comes from what comes late.
 pytestmark = pytest.mark.timeout(600)
 WITHIN = 300.0
 

@@ -6,6 +6,8 @@ A pool is named after its alert and the subscriber that shows it to Prometheus: 
 exporter adds labels of its own; and after its role, if it is one of a database's. Its trouble ends when FOLDER has a
 file of the alert's name; then it is used as it should be. One more pool, "healthy", never has any trouble. Metrics are
 served on PORT.
+
+Run it in a mount namespace of its own: it mounts small file systems in FOLDER, to have disks that are full.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -49,6 +52,9 @@ ROLES = {
     "AiosqlitepoolTransactionsFailing": "write",
     "AiosqlitepoolBusyRetries": "write",
     "AiosqlitepoolWalLarge": "write",
+    "AiosqlitepoolDatabaseBroken": "write",
+    "AiosqlitepoolDiskFilling": "write",
+    "AiosqlitepoolBackupFailing": "write",
     "AiosqlitepoolReaderPinsWal": "read",
 }
 
@@ -161,16 +167,22 @@ async def more_callers_than_connections(trouble: Trouble) -> Pool:
 
 
 async def the_only_connection_is_kept(trouble: Trouble) -> Pool:
-    pool = trouble.pool(1, acquisition_timeout=None)
+    pool = trouble.pool(1, acquisition_timeout=20)
+
+    async def wait() -> None:
+        while trouble.lasts:
+            with contextlib.suppress(PoolConnectionAcquireTimeoutError):
+                await read(pool)
+
     async with pool.connection(label="the slow holder"):
-        waiter = asyncio.create_task(read(pool))
+        waiter = asyncio.create_task(wait())
         await trouble.over()
     await waiter
     return pool
 
 
 async def a_connection_leaks(trouble: Trouble) -> Pool:
-    pool = trouble.pool()
+    pool = trouble.pool(leak_threshold=10)
     leaked = await pool.acquire(label="the leak")
     await trouble.over()
     await pool.release(leaked)
@@ -307,6 +319,46 @@ async def pinned(trouble: Trouble, wal_bytes: int) -> None:
         await database.checkpoint()
 
 
+async def the_disk_is_full(trouble: Trouble) -> None:
+    disk = mount(trouble.folder / "full", "4m")
+    trouble.file = disk / "app.db"
+    async with trouble.database() as database:
+        with contextlib.suppress(OSError), (disk / "filler").open("wb") as filler:
+            while True:
+                filler.write(bytes(4096))
+        while trouble.lasts:
+            with contextlib.suppress(sqlite3.OperationalError):
+                await database.run_write(write, os.urandom(100_000))
+            await asyncio.sleep(0.2)
+        (disk / "filler").unlink()
+
+
+async def the_disk_is_nearly_full(trouble: Trouble) -> None:
+    disk = mount(trouble.folder / "nearly full", "50m")
+    trouble.file = disk / "app.db"
+    async with trouble.database():
+        await trouble.over()
+        subprocess.run(["mount", "-o", "remount,size=300m", disk], check=True)
+
+
+def mount(folder: Path, size: str) -> Path:
+    """A file system of this size."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "aiosqlitepool", folder], check=True)
+    return folder
+
+
+async def the_backups_have_nowhere_to_go(trouble: Trouble) -> None:
+    target = trouble.folder / "backups" / "copy.db"
+    async with trouble.database() as database:
+        while trouble.lasts:
+            with contextlib.suppress(FileNotFoundError):
+                await database.backup(target)
+            await asyncio.sleep(0.5)
+        target.parent.mkdir()
+        await database.backup(target)
+
+
 def write(connection: sqlite3.Connection, text: bytes) -> None:
     connection.execute("UPDATE note SET text = ?", (text,))
 
@@ -329,6 +381,9 @@ TROUBLES: dict[str, Callable[[Trouble], Awaitable[Pool | None]]] = {
     "AiosqlitepoolBusyRetries": another_process_writes,
     "AiosqlitepoolWalLarge": a_snapshot_is_kept_while_much_is_written,
     "AiosqlitepoolReaderPinsWal": a_report_reads_for_long,
+    "AiosqlitepoolDatabaseBroken": the_disk_is_full,
+    "AiosqlitepoolDiskFilling": the_disk_is_nearly_full,
+    "AiosqlitepoolBackupFailing": the_backups_have_nowhere_to_go,
 }
 
 

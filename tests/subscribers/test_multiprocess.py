@@ -134,6 +134,34 @@ def test_levels_of_two_processes_add_up(workers: Workers) -> None:
     workers.tell(second, "close")
 
 
+def test_limits_are_those_of_one_process_and_the_lag_is_that_of_the_slowest(workers: Workers) -> None:
+    first, second = workers.start(), workers.start()
+    workers.tell(first, "hold")
+    workers.tell(second, "hold")
+    assert workers.scrape("aiosqlitepool_acquisition_timeout_seconds") == 30
+    assert workers.scrape("aiosqlitepool_leak_threshold_seconds") == 60
+    assert (workers.scrape("aiosqlitepool_loop_lag_seconds") or -1) >= 0
+    workers.tell(first, "close")
+    workers.tell(second, "close")
+
+
+def test_the_time_of_a_backup_outlives_its_process(workers: Workers, tmp_path: Path) -> None:
+    target = tmp_path.parent / "copy.db"
+    program = WORKER.replace(
+        "async def query():",
+        f"""async def back_up():
+        async with SQLiteDatabase(":memory:", name="memory", subscribers=[subscriber]) as database:
+            await database.backup({str(target)!r})
+    async def query():""",
+    )
+    process = workers.start(program)
+    workers.tell(process, "back_up")
+    workers.end(process)
+    labels = {"aiosqlitepool_backup_result": "completed"}
+    assert workers.scrape("aiosqlitepool_backups_total", "memory/write", **labels) == 1
+    assert (workers.scrape("aiosqlitepool_backup_last_time_seconds", "memory/write", **labels) or 0) > 1.7e9
+
+
 def test_counters_and_histograms_of_two_processes_add_up(workers: Workers) -> None:
     first, second = workers.start(), workers.start()
     for process in (first, second):

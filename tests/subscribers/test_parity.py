@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from aiosqlitepool import PoolStats, SQLiteConnectionPool, StatementStats, StatementTable
+from aiosqlitepool import Holder, PoolStats, SQLiteConnectionPool, StatementStats, StatementTable
 from aiosqlitepool.events import (
     AcquireCancelled,
     AcquireFailed,
@@ -32,6 +32,7 @@ from aiosqlitepool.events import (
     DatabaseFailed,
     ErrorInfo,
     HealthCheckFailed,
+    LeakSuspected,
     PoolEvent,
     RolledBackOnReturn,
     StatementKind,
@@ -39,7 +40,8 @@ from aiosqlitepool.events import (
     TransactionEnded,
 )
 from aiosqlitepool.pool import process
-from aiosqlitepool.subscribers import _metrics
+from aiosqlitepool.subscribers import _attributes, _metrics
+from aiosqlitepool.subscribers._loop_lag import PoolLag
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
@@ -110,6 +112,7 @@ def everything(pool: str) -> list[PoolEvent]:
         *(BusyRetried(pool, kind, 0.001) for kind in ("busy", "snapshot")),  # type: ignore[arg-type]
         *(Checkpointed(pool, result, 10, 10, 0.1, 0) for result in ("complete", "partial")),  # type: ignore[arg-type]
         CheckpointBlocked(pool, 70_000_000),
+        LeakSuspected(pool, Holder(1, "Task-1", None, 60.0), 60.0),
         CheckpointFailed(pool, error, 70_000_000),
         *(DatabaseFailed(pool, ErrorInfo("sqlite3.OperationalError", "", code)) for code in CODES),
         *(BackupEnded(pool, result, "copy.db", 2.0, 1.7e9) for result in ("completed", "failed", "cancelled")),  # type: ignore[arg-type]
@@ -177,8 +180,9 @@ def wanted(request: pytest.FixtureRequest) -> Wanted:
 
 
 @pytest.fixture
-def both(wanted: Wanted) -> tuple[Shown, Shown]:
+def both(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> tuple[Shown, Shown]:
     """What each shows after the same events."""
+    monkeypatch.setattr(PoolLag, "seconds", lambda lag: 0.25)  # without a loop, there is none to measure
     ours, theirs = CollectorRegistry(), CollectorRegistry()
     provider = MeterProvider(
         [PrometheusMetricReader(registry=theirs, disable_target_info=True)], shutdown_on_exit=False
@@ -189,7 +193,7 @@ def both(wanted: Wanted) -> tuple[Shown, Shown]:
     ]
     clock = iter(range(10_000)).__next__
     pools = [
-        WriterPool(StubDriver(), size, name=name, subscribers=subscribers, clock=lambda: float(clock()))
+        WriterPool(StubDriver(), size, max_waiting=9, name=name, subscribers=subscribers, clock=lambda: float(clock()))
         for name, size in (("app.db/write", 1), ("other.db/write", 4))
     ]
     for pool in pools:
@@ -220,7 +224,7 @@ def test_both_show_every_metric_of_the_catalogue(both: tuple[Shown, Shown], want
         assert expected <= {name for name, _ in side}
 
 
-def test_the_descriptions_and_types_are_the_same() -> None:
+def test_the_descriptions_and_types_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     def described(registry: CollectorRegistry) -> dict[str, tuple[str, str, str]]:
         return {family.name: (family.type, family.documentation, family.unit) for family in registry.collect()}
 
@@ -232,7 +236,8 @@ def test_the_descriptions_and_types_are_the_same() -> None:
         PrometheusSubscriber(ours, statement_summaries=3),
         OpenTelemetrySubscriber(None, provider, spans="off"),
     ]
-    pool = WriterPool(StubDriver(), name="app.db", subscribers=subscribers)
+    monkeypatch.setattr(PoolLag, "seconds", lambda lag: 0.25)
+    pool = WriterPool(StubDriver(), max_waiting=9, name="app.db", subscribers=subscribers)
     emit_everything(pool)
     assert described(ours) == described(theirs)
 
@@ -259,13 +264,13 @@ def test_the_names_of_the_semantic_conventions_are_theirs() -> None:
     official = {value for name, value in vars(db_metrics).items() if name.startswith("DB_CLIENT_CONNECTION_")}
     official.add(DB_CLIENT_OPERATION_DURATION)
     assert {metric.name for metric in _metrics.METRICS if metric.name.startswith("db.")} == official
-    assert db_attributes.DB_CLIENT_CONNECTION_POOL_NAME == _metrics.POOL
-    assert db_attributes.DB_CLIENT_CONNECTION_STATE == _metrics.STATE
-    assert db_attributes.DB_SYSTEM_NAME == _metrics.SYSTEM
-    assert db_attributes.DB_NAMESPACE == _metrics.NAMESPACE
-    assert db_attributes.DB_OPERATION_NAME == _metrics.OPERATION
-    assert db_attributes.DB_RESPONSE_STATUS_CODE == _metrics.STATUS_CODE
-    assert db_attributes.DB_QUERY_SUMMARY == _metrics.SUMMARY
+    assert db_attributes.DB_CLIENT_CONNECTION_POOL_NAME == _attributes.POOL
+    assert db_attributes.DB_CLIENT_CONNECTION_STATE == _attributes.STATE
+    assert db_attributes.DB_SYSTEM_NAME == _attributes.SYSTEM
+    assert db_attributes.DB_NAMESPACE == _attributes.NAMESPACE
+    assert db_attributes.DB_OPERATION_NAME == _attributes.OPERATION
+    assert db_attributes.DB_RESPONSE_STATUS_CODE == _attributes.STATUS_CODE
+    assert db_attributes.DB_QUERY_SUMMARY == _attributes.SUMMARY
 
 
 def test_the_operation_has_the_attributes_of_the_semantic_conventions() -> None:

@@ -14,8 +14,14 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-from aiosqlitepool import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool
-from aiosqlitepool.events import AcquireCancelled, AcquirePath, ConnectionReleased
+from aiosqlitepool import (
+    Holder,
+    PoolClosedError,
+    PoolConnectionAcquireTimeoutError,
+    PoolFullError,
+    SQLiteConnectionPool,
+)
+from aiosqlitepool.events import AcquireCancelled, AcquirePath, ConnectionReleased, LeakSuspected
 from aiosqlitepool.subscribers import _counts, _metric
 from aiosqlitepool.subscribers._metrics import Metric
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
@@ -562,3 +568,35 @@ def _overfull(samples: list[object]) -> list[str]:
         for pool in labels
         if pool[0] == POOL and value > values["db_client_connection_max", pool]
     ]
+
+
+async def test_the_limits_of_a_pool_are_shown_and_those_it_has_not_are_absent(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
+) -> None:
+    limits = (
+        "aiosqlitepool_acquisition_timeout_seconds",
+        "aiosqlitepool_pending_requests_max",
+        "aiosqlitepool_leak_threshold_seconds",
+    )
+    settings = {"acquisition_timeout": 5, "max_waiting": 7, "leak_threshold": 60}
+    pools = [
+        pool_of(driver, subscribers=[prometheus], **settings),
+        pool_of(driver, name="none.db", subscribers=[prometheus], **dict.fromkeys(settings)),
+    ]
+    assert [scrape(name) for name in limits] == [5, 7, 60]
+    assert [scrape(name, "none.db") for name in limits] == [None, None, None]
+    for pool in pools:
+        await pool.close()
+
+
+async def test_leaks_and_connections_that_are_abandoned_are_counted(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
+) -> None:
+    suspected, abandoned = "aiosqlitepool_leaks_suspected_total", "aiosqlitepool_connection_abandoned_total"
+    pool = pool_of(driver, 2, subscribers=[prometheus])
+    assert (scrape(suspected), scrape(abandoned)) == (0, 0)
+    held = [await pool.acquire() for _ in range(2)]
+    pool.events.emit(LeakSuspected("app.db", Holder(1, "Task-1", None, 60.0), 60.0))
+    with pytest.warns(ResourceWarning, match="under their holders"):
+        await pool.close(timeout=0)
+    assert (scrape(suspected), scrape(abandoned)) == (1, len(held))

@@ -31,6 +31,7 @@ from aiosqlitepool.events import (
 from aiosqlitepool.failures import log
 from aiosqlitepool.pool import connection as lifecycle
 
+from .slots import check_slots
 from .stub import StubConnection, StubDriver
 from .virtual import DeadlockError, VirtualLoop, run
 
@@ -271,7 +272,7 @@ class World:
 
     def _check(self) -> None:
         slots = self.slots
-        slots.check()
+        check_slots(slots)
         queue = [request.turn for request in slots.queue()]
         if queue or self.queue:
             self._check_order(set(queue))

@@ -22,6 +22,8 @@ import aiosqlite
 
 from aiosqlitepool import PoolError, SQLiteConnectionPool
 
+from .slots import check_slots
+
 SCHEMA = """
 CREATE TABLE entries (owner INTEGER NOT NULL, half INTEGER NOT NULL, kind TEXT NOT NULL, PRIMARY KEY (owner, half));
 CREATE TABLE big (n INTEGER PRIMARY KEY, filling TEXT NOT NULL);
@@ -74,7 +76,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 async def assert_whole(pool: SQLiteConnectionPool[Any]) -> None:
     """Nothing is taken, nobody waits, and every place of the pool can be lent at once."""
-    pool._inventory.slots.check()
+    check_slots(pool._inventory.slots)
     stats = pool.stats()
     assert (stats.used, stats.waiting) == (0, 0), repr(pool)
     assert pool.holders() == ()
@@ -82,8 +84,8 @@ async def assert_whole(pool: SQLiteConnectionPool[Any]) -> None:
         lent = [await stack.enter_async_context(pool.connection()) for _ in range(stats.max_size)]
         assert len({id(connection) for connection in lent}) == stats.max_size
         assert pool.stats().used == stats.max_size
-        pool._inventory.slots.check()
-    pool._inventory.slots.check()
+        check_slots(pool._inventory.slots)
+    check_slots(pool._inventory.slots)
     assert pool.stats().used == 0, repr(pool)
 
 
