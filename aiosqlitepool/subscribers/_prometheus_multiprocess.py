@@ -114,8 +114,8 @@ class MultiprocessBackend:
         return together(detaches)
 
     def _handlers(self, pool: str) -> Iterator[tuple[Any, Callable[[Any], None]]]:
-        def count(metric: Metric, *values: str) -> None:
-            self._counters[metric].labels(pool, *values).inc()
+        def count(metric: Metric, *values: str, number: int = 1) -> None:
+            self._counters[metric].labels(pool, *values).inc(number)
 
         def note(metric: Metric, *values: str, number: float) -> None:
             self._gauges[metric].labels(pool, *values).set(number)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 import weakref
 
 import pytest
 
+from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.events import ConnectionCreated
 from aiosqlitepool.subscribers import _loop_lag
 from aiosqlitepool.subscribers._loop_lag import LoopLag, PoolLag
@@ -95,7 +95,7 @@ async def test_an_open_pool_is_measured_from_its_next_connection_on(driver: Stub
 
 
 def test_an_event_outside_of_a_loop_measures_none(driver: StubDriver) -> None:
-    pool = pool_of(driver, clock=time.monotonic)
+    pool = SQLiteConnectionPool(driver, name="app.db")
     lag = PoolLag()
     lag.watch(pool)
     pool.events.emit(ConnectionCreated("app.db", 1, 0.1))

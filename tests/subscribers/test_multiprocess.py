@@ -140,9 +140,10 @@ def test_limits_are_those_of_one_process_and_the_lag_is_that_of_the_slowest(work
     workers.tell(second, "hold")
     assert workers.scrape("aiosqlitepool_acquisition_timeout_seconds") == 30
     assert workers.scrape("aiosqlitepool_leak_threshold_seconds") == 60
-    assert (workers.scrape("aiosqlitepool_loop_lag_seconds") or -1) >= 0
+    assert workers.scrape("aiosqlitepool_loop_lag_seconds") is not None
     workers.tell(first, "close")
     workers.tell(second, "close")
+    assert workers.scrape("aiosqlitepool_connection_abandoned_total") == 0
 
 
 def test_the_time_of_a_backup_outlives_its_process(workers: Workers, tmp_path: Path) -> None:
