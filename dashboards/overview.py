@@ -199,7 +199,7 @@ def _rollbacks() -> Panel:
         "Returns with work undone",
         "Do callers forget to commit?",
         "The share of connections that came back with a transaction open, a statement running or a cursor half read. A "
-        "transaction is work that its caller lost: look for a missing commit. Alert: AiosqlitepoolRollbacksOnReturn.",
+        "transaction is work that its caller lost: look for a missing commit. Alert: AiosqlitepoolWorkLost.",
         "percentunit",
         over_time(f"{rate(ROLLBACKS, CAUSE)} / on () group_left () {rate(USE_TIME)}", f"{{{{{CAUSE}}}}}"),
         names=ROLLBACKS.known,

@@ -34,12 +34,15 @@ POOL_NAME = f"{{{{{POOL}}}}}"
 INSTANCE = "{{instance}}"
 POOL_AT = f"{POOL_NAME} · {INSTANCE}"
 
+OURS = f'{label_name(_attributes.SYSTEM)}="sqlite"'
 SELECTED = f'job=~"$job", instance=~"$instance", {POOL}=~"$pool"'
 
 
 def series(name: str, *matchers: str) -> str:
     """The series of this name that the variables pick, and of these those that the matchers do."""
-    return f"{name}{{{', '.join((SELECTED, *matchers))}}}"
+    # Other libraries have metrics of these names, too.
+    ours = (OURS,) if name.startswith("db_") else ()
+    return f"{name}{{{', '.join((*ours, SELECTED, *matchers))}}}"
 
 
 def total(metric: Metric, *by: str, where: str = "", lately: bool = False) -> str:
@@ -106,7 +109,9 @@ def quantile(q: float, metric: Metric, *by: str) -> str:
 
 def share_over(seconds: float, metric: Metric, *by: str) -> str:
     """The share of the observations that took longer; `seconds` is one of the metric's buckets."""
-    within = _per_second(f"{metric.family}_bucket", by, f'le="{float(seconds)}"')
+    # Whole bounds are "1.0" where metrics are scraped, and "1" where they arrive by OTLP.
+    bound = f'le="{seconds}"' if seconds % 1 else f'le=~"{int(seconds)}(\\\\.0)?"'
+    within = _per_second(f"{metric.family}_bucket", by, bound)
     return f"1 - {within} / {rate(metric, *by)}"
 
 

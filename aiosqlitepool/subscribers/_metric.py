@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Metric", "Values", "label_name"]
+from ._attributes import POOL, SYSTEM
 
-_POOL = "db.client.connection.pool.name"
+__all__ = ["Metric", "Values", "label_name"]
 
 Kind = Literal["counter", "level", "gauge", "time", "histogram"]
 # The values of a metric's attributes, in their order; "" stands for an attribute that is absent.
@@ -40,12 +40,17 @@ class Metric:
     prometheus_unit: str = field(init=False)
     family: str = field(init=False)
     labels: tuple[str, ...] = field(init=False)
+    # Attributes that all series of the metric have, by name. Another library may have metrics of the same conventions:
+    # rules and boards pick those of this one by its `db.system.name`.
+    fixed: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
         unit, name = {"s": "seconds", "By": "bytes"}.get(self.unit, ""), label_name(self.name)
         object.__setattr__(self, "prometheus_unit", unit)
         object.__setattr__(self, "family", f"{name}_{unit}" if unit else name)
-        object.__setattr__(self, "labels", tuple(map(label_name, (_POOL, *self.attributes))))
+        fixed = {SYSTEM: "sqlite"} if self.name.startswith("db.") else {}
+        object.__setattr__(self, "fixed", fixed)
+        object.__setattr__(self, "labels", tuple(map(label_name, (POOL, *self.attributes, *fixed))))
 
     def first_values(self) -> tuple[Values, ...]:
         """Return the values of the series that start at 0, or Prometheus' `increase()` would miss the first event."""

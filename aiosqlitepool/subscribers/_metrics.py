@@ -38,7 +38,6 @@ from ._attributes import (
     STATE,
     STATUS_CODE,
     SUMMARY,
-    SYSTEM,
     TRANSACTION_OUTCOME,
 )
 from ._metric import Metric, Values, label_name
@@ -207,7 +206,7 @@ CHECKPOINTS = Metric(
 OPERATION_DURATION = Metric(
     "db.client.operation.duration", "histogram", "s",
     "Duration of database client operations.",
-    (OPERATION, ERROR_TYPE), ("SELECT", "INSERT", "UPDATE", "DELETE"), (SUMMARY, SYSTEM, NAMESPACE),
+    (OPERATION, ERROR_TYPE), ("SELECT", "INSERT", "UPDATE", "DELETE"), (SUMMARY, NAMESPACE),
 )
 SLOW_STATEMENTS = Metric(
     "aiosqlitepool.statement.slow", "counter", "{statement}",

@@ -180,7 +180,8 @@ class InProcessBackend:
 
 def _labels(metric: Metric, pool: str, values: Values) -> dict[str, str]:
     # To Prometheus, an empty label and no label are the same.
-    return {label: value for label, value in zip(metric.labels, (pool, *values), strict=True) if value}
+    every = (pool, *values, *metric.fixed.values())
+    return {label: value for label, value in zip(metric.labels, every, strict=True) if value}
 
 
 def _add_samples(family: Family, labels: dict[str, str], bounds: tuple[str, ...], histogram: _Histogram) -> None:

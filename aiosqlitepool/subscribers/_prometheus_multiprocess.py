@@ -106,28 +106,36 @@ class MultiprocessBackend:
         shown = [each for each in (*COUNTERS, *HISTOGRAMS) if pool.stats().role is not None or not each.database]
         for metric in shown:
             for values in metric.first_values():
-                family = self._counters[metric] if metric.kind == "counter" else self._histograms[metric]
-                family.labels(name, *values)
+                (self._counter if metric.kind == "counter" else self._histogram)(metric, name, *values)
         detaches = [pool.events.subscribe(kind, _writes(handler)) for kind, handler in self._handlers(name)]
         lag = PoolLag()
         detaches += [self._updater.add(pool, lag), *lag.watch(pool)]
         return together(detaches)
 
+    def _counter(self, metric: Metric, pool: str, *values: str) -> Counter:
+        return self._counters[metric].labels(pool, *values, *metric.fixed.values())
+
+    def _gauge(self, metric: Metric, pool: str, *values: str) -> Gauge:
+        return self._gauges[metric].labels(pool, *values, *metric.fixed.values())
+
+    def _histogram(self, metric: Metric, pool: str, *values: str) -> Histogram:
+        return self._histograms[metric].labels(pool, *values, *metric.fixed.values())
+
     def _handlers(self, pool: str) -> Iterator[tuple[Any, Callable[[Any], None]]]:
         def count(metric: Metric, *values: str, number: int = 1) -> None:
-            self._counters[metric].labels(pool, *values).inc(number)
+            self._counter(metric, pool, *values).inc(number)
 
         def note(metric: Metric, *values: str, number: float) -> None:
-            self._gauges[metric].labels(pool, *values).set(number)
+            self._gauge(metric, pool, *values).set(number)
 
         def fail(event: Any, error_type: str) -> None:
-            self._histograms[WAIT_TIME].labels(pool, error_type).observe(event.wait_time)
+            self._histogram(WAIT_TIME, pool, error_type).observe(event.wait_time)
 
-        created = self._histograms[CREATE_TIME].labels(pool).observe
+        created = self._histogram(CREATE_TIME, pool).observe
 
         def ended(event: TransactionEnded) -> None:
-            self._histograms[TRANSACTION_TIME].labels(pool, event.outcome).observe(event.duration)
-            self._histograms[TRANSACTION_WAIT].labels(pool).observe(event.wait_time)
+            self._histogram(TRANSACTION_TIME, pool, event.outcome).observe(event.duration)
+            self._histogram(TRANSACTION_WAIT, pool).observe(event.wait_time)
 
         yield ConnectionCreated, lambda event: created(event.create_time)
         yield TransactionEnded, ended
@@ -138,8 +146,8 @@ class MultiprocessBackend:
         yield StatementTimings, self._add_statements(pool)
 
     def _add_timings(self, pool: str) -> Callable[[PoolTimings], None]:
-        acquired = {path: self._counters[ACQUIRES].labels(pool, path).inc for path in ACQUIRES.known}
-        waited = self._histograms[WAIT_TIME].labels(pool, "").observe
+        acquired = {path: self._counter(ACQUIRES, pool, path).inc for path in ACQUIRES.known}
+        waited = self._histogram(WAIT_TIME, pool, "").observe
 
         def add_timings(timings: PoolTimings) -> None:
             acquired["idle"](timings.immediate)
@@ -154,10 +162,10 @@ class MultiprocessBackend:
         return add_timings
 
     def _uses(self, pool: str) -> tuple[Any, Callable[[Any], None]]:
-        uses, label = self._histograms[USE_TIME], self._limits[pool].label
+        uses, label = partial(self._histogram, USE_TIME, pool), self._limits[pool].label
         if self.settings.by_label:
-            return ConnectionReleased, lambda event: uses.labels(pool, label(event.label)).observe(event.use_time)
-        used = uses.labels(pool, "").observe
+            return ConnectionReleased, lambda event: uses(label(event.label)).observe(event.use_time)
+        used = uses("").observe
 
         def add_uses(timings: PoolTimings) -> None:
             for seconds in timings.uses:
@@ -166,27 +174,30 @@ class MultiprocessBackend:
         return PoolTimings, add_uses
 
     def _add_statements(self, pool: str) -> Callable[[StatementTimings], None]:
-        durations, times = self._histograms[OPERATION_DURATION], self._counters[STATEMENT_TIME]
+        durations, times = (
+            partial(self._histogram, OPERATION_DURATION, pool),
+            partial(self._counter, STATEMENT_TIME, pool),
+        )
         summary = self._limits[pool].summary
 
         def add_statements(timings: StatementTimings) -> None:
             for kind, runs in timings.runs.items():
-                duration = durations.labels(pool, kind.operation, kind.error or "")
+                duration = durations(kind.operation, kind.error or "")
                 for seconds in runs:
                     duration.observe(seconds)
                 if self.settings.statement_summaries:
-                    times.labels(pool, summary(kind.summary)).inc(sum(runs))
+                    times(summary(kind.summary)).inc(sum(runs))
 
         return add_statements
 
     def _set_levels(self, series: dict[Series, float]) -> None:
         with _writing:
             for (metric, pool, values), number in series.items():
-                self._gauges[metric].labels(pool, *values).set(number)
+                self._gauge(metric, pool, *values).set(number)
 
     def _count_errors(self, pool: str, more: int) -> None:
         with _writing:
-            self._counters[SUBSCRIBER_ERRORS].labels(pool).inc(more)
+            self._counter(SUBSCRIBER_ERRORS, pool).inc(more)
 
 
 def _writes(handler: Callable[[Any], None]) -> Callable[[Any], None]:

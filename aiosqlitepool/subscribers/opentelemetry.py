@@ -226,7 +226,7 @@ def _histogram(meter: Meter, metric: Metric, bounds: Bounds) -> Histogram:
 
 def _attributes(metric: Metric, pool: str, values: Values) -> dict[str, str]:
     shown = zip((*metric.attributes, *metric.extra), values, strict=True)
-    return {names.POOL: pool, **{attribute: value for attribute, value in shown if value}}
+    return {names.POOL: pool, **metric.fixed, **{attribute: value for attribute, value in shown if value}}
 
 
 # One set of instruments per provider, for any number of subscribers: asked for the same observable instrument again, a

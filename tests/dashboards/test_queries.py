@@ -103,10 +103,16 @@ def test_its_buckets_are_spelled_as_floats_and_exist(query: Query) -> None:
 def test_its_literal_values_are_known(query: Query) -> None:
     for selector in selectors(query.expr):
         metric = METRICS[selector.name]
-        told_apart = metric.labels[1:]
-        for label in told_apart:
+        for label in map(_metrics.label_name, metric.attributes):
             if label in selector.matchers and metric.known:
                 assert selector.matchers[label][1] in metric.known
+
+
+@every_query()
+def test_it_asks_only_for_series_of_this_library(query: Query) -> None:
+    for selector in selectors(query.expr):
+        fixed = METRICS[selector.name].fixed
+        assert [selector.matchers[label][1] for label in map(_metrics.label_name, fixed)] == [*fixed.values()]
 
 
 def test_a_selector_knows_what_is_around_it() -> None:

@@ -148,6 +148,19 @@ async def callers_time_out(trouble: Trouble) -> Pool:
     return pool
 
 
+async def a_caller_in_a_hundred_times_out(trouble: Trouble) -> Pool:
+    pool = trouble.pool(1, acquisition_timeout=0.05)
+    while trouble.lasts:
+        for _ in range(100):
+            await read(pool)
+        holder = asyncio.create_task(hold(pool, 0.2))
+        await asyncio.sleep(0.02)
+        with contextlib.suppress(PoolConnectionAcquireTimeoutError):
+            await read(pool)
+        await holder
+    return pool
+
+
 async def callers_wait(trouble: Trouble) -> Pool:
     pool = trouble.pool(1)
     await crowd(trouble, pool, 4, 0.1)
@@ -365,6 +378,8 @@ def write(connection: sqlite3.Connection, text: bytes) -> None:
 
 TROUBLES: dict[str, Callable[[Trouble], Awaitable[Pool | None]]] = {
     "AiosqlitepoolAcquireTimeoutsBurningBudget": callers_time_out,
+    "AiosqlitepoolAcquireTimeoutsSlowBurn": a_caller_in_a_hundred_times_out,
+    "AiosqlitepoolInstanceTimingOut": callers_time_out,
     "AiosqlitepoolWaitSlow": callers_wait,
     "AiosqlitepoolAcquiresRejected": callers_are_refused,
     "AiosqlitepoolSaturated": more_callers_than_connections,
@@ -375,6 +390,7 @@ TROUBLES: dict[str, Callable[[Trouble], Awaitable[Pool | None]]] = {
     "AiosqlitepoolHealthCheckFailing": the_file_is_deleted_again_and_again,
     "AiosqlitepoolChurn": connections_do_not_live_long_enough,
     "AiosqlitepoolRollbacksOnReturn": nobody_commits,
+    "AiosqlitepoolWorkLost": nobody_commits,
     "AiosqlitepoolTelemetryErrors": a_subscriber_raises,
     "AiosqlitepoolWriterQueueSlow": writers_think_in_their_transactions,
     "AiosqlitepoolTransactionsFailing": another_process_keeps_the_lock,

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import system_of
+
 # One worker: commands come in on stdin, one a line, and each is answered by a line.
 WORKER = """
 import asyncio, contextlib, os, sqlite3, sys
@@ -105,7 +107,7 @@ class Workers:
         output = subprocess.run(
             [sys.executable, "-c", SCRAPE], env=self.environment, check=True, capture_output=True, text=True
         ).stdout
-        expected = {"db_client_connection_pool_name": pool, **labels}
+        expected = {"db_client_connection_pool_name": pool, **system_of(name), **labels}
         for sample, found, value in json.loads(output):
             if sample == name and {key: text for key, text in found.items() if text} == expected:
                 return float(value)

@@ -341,7 +341,7 @@ async def test_the_back_end_for_several_processes_forgets_a_pool_that_was_detach
         async with pool.connection():
             pass
         pool_label = {"db_client_connection_pool_name": "app.db"}
-        assert registry.get_sample_value("db_client_connection_max", pool_label) == 0
+        assert registry.get_sample_value("db_client_connection_max", {**pool_label, "db_system_name": "sqlite"}) == 0
         new, idle = ({**pool_label, "aiosqlitepool_acquire_path": path} for path in ("new", "idle"))
         assert registry.get_sample_value("aiosqlitepool_acquires_total", new) == 1
         assert registry.get_sample_value("aiosqlitepool_acquires_total", idle) == 0
@@ -358,4 +358,9 @@ def test_the_back_end_for_several_processes_keeps_no_pool_alive(monkeypatch: pyt
     gc.collect()
     subscriber.refresh()
     assert gone() is None
-    assert registry.get_sample_value("db_client_connection_max", {"db_client_connection_pool_name": "app.db"}) == 0
+    assert (
+        registry.get_sample_value(
+            "db_client_connection_max", {"db_client_connection_pool_name": "app.db", "db_system_name": "sqlite"}
+        )
+        == 0
+    )

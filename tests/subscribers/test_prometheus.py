@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from opentelemetry import context as otel_context
@@ -508,7 +509,7 @@ def test_without_a_registry_the_default_one_is_used(driver: StubDriver, monkeypa
     registry = CollectorRegistry()
     monkeypatch.setattr("aiosqlitepool.subscribers.prometheus.REGISTRY", registry)
     SQLiteConnectionPool(driver, 7, name="app.db", subscribers=[PrometheusSubscriber()])
-    assert registry.get_sample_value("db_client_connection_max", {POOL: "app.db"}) == 7
+    assert Scrape(registry)("db_client_connection_max") == 7
 
 
 # -- from another thread
@@ -559,15 +560,11 @@ async def test_scrapes_during_a_storm_never_fail_and_never_show_more_used_than_m
     assert acquired == 1000 * rounds
 
 
-def _overfull(samples: list[object]) -> list[str]:
-    values = {(s.name, *sorted(s.labels.items())): s.value for s in samples}  # type: ignore[attr-defined]
-    return [
-        f"{value} used of {values['db_client_connection_max', pool]}"
-        for (name, *labels), value in values.items()
-        if name == COUNT and ("db_client_connection_state", "used") in labels
-        for pool in labels
-        if pool[0] == POOL and value > values["db_client_connection_max", pool]
-    ]
+def _overfull(samples: list[Any]) -> list[str]:
+    most = {each.labels[POOL]: each.value for each in samples if each.name == "db_client_connection_max"}
+    used = [each for each in samples if each.name == COUNT and each.labels["db_client_connection_state"] == "used"]
+    too_many = [each for each in used if each.value > most[each.labels[POOL]]]
+    return [f"{each.value} used of {most[each.labels[POOL]]}" for each in too_many]
 
 
 async def test_the_limits_of_a_pool_are_shown_and_those_it_has_not_are_absent(
