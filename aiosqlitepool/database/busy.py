@@ -12,7 +12,7 @@ from typing import Final
 
 from ..events import BusyKind
 
-__all__ = ["busy_kind", "pauses"]
+__all__ = ["busy_kind", "locked", "pauses"]
 
 # Seconds. The longest pause is shorter than the 100 ms that SQLite's own busy handler may sleep, so that programs which
 # use that handler do not get the lock more often than this one.
@@ -33,6 +33,13 @@ def busy_kind(error: BaseException) -> BusyKind | None:
     if code is None or code & 0xFF != sqlite3.SQLITE_BUSY:
         return None
     return "snapshot" if code == _BUSY_SNAPSHOT else "busy"
+
+
+def locked() -> sqlite3.OperationalError:
+    """Return the error that SQLite raises when another connection holds the lock."""
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_BUSY, "SQLITE_BUSY"
+    return error
 
 
 def pauses() -> Iterator[float]:

@@ -18,6 +18,7 @@ from ..pool.settings import (
     MOST_CONNECTIONS,
     OnConnect,
     check_count,
+    check_flag,
     check_label,
     check_name,
     check_seconds,
@@ -29,6 +30,7 @@ from .migrations import Step, checked_steps, migrate
 from .pragmas import PragmaValue, checked_pragmas
 from .reader import Reader, ReaderPool
 from .statements import Statements
+from .turns import Turns
 from .writer import Writer, WriterPool
 
 __all__ = ["SQLiteDatabase"]
@@ -64,6 +66,8 @@ class SQLiteDatabase(Statements):
             checkpoints to another program, such as Litestream.
         wal_ceiling: the WAL size in bytes above which a commit waits, for 50 ms at most, until the readers have ended
             and the WAL is empty. `None` for no ceiling.
+        queue_across_processes: let writers of several processes queue, with a lock on the file `<path>-writer`. Without
+            it, or in programs that take no part, they try again and again, and some wait very long.
         connect_args: passed to `sqlite3.connect()`: `detect_types`, `cached_statements` or `factory`, for example.
         on_connect: awaited with each new `aiosqlite.Connection`, for example to set a row factory.
         subscribers: attached to both pools, as `SQLiteConnectionPool.subscribe()` does.
@@ -87,6 +91,7 @@ class SQLiteDatabase(Statements):
         reader_max_age: float | None = None,
         checkpoint_above: int | None = 4_000_000,
         wal_ceiling: int | None = 64_000_000,
+        queue_across_processes: bool = True,
         connect_args: Mapping[str, Any] | None = None,
         on_connect: OnConnect | None = None,
         subscribers: Iterable[Subscriber] = (),
@@ -114,7 +119,8 @@ class SQLiteDatabase(Statements):
             "on_connect": on_connect,
             "subscribers": checked_subscribers(subscribers),
         }
-        writer = WriterPool(file, name=f"{name}/write", leak_threshold=writer_warn_after, **common)
+        turns = Turns(file.path if check_flag("queue_across_processes", queue_across_processes) else None)
+        writer = WriterPool(file, turns, name=f"{name}/write", leak_threshold=writer_warn_after, **common)
         reader = ReaderPool(file, name=f"{name}/read", pool_size=readers, leak_threshold=reader_warn_after, **common)
         roles = Writer(writer, timeout), Reader(reader, timeout, max_age)
         super().__init__(name, file, *roles, checkpoint_above, wal_ceiling)

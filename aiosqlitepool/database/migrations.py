@@ -59,10 +59,12 @@ async def migrate(writer: Writer, name: str, steps: Sequence[Step], label: str, 
     async with writer.exclusive(label, timeout) as connection:
         prepare = partial(call_to_the_end, connection, migration.prepare)
         try:
-            version = await writer.transaction(label, timeout).start(prepare)
+            with writer.transaction(label, timeout) as transaction:
+                version = await transaction.start(prepare)
             while version < len(steps):
                 started_at = time.monotonic()
-                version, was_applied = await _apply_next(migration, connection, writer.transaction(label, timeout))
+                with writer.transaction(label, timeout) as transaction:
+                    version, was_applied = await _apply_next(migration, connection, transaction)
                 if was_applied:
                     applied += 1
                     took = time.monotonic() - started_at
@@ -77,8 +79,7 @@ async def _apply_next(
     migration: _Migration, connection: aiosqlite.Connection, transaction: Transaction
 ) -> tuple[int, bool]:
     run = partial(transaction.run, fn=migration.apply_next)
-    with transaction:
-        return await transaction.start(lambda: call_to_the_end(connection, run))
+    return await transaction.start(lambda: call_to_the_end(connection, run))
 
 
 class _Migration:

@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import math
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,10 +25,12 @@ from ..pool.lease import SharedLease
 from ..pool.pool import SQLiteConnectionPool
 from ..stats import PoolStats
 from .blocks import database_block
+from .busy import locked
 from .file import DatabaseFile
 from .gaps import Gaps
 from .guard import check_write
 from .transaction import Transaction, execute
+from .turns import NotOurTurn, Turns
 
 __all__ = ["Writer", "WriterPool"]
 
@@ -37,9 +40,10 @@ R = TypeVar("R")
 class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
     """The pool of the writer connection. Its `stats()` include the size of the WAL."""
 
-    def __init__(self, file: DatabaseFile, **settings: Any) -> None:
+    def __init__(self, file: DatabaseFile, turns: Turns, **settings: Any) -> None:
         self.file: DatabaseFile = file
         self.session_sql: Sequence[str] = file.session_sql("write")
+        self.turns: Turns = turns
         super().__init__(file.factory("write"), pool_size=1, idle_timeout=None, **settings)
 
     def shared(
@@ -54,6 +58,15 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
         """Seconds for opening: to wait for other processes, and then to connect."""
         waiting, connecting = self._settings.acquisition_timeout, self._settings.operation_timeout
         return math.inf if waiting is None else waiting + connecting
+
+    def _end(self, abandoned: int) -> None:
+        self.turns.close()
+        super()._end(abandoned)
+
+    def forked(self) -> None:
+        """Become unusable. Called in a forked child process."""
+        self.turns.forked()
+        super().forked()
 
     def stats(self) -> PoolStats:
         """Return the pool's current state. Safe to call from any thread."""
@@ -73,13 +86,31 @@ class _WriteTransaction(Transaction):
         self._writer = writer
 
     def begin(self, native: sqlite3.Connection) -> None:
-        self._writer.gaps.before_begin()
+        writer = self._writer
+        writer.pool.turns.begin(self)
+        writer.gaps.before_begin()
         super().begin(native)
+
+    async def start(self, work: Callable[[], Awaitable[R]], *, retry: bool = True) -> R:
+        """Await `work()`, which begins the transaction, in our turn and until the database is not busy."""
+        return await super().start(partial(self._in_turn, work), retry=retry)
+
+    async def _in_turn(self, work: Callable[[], Awaitable[R]]) -> R:
+        until = math.inf if self._timeout is None else self._requested + self._timeout
+        while True:
+            try:
+                return await work()
+            except NotOurTurn:
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise locked() from None
+            await self._writer.pool.turns.wait(self, None if left == math.inf else left)
 
     def commit(self, native: sqlite3.Connection) -> None:
         super().commit(native)
         writer, ended = self._writer, self._ended or 0.0
         writer.gaps.held += ended - self._began
+        writer.pool.turns.end(self, has_more=writer.callers > 1)
         if writer.after_commit is not None and ended >= writer.look_at:
             writer.after_commit(native)
 
@@ -97,6 +128,8 @@ class Writer:
         self._connection: aiosqlite.Connection | None = None
         self._owner: asyncio.Task[Any] | None = None
         self._depth = 0
+        # How many write, or wait for that.
+        self.callers: int = 0
         self.gaps: Gaps = Gaps(pool.file.path)
         # Called in the worker thread after a commit at this time (of `time.monotonic`) or later.
         self.after_commit: Callable[[sqlite3.Connection], None] | None = None
@@ -196,9 +229,16 @@ class Writer:
 
     # -- functions
 
-    def transaction(self, label: str | None, timeout: float | None) -> Transaction:
-        """Return a transaction, not begun. `timeout` is in seconds; `None` for the default."""
-        return _WriteTransaction(self, self._timeout if timeout is None else timeout, label)
+    @contextlib.contextmanager
+    def transaction(self, label: str | None, timeout: float | None) -> Iterator[Transaction]:
+        """A transaction, not begun, for the length of a block. `timeout` is in seconds; `None` for the default."""
+        with _WriteTransaction(self, self._timeout if timeout is None else timeout, label) as transaction:
+            self.callers += 1
+            try:
+                yield transaction
+            finally:
+                self.callers -= 1
+                self.pool.turns.end(transaction, has_more=self.callers > 0)
 
     async def run(
         self,

@@ -84,7 +84,7 @@ def adapter_for(
     attached[id(raw)] = raw
     if is_overridden(raw):
         return GenericAdapter(raw, partial(abandon, raw))
-    return AiosqliteAdapter(raw, handle_class(raw), session_sql, read_ahead, log)  # type: ignore[arg-type]
+    return AiosqliteAdapter(raw, handle_class(raw), session_sql, read_ahead, log)
 
 
 def was_attached(raw: object) -> bool:

@@ -72,8 +72,8 @@ class Handle:
         """Interrupt the statement that runs, and refuse those that the limiter delays."""
         self._pool_adapter.interrupt_for(self._pool_lease)
 
-    # Attributes are those of the factory's object: a lease reads, sets and deletes them there. Not by __getattr__, which
-    # would slow every access down that succeeds, too.
+    # Attributes are those of the factory's object: a lease reads, sets and deletes them there. Not by __getattr__: it
+    # would slow down also every access that succeeds.
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._pool_adapter.check_lease(self._pool_lease)
@@ -173,7 +173,7 @@ def _set_guard(connection: object, guard: Guard | None) -> None:
 
 def handle_class(raw: aiosqlite.Connection) -> type[aiosqlite.Connection]:
     """Return the class of handles to this connection: one for each class of connections."""
-    of_its_class = _handle_class(type(raw))
+    of_its_class = _handle_class(type(raw))  # type: ignore[arg-type]
     forward(vars(raw), of_its_class)
     return of_its_class
 

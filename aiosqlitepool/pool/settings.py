@@ -95,6 +95,13 @@ def check_count(name: str, value: object, *, least: int, most: int | None = None
     return value
 
 
+def check_flag(name: str, value: object) -> bool:
+    """Return `value` if it is a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r} ({type(value).__name__})")
+    return value
+
+
 def check_seconds(name: str, value: object, *, positive: bool = False) -> float | None:
     """Return `value` as float seconds, `None` (also for infinity) as `None`; a bool is no number here."""
     if value is None:

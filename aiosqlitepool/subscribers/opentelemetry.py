@@ -21,8 +21,7 @@ from aiosqlitepool.events import (
 )
 
 from . import _attributes as names
-from . import _buckets
-from . import _metrics as catalogue
+from . import _buckets, _metrics
 from ._buckets import Bounds
 from ._common import Detach, together
 from ._counts import Counts
@@ -166,7 +165,7 @@ class _Instruments:
             lambda name: DeferredCounts(name, self.record_deferred, summaries), reads_statements=summaries > 0
         )
         self._collection = threading.local()
-        for metric in (*catalogue.LEVELS, *catalogue.COUNTERS):
+        for metric in (*_metrics.LEVELS, *_metrics.COUNTERS):
             create = {
                 "gauge": meter.create_observable_gauge,
                 "time": meter.create_observable_gauge,
@@ -212,7 +211,7 @@ class _Instruments:
         with self.counts.reading() as every:
             pass
         record_deferred(every, options.timeout_millis / 2000)
-        snapshot: Snapshot = {metric: [] for metric in (*catalogue.LEVELS, *catalogue.COUNTERS)}
+        snapshot: Snapshot = {metric: [] for metric in (*_metrics.LEVELS, *_metrics.COUNTERS)}
         for (metric, pool, values), number in {**self.counts.levels(), **self.counts.counters()}.items():
             snapshot[metric].append((pool, values, number))
         return snapshot
@@ -287,15 +286,15 @@ class _PoolMetrics:
         self._counts.add_timings(timings)
         for slow in timings.slow:
             context = slow.context.run(otel_context.get_current)
-            self._record(catalogue.WAIT_TIME, slow.wait_time, timings.pool, "", context=context)
+            self._record(_metrics.WAIT_TIME, slow.wait_time, timings.pool, "", context=context)
 
     def _created(self, event: ConnectionCreated) -> None:
-        self._record(catalogue.CREATE_TIME, event.create_time, event.pool)
+        self._record(_metrics.CREATE_TIME, event.create_time, event.pool)
 
     def _transaction_ended(self, event: TransactionEnded) -> None:
-        self._record(catalogue.TRANSACTION_TIME, event.duration, event.pool, event.outcome)
-        self._record(catalogue.TRANSACTION_WAIT, event.wait_time, event.pool)
+        self._record(_metrics.TRANSACTION_TIME, event.duration, event.pool, event.outcome)
+        self._record(_metrics.TRANSACTION_WAIT, event.wait_time, event.pool)
 
     def _failed(self, event: Any, error_type: str) -> None:
         context = trace.set_span_in_context(span_of_failure(event), Context())
-        self._record(catalogue.WAIT_TIME, event.wait_time, event.pool, error_type, context=context)
+        self._record(_metrics.WAIT_TIME, event.wait_time, event.pool, error_type, context=context)

@@ -56,7 +56,7 @@ class Pager:
     def take(self, notification: dict[str, Any]) -> None:
         for alert in notification["alerts"]:
             found = self.firing if alert["status"] == "firing" else self.resolved
-            found[alert["labels"]["alertname"], alert["labels"][POOL]] = alert
+            found[alert["labels"]["alertname"], alert["labels"].get(POOL, "")] = alert
 
 
 class Stack:
@@ -72,17 +72,21 @@ class Stack:
         self.inhibited: set[Alert] = set()
         self._folder = folder
 
-    def scrape(self, url: str) -> None:
-        """Have Prometheus scrape one program more."""
+    def scrape(self, url: str, job: str | None = None) -> None:
+        """Have Prometheus scrape one program more, of the same service or of the service `job`."""
         file = self._folder / "metrics" / "targets" / "app.yml"
-        (group,) = yaml.safe_load(file.read_text())
-        address(file, *group["targets"], url)
+        groups = yaml.safe_load(file.read_text())
+        if job is None:
+            groups[0]["targets"].append(url.removeprefix("http://"))
+        else:
+            groups.append({"targets": [url.removeprefix("http://")], "labels": {"job": job}})
+        file.write_text(yaml.safe_dump(groups))
 
     def look(self) -> set[Alert]:
         """The alerts that Alertmanager has now. Troubles that have told all that they are to tell are relieved."""
         now = set()
         for alert in ask(f"{self.alertmanager}/api/v2/alerts"):
-            key = (alert["labels"]["alertname"], alert["labels"][POOL])
+            key = (alert["labels"]["alertname"], alert["labels"].get(POOL, ""))
             now.add(key)
             if alert["status"]["inhibitedBy"]:
                 self.inhibited.add(key)

@@ -148,10 +148,10 @@ async def callers_time_out(trouble: Trouble) -> Pool:
     return pool
 
 
-async def a_caller_in_a_hundred_times_out(trouble: Trouble) -> Pool:
+async def a_caller_in_250_times_out(trouble: Trouble) -> Pool:
     pool = trouble.pool(1, acquisition_timeout=0.05)
     while trouble.lasts:
-        for _ in range(100):
+        for _ in range(250):
             await read(pool)
         holder = asyncio.create_task(hold(pool, 0.2))
         await asyncio.sleep(0.02)
@@ -243,6 +243,16 @@ async def nobody_commits(trouble: Trouble) -> Pool:
     return pool
 
 
+async def nobody_reads_to_the_end(trouble: Trouble) -> Pool:
+    pool = trouble.pool()
+    numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000) SELECT i FROM n"
+    while trouble.lasts:
+        async with pool.connection() as connection:
+            await (await connection.execute(numbers)).fetchone()
+        await asyncio.sleep(0.1)
+    return pool
+
+
 async def an_index_is_missing(trouble: Trouble) -> Pool:
     pool = trouble.pool(connect=lambda: connect_with_nap(trouble.file))
     async with pool.connection() as connection:
@@ -313,19 +323,20 @@ async def another_process_keeps_the_lock(trouble: Trouble) -> None:
         await other.does("ROLLBACK")
 
 
-async def a_snapshot_is_kept_while_much_is_written(trouble: Trouble) -> None:
-    await pinned(trouble, 72_000_000)
+async def another_process_reads_while_much_is_written(trouble: Trouble) -> None:
+    async with trouble.database() as database:
+        async with other_process(trouble.file, "BEGIN") as other:
+            await other.does("SELECT count(*) FROM note")
+            while (database.writer.stats().wal_bytes or 0) < 72_000_000:
+                await database.run_write(write, os.urandom(2_000_000))
+            await trouble.over()
+        await database.checkpoint()
 
 
 async def a_report_reads_for_long(trouble: Trouble) -> None:
-    await pinned(trouble, 18_000_000)
-
-
-async def pinned(trouble: Trouble, wal_bytes: int) -> None:
-    """A reader stays until the trouble is over, and the WAL has so many bytes meanwhile."""
     async with trouble.database() as database:
         async with database.read(snapshot=True, label="the report"):
-            while (database.writer.stats().wal_bytes or 0) < wal_bytes:
+            while (database.writer.stats().wal_bytes or 0) < 18_000_000:
                 # What is the same as before, SQLite does not write again.
                 await database.run_write(write, os.urandom(2_000_000))
             await trouble.over()
@@ -378,7 +389,7 @@ def write(connection: sqlite3.Connection, text: bytes) -> None:
 
 TROUBLES: dict[str, Callable[[Trouble], Awaitable[Pool | None]]] = {
     "AiosqlitepoolAcquireTimeoutsBurningBudget": callers_time_out,
-    "AiosqlitepoolAcquireTimeoutsSlowBurn": a_caller_in_a_hundred_times_out,
+    "AiosqlitepoolAcquireTimeoutsSlowBurn": a_caller_in_250_times_out,
     "AiosqlitepoolInstanceTimingOut": callers_time_out,
     "AiosqlitepoolWaitSlow": callers_wait,
     "AiosqlitepoolAcquiresRejected": callers_are_refused,
@@ -389,13 +400,13 @@ TROUBLES: dict[str, Callable[[Trouble], Awaitable[Pool | None]]] = {
     "AiosqlitepoolConnectionCreateFailing": the_directory_is_missing,
     "AiosqlitepoolHealthCheckFailing": the_file_is_deleted_again_and_again,
     "AiosqlitepoolChurn": connections_do_not_live_long_enough,
-    "AiosqlitepoolRollbacksOnReturn": nobody_commits,
+    "AiosqlitepoolRollbacksOnReturn": nobody_reads_to_the_end,
     "AiosqlitepoolWorkLost": nobody_commits,
     "AiosqlitepoolTelemetryErrors": a_subscriber_raises,
     "AiosqlitepoolWriterQueueSlow": writers_think_in_their_transactions,
     "AiosqlitepoolTransactionsFailing": another_process_keeps_the_lock,
     "AiosqlitepoolBusyRetries": another_process_writes,
-    "AiosqlitepoolWalLarge": a_snapshot_is_kept_while_much_is_written,
+    "AiosqlitepoolWalLarge": another_process_reads_while_much_is_written,
     "AiosqlitepoolReaderPinsWal": a_report_reads_for_long,
     "AiosqlitepoolDatabaseBroken": the_disk_is_full,
     "AiosqlitepoolDiskFilling": the_disk_is_nearly_full,

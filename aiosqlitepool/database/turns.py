@@ -1,0 +1,202 @@
+"""Queue for the database with the writers of other processes, in the kernel: SQLite's own waiting is no queue.
+
+Each process that takes part locks a file beside the database, `<path>-writer`, before it begins to write, and unlocks
+it after the commit: with `flock`, whose waiters sleep until it is their turn. The lock protects nothing, SQLite does
+that: a program that takes no part is kept out all the same, and where there is no such lock all works without.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+if sys.platform != "win32":  # pragma: no branch
+    import fcntl
+
+__all__ = ["NotOurTurn", "Turns"]
+
+# Seconds for which a process may write, one transaction after another, while others wait.
+TURN: Final = 0.01
+
+# Whoever waits locks this byte of the file, shared. `struct flock`: type, whence, start, length, process.
+_WAITING: Final = 1
+_FLOCK: Final = "hhqqi0q"
+
+
+class NotOurTurn(Exception):  # noqa: N818 - a signal
+    """Another process writes, or is to write next: await `Turns.wait`, and begin again."""
+
+
+class Turns:
+    """The turns of one process at the database at `path`; `None` for a database that no other process can have."""
+
+    def __init__(self, path: str | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = None if path is None or sys.platform == "win32" else f"{path}-writer"
+        self._clock = clock
+        self._descriptor: int | None = None
+        # Guards all that follows: the worker thread of the writer, the thread that waits, and the loop.
+        self._mutex = threading.Lock()
+        self._has_lock = False
+        # When its first transaction began.
+        self._since = math.inf
+        # The transaction that is open.
+        self._transaction: object = None
+        # Transactions that could not begin, in order, and what each of them awaits.
+        self._waiting: dict[object, asyncio.Future[None] | None] = {}
+        # Whether a thread waits for our turn.
+        self._thread_waits = False
+
+    # -- in the worker thread
+
+    def begin(self, transaction: object) -> None:
+        """Take a turn, or go on with it. Raises `NotOurTurn` if others are to write first."""
+        if self._path is None:
+            return
+        with self._mutex:
+            if self._has_lock and self._is_over():
+                self._unlock()
+            is_overtaking = next(iter(self._waiting), transaction) is not transaction
+            if is_overtaking or not (self._has_lock or self._lock()):
+                self._waiting.setdefault(transaction, None)
+                raise NotOurTurn
+            self._waiting.pop(transaction, None)
+            self._since = min(self._since, self._clock())
+            self._transaction = transaction
+
+    def end(self, transaction: object, *, has_more: bool) -> None:
+        """End the turn if no transaction is open, unless it is not over and this process has more to write.
+
+        Harmless if the transaction never began. May be called in any thread.
+        """
+        with self._mutex:
+            self._waiting.pop(transaction, None)
+            if self._transaction is transaction:
+                self._transaction = None
+            if self._has_lock and self._transaction is None and (self._is_over() or not has_more):
+                self._unlock()
+
+    def _is_over(self) -> bool:
+        return self._clock() - self._since >= TURN
+
+    def _lock(self) -> bool:
+        try:
+            descriptor = self._descriptor = self._opened() if self._descriptor is None else self._descriptor
+            # Those who wait were woken a moment ago: whoever comes by must not take the lock before they do.
+            if self._thread_waits or _others_wait(descriptor):
+                return False
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a folder that cannot be written to, or a file system without locks
+            self._path = None
+        self._has_lock, self._since = True, math.inf
+        return True
+
+    def _opened(self) -> int:
+        assert self._path is not None
+        mode = os.stat(self._path.removesuffix("-writer")).st_mode & 0o666  # for whoever may write to the database
+        try:
+            return os.open(self._path, os.O_RDWR)
+        except FileNotFoundError:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, mode)
+            os.fchmod(descriptor, mode)
+            return descriptor
+
+    def _unlock(self) -> None:
+        self._has_lock = False
+        if self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    # -- in the event loop
+
+    async def wait(self, transaction: object, timeout: float | None) -> None:
+        """Wait until it is the turn of this transaction, which could not begin, for `timeout` seconds at most."""
+        loop = asyncio.get_running_loop()
+        with self._mutex:
+            if self._has_lock or self._descriptor is None:
+                return
+            future = self._waiting[transaction] = loop.create_future()
+            # One thread waits, for whoever comes: a caller that is cancelled leaves it to the next one.
+            if not self._thread_waits:
+                self._thread_waits = True
+                wait = partial(self._wait_in_thread, self._descriptor, loop)
+                threading.Thread(target=wait, name="aiosqlitepool-turn", daemon=True).start()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await future
+
+    def _wait_in_thread(self, descriptor: int, loop: asyncio.AbstractEventLoop) -> None:
+        _mark_waiting(descriptor, is_waiting=True)
+        with contextlib.suppress(OSError):  # then there is nothing to wait for
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _mark_waiting(descriptor, is_waiting=False)
+        with self._mutex:
+            self._has_lock, self._since = True, math.inf
+            if self._path is None:  # closed meanwhile
+                self._close()
+                return
+            try:
+                loop.call_soon_threadsafe(self._arrived)
+            except RuntimeError:  # the loop is closed
+                self._unlock()
+
+    def _arrived(self) -> None:
+        with self._mutex:
+            self._thread_waits = False
+            if not self._waiting:  # they were cancelled
+                self._unlock()
+            for future in filter(None, self._waiting.values()):
+                _wake(future)
+
+    # -- the end
+
+    def close(self) -> None:
+        """Take part no more. Those who wait begin again, and are told that their pool is closed."""
+        with self._mutex:
+            self._path = None
+            for future in filter(None, self._waiting.values()):
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    future.get_loop().call_soon_threadsafe(_wake, future)
+            if not self._thread_waits:  # else the thread that waits does it, when it has the lock
+                self._close()
+
+    def _close(self) -> None:
+        self._has_lock, self._transaction = False, None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def forked(self) -> None:
+        """Leave the lock to the parent, in a forked child: an open descriptor would keep it when the parent dies."""
+        self._mutex = threading.Lock()
+        self._path = None
+        self._close()
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _mark_waiting(descriptor: int, *, is_waiting: bool) -> None:
+    if sys.platform == "linux":  # pragma: no branch
+        kind = fcntl.F_RDLCK if is_waiting else fcntl.F_UNLCK
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, kind, os.SEEK_SET, _WAITING, 1, 0))
+
+
+def _others_wait(descriptor: int) -> bool:
+    """Return whether another process waits for its turn; False where that is not known."""
+    if sys.platform != "linux":  # pragma: no cover
+        return False
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _WAITING, 1, 0)
+    return bool(struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
