@@ -6,11 +6,8 @@ Events are written when they happen; levels and pending timings once a second.
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
-import time
-import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -29,9 +26,10 @@ from aiosqlitepool.events import (
     TransactionEnded,
 )
 
-from ._common import Detach, renew_after_fork, together
+from ._common import Detach, together
 from ._handlers import count_events, fail_events
-from ._levels import Series, levels, open_pools
+from ._level_updater import LevelUpdater
+from ._levels import Series
 from ._limits import PoolLimits
 from ._loop_lag import PoolLag
 from ._metrics import (
@@ -40,7 +38,6 @@ from ._metrics import (
     CREATE_TIME,
     HISTOGRAMS,
     LEVELS,
-    LOOP_LAG,
     OPERATION_DURATION,
     STATEMENT_TIME,
     SUBSCRIBER_ERRORS,
@@ -55,9 +52,6 @@ from ._settings import MetricSettings
 __all__ = ["MultiprocessBackend"]
 
 AnyPool = SQLiteConnectionPool[Any]
-
-# Seconds between two updates of the levels. Scrapes are usually ten seconds or more apart.
-_INTERVAL = 1.0
 
 # Held while values are written, and while the process forks. prometheus_client has a lock for each metric and one for
 # all values: if a worker thread held one at the fork, nothing in the child would ever release it. Reentrant: the
@@ -81,7 +75,7 @@ class MultiprocessBackend:
             m: Histogram(m.family, m.description, m.labels, registry=None, buckets=bounds)
             for m, bounds in settings.buckets.items()
         }
-        self._updater = _Updater(self._set_levels, self._count_errors)
+        self._updater = LevelUpdater(self._set_levels, self._count_errors)
 
     def describe(self) -> Iterator[Family]:
         """Yield every family, without samples."""
@@ -212,84 +206,3 @@ def _gauge(metric: Metric) -> Gauge:
     # Levels of live processes are summed, ages are not. Of processes that have ended, only times count.
     mode = {"level": "livesum", "gauge": "livemax", "time": "max"}[metric.kind]
     return Gauge(metric.family, metric.description, metric.labels, registry=None, multiprocess_mode=mode)  # type: ignore[arg-type]
-
-
-class _Updater:
-    """Writes the levels and pending timings of the attached pools once a second.
-
-    Its thread runs while pools are attached.
-    """
-
-    def __init__(
-        self, set_levels: Callable[[dict[Series, float]], None], count_errors: Callable[[str, int], None]
-    ) -> None:
-        self._set_levels = set_levels
-        self._count_errors = count_errors
-        # By key, each attached pool, the lag of its loop, and how many exceptions of its handlers are counted already.
-        self._pools: dict[object, tuple[weakref.ref[AnyPool], PoolLag, int]] = {}
-        self._last: dict[Series, float] = {}
-        self._thread: threading.Thread | None = None
-        self.renew_lock()
-        renew_after_fork(self)
-        atexit.register(self._close)
-
-    def renew_lock(self) -> None:
-        """Replace the lock."""
-        # Guards the fields above, and that an update is written whole. Reentrant: see `Counts`.
-        self._lock = threading.RLock()
-
-    def add(self, pool: AnyPool, lag: PoolLag) -> Detach:
-        """Write the levels of this pool too. Returns a function that ends it."""
-        key = object()
-        with self._lock:
-            self._pools[key] = (weakref.ref(pool), lag, pool.stats().subscriber_errors)
-        self.update()
-
-        def remove() -> None:
-            self.update()
-            with self._lock:
-                self._pools.pop(key, None)
-            self.update()
-
-        return remove
-
-    def update(self) -> None:
-        """Write the current levels and pending timings. A level that no longer exists becomes 0."""
-        with self._lock:
-            attached = [ref() for ref, _, _ in self._pools.values()]
-        # Without the lock: a handler of the timings may call this as well.
-        for each in attached:
-            if each is not None:
-                each.events.flush_timings()
-        with self._lock:
-            pools = {key: (ref(), lag, counted) for key, (ref, lag, counted) in self._pools.items()}
-            found = levels(open_pools(pool for pool, _, _ in pools.values()))
-            lags = ((pool, lag.seconds()) for pool, lag, _ in pools.values())
-            found |= {(LOOP_LAG, pool.name, ()): lag for pool, lag in lags if pool is not None and lag is not None}
-            self._set_levels({**dict.fromkeys(self._last, 0.0), **found})
-            self._last = found
-            for key, (pool, lag, counted) in pools.items():
-                if pool is None:
-                    del self._pools[key]
-                elif more := pool.stats().subscriber_errors - counted:
-                    self._pools[key] = (weakref.ref(pool), lag, counted + more)
-                    self._count_errors(pool.name, more)
-            # In a forked child, the thread of the parent is not alive.
-            if self._pools and (self._thread is None or not self._thread.is_alive()):
-                self._thread = threading.Thread(target=self._run, name="aiosqlitepool-levels", daemon=True)
-                self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            time.sleep(_INTERVAL)
-            self.update()
-            with self._lock:
-                if not self._pools:
-                    self._thread = None
-                    return
-
-    def _close(self) -> None:
-        # The files outlive the process: without this, its levels would stay in the sums.
-        with self._lock:
-            self._pools.clear()
-            self.update()

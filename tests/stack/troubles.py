@@ -149,15 +149,23 @@ async def callers_time_out(trouble: Trouble) -> Pool:
 
 
 async def a_caller_in_250_times_out(trouble: Trouble) -> Pool:
-    pool = trouble.pool(1, acquisition_timeout=0.05)
+    pool = trouble.pool(1, acquisition_timeout=1)
     while trouble.lasts:
         for _ in range(250):
             await read(pool)
-        holder = asyncio.create_task(hold(pool, 0.2))
-        await asyncio.sleep(0.02)
-        with contextlib.suppress(PoolConnectionAcquireTimeoutError):
-            await read(pool)
-        await holder
+        async with pool.connection():
+            with contextlib.suppress(PoolConnectionAcquireTimeoutError):
+                await pool.acquire(timeout=0.01)
+        await asyncio.sleep(0.1)
+    return pool
+
+
+async def every_caller_times_out(trouble: Trouble) -> Pool:
+    pool = trouble.pool(1, acquisition_timeout=1)
+    async with pool.connection():
+        while trouble.lasts:
+            with contextlib.suppress(PoolConnectionAcquireTimeoutError):
+                await pool.acquire(timeout=0.05)
     return pool
 
 
@@ -390,7 +398,7 @@ def write(connection: sqlite3.Connection, text: bytes) -> None:
 TROUBLES: dict[str, Callable[[Trouble], Awaitable[Pool | None]]] = {
     "AiosqlitepoolAcquireTimeoutsBurningBudget": callers_time_out,
     "AiosqlitepoolAcquireTimeoutsSlowBurn": a_caller_in_250_times_out,
-    "AiosqlitepoolInstanceTimingOut": callers_time_out,
+    "AiosqlitepoolInstanceTimingOut": every_caller_times_out,
     "AiosqlitepoolWaitSlow": callers_wait,
     "AiosqlitepoolAcquiresRejected": callers_are_refused,
     "AiosqlitepoolSaturated": more_callers_than_connections,

@@ -103,6 +103,11 @@ class Workers:
         assert process.wait() == 0
         process.stdout.close()
 
+    def kill(self, process: subprocess.Popen[str]) -> None:
+        """As a server may: without a chance to write anything."""
+        process.kill()
+        process.communicate()
+
     def scrape(self, name: str, pool: str = "app.db", **labels: str) -> float | None:
         output = subprocess.run(
             [sys.executable, "-c", SCRAPE], env=self.environment, check=True, capture_output=True, text=True
@@ -238,6 +243,28 @@ def test_a_process_that_ended_leaves_the_sums(workers: Workers) -> None:
     assert workers.scrape("db_client_connection_max") == 2
     assert workers.scrape(COUNT, **{STATE: "idle"}) == 1
     workers.tell(second, "close")
+
+
+def test_a_process_that_is_killed_leaves_the_sums_because_another_one_looks_for_it(workers: Workers) -> None:
+    """Bug: its levels stayed, and its waiters were stuck, for ever."""
+    first, second = workers.start(), workers.start()
+    workers.tell(first, "hold", "hold", "wait")
+    workers.tell(second, "hold")
+    assert workers.scrape("db_client_connection_max") == 4
+    workers.kill(first)
+    while workers.scrape("db_client_connection_max") != 2:
+        pass  # the test's own deadline ends this
+    assert workers.scrape("db_client_connection_pending_requests") == 0
+    assert workers.scrape("aiosqlitepool_acquires_total", aiosqlitepool_acquire_path="new") == 3
+    workers.tell(second, "close")
+
+
+def test_a_pool_that_closed_has_left_the_sums_before_its_process_is_killed(workers: Workers) -> None:
+    """Bug: a server that ends its workers by a signal runs no `atexit`, and a reload doubled the limits."""
+    process = workers.start(WORKER.replace("subscriber.refresh()", "pass"))
+    workers.tell(process, "hold", "close")
+    workers.kill(process)
+    assert workers.scrape("db_client_connection_max") == 0
 
 
 def test_levels_are_brought_up_to_date_without_being_asked(workers: Workers) -> None:
