@@ -56,7 +56,7 @@ def count_events(count: Callable[..., None], note: Callable[..., None], limits: 
     """
     yield AcquireTimedOut, lambda event: count(TIMEOUTS)
     yield ConnectionClosed, lambda event: count(CLOSED, event.reason)
-    yield ConnectionCreateFailed, lambda event: count(CREATE_FAILURES, event.error.type)
+    yield ConnectionCreateFailed, lambda event: count(CREATE_FAILURES, limits.error(event.error.type))
     yield HealthCheckFailed, lambda event: count(HEALTH_FAILURES)
     yield RolledBackOnReturn, lambda event: count(ROLLBACKS, event.cause)
     yield LeakSuspected, lambda event: count(LEAKS)

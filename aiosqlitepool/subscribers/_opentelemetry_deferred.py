@@ -64,7 +64,7 @@ class DeferredCounts(PoolCounts):
     def add_statements(self, timings: StatementTimings) -> None:
         """Defer the statements of a batch."""
         for kind, runs in timings.runs.items():
-            values = (kind.operation, kind.error or "", self.limits.summary(kind.summary), self._namespace)
+            values = (kind.operation, self.limits.error(kind.error), self.limits.summary(kind.summary), self._namespace)
             self._defer(OPERATION_DURATION, values, runs)
         self._limit()
 

@@ -137,7 +137,7 @@ class InProcessBackend:
 
         def fail(event: Any, error_type: str) -> None:
             trace = current_trace(sampled_only=True) if exemplars else None
-            counts.histogram(WAIT_TIME, error_type).observe(event.wait_time, trace)
+            counts.histogram(WAIT_TIME, counts.limits.error(error_type)).observe(event.wait_time, trace)
 
         detaches = [
             subscribe(PoolTimings, partial(_add_timings, counts, exemplars)),
@@ -215,7 +215,7 @@ def _add_use(counts: _PoolCounts, event: ConnectionReleased) -> None:
 
 def _add_statements(counts: _PoolCounts, timings: StatementTimings) -> None:
     for kind, runs in timings.runs.items():
-        counts.histogram(OPERATION_DURATION, kind.operation, kind.error or "").observe_all(runs)
+        counts.histogram(OPERATION_DURATION, kind.operation, counts.limits.error(kind.error)).observe_all(runs)
 
 
 def _add_transaction(counts: _PoolCounts, event: TransactionEnded) -> None:

@@ -123,7 +123,7 @@ class MultiprocessBackend:
             self._gauge(metric, pool, *values).set(number)
 
         def fail(event: Any, error_type: str) -> None:
-            self._histogram(WAIT_TIME, pool, error_type).observe(event.wait_time)
+            self._histogram(WAIT_TIME, pool, self._limits[pool].error(error_type)).observe(event.wait_time)
 
         created = self._histogram(CREATE_TIME, pool).observe
 
@@ -176,7 +176,7 @@ class MultiprocessBackend:
 
         def add_statements(timings: StatementTimings) -> None:
             for kind, runs in timings.runs.items():
-                duration = durations(kind.operation, kind.error or "")
+                duration = durations(kind.operation, self._limits[pool].error(kind.error))
                 for seconds in runs:
                     duration.observe(seconds)
                 if self.settings.statement_summaries:

@@ -159,8 +159,7 @@ class _Instruments:
     """The instruments of one meter provider, for all pools that feed them."""
 
     def __init__(self, meter: Meter, settings: MetricSettings) -> None:
-        self.settings = settings
-        summaries = settings.statement_summaries
+        self.settings, summaries = settings, settings.statement_summaries
         self.counts: Counts[DeferredCounts] = Counts(
             lambda name: DeferredCounts(name, self.record_deferred, summaries), reads_statements=summaries > 0
         )
@@ -297,4 +296,5 @@ class _PoolMetrics:
 
     def _failed(self, event: Any, error_type: str) -> None:
         context = trace.set_span_in_context(span_of_failure(event), Context())
-        self._record(_metrics.WAIT_TIME, event.wait_time, event.pool, error_type, context=context)
+        kind = self._counts.limits.error(error_type)
+        self._record(_metrics.WAIT_TIME, event.wait_time, event.pool, kind, context=context)
