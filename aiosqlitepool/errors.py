@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, get_args
 
+from .kinds import DatabaseCode
 from .stats import Holder, PoolStats
 
 __all__ = [
@@ -60,17 +62,29 @@ class PoolUsageError(PoolError, RuntimeError):
     """The pool or a connection was used in a way that cannot work: in another loop, after a fork, after release."""
 
 
+_DATABASE_CODES: Final = frozenset(get_args(DatabaseCode))
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorInfo:
     """An exception as plain data: an event keeps no traceback and no frame alive."""
 
     type: str
     message: str
+    # The name of SQLite's extended error code, such as "SQLITE_IOERR_WRITE", if SQLite raised the exception.
+    code: str | None = None
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorInfo:
         """Describe `error`. `type` follows OpenTelemetry's `error.type`: qualified unless it is a builtin."""
-        return cls(error_name(error), str(error))
+        return cls(error_name(error), str(error), getattr(error, "sqlite_errorname", None))
+
+    @property
+    def database_code(self) -> str | None:
+        """The name of SQLite's primary error code, a `DatabaseCode`; `None` if it was not the database that failed."""
+        # SQLITE_IOERR_WRITE is an extended code of SQLITE_IOERR: no name of a primary code has a second underscore.
+        primary = "_".join((self.code or "").split("_")[:2])
+        return primary if primary in _DATABASE_CODES else None
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type

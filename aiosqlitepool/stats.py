@@ -83,8 +83,10 @@ class PoolStats:
     """A snapshot of a pool. Counts are connections or callers; ages are seconds, floats.
 
     `used` counts every slot that is neither idle nor vacant: its connection is in use, being opened, checked or reset.
-    `used + idle <= max_size` always holds, also when read from another thread. `role` is set for the two pools of a
-    `SQLiteDatabase`, and `wal_bytes`, the size of its WAL file, for the one that writes.
+    `used + idle <= max_size` always holds, also when read from another thread. `acquisition_timeout`,
+    `max_waiting` and `leak_threshold` are the limits that the pool was made with. `role` is set for the two pools of a
+    `SQLiteDatabase`. For the one that writes, `wal_bytes` is the size of the WAL file, `database_bytes` that of the
+    database file, and `disk_free` the bytes that its file system has left; the last two are `None` in memory.
     """
 
     pool: str
@@ -99,6 +101,11 @@ class PoolStats:
     subscriber_errors: int
     role: PoolRole | None = None
     wal_bytes: int | None = None
+    database_bytes: int | None = None
+    disk_free: int | None = None
+    acquisition_timeout: float | None = None
+    max_waiting: int | None = None
+    leak_threshold: float | None = None
 
     @property
     def size(self) -> int:

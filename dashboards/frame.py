@@ -15,7 +15,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from aiosqlitepool.subscribers import _metrics as _semconv
 
 from .panels import PROMETHEUS, Panel
-from .queries import POOL
+from .queries import OURS, POOL
 
 B = TypeVar("B")
 
@@ -106,7 +106,7 @@ def _choices(*, one_pool: bool) -> list[dashboard.QueryVariable]:
 
 def _chosen(name: str, label: str, among: str, *, one: bool = False) -> dashboard.QueryVariable:
     """A variable whose values are those that a label has on the pools that `among` matches."""
-    query = f"label_values({_semconv.MAX.family}{{{among}}}, {label})"
+    query = f"label_values({_semconv.MAX.family}{{{', '.join(filter(None, (OURS, among)))}}}, {label})"
     variable = (
         dashboard.QueryVariable(name)
         .label(name.title())

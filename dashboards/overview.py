@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard
 
+from aiosqlitepool.subscribers._attributes import ACQUIRE_PATH, ACQUIRE_SPAN, ERROR_TYPE
+from aiosqlitepool.subscribers._attributes import POOL as POOL_ATTRIBUTE
 from aiosqlitepool.subscribers._metrics import (
-    ACQUIRE_PATH,
-    ACQUIRE_SPAN,
     CLOSED,
     COUNT,
     CREATE_TIME,
-    ERROR_TYPE,
     HEALTH_FAILURES,
     OLDEST_CHECKOUT,
     ROLLBACKS,
@@ -19,7 +18,6 @@ from aiosqlitepool.subscribers._metrics import (
     USE_TIME,
     WAIT_TIME,
 )
-from aiosqlitepool.subscribers._metrics import POOL as POOL_ATTRIBUTE
 
 from . import databases, headlines, statements
 from .frame import DEPTH, OVERVIEW, Row, board, link_to
@@ -201,7 +199,7 @@ def _rollbacks() -> Panel:
         "Returns with work undone",
         "Do callers forget to commit?",
         "The share of connections that came back with a transaction open, a statement running or a cursor half read. A "
-        "transaction is work that its caller lost: look for a missing commit. Alert: AiosqlitepoolRollbacksOnReturn.",
+        "transaction is work that its caller lost: look for a missing commit. Alert: AiosqlitepoolWorkLost.",
         "percentunit",
         over_time(f"{rate(ROLLBACKS, CAUSE)} / on () group_left () {rate(USE_TIME)}", f"{{{{{CAUSE}}}}}"),
         names=ROLLBACKS.known,

@@ -19,7 +19,7 @@ from aiosqlitepool.subscribers._metrics import (
     WAIT_TIME,
 )
 
-from . import databases, headlines, statements
+from . import databases, headlines, program, statements, storage
 from .frame import DEPTH, OVERVIEW, Row, board, link_to
 from .panels import Panel, heat, lines, now, over_time, ranking
 from .queries import (
@@ -65,6 +65,8 @@ def make() -> dashboard.Dashboard:
             Row("How large should it be?", 8, [_sizing(), _advice()], widths=(14, 10)),
             Row("How do connections live?", 8, [_open(), _births_and_deaths(), _age(), _ages_now()]),
             Row("What goes wrong?", 8, [_rollbacks(), _createfailures(), _health(), _subscribers()]),
+            program.row(),
+            storage.row(),
             Row(
                 "How do transactions go? (SQLiteDatabase)",
                 8,

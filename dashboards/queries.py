@@ -6,22 +6,25 @@ besides (OpenTelemetry's `otel_scope_*`) are gone from its answer.
 
 from __future__ import annotations
 
+from aiosqlitepool.subscribers import _attributes
 from aiosqlitepool.subscribers import _metrics as _semconv
 from aiosqlitepool.subscribers._metrics import Metric, label_name
 
-POOL = label_name(_semconv.POOL)
-STATE = label_name(_semconv.STATE)
-PATH = label_name(_semconv.ACQUIRE_PATH)
-ERROR = label_name(_semconv.ERROR_TYPE)
-REASON = label_name(_semconv.CLOSE_REASON)
-CAUSE = label_name(_semconv.ROLLBACK_CAUSE)
-OUTCOME = label_name(_semconv.TRANSACTION_OUTCOME)
-KIND = label_name(_semconv.BUSY_KIND)
-RESULT = label_name(_semconv.CHECKPOINT_RESULT)
-LABEL = label_name(_semconv.LABEL)
-OPERATION = label_name(_semconv.OPERATION)
-SUMMARY = label_name(_semconv.SUMMARY)
-PLAN_WARNING = label_name(_semconv.PLAN_WARNING)
+POOL = label_name(_attributes.POOL)
+STATE = label_name(_attributes.STATE)
+PATH = label_name(_attributes.ACQUIRE_PATH)
+ERROR = label_name(_attributes.ERROR_TYPE)
+REASON = label_name(_attributes.CLOSE_REASON)
+CAUSE = label_name(_attributes.ROLLBACK_CAUSE)
+OUTCOME = label_name(_attributes.TRANSACTION_OUTCOME)
+KIND = label_name(_attributes.BUSY_KIND)
+RESULT = label_name(_attributes.CHECKPOINT_RESULT)
+CODE = label_name(_attributes.STATUS_CODE)
+BACKUP_RESULT = label_name(_attributes.BACKUP_RESULT)
+LABEL = label_name(_attributes.LABEL)
+OPERATION = label_name(_attributes.OPERATION)
+SUMMARY = label_name(_attributes.SUMMARY)
+PLAN_WARNING = label_name(_attributes.PLAN_WARNING)
 
 # What tells one pool of one process from all others.
 EACH = ("job", "instance", POOL)
@@ -31,12 +34,15 @@ POOL_NAME = f"{{{{{POOL}}}}}"
 INSTANCE = "{{instance}}"
 POOL_AT = f"{POOL_NAME} · {INSTANCE}"
 
+OURS = f'{label_name(_attributes.SYSTEM)}="sqlite"'
 SELECTED = f'job=~"$job", instance=~"$instance", {POOL}=~"$pool"'
 
 
 def series(name: str, *matchers: str) -> str:
     """The series of this name that the variables pick, and of these those that the matchers do."""
-    return f"{name}{{{', '.join((SELECTED, *matchers))}}}"
+    # Other libraries have metrics of these names, too.
+    ours = (OURS,) if name.startswith("db_") else ()
+    return f"{name}{{{', '.join((*ours, SELECTED, *matchers))}}}"
 
 
 def total(metric: Metric, *by: str, where: str = "", lately: bool = False) -> str:
@@ -53,6 +59,11 @@ def oldest(metric: Metric, *by: str) -> str:
 def largest(metric: Metric, *by: str) -> str:
     """A gauge, which cannot be added up."""
     return f"max by ({', '.join(by)}) ({series(metric.family)})"
+
+
+def smallest(metric: Metric, *by: str) -> str:
+    """A gauge of which the least counts."""
+    return f"min by ({', '.join(by)}) ({series(metric.family)})"
 
 
 def used(*by: str, lately: bool = False) -> str:
@@ -98,7 +109,9 @@ def quantile(q: float, metric: Metric, *by: str) -> str:
 
 def share_over(seconds: float, metric: Metric, *by: str) -> str:
     """The share of the observations that took longer; `seconds` is one of the metric's buckets."""
-    within = _per_second(f"{metric.family}_bucket", by, f'le="{float(seconds)}"')
+    # Whole bounds are "1.0" where metrics are scraped, and "1" where they arrive by OTLP.
+    bound = f'le="{seconds}"' if seconds % 1 else f'le=~"{int(seconds)}(\\\\.0)?"'
+    within = _per_second(f"{metric.family}_bucket", by, bound)
     return f"1 - {within} / {rate(metric, *by)}"
 
 

@@ -19,14 +19,17 @@ from aiosqlitepool.events import (
     AcquireRejected,
     AcquireSlow,
     AcquireTimedOut,
+    BackupEnded,
     BusyRetried,
     CheckpointBlocked,
     Checkpointed,
+    CheckpointFailed,
     ConnectionAcquired,
     ConnectionClosed,
     ConnectionCreated,
     ConnectionCreateFailed,
     ConnectionReleased,
+    DatabaseFailed,
     ErrorInfo,
     HealthCheckFailed,
     IdleReplaced,
@@ -65,10 +68,13 @@ NAMES: dict[type[PoolEvent], str] = {
     LeakReturned: "leak_return",
     SubscriberFailed: "subscriber_fail",
     StatementSlow: "statement_slow",
+    DatabaseFailed: "database_fail",
     TransactionEnded: "transaction",
     BusyRetried: "busy_retry",
     Checkpointed: "checkpoint",
     CheckpointBlocked: "checkpoint_block",
+    CheckpointFailed: "checkpoint_fail",
+    BackupEnded: "backup_end",
     PoolOpened: "pool_open",
     PoolClosed: "pool_close",
 }
@@ -83,6 +89,9 @@ ELSEWHERE = {
     "busy_retry",
     "checkpoint",
     "checkpoint_block",
+    "checkpoint_fail",
+    "backup_end",
+    "database_fail",
 }
 
 # -- what they are
@@ -121,6 +130,23 @@ def test_a_builtin_error_is_named_by_its_name_alone() -> None:
 def test_any_other_error_is_named_with_its_module() -> None:
     error = ErrorInfo.of(aiosqlite.OperationalError("database is locked"))
     assert error == ErrorInfo("sqlite3.OperationalError", "database is locked")
+
+
+def test_an_error_of_sqlite_has_its_extended_code_and_the_primary_one_if_the_database_failed() -> None:
+    failures = {code: ErrorInfo("sqlite3.OperationalError", "", code).database_code for code in CODES}
+    assert failures == CODES
+    assert ErrorInfo.of(OSError()).code is None
+
+
+CODES = {
+    "SQLITE_FULL": "SQLITE_FULL",
+    "SQLITE_IOERR_WRITE": "SQLITE_IOERR",
+    "SQLITE_BUSY_SNAPSHOT": "SQLITE_BUSY",
+    "SQLITE_NOTADB": "SQLITE_NOTADB",
+    "SQLITE_ERROR": None,
+    "SQLITE_CONSTRAINT_UNIQUE": None,
+    "SQLITE_INTERRUPT": None,
+}
 
 
 def test_an_error_reads_as_a_traceback_ends() -> None:

@@ -8,14 +8,18 @@ import itertools
 import os
 import sqlite3
 import stat
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..driver import ended
+from ..errors import ErrorInfo
+from ..events import BackupEnded, BackupResult
 from .busy import busy_kind, pauses
 from .file import DatabaseFile
+from .writer import WriterPool
 
 __all__ = ["Progress", "back_up"]
 
@@ -26,9 +30,9 @@ _numbers = itertools.count(1)
 
 
 async def back_up(
-    file: DatabaseFile, target: str | os.PathLike[str], progress: Progress | None, pages: int, timeout: float | None
+    pool: WriterPool, target: str | os.PathLike[str], progress: Progress | None, pages: int, timeout: float | None
 ) -> None:
-    """Copy the database to `target`, as `SQLiteDatabase.backup()` describes.
+    """Copy the database of this pool to `target`, as `SQLiteDatabase.backup()` describes, and emit how that ended.
 
     `timeout` is the number of seconds to wait for a lock before the copy begins, `None` for no limit. If the copy fails
     or is cancelled, the incomplete file is removed.
@@ -37,7 +41,31 @@ async def back_up(
         raise ValueError(f"pages must be an int of at least 1, not {pages!r}")
     if progress is not None and not callable(progress):
         raise TypeError(f"progress must be callable or None, not {progress!r} ({type(progress).__name__})")
-    path = _checked(file, target)
+    path = Path(target)
+    with _emitted(pool, path):
+        await _copy(pool.file, _checked(pool.file, path), progress, pages, timeout)
+
+
+@contextlib.contextmanager
+def _emitted(pool: WriterPool, target: Path) -> Iterator[None]:
+    """Emit `BackupEnded` at the end of the block."""
+    result: BackupResult = "failed"
+    started_at = time.monotonic()
+    try:
+        yield
+        result = "completed"
+    except asyncio.CancelledError:
+        result = "cancelled"
+        raise
+    finally:
+        if BackupEnded in pool.events.handlers:
+            error = sys.exception() if result == "failed" else None
+            info = None if error is None else ErrorInfo.of(error)
+            took, size = time.monotonic() - started_at, os.stat(target).st_size if result == "completed" else 0
+            pool.events.emit(BackupEnded(pool.name, result, str(target), took, time.time(), size, info))
+
+
+async def _copy(file: DatabaseFile, path: Path, progress: Progress | None, pages: int, timeout: float | None) -> None:
     unfinished = path.with_name(f"{path.name}.{os.getpid()}-{next(_numbers)}.partial")
     backup = _Backup(file, unfinished, progress, pages, timeout)
     _remove(unfinished)  # of a process of the same number that was killed
@@ -79,8 +107,8 @@ def _remove(unfinished: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _checked(file: DatabaseFile, target: str | os.PathLike[str]) -> Path:
-    path, shown = Path(target), os.fspath(target)
+def _checked(file: DatabaseFile, path: Path) -> Path:
+    shown = os.fspath(path)
     if file.is_at(path):
         raise ValueError(f"target must be another file than the database itself, not {shown!r}")
     if shown == ":memory:":

@@ -209,7 +209,7 @@ class SQLiteDatabase(Statements):
         Raises `ValueError` if `target` is the database itself, and errors of SQLite, the file system and `progress`.
         """
         self._check_open()
-        await back_up(self._file, target, progress, pages, self._timeout)
+        await back_up(self._writer.pool, target, progress, pages, self._timeout)
 
     async def migrate(self, steps: Iterable[Step], *, label: str | None = None, timeout: float | None = None) -> int:
         """Apply the steps that the file does not have yet, in order, and return their number.

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -100,6 +101,20 @@ class DatabaseFile:
             return os.stat(f"{self.path}-wal").st_size
         except OSError:
             return 0
+
+    def bytes(self) -> int | None:
+        """Return the size of the database file, `None` if there is none. Safe to call from any thread."""
+        try:
+            return None if self.in_memory else os.stat(self.path).st_size
+        except OSError:
+            return None
+
+    def disk_free(self) -> int | None:
+        """Return the bytes that the file system of the database has left for this process, `None` if it has none."""
+        try:
+            return None if self.in_memory else shutil.disk_usage(os.path.dirname(self.path)).free
+        except OSError:
+            return None
 
     def is_at(self, path: Path) -> bool:
         """Return whether `path` leads to the file of this database."""

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
-from ..events import Checkpointed
+from ..events import Checkpointed, CheckpointFailed, ErrorInfo
 from .busy import busy_kind
 from .file import DatabaseFile
 from .pragmas import row_of
@@ -118,7 +118,13 @@ class Maintenance:
 
     async def checkpoint(self) -> Checkpointed:
         """Copy the WAL into the database and truncate it, as far as current readers allow. Return the emitted event."""
-        event = await self._writer.call("checkpoint", partial(checkpoint, pool=self._pool))
+        try:
+            event = await self._writer.call("checkpoint", partial(checkpoint, pool=self._pool))
+        except sqlite3.Error as error:
+            if CheckpointFailed in self._pool.events.handlers:
+                failed = CheckpointFailed(self._pool.name, ErrorInfo.of(error), self._file.wal_bytes())
+                self._pool.events.emit(failed)
+            raise
         if event.wal_bytes <= self._checkpoint_above:
             self._checkpoint_at = self._clock()
         self._pool.events.emit(event)

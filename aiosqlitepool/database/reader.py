@@ -175,8 +175,7 @@ class Reader:
 
     @database_block
     async def _snapshot(self, label: str | None, timeout: float | None) -> AsyncIterator[aiosqlite.Connection]:
-        transaction = self._transaction(label, timeout)
-        try:
+        with self._transaction(label, timeout) as transaction:
             async with self._lease(label, timeout) as connection:
                 await transaction.start(partial(call, connection, transaction.begin_reading))
                 try:
@@ -187,8 +186,6 @@ class Reader:
                     with contextlib.suppress(Exception):  # the caller gets the error of the block
                         await call(connection, transaction.roll_back)
                     raise
-        finally:
-            transaction.emit()
 
     def _transaction(self, label: str | None, timeout: float | None) -> Transaction:
         return Transaction(self.pool, "BEGIN", self._timeout if timeout is None else timeout, label)
@@ -197,12 +194,9 @@ class Reader:
         self, fn: Callable[[sqlite3.Connection], R], label: str | None, *, timeout: float | None, retry: bool
     ) -> R:
         """Run `fn(native)` as one read transaction, in one call to the worker thread. A cancellation interrupts it."""
-        transaction = self._transaction(label, timeout)
-        try:
+        with self._transaction(label, timeout) as transaction:
             async with self._lease(label, timeout) as connection:
                 return await transaction.start(lambda: call(connection, transaction.run, fn), retry=retry)
-        finally:
-            transaction.emit()
 
     async def run_one(
         self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None, timeout: float | None

@@ -6,13 +6,14 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, TypeVar
+from types import TracebackType
+from typing import Final, Self, TypeVar
 
 import aiosqlite
 
 from ..driver import half_read
 from ..errors import PoolUsageError
-from ..events import BusyRetried, TransactionEnded, TransactionOutcome
+from ..events import BusyRetried, DatabaseFailed, ErrorInfo, TransactionEnded, TransactionOutcome
 from ..pool.pool import SQLiteConnectionPool
 from .busy import busy_kind, pauses
 
@@ -29,7 +30,8 @@ _COMMIT_TIMEOUT: Final = 5.0
 class Transaction:
     """One transaction in one pool, which `statement` begins.
 
-    `timeout` is the number of seconds to wait for the locks of other connections, `None` for no limit.
+    `timeout` is the number of seconds to wait for the locks of other connections, `None` for no limit. As a context
+    manager, it emits at the end what became of it.
     """
 
     __slots__ = ("_began", "_ended", "_label", "_pool", "_requested", "_retries", "_statement", "_timeout", "outcome")
@@ -148,6 +150,8 @@ class Transaction:
                         f"{self._timeout:g} s. Shorten its transactions or raise the timeout"
                     )
                     self._mark_failed()
+                    if DatabaseFailed in self._pool.events.handlers:
+                        self._pool.events.emit(DatabaseFailed(self._pool.name, ErrorInfo.of(error), self._label))
                     raise
             self._retries += 1
             if BusyRetried in self._pool.events.handlers:
@@ -158,15 +162,24 @@ class Transaction:
         # A transaction that could not begin counts as failed: its caller gets "database is locked".
         self.outcome = self.outcome or "failed"
 
-    def emit(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Emit `TransactionEnded`, unless the transaction was cancelled before it began."""
-        if self.outcome is not None and TransactionEnded in self._pool.events.handlers:
-            # No end was measured if the reset of the connection ended it, after a cancellation or a dead worker thread.
-            duration = (self._ended or time.monotonic()) - self._began
-            waited = self._began - self._requested
-            self._pool.events.emit(
-                TransactionEnded(self._pool.name, self.outcome, waited, duration, self._retries, self._label)
-            )
+        if self.outcome is None or TransactionEnded not in self._pool.events.handlers:
+            return
+        info = None if error is None or self.outcome == "committed" else ErrorInfo.of(error)
+        if info is not None and info.database_code is not None:
+            self.outcome = "failed"
+        # No end was measured if the reset of the connection ended it, after a cancellation or a dead worker thread.
+        duration = (self._ended or time.monotonic()) - self._began
+        waited = self._began - self._requested
+        self._pool.events.emit(
+            TransactionEnded(self._pool.name, self.outcome, waited, duration, self._retries, self._label, info)
+        )
 
 
 def execute(native: sqlite3.Connection, statement: str) -> None:

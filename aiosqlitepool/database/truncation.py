@@ -15,7 +15,15 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..events import CheckpointBlocked, Checkpointed, CheckpointResult, ConnectionReleased
+from ..errors import ErrorInfo
+from ..events import (
+    CheckpointBlocked,
+    Checkpointed,
+    CheckpointFailed,
+    CheckpointResult,
+    ConnectionReleased,
+    DatabaseFailed,
+)
 from ..pool.checkout import Checkout
 from .file import DatabaseFile
 from .pragmas import row_of
@@ -102,7 +110,10 @@ class Truncation:
         """Try to truncate the WAL; return whether it is empty now."""
         try:
             event = checkpoint(native, self._writer.pool)
-        except sqlite3.Error:  # the block that committed has a half-read cursor
+        except sqlite3.Error as error:
+            info = ErrorInfo.of(error)
+            if info.database_code != "SQLITE_LOCKED":  # the block that committed has a half-read cursor
+                self._call_in_loop(self._emit_failed, info)
             return False
         if event.wal_bytes:
             return False
@@ -143,6 +154,13 @@ class Truncation:
         self._pause = _FIRST_PAUSE if is_empty else min(2 * self._pause, _LAST_PAUSE)
         if not is_empty and (in_the_way or not self._writer.is_busy):
             self._emit_blocked(in_the_way)
+
+    def _emit_failed(self, error: ErrorInfo) -> None:
+        pool = self._writer.pool
+        if CheckpointFailed in pool.events.handlers:
+            pool.events.emit(CheckpointFailed(pool.name, error, self._file.wal_bytes()))
+        if error.database_code is not None and DatabaseFailed in pool.events.handlers:
+            pool.events.emit(DatabaseFailed(pool.name, error, "checkpoint"))
 
     async def _truncated_within(self, patience: float) -> bool:
         """Wait until the WAL is truncated: by a commit of the writer, or here if the writer is idle."""

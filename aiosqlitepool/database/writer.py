@@ -70,7 +70,10 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
     def stats(self) -> PoolStats:
         """Return the pool's current state. Safe to call from any thread."""
-        return replace(super().stats(), role="write", wal_bytes=self.file.wal_bytes())
+        file = self.file
+        wal_bytes, database_bytes, disk_free = file.wal_bytes(), file.bytes(), file.disk_free()
+        stats = super().stats()
+        return replace(stats, role="write", wal_bytes=wal_bytes, database_bytes=database_bytes, disk_free=disk_free)
 
 
 class _WriteTransaction(Transaction):
@@ -229,14 +232,13 @@ class Writer:
     @contextlib.contextmanager
     def transaction(self, label: str | None, timeout: float | None) -> Iterator[Transaction]:
         """A transaction, not begun, for the length of a block. `timeout` is in seconds; `None` for the default."""
-        transaction = _WriteTransaction(self, self._timeout if timeout is None else timeout, label)
-        self.callers += 1
-        try:
-            yield transaction
-        finally:
-            self.callers -= 1
-            self.pool.turns.end(transaction, has_more=self.callers > 0)
-            transaction.emit()
+        with _WriteTransaction(self, self._timeout if timeout is None else timeout, label) as transaction:
+            self.callers += 1
+            try:
+                yield transaction
+            finally:
+                self.callers -= 1
+                self.pool.turns.end(transaction, has_more=self.callers > 0)
 
     async def run(
         self,

@@ -12,14 +12,17 @@ from aiosqlitepool.events import (
     AcquireRejected,
     AcquireSlow,
     AcquireTimedOut,
+    BackupEnded,
     BusyRetried,
     CheckpointBlocked,
     Checkpointed,
+    CheckpointFailed,
     ConnectionAcquired,
     ConnectionClosed,
     ConnectionCreated,
     ConnectionCreateFailed,
     ConnectionReleased,
+    DatabaseFailed,
     HealthCheckFailed,
     IdleReplaced,
     LeakReturned,
@@ -136,7 +139,18 @@ def _statement_slow(event: StatementSlow) -> str:
 
 def _transaction_ended(event: TransactionEnded) -> str:
     outcome, waited = event.outcome.replace("_", " "), duration(event.wait_time)
-    return f"{outcome} after {duration(event.duration)}, begun after {waited}"
+    error = "" if event.error is None else f": {event.error}"
+    return f"{outcome} after {duration(event.duration)}, begun after {waited}{error}"
+
+
+def _database_failed(event: DatabaseFailed) -> str:
+    statement = "" if event.statement is None else f" in {_short(event.statement)}"
+    return f"{event.error.code}{statement}: {event.error}"
+
+
+def _backup_ended(event: BackupEnded) -> str:
+    error = "" if event.error is None else f": {event.error}"
+    return f"backup to {event.target} {event.result} after {duration(event.backup_time)}{error}"
 
 
 _SENTENCES: dict[type[PoolEvent], tuple[Level, Callable[[Any], str]]] = {
@@ -177,5 +191,8 @@ _SENTENCES: dict[type[PoolEvent], tuple[Level, Callable[[Any], str]]] = {
         "warning",
         lambda it: f"{it.wal_bytes / 1e6:.1f} MB of WAL, held by {_holders(it.holders) or 'another process'}",
     ),
+    CheckpointFailed: ("error", lambda it: f"checkpoint failed, {it.wal_bytes / 1e6:.1f} MB of WAL: {it.error}"),
+    DatabaseFailed: ("error", _database_failed),
+    BackupEnded: ("info", _backup_ended),
     SubscriberFailed: ("error", lambda it: f"a handler failed on {it.event}: {it.error}"),
 }

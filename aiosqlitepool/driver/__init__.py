@@ -9,7 +9,8 @@ from functools import partial
 import aiosqlite
 
 from .aiosqlite_adapter import AiosqliteAdapter
-from .executor import RUN_SQL, read_inline
+from .cursors import RUN_SQL
+from .executor import read_inline
 from .generic_adapter import GenericAdapter
 from .handle import Handle, guarded, handle_class
 from .inline import InlineReads, Reading, Unfinished

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Any, ClassVar, Final
 
 __all__ = [
+    "RUN_SQL",
     "ReadAheadCursor",
     "can_read_ahead",
     "closes_cursor",
@@ -25,6 +26,9 @@ __all__ = [
 READ_AHEAD_TIME: Final = 0.0002
 
 _step = sqlite3.Cursor.__next__
+
+# The operations whose first argument is SQL.
+RUN_SQL: Final = frozenset({"execute", "executemany", "executescript", "_execute_fetchall", "_execute_insert"})
 
 
 class ReadAheadCursor(sqlite3.Cursor):

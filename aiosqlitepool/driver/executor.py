@@ -17,14 +17,14 @@ from typing import Any, Final, TypeVar
 import aiosqlite
 
 from ..errors import PoolUsageError, error_name
-from .cursors import ReadAheadCursor, closes_cursor, statement_of
+from .cursors import RUN_SQL, ReadAheadCursor, closes_cursor, statement_of
 from .inline import ONE_STATEMENT, InlineReads, Reading, Unfinished
 from .protocol import Adapter, Lessee
-from .sqlite import LeaseCursors, note_busy
+from .sqlite import LeaseCursors, is_busy, note_busy
 from .statements import Figures, StatementLog
 from .worker import Worker, interrupt
 
-__all__ = ["RUN_SQL", "Executor", "Guard", "read_inline"]
+__all__ = ["Executor", "Guard", "read_inline"]
 
 R = TypeVar("R")
 
@@ -32,9 +32,6 @@ _running_loop = asyncio.get_running_loop
 
 # Called with an operation before it is queued, and whether SQLite is known to have ended the transaction.
 Guard = Callable[[Callable[..., Any], tuple[Any, ...], bool], None]
-
-# The operations whose first argument is SQL.
-RUN_SQL: Final = frozenset({"execute", "executemany", "executescript", "_execute_fetchall", "_execute_insert"})
 
 # What most operations return: nothing by which a cursor could come to the lease.
 _NO_CURSOR = frozenset({list, tuple, type(None)})
@@ -92,8 +89,8 @@ class Executor(Worker):
                 self._wait_for_locks()
                 result = context.run(fn, *args, **kwargs)
             except BaseException as raised:
-                error = raised
-                failure = "cancelled" if future.cancelled() else error_name(raised)
+                error, failure = raised, "cancelled" if future.cancelled() else error_name(raised)
+                self._report_failure(raised, lease, context, statement)
             self.running = None
             try:
                 if statement is not None:
@@ -116,6 +113,11 @@ class Executor(Worker):
         if self._busy_timeout is not None:
             self.native.execute(f"PRAGMA busy_timeout = {self._busy_timeout}").close()
             self._busy_timeout = None
+
+    def _report_failure(self, error: BaseException, lease: Lessee, context: Context, statement: object) -> None:
+        # A SQLiteDatabase, which has session SQL, calls functions again until the lock is free.
+        if isinstance(error, sqlite3.Error) and not (statement is None and self._session_sql and is_busy(error)):
+            self._log.failed(error, lease.label, statement, context)
 
     def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         self._cursors.note(result)
@@ -219,6 +221,7 @@ class Executor(Worker):
             raise
         except BaseException as error:
             self._cursors.note_frames(error)
+            self._report_failure(error, lease, copy_context(), sql)
             self._record(lease, copy_context(), sql, True, None, error_name(error), began, began)
             raise
         if type(result) not in _NO_CURSOR:
@@ -236,9 +239,8 @@ class Executor(Worker):
         """Queue `fn(native, *args)` for the worker; cancelled before it begins, it never runs."""
         self._check_usable(lease)
         future: asyncio.Future[R] = _running_loop().create_future()
-        self._limiter.send(
-            self._put, (future, lease, copy_context(), fn, (self.native, *args), {}, perf_counter()), future
-        )
+        job = future, lease, copy_context(), fn, (self.native, *args), {}, perf_counter()
+        self._limiter.send(self._put, job, future)
         self._sent += 1
         return future
 

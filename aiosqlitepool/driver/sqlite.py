@@ -97,9 +97,15 @@ def roll_back(native: sqlite3.Connection) -> None:
 
 def note_busy(error: BaseException) -> None:
     """Add to an error which says "database is locked" why that is, and what to do."""
+    if is_busy(error):
+        is_snapshot = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY_SNAPSHOT
+        error.add_note(_SNAPSHOT if is_snapshot else _BUSY)
+
+
+def is_busy(error: BaseException) -> bool:
+    """Return whether SQLite raised this error because another connection holds a lock."""
     code = getattr(error, "sqlite_errorcode", None) if isinstance(error, sqlite3.Error) else None
-    if code is not None and code & 0xFF == sqlite3.SQLITE_BUSY:
-        error.add_note(_SNAPSHOT if code == sqlite3.SQLITE_BUSY_SNAPSHOT else _BUSY)
+    return code is not None and code & 0xFF == sqlite3.SQLITE_BUSY
 
 
 _BUSY: Final = (

@@ -15,7 +15,7 @@ from contextvars import Context
 from math import ceil, exp2, log2
 from typing import Any, Final, cast
 
-from ..events import StatementExecuted, StatementKind, StatementSlow, StatementTimings
+from ..events import DatabaseFailed, ErrorInfo, StatementExecuted, StatementKind, StatementSlow, StatementTimings
 from ..sql import LONGEST_READ, normalized, operation_of, summary_of
 from ..stats import StatementStats, StatementTable
 from .plans import query_plan
@@ -172,7 +172,13 @@ class StatementLog:
         total.explained = now  # not before: another thread would take the missing plan for this one's
         return total.plan
 
-    def _emit_soon(self, event: StatementSlow | StatementExecuted, context: Context) -> None:
+    def failed(self, error: sqlite3.Error, label: str | None, statement: object, context: Context) -> None:
+        """Emit `DatabaseFailed` if this error of an operation means that the database failed."""
+        if DatabaseFailed in self._handlers and (info := ErrorInfo.of(error)).database_code is not None:
+            sql = normalized(statement) if type(statement) is str else None
+            self._emit_soon(DatabaseFailed(self._pool, info, label, sql), context)
+
+    def _emit_soon(self, event: StatementSlow | StatementExecuted | DatabaseFailed, context: Context) -> None:
         if self.loop is not None and self._emit is not None:
             with contextlib.suppress(RuntimeError):  # a closed loop
                 self.loop.call_soon_threadsafe(self._emit, event, context=context)

@@ -12,7 +12,15 @@ from __future__ import annotations
 from typing import Final
 
 from ..errors import ErrorInfo
-from ..kinds import BusyKind, CheckpointResult, CloseReason, RollbackCause, TransactionOutcome
+from ..kinds import (
+    BackupResult,
+    BusyKind,
+    CheckpointResult,
+    CloseReason,
+    DatabaseCode,
+    RollbackCause,
+    TransactionOutcome,
+)
 from ..timings import AcquirePath, PoolTimings, SlowWait, StatementKind, StatementTimings
 from . import base, database, pool, statements
 from .base import *
@@ -22,9 +30,11 @@ from .statements import *
 
 __all__ = [
     "AcquirePath",
+    "BackupResult",
     "BusyKind",
     "CheckpointResult",
     "CloseReason",
+    "DatabaseCode",
     "ErrorInfo",
     "PoolTimings",
     "RollbackCause",

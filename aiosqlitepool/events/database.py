@@ -1,28 +1,49 @@
-"""What happens to the transactions and the WAL of a `SQLiteDatabase`."""
+"""What happens to databases: failures, in any pool; transactions, backups and the WAL of a `SQLiteDatabase`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..kinds import BusyKind, CheckpointResult, TransactionOutcome
+from ..errors import ErrorInfo
+from ..kinds import BackupResult, BusyKind, CheckpointResult, TransactionOutcome
 from ..stats import Holder
 from .base import PoolEvent
 
 __all__ = [
+    "BackupEnded",
     "BusyRetried",
     "CheckpointBlocked",
+    "CheckpointFailed",
     "Checkpointed",
+    "DatabaseFailed",
     "TransactionEnded",
 ]
 
 
 @dataclass(slots=True)
-class TransactionEnded(PoolEvent):
-    """A `SQLiteDatabase` transaction ended: "committed", "rolled_back" by its code, or "failed" to begin or commit.
+class DatabaseFailed(PoolEvent):
+    """SQLite reported that the database failed, not the statement: a lock, a full disk, an I/O error, a corrupt file.
 
-    `wait_time` runs from the call to the (last) `BEGIN`, `duration` from there to the end. `retries` is how often it
-    began again because another process held the database.
+    `error.database_code` is SQLite's primary code, and `error.code` the extended one. `statement` is the normalized
+    SQL; functions in the worker thread, BEGIN and COMMIT have none. Emitted for aiosqlite connections, in a copy of the
+    caller's context. A lock that a `SQLiteDatabase` waits for is a failure only when it gives up.
+    """
+
+    name: ClassVar[str] = "database_fail"
+    error: ErrorInfo
+    label: str | None = None
+    statement: str | None = None
+
+
+@dataclass(slots=True)
+class TransactionEnded(PoolEvent):
+    """A `SQLiteDatabase` transaction ended: "committed", "rolled_back" by its own code, or "failed".
+
+    It failed if it could not begin or commit, or was rolled back because of an error whose `database_code` says that
+    the database failed. `error` is what ended it, unless it committed. `wait_time` runs from the call to the (last)
+    `BEGIN`, `duration` from there to the end. `retries` is how often it began again because another process held the
+    database.
     """
 
     name: ClassVar[str] = "transaction"
@@ -31,6 +52,7 @@ class TransactionEnded(PoolEvent):
     duration: float
     retries: int = 0
     label: str | None = None
+    error: ErrorInfo | None = None
 
 
 @dataclass(slots=True)
@@ -67,3 +89,28 @@ class CheckpointBlocked(PoolEvent):
     name: ClassVar[str] = "checkpoint_block"
     wal_bytes: int
     holders: tuple[Holder, ...] = ()
+
+
+@dataclass(slots=True)
+class CheckpointFailed(PoolEvent):
+    """A checkpoint raised an error. `wal_bytes` is the size of the WAL file, which grows until one succeeds."""
+
+    name: ClassVar[str] = "checkpoint_fail"
+    error: ErrorInfo
+    wal_bytes: int
+
+
+@dataclass(slots=True)
+class BackupEnded(PoolEvent):
+    """A backup ended: "completed"; "failed" with `error`; or "cancelled". `pool` is the pool of the writer.
+
+    `target` is the path of the copy, `size` its size in bytes if it is complete. `ended_at` is a Unix time.
+    """
+
+    name: ClassVar[str] = "backup_end"
+    result: BackupResult
+    target: str
+    backup_time: float
+    ended_at: float
+    size: int = 0
+    error: ErrorInfo | None = None

@@ -220,6 +220,9 @@ class SQLiteConnectionPool(PoolStatements[C]):
             oldest_waiter=diagnostics.oldest_waiter(now),
             oldest_checkout=diagnostics.oldest_checkout(now),
             subscriber_errors=self._bus.errors,
+            acquisition_timeout=self._settings.acquisition_timeout,
+            max_waiting=self._settings.max_waiting,
+            leak_threshold=self._settings.leak_threshold,
         )
 
     def holders(self) -> tuple[Holder, ...]:

@@ -13,60 +13,18 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from aiosqlitepool import PoolStats, SQLiteConnectionPool
-from aiosqlitepool.events import (
-    AcquireCancelled,
-    AcquireFailed,
-    AcquireRejected,
-    AcquireTimedOut,
-    BusyRetried,
-    CheckpointBlocked,
-    Checkpointed,
-    ConnectionClosed,
-    ConnectionCreateFailed,
-    HealthCheckFailed,
-    PoolClosed,
-    PoolEvent,
-    PoolTimings,
-    RolledBackOnReturn,
-    StatementSlow,
-)
+from aiosqlitepool.events import PoolClosed, PoolTimings
 
 from ._common import Detach, renew_after_fork
+from ._handlers import count_events
+from ._levels import AnyPool, Series, levels, open_pools
 from ._limits import PoolLimits
-from ._metrics import (
-    ACQUIRES,
-    BUSY_RETRIES,
-    CHECKPOINTS,
-    CLOSED,
-    COUNT,
-    COUNTERS,
-    CREATE_FAILURES,
-    HEALTH_FAILURES,
-    IDLE_MAX,
-    IDLE_MIN,
-    MAX,
-    OLDEST_CHECKOUT,
-    OLDEST_WAITER,
-    PENDING_REQUESTS,
-    ROLLBACKS,
-    SLOW_STATEMENTS,
-    STATEMENT_TIME,
-    SUBSCRIBER_ERRORS,
-    TIMEOUTS,
-    WAL_SIZE,
-    Metric,
-    Values,
-    error_type,
-)
+from ._loop_lag import PoolLag
+from ._metrics import ACQUIRES, COUNTERS, LOOP_LAG, STATEMENT_TIME, SUBSCRIBER_ERRORS, Metric, Values
 from ._statement_times import StatementTimes
 
-__all__ = ["Counts", "PoolCounts", "Series", "count_events", "fail_events", "levels", "open_pools"]
+__all__ = ["Counts", "PoolCounts"]
 
-AnyPool = SQLiteConnectionPool[Any]
-# A metric, the name of a pool, and the values of the metric's attributes.
-Series = tuple[Metric, str, Values]
-Handlers = Iterator[tuple[type[PoolEvent], Callable[[Any], None]]]
 P = TypeVar("P", bound="PoolCounts")
 
 
@@ -81,12 +39,24 @@ class PoolCounts:
     Written in the pool's thread, and by the thread that delivers a batch.
     """
 
-    __slots__ = ("_bus", "_errors_before", "_pool", "counts", "errors", "limits", "name", "statement_times", "token")
+    __slots__ = (
+        "_bus",
+        "_errors_before",
+        "_pool",
+        "counts",
+        "errors",
+        "lag",
+        "limits",
+        "name",
+        "statement_times",
+        "token",
+    )
 
     def __init__(self, name: str, statement_summaries: int = 0) -> None:
         self.name = name
         self.limits = PoolLimits(statement_summaries)
         self.statement_times = StatementTimes(statement_summaries)
+        self.lag = PoolLag()
         self._pool: weakref.ref[AnyPool] | None = None
         # The bus of the pool that is watched, and what tells this watch from earlier ones.
         self._bus: Any = None
@@ -94,7 +64,7 @@ class PoolCounts:
         # Exceptions of handlers: those to subtract from what the bus says, and those that count.
         self._errors_before = 0
         self.errors = 0
-        self.counts: dict[tuple[Metric, Values], int] = {}
+        self.counts: dict[tuple[Metric, Values], float] = {}
 
     def watch(self, pool: AnyPool, token: object, lost: Callable[[object], None]) -> None:
         """Count what happens in `pool` from now on. Call `lost` when it is collected."""
@@ -112,6 +82,7 @@ class PoolCounts:
         """Read the errors a last time, and keep nothing of the pool. Its last events may still come."""
         self.read_errors()
         self.statement_times.end()
+        self.lag.end()
         self._pool = self._bus = self.token = None
 
     def drop(self) -> None:
@@ -130,6 +101,10 @@ class PoolCounts:
     def count(self, metric: Metric, *values: str, number: int = 1) -> None:
         """Add to a counter."""
         self.counts[metric, values] = self.counts.get((metric, values), 0) + number
+
+    def note(self, metric: Metric, *values: str, number: float) -> None:
+        """Replace a number."""
+        self.counts[metric, values] = number
 
     def count_acquires(self, timings: PoolTimings) -> None:
         """Count the acquires of a batch."""
@@ -154,58 +129,6 @@ class PoolCounts:
         totals: dict[tuple[Metric, Values], float] = {**self.counts.copy(), (SUBSCRIBER_ERRORS, ()): self.errors}
         totals.update(((STATEMENT_TIME, (summary,)), seconds) for summary, seconds in self.statement_times.shown())
         return totals
-
-
-def count_events(count: Callable[..., None], limits: PoolLimits) -> Handlers:
-    """Yield each event type that increases a counter, and a handler that calls `count(metric, *values)`."""
-    yield AcquireTimedOut, lambda event: count(TIMEOUTS)
-    yield ConnectionClosed, lambda event: count(CLOSED, event.reason)
-    yield ConnectionCreateFailed, lambda event: count(CREATE_FAILURES, event.error.type)
-    yield HealthCheckFailed, lambda event: count(HEALTH_FAILURES)
-    yield RolledBackOnReturn, lambda event: count(ROLLBACKS, event.cause)
-    yield BusyRetried, lambda event: count(BUSY_RETRIES, event.kind)
-    yield Checkpointed, lambda event: count(CHECKPOINTS, event.result)
-    yield CheckpointBlocked, lambda event: count(CHECKPOINTS, "blocked")
-    yield StatementSlow, lambda event: count(SLOW_STATEMENTS, *limits.slow(event))
-
-
-def fail_events(fail: Callable[[Any, str], None]) -> Handlers:
-    """Yield each event type of a failed acquire, and a handler that calls `fail(event, error_type)`."""
-    yield AcquireTimedOut, lambda event: fail(event, "timeout")
-    yield AcquireCancelled, lambda event: fail(event, "cancelled")
-    yield AcquireRejected, lambda event: fail(event, "rejected")
-    yield AcquireFailed, lambda event: fail(event, error_type(event.error))
-
-
-def open_pools(pools: Iterable[AnyPool | None]) -> Iterator[PoolStats]:
-    """Yield a snapshot of each pool that is not closed; of a pool that occurs twice, one."""
-    for pool in {id(pool): pool for pool in pools if pool is not None}.values():
-        stats = pool.stats()
-        if stats.state not in ("closed", "forked"):
-            yield stats
-
-
-def levels(pools: Iterable[PoolStats]) -> dict[Series, float]:
-    """Return the levels of these pools by name. Pools of one name are summed; of ages and WAL sizes, the maximum."""
-    found: dict[Series, float] = {}
-    for stats in pools:
-        for metric, values, number in (
-            (COUNT, ("idle",), stats.idle),
-            (COUNT, ("used",), stats.used),
-            (MAX, (), stats.max_size),
-            (IDLE_MAX, (), stats.max_size),
-            (IDLE_MIN, (), stats.min_size),
-            (PENDING_REQUESTS, (), stats.waiting),
-        ):
-            found[metric, stats.pool, values] = found.get((metric, stats.pool, values), 0) + number
-        for metric, most in (
-            (OLDEST_WAITER, stats.oldest_waiter),
-            (OLDEST_CHECKOUT, stats.oldest_checkout),
-            (WAL_SIZE, stats.wal_bytes),
-        ):
-            if most is not None:
-                found[metric, stats.pool, ()] = max(found.get((metric, stats.pool, ()), 0.0), most)
-    return found
 
 
 class Counts(Generic[P]):
@@ -235,11 +158,11 @@ class Counts(Generic[P]):
                 counts = self._by_name[name] = self._new_counts(name)
             release = partial(self._release, counts, token := object())
             counts.watch(pool, token, release)
-        handlers = count_events(counts.count, counts.limits)
+        handlers = count_events(counts.count, counts.note, counts.limits)
         detaches = [bus.subscribe(event_type, handler) for event_type, handler in handlers]
         # Whether or not a scrape comes: nothing is kept of a closed pool but its counts.
         detaches.append(bus.subscribe(PoolClosed, release))
-        return counts, [*detaches, release]
+        return counts, [*detaches, *counts.lag.watch(pool), release]
 
     def _read_statements(self, every: Iterable[P]) -> None:
         # Never waits: reading a table delivers timings, and their handlers may do whatever waits for this thread.
@@ -291,4 +214,7 @@ class Counts(Generic[P]):
 
     def levels(self) -> dict[Series, float]:
         """Return every level of the pools that are not closed, by pool name. Safe in any thread."""
-        return levels(open_pools(counts.pool for counts in self._every()))
+        every = self._every()
+        found = levels(open_pools(counts.pool for counts in every))
+        lags = ((counts.name, counts.lag.seconds()) for counts in every)
+        return found | {(LOOP_LAG, name, ()): lag for name, lag in lags if lag is not None}

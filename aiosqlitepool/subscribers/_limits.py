@@ -10,15 +10,19 @@ from typing import Generic, TypeVar
 
 from aiosqlitepool.events import StatementSlow
 
-from ._metrics import OTHER, Values
+from ._attributes import OTHER
+from ._metrics import Values
 
-__all__ = ["MOST_LABELS", "MOST_SLOW", "PoolLimits"]
+__all__ = ["MOST_ERRORS", "MOST_LABELS", "MOST_SLOW", "PoolLimits"]
 
 V = TypeVar("V", bound=Hashable)
 
-# Pairs of summary and plan warning, and labels of leases, for one pool.
+# Types of errors, pairs of summary and plan warning, and labels of leases, for one pool.
+MOST_ERRORS = 20
 MOST_SLOW = 20
 MOST_LABELS = 50
+# What ends acquires without an exception's name.
+_KNOWN_ERRORS = frozenset({"timeout", "cancelled", "rejected", "closed"})
 # Characters of a value.
 _LONGEST = 100
 
@@ -29,12 +33,18 @@ class PoolLimits:
     Each method belongs to one thread at a time: `summary` to the one that delivers a batch, the others to the loop's.
     """
 
-    __slots__ = ("_labels", "_slow", "_summaries")
+    __slots__ = ("_errors", "_labels", "_slow", "_summaries")
 
     def __init__(self, statement_summaries: int = 0) -> None:
+        # The value that OpenTelemetry's conventions have for all others.
+        self._errors: _First[str] = _First(MOST_ERRORS, "_OTHER")
         self._labels: _First[str] = _First(MOST_LABELS, OTHER)
         self._slow: _First[Values] = _First(MOST_SLOW, (OTHER, ""))
         self._summaries: _First[str] = _First(statement_summaries, OTHER if statement_summaries else "")
+
+    def error(self, kind: str | None) -> str:
+        """Return the value for the type of an error; "" for none. Safe in any thread."""
+        return kind if kind in _KNOWN_ERRORS else self._errors.shown(kind) if kind else ""
 
     def label(self, label: str | None) -> str:
         """Return the value for the label of a lease; "" for none."""

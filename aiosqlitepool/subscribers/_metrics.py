@@ -1,137 +1,58 @@
-"""Every name that telemetry shows: metrics, attributes, spans, and their spelling in Prometheus.
+"""Every metric. Imports no telemetry library.
 
 Names that begin with `db.` follow the OpenTelemetry semantic conventions 1.44 (for connection pools: development); the
-others are the project's own. Imports no telemetry library.
+others are the project's own.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import get_args
 
 from aiosqlitepool import PoolClosedError
 from aiosqlitepool.events import (
     AcquirePath,
+    BackupResult,
     BusyKind,
     CheckpointResult,
     CloseReason,
+    DatabaseCode,
     ErrorInfo,
     RollbackCause,
     TransactionOutcome,
 )
 
+from ._attributes import (
+    ACQUIRE_PATH,
+    BACKUP_RESULT,
+    BUSY_KIND,
+    CHECKPOINT_RESULT,
+    CLOSE_REASON,
+    ERROR_TYPE,
+    LABEL,
+    NAMESPACE,
+    OPERATION,
+    OTHER,
+    PLAN_WARNING,
+    ROLLBACK_CAUSE,
+    STATE,
+    STATUS_CODE,
+    SUMMARY,
+    TRANSACTION_OUTCOME,
+)
+from ._metric import Metric, Values, label_name
+
 # fmt: off
 __all__ = [
-    "ACQUIRES", "BUSY_RETRIES", "CHECKPOINTS", "CLOSED", "COUNT", "COUNTERS", "CREATE_FAILURES", "CREATE_TIME",
-    "HEALTH_FAILURES", "HISTOGRAMS", "IDLE_MAX", "IDLE_MIN", "LEVELS", "MAX", "METRICS", "OLDEST_CHECKOUT",
-    "OLDEST_WAITER", "OPERATION_DURATION", "OTHER", "PENDING_REQUESTS", "POOL", "ROLLBACKS", "SCHEMA_URL", "SCOPE",
-    "SLOW_STATEMENTS", "STATEMENT_TIME", "SUBSCRIBER_ERRORS", "TIMEOUTS", "TRANSACTION_TIME", "TRANSACTION_WAIT",
-    "USE_TIME", "WAIT_TIME", "WAL_SIZE", "Metric", "Values", "error_type", "label_name", "namespace_of",
+    "ABANDONED", "ACQUIRES", "ACQUISITION_TIMEOUT", "BACKUPS", "BUSY_RETRIES", "CHECKPOINTS", "CLOSED", "COUNT",
+    "COUNTERS", "CREATE_FAILURES", "CREATE_TIME", "DATABASE_ERRORS", "DATABASE_SIZE", "DISK_FREE", "HEALTH_FAILURES",
+    "HISTOGRAMS", "IDLE_MAX", "IDLE_MIN", "LAST_BACKUP", "LEAKS", "LEAK_THRESHOLD", "LEVELS", "LOOP_LAG", "MAX",
+    "MAX_PENDING", "METRICS", "OLDEST_CHECKOUT", "OLDEST_WAITER", "OPERATION_DURATION", "PENDING_REQUESTS",
+    "ROLLBACKS", "SLOW_STATEMENTS", "STATEMENT_TIME", "SUBSCRIBER_ERRORS", "TIMEOUTS", "TRANSACTION_TIME",
+    "TRANSACTION_WAIT", "USE_TIME", "WAIT_TIME", "WAL_SIZE", "Metric", "Values", "error_type", "label_name",
+    "namespace_of",
 ]
-# fmt: on
 
-SCOPE = "aiosqlitepool"
-SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
-
-# -- attributes
-
-POOL = "db.client.connection.pool.name"
-STATE = "db.client.connection.state"
-SYSTEM = "db.system.name"
-NAMESPACE = "db.namespace"
-OPERATION = "db.operation.name"
-SUMMARY = "db.query.summary"
-QUERY_TEXT = "db.query.text"
-RETURNED_ROWS = "db.response.returned_rows"
-ERROR_TYPE = "error.type"
-ERROR_MESSAGE = "error.message"
-ACQUIRE_PATH = "aiosqlitepool.acquire.path"
-LABEL = "aiosqlitepool.acquire.label"
-QUEUE_TIME = "aiosqlitepool.acquire.queue_time"
-ACQUIRE_CREATE_TIME = "aiosqlitepool.acquire.create_time"
-CHECK_TIME = "aiosqlitepool.acquire.check_time"
-PENDING = "aiosqlitepool.acquire.pending"
-USED = "aiosqlitepool.pool.used"
-POOL_MAX = "aiosqlitepool.pool.max"
-CONNECTION = "aiosqlitepool.connection.id"
-HELD_TIME = "aiosqlitepool.connection.held_time"
-IDLE_TIME = "aiosqlitepool.connection.idle_time"
-RESET_TIME = "aiosqlitepool.connection.reset_time"
-ROLLED_BACK = "aiosqlitepool.connection.rolled_back"
-CLOSE_REASON = "aiosqlitepool.connection.close_reason"
-ROLLBACK_CAUSE = "aiosqlitepool.rollback.cause"
-TRANSACTION_OUTCOME = "aiosqlitepool.transaction.outcome"
-BUSY_KIND = "aiosqlitepool.busy.kind"
-CHECKPOINT_RESULT = "aiosqlitepool.checkpoint.result"
-STATEMENT_WAIT_TIME = "aiosqlitepool.statement.wait_time"
-PLAN = "aiosqlitepool.statement.plan"
-PLAN_WARNING = "aiosqlitepool.statement.plan_warning"
-
-# The value of an attribute that stands for all values without series of their own.
-OTHER = "other"
-
-# -- spans and span events
-
-ACQUIRE_SPAN = "aiosqlitepool.acquire"
-CONNECT_SPAN = "aiosqlitepool.connect"
-CHECKOUT_SPAN = "aiosqlitepool.checkout"
-HEALTH_FAILED = "aiosqlitepool.health_check.failed"
-RETURN_ROLLED_BACK = "aiosqlitepool.return.rolled_back"
-IDLE_REPLACED = "aiosqlitepool.connection.idle_replaced"
-
-# -- metrics
-
-Kind = Literal["counter", "level", "gauge", "histogram"]
-# The values of a metric's attributes, in their order; "" stands for an attribute that is absent.
-Values = tuple[str, ...]
-
-
-# Compared by identity: a metric is a key of dicts that events write to.
-@dataclass(frozen=True, slots=True, eq=False)
-class Metric:
-    """One metric. Values of `kind` "level" are summed over pools and processes; of "gauge", the maximum counts.
-
-    `attributes` distinguish its series beside the pool; `known` are the values of the first one that start at 0. Only
-    OpenTelemetry has the attributes `extra`, whose values follow. Only pools of a `SQLiteDatabase` have a `database`
-    metric. The derived fields are computed once: a scrape reads them hundreds of times.
-    """
-
-    name: str
-    kind: Kind
-    unit: str
-    description: str
-    attributes: tuple[str, ...] = ()
-    known: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
-    database: bool = False
-    # In Prometheus: the unit ("" for an annotation such as {connection}), the family (a counter's samples have the
-    # suffix `_total`), and the names of the labels.
-    prometheus_unit: str = field(init=False)
-    family: str = field(init=False)
-    labels: tuple[str, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        unit, name = {"s": "seconds", "By": "bytes"}.get(self.unit, ""), label_name(self.name)
-        object.__setattr__(self, "prometheus_unit", unit)
-        object.__setattr__(self, "family", f"{name}_{unit}" if unit else name)
-        object.__setattr__(self, "labels", tuple(map(label_name, (POOL, *self.attributes))))
-
-    def first_values(self) -> tuple[Values, ...]:
-        """Return the values of the series that start at 0, or Prometheus' `increase()` would miss the first event."""
-        absent = ("",) * len(self.attributes)
-        if self.known:
-            return tuple((value, *absent[1:]) for value in self.known)
-        # A counter of values that are not known has no series yet; a histogram begins with what has no such attribute.
-        return () if self.attributes and self.kind == "counter" else (absent,)
-
-
-def label_name(attribute: str) -> str:
-    """Translate the name of an attribute as OpenTelemetry's translation to Prometheus does."""
-    return re.sub(r"[^a-zA-Z0-9]+", "_", attribute)
-
-
-# fmt: off
 COUNT = Metric(
     "db.client.connection.count", "level", "{connection}",
     "The number of connections that are currently in state described by the `state` attribute.",
@@ -160,6 +81,30 @@ OLDEST_WAITER = Metric(
 OLDEST_CHECKOUT = Metric(
     "aiosqlitepool.oldest_checkout.age", "gauge", "s",
     "The time that the oldest checkout has lasted so far.",
+)
+ACQUISITION_TIMEOUT = Metric(
+    "aiosqlitepool.acquisition_timeout", "gauge", "s",
+    "The time after which an acquire times out. Absent without a limit.",
+)
+MAX_PENDING = Metric(
+    "aiosqlitepool.pending_requests.max", "level", "{request}",
+    "The maximum number of pending requests allowed. Absent without a limit.",
+)
+LEAK_THRESHOLD = Metric(
+    "aiosqlitepool.leak_threshold", "gauge", "s",
+    "The time in use after which a connection is suspected to leak. Absent without a limit.",
+)
+LOOP_LAG = Metric(
+    "aiosqlitepool.loop.lag", "gauge", "s",
+    "The longest delay of the pool's event loop in the last 15 seconds.",
+)
+LEAKS = Metric(
+    "aiosqlitepool.leaks.suspected", "counter", "{connection}",
+    "The number of connections that were in use for longer than the leak threshold, or that their holders lost.",
+)
+ABANDONED = Metric(
+    "aiosqlitepool.connection.abandoned", "counter", "{connection}",
+    "The number of connections that were in use when their pool closed.",
 )
 TIMEOUTS = Metric(
     "db.client.connection.timeouts", "counter", "{timeout}",
@@ -213,6 +158,31 @@ WAL_SIZE = Metric(
     "The size of the database's WAL file.",
     database=True,
 )
+DATABASE_SIZE = Metric(
+    "aiosqlitepool.database.size", "gauge", "By",
+    "The size of the database file, without its WAL.",
+    database=True,
+)
+DISK_FREE = Metric(
+    "aiosqlitepool.disk.free", "gauge", "By",
+    "The space that the file system of the database has left.",
+    database=True,
+)
+DATABASE_ERRORS = Metric(
+    "aiosqlitepool.database.errors", "counter", "{error}",
+    "The number of errors that mean a failure of the database, its locks or its disk, by SQLite's primary error code.",
+    (STATUS_CODE,), get_args(DatabaseCode),
+)
+BACKUPS = Metric(
+    "aiosqlitepool.backups", "counter", "{backup}",
+    "The number of backups, by result.",
+    (BACKUP_RESULT,), get_args(BackupResult), database=True,
+)
+LAST_BACKUP = Metric(
+    "aiosqlitepool.backup.last_time", "time", "s",
+    "The Unix time at which the last backup ended, by result.",
+    (BACKUP_RESULT,), database=True,
+)
 TRANSACTION_TIME = Metric(
     "aiosqlitepool.transaction.duration", "histogram", "s",
     "The duration of a transaction, by outcome.",
@@ -230,13 +200,13 @@ BUSY_RETRIES = Metric(
 )
 CHECKPOINTS = Metric(
     "aiosqlitepool.checkpoints", "counter", "{checkpoint}",
-    "The number of checkpoints, by whether they were complete, and of failed attempts to empty the WAL.",
-    (CHECKPOINT_RESULT,), (*get_args(CheckpointResult), "blocked"), database=True,
+    "The number of checkpoints, by whether they were complete, blocked by readers, or failed with an error.",
+    (CHECKPOINT_RESULT,), (*get_args(CheckpointResult), "blocked", "failed"), database=True,
 )
 OPERATION_DURATION = Metric(
     "db.client.operation.duration", "histogram", "s",
     "Duration of database client operations.",
-    (OPERATION, ERROR_TYPE), ("SELECT", "INSERT", "UPDATE", "DELETE"), (SUMMARY, SYSTEM, NAMESPACE),
+    (OPERATION, ERROR_TYPE), ("SELECT", "INSERT", "UPDATE", "DELETE"), (SUMMARY, NAMESPACE),
 )
 SLOW_STATEMENTS = Metric(
     "aiosqlitepool.statement.slow", "counter", "{statement}",
@@ -250,7 +220,23 @@ STATEMENT_TIME = Metric(
 )
 # fmt: on
 
-LEVELS = (COUNT, MAX, IDLE_MAX, IDLE_MIN, PENDING_REQUESTS, OLDEST_WAITER, OLDEST_CHECKOUT, WAL_SIZE)
+LEVELS = (
+    COUNT,
+    MAX,
+    IDLE_MAX,
+    IDLE_MIN,
+    PENDING_REQUESTS,
+    OLDEST_WAITER,
+    OLDEST_CHECKOUT,
+    ACQUISITION_TIMEOUT,
+    MAX_PENDING,
+    LEAK_THRESHOLD,
+    LOOP_LAG,
+    WAL_SIZE,
+    DATABASE_SIZE,
+    DISK_FREE,
+    LAST_BACKUP,
+)
 COUNTERS = (
     TIMEOUTS,
     ACQUIRES,
@@ -259,8 +245,12 @@ COUNTERS = (
     HEALTH_FAILURES,
     ROLLBACKS,
     SUBSCRIBER_ERRORS,
+    LEAKS,
+    ABANDONED,
     BUSY_RETRIES,
     CHECKPOINTS,
+    DATABASE_ERRORS,
+    BACKUPS,
     SLOW_STATEMENTS,
     STATEMENT_TIME,
 )

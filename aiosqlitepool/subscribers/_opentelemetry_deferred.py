@@ -35,13 +35,13 @@ class DeferredCounts(PoolCounts):
     """The counts of one pool, and its durations that are not recorded yet."""
 
     # Each deque is appended to by one thread at a time and read by any. Both operations are atomic: there is no lock.
-    __slots__ = ("_pending", "_record", "_system")
+    __slots__ = ("_namespace", "_pending", "_record")
 
     def __init__(self, name: str, record: Record, statement_summaries: int = 0) -> None:
         super().__init__(name, statement_summaries)
         self._record = record
         self._pending: dict[tuple[Metric, Values], deque[float]] = {}
-        self._system = ("sqlite", namespace_of(name))
+        self._namespace = namespace_of(name)
 
     def __len__(self) -> int:
         return sum(map(len, self._pending.copy().values()))
@@ -64,7 +64,7 @@ class DeferredCounts(PoolCounts):
     def add_statements(self, timings: StatementTimings) -> None:
         """Defer the statements of a batch."""
         for kind, runs in timings.runs.items():
-            values = (kind.operation, kind.error or "", self.limits.summary(kind.summary), *self._system)
+            values = (kind.operation, self.limits.error(kind.error), self.limits.summary(kind.summary), self._namespace)
             self._defer(OPERATION_DURATION, values, runs)
         self._limit()
 

@@ -33,9 +33,9 @@ from aiosqlitepool.events import (
     RolledBackOnReturn,
 )
 
-from . import _metrics as names
+from . import _attributes as names
 from ._common import Detach
-from ._counts import fail_events
+from ._handlers import fail_events
 
 __all__ = ["PoolSpans", "SpanMode", "span_of_failure"]
 

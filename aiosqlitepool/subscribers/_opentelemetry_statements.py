@@ -14,7 +14,8 @@ from opentelemetry.util.types import AttributeValue
 from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.events import StatementExecuted, StatementSlow
 
-from . import _metrics as names
+from . import _attributes as names
+from . import _metrics as catalogue
 from ._common import Detach
 
 __all__ = ["StatementMode", "StatementSpans"]
@@ -30,7 +31,11 @@ class StatementSpans:
 
     def __init__(self, tracer: Tracer, pool: str) -> None:
         self._tracer = tracer
-        self._common: Attributes = {names.SYSTEM: "sqlite", names.NAMESPACE: names.namespace_of(pool), names.POOL: pool}
+        self._common: Attributes = {
+            names.SYSTEM: "sqlite",
+            names.NAMESPACE: catalogue.namespace_of(pool),
+            names.POOL: pool,
+        }
 
     def subscribe(self, pool: SQLiteConnectionPool[Any], mode: StatementMode) -> list[Detach]:
         """Subscribe to the statements that have a span. Returns the functions that end that."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
 
 from prometheus_client.core import Metric as Family
-from prometheus_client.samples import Exemplar
+from prometheus_client.samples import Exemplar, Sample
 
 from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.events import (
@@ -26,7 +26,9 @@ from aiosqlitepool.events import (
 
 from ._buckets import Bounds
 from ._common import Detach, current_trace, together
-from ._counts import Counts, PoolCounts, Series, fail_events
+from ._counts import Counts, PoolCounts
+from ._handlers import fail_events
+from ._levels import Series
 from ._metrics import (
     COUNTERS,
     CREATE_TIME,
@@ -50,10 +52,12 @@ AnyPool = SQLiteConnectionPool[Any]
 class _Histogram:
     """Observations counted by bucket. One thread at a time observes, any thread may read."""
 
-    __slots__ = ("bounds", "counts", "exemplars", "sum")
+    __slots__ = ("bounds", "counts", "exemplars", "labels", "sum")
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, labels: Sequence[dict[str, str]] = ()) -> None:
         self.bounds = bounds
+        # Those of its buckets, and last those of its sum: made once, and not in each scrape.
+        self.labels = labels
         self.counts = [0] * (len(bounds) + 1)
         self.exemplars: dict[int, Exemplar] = {}
         self.sum = 0.0
@@ -82,7 +86,7 @@ class _Histogram:
 
     def copy(self) -> _Histogram:
         """Return a copy. Safe in any thread."""
-        copy = _Histogram(self.bounds)
+        copy = _Histogram(self.bounds, self.labels)
         copy.counts, copy.exemplars, copy.sum = self.counts.copy(), self.exemplars.copy(), self.sum
         return copy
 
@@ -109,7 +113,9 @@ class _PoolCounts(PoolCounts):
     def histogram(self, metric: Metric, *values: str) -> _Histogram:
         """Return the histogram of this metric and these values of its attributes."""
         if (metric, values) not in self.histograms:
-            self.histograms[metric, values] = _Histogram(self.buckets[metric])
+            labels, bounds = _labels(metric, self.name, values), self.buckets[metric]
+            every = [*({**labels, "le": bound} for bound in (*map(str, bounds), "+Inf")), labels]
+            self.histograms[metric, values] = _Histogram(bounds, every)
         return self.histograms[metric, values]
 
 
@@ -122,7 +128,6 @@ class InProcessBackend:
         self._counts: Counts[_PoolCounts] = Counts(
             lambda name: _PoolCounts(name, buckets, summaries), reads_statements=summaries > 0
         )
-        self._bounds = {metric: (*map(str, bounds), "+Inf") for metric, bounds in buckets.items()}
 
     def refresh(self) -> None:
         """Do nothing: a scrape reads the levels."""
@@ -135,7 +140,7 @@ class InProcessBackend:
 
         def fail(event: Any, error_type: str) -> None:
             trace = current_trace(sampled_only=True) if exemplars else None
-            counts.histogram(WAIT_TIME, error_type).observe(event.wait_time, trace)
+            counts.histogram(WAIT_TIME, counts.limits.error(error_type)).observe(event.wait_time, trace)
 
         detaches = [
             subscribe(PoolTimings, partial(_add_timings, counts, exemplars)),
@@ -163,8 +168,8 @@ class InProcessBackend:
         for (metric, pool, values), number in series.items():
             suffix = "_total" if metric in COUNTERS else ""
             families[metric].add_sample(metric.family + suffix, _labels(metric, pool, values), number)
-        for (metric, pool, values), histogram in self._histograms().items():
-            _add_samples(families[metric], _labels(metric, pool, values), self._bounds[metric], histogram)
+        for (metric, _, _), histogram in self._histograms().items():
+            _add_samples(families[metric], histogram)
         yield from families.values()
 
     def _histograms(self) -> dict[Series, _Histogram]:
@@ -178,17 +183,18 @@ class InProcessBackend:
 
 def _labels(metric: Metric, pool: str, values: Values) -> dict[str, str]:
     # To Prometheus, an empty label and no label are the same.
-    return {label: value for label, value in zip(metric.labels, (pool, *values), strict=True) if value}
+    every = (pool, *values, *metric.fixed.values())
+    return {label: value for label, value in zip(metric.labels, every, strict=True) if value}
 
 
-def _add_samples(family: Family, labels: dict[str, str], bounds: tuple[str, ...], histogram: _Histogram) -> None:
-    below = 0
-    for bucket, bound in enumerate(bounds):
-        below += histogram.counts[bucket]
-        exemplar = histogram.exemplars.get(bucket)
-        family.add_sample(f"{family.name}_bucket", {**labels, "le": bound}, below, exemplar=exemplar)
-    family.add_sample(f"{family.name}_count", labels, below)
-    family.add_sample(f"{family.name}_sum", labels, histogram.sum)
+def _add_samples(family: Family, histogram: _Histogram) -> None:
+    name, below, add = f"{family.name}_bucket", 0, family.samples.append
+    *of_buckets, labels = histogram.labels
+    for bucket, (count, of_bucket) in enumerate(zip(histogram.counts, of_buckets, strict=True)):
+        below += count
+        add(Sample(name, of_bucket, below, None, histogram.exemplars.get(bucket)))
+    add(Sample(f"{family.name}_count", labels, below))
+    add(Sample(f"{family.name}_sum", labels, histogram.sum))
 
 
 # -- handlers
@@ -212,7 +218,7 @@ def _add_use(counts: _PoolCounts, event: ConnectionReleased) -> None:
 
 def _add_statements(counts: _PoolCounts, timings: StatementTimings) -> None:
     for kind, runs in timings.runs.items():
-        counts.histogram(OPERATION_DURATION, kind.operation, kind.error or "").observe_all(runs)
+        counts.histogram(OPERATION_DURATION, kind.operation, counts.limits.error(kind.error)).observe_all(runs)
 
 
 def _add_transaction(counts: _PoolCounts, event: TransactionEnded) -> None:

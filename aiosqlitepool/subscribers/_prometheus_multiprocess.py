@@ -6,11 +6,8 @@ Events are written when they happen; levels and pending timings once a second.
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
-import time
-import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -29,9 +26,12 @@ from aiosqlitepool.events import (
     TransactionEnded,
 )
 
-from ._common import Detach, renew_after_fork, together
-from ._counts import Series, count_events, fail_events, levels, open_pools
+from ._common import Detach, together
+from ._handlers import count_events, fail_events
+from ._level_updater import LevelUpdater
+from ._levels import Series
 from ._limits import PoolLimits
+from ._loop_lag import PoolLag
 from ._metrics import (
     ACQUIRES,
     COUNTERS,
@@ -52,9 +52,6 @@ from ._settings import MetricSettings
 __all__ = ["MultiprocessBackend"]
 
 AnyPool = SQLiteConnectionPool[Any]
-
-# Seconds between two updates of the levels. Scrapes are usually ten seconds or more apart.
-_INTERVAL = 1.0
 
 # Held while values are written, and while the process forks. prometheus_client has a lock for each metric and one for
 # all values: if a worker thread held one at the fork, nothing in the child would ever release it. Reentrant: the
@@ -78,7 +75,7 @@ class MultiprocessBackend:
             m: Histogram(m.family, m.description, m.labels, registry=None, buckets=bounds)
             for m, bounds in settings.buckets.items()
         }
-        self._updater = _Updater(self._set_levels, self._count_errors)
+        self._updater = LevelUpdater(self._set_levels, self._count_errors)
 
     def describe(self) -> Iterator[Family]:
         """Yield every family, without samples."""
@@ -103,36 +100,48 @@ class MultiprocessBackend:
         shown = [each for each in (*COUNTERS, *HISTOGRAMS) if pool.stats().role is not None or not each.database]
         for metric in shown:
             for values in metric.first_values():
-                family = self._counters[metric] if metric.kind == "counter" else self._histograms[metric]
-                family.labels(name, *values)
+                (self._counter if metric.kind == "counter" else self._histogram)(metric, name, *values)
         detaches = [pool.events.subscribe(kind, _writes(handler)) for kind, handler in self._handlers(name)]
-        detaches.append(self._updater.add(pool))
+        lag = PoolLag()
+        detaches += [self._updater.add(pool, lag), *lag.watch(pool)]
         return together(detaches)
 
+    def _counter(self, metric: Metric, pool: str, *values: str) -> Counter:
+        return self._counters[metric].labels(pool, *values, *metric.fixed.values())
+
+    def _gauge(self, metric: Metric, pool: str, *values: str) -> Gauge:
+        return self._gauges[metric].labels(pool, *values, *metric.fixed.values())
+
+    def _histogram(self, metric: Metric, pool: str, *values: str) -> Histogram:
+        return self._histograms[metric].labels(pool, *values, *metric.fixed.values())
+
     def _handlers(self, pool: str) -> Iterator[tuple[Any, Callable[[Any], None]]]:
-        def count(metric: Metric, *values: str) -> None:
-            self._counters[metric].labels(pool, *values).inc()
+        def count(metric: Metric, *values: str, number: int = 1) -> None:
+            self._counter(metric, pool, *values).inc(number)
+
+        def note(metric: Metric, *values: str, number: float) -> None:
+            self._gauge(metric, pool, *values).set(number)
 
         def fail(event: Any, error_type: str) -> None:
-            self._histograms[WAIT_TIME].labels(pool, error_type).observe(event.wait_time)
+            self._histogram(WAIT_TIME, pool, self._limits[pool].error(error_type)).observe(event.wait_time)
 
-        created = self._histograms[CREATE_TIME].labels(pool).observe
+        created = self._histogram(CREATE_TIME, pool).observe
 
         def ended(event: TransactionEnded) -> None:
-            self._histograms[TRANSACTION_TIME].labels(pool, event.outcome).observe(event.duration)
-            self._histograms[TRANSACTION_WAIT].labels(pool).observe(event.wait_time)
+            self._histogram(TRANSACTION_TIME, pool, event.outcome).observe(event.duration)
+            self._histogram(TRANSACTION_WAIT, pool).observe(event.wait_time)
 
         yield ConnectionCreated, lambda event: created(event.create_time)
         yield TransactionEnded, ended
         yield from fail_events(fail)
-        yield from count_events(count, self._limits[pool])
+        yield from count_events(count, note, self._limits[pool])
         yield PoolTimings, self._add_timings(pool)
         yield self._uses(pool)
         yield StatementTimings, self._add_statements(pool)
 
     def _add_timings(self, pool: str) -> Callable[[PoolTimings], None]:
-        acquired = {path: self._counters[ACQUIRES].labels(pool, path).inc for path in ACQUIRES.known}
-        waited = self._histograms[WAIT_TIME].labels(pool, "").observe
+        acquired = {path: self._counter(ACQUIRES, pool, path).inc for path in ACQUIRES.known}
+        waited = self._histogram(WAIT_TIME, pool, "").observe
 
         def add_timings(timings: PoolTimings) -> None:
             acquired["idle"](timings.immediate)
@@ -147,10 +156,10 @@ class MultiprocessBackend:
         return add_timings
 
     def _uses(self, pool: str) -> tuple[Any, Callable[[Any], None]]:
-        uses, label = self._histograms[USE_TIME], self._limits[pool].label
+        uses, label = partial(self._histogram, USE_TIME, pool), self._limits[pool].label
         if self.settings.by_label:
-            return ConnectionReleased, lambda event: uses.labels(pool, label(event.label)).observe(event.use_time)
-        used = uses.labels(pool, "").observe
+            return ConnectionReleased, lambda event: uses(label(event.label)).observe(event.use_time)
+        used = uses("").observe
 
         def add_uses(timings: PoolTimings) -> None:
             for seconds in timings.uses:
@@ -159,27 +168,30 @@ class MultiprocessBackend:
         return PoolTimings, add_uses
 
     def _add_statements(self, pool: str) -> Callable[[StatementTimings], None]:
-        durations, times = self._histograms[OPERATION_DURATION], self._counters[STATEMENT_TIME]
+        durations, times = (
+            partial(self._histogram, OPERATION_DURATION, pool),
+            partial(self._counter, STATEMENT_TIME, pool),
+        )
         summary = self._limits[pool].summary
 
         def add_statements(timings: StatementTimings) -> None:
             for kind, runs in timings.runs.items():
-                duration = durations.labels(pool, kind.operation, kind.error or "")
+                duration = durations(kind.operation, self._limits[pool].error(kind.error))
                 for seconds in runs:
                     duration.observe(seconds)
                 if self.settings.statement_summaries:
-                    times.labels(pool, summary(kind.summary)).inc(sum(runs))
+                    times(summary(kind.summary)).inc(sum(runs))
 
         return add_statements
 
     def _set_levels(self, series: dict[Series, float]) -> None:
         with _writing:
             for (metric, pool, values), number in series.items():
-                self._gauges[metric].labels(pool, *values).set(number)
+                self._gauge(metric, pool, *values).set(number)
 
     def _count_errors(self, pool: str, more: int) -> None:
         with _writing:
-            self._counters[SUBSCRIBER_ERRORS].labels(pool).inc(more)
+            self._counter(SUBSCRIBER_ERRORS, pool).inc(more)
 
 
 def _writes(handler: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -191,85 +203,6 @@ def _writes(handler: Callable[[Any], None]) -> Callable[[Any], None]:
 
 
 def _gauge(metric: Metric) -> Gauge:
-    # Levels of live processes are summed, ages are not. Processes that have ended do not count.
-    mode = "livesum" if metric.kind == "level" else "livemax"
+    # Levels of live processes are summed, ages are not. Of processes that have ended, only times count.
+    mode = {"level": "livesum", "gauge": "livemax", "time": "max"}[metric.kind]
     return Gauge(metric.family, metric.description, metric.labels, registry=None, multiprocess_mode=mode)  # type: ignore[arg-type]
-
-
-class _Updater:
-    """Writes the levels and pending timings of the attached pools once a second.
-
-    Its thread runs while pools are attached.
-    """
-
-    def __init__(
-        self, set_levels: Callable[[dict[Series, float]], None], count_errors: Callable[[str, int], None]
-    ) -> None:
-        self._set_levels = set_levels
-        self._count_errors = count_errors
-        # By key, each attached pool and how many exceptions of its handlers are counted already.
-        self._pools: dict[object, tuple[weakref.ref[AnyPool], int]] = {}
-        self._last: dict[Series, float] = {}
-        self._thread: threading.Thread | None = None
-        self.renew_lock()
-        renew_after_fork(self)
-        atexit.register(self._close)
-
-    def renew_lock(self) -> None:
-        """Replace the lock."""
-        # Guards the fields above, and that an update is written whole. Reentrant: see `Counts`.
-        self._lock = threading.RLock()
-
-    def add(self, pool: AnyPool) -> Detach:
-        """Write the levels of this pool too. Returns a function that ends it."""
-        key = object()
-        with self._lock:
-            self._pools[key] = (weakref.ref(pool), pool.stats().subscriber_errors)
-        self.update()
-
-        def remove() -> None:
-            self.update()
-            with self._lock:
-                self._pools.pop(key, None)
-            self.update()
-
-        return remove
-
-    def update(self) -> None:
-        """Write the current levels and pending timings. A level that no longer exists becomes 0."""
-        with self._lock:
-            attached = [ref() for ref, _ in self._pools.values()]
-        # Without the lock: a handler of the timings may call this as well.
-        for each in attached:
-            if each is not None:
-                each.events.flush_timings()
-        with self._lock:
-            pools = {key: (ref(), counted) for key, (ref, counted) in self._pools.items()}
-            found = levels(open_pools(pool for pool, _ in pools.values()))
-            self._set_levels({**dict.fromkeys(self._last, 0.0), **found})
-            self._last = found
-            for key, (pool, counted) in pools.items():
-                if pool is None:
-                    del self._pools[key]
-                elif more := pool.stats().subscriber_errors - counted:
-                    self._pools[key] = (self._pools[key][0], counted + more)
-                    self._count_errors(pool.name, more)
-            # In a forked child, the thread of the parent is not alive.
-            if self._pools and (self._thread is None or not self._thread.is_alive()):
-                self._thread = threading.Thread(target=self._run, name="aiosqlitepool-levels", daemon=True)
-                self._thread.start()
-
-    def _run(self) -> None:
-        while True:
-            time.sleep(_INTERVAL)
-            self.update()
-            with self._lock:
-                if not self._pools:
-                    self._thread = None
-                    return
-
-    def _close(self) -> None:
-        # The files outlive the process: without this, its levels would stay in the sums.
-        with self._lock:
-            self._pools.clear()
-            self.update()

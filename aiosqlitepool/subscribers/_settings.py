@@ -6,15 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from ._buckets import Bounds, checked_buckets
-from ._metrics import (
-    CREATE_TIME,
-    OPERATION_DURATION,
-    TRANSACTION_TIME,
-    TRANSACTION_WAIT,
-    USE_TIME,
-    WAIT_TIME,
-    Metric,
-)
+from ._metrics import CREATE_TIME, OPERATION_DURATION, TRANSACTION_TIME, TRANSACTION_WAIT, USE_TIME, WAIT_TIME, Metric
 
 __all__ = ["MOST_SUMMARIES", "MetricSettings"]
 

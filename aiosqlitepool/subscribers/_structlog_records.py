@@ -10,12 +10,16 @@ from aiosqlitepool import Holder, SQLiteConnectionPool
 from aiosqlitepool.events import (
     AcquireSlow,
     AcquireTimedOut,
+    BackupEnded,
     BusyRetried,
     CheckpointBlocked,
     Checkpointed,
+    CheckpointFailed,
     ConnectionClosed,
     ConnectionCreated,
     ConnectionCreateFailed,
+    DatabaseFailed,
+    ErrorInfo,
     HealthCheckFailed,
     IdleReplaced,
     LeakReturned,
@@ -72,6 +76,9 @@ class PoolLog:
         yield BusyRetried, logging.INFO, self._busy_retried
         yield Checkpointed, logging.DEBUG, self._checkpointed
         yield CheckpointBlocked, logging.WARNING, self._checkpoint_blocked
+        yield CheckpointFailed, logging.ERROR, self._checkpoint_failed
+        yield BackupEnded, logging.ERROR, self._backup_ended
+        yield DatabaseFailed, logging.ERROR, self._database_failed
         yield StatementSlow, logging.WARNING, self._statement_slow
 
     # -- records
@@ -112,11 +119,11 @@ class PoolLog:
         self._log_limited("pool.acquire.timeout", "error", wait_ms=_ms(event.wait_time), **waiting)
 
     def _create_failed(self, event: ConnectionCreateFailed) -> None:
-        what = {"error": str(event.error), "error_type": event.error.type}
+        what = _error(event.error)
         self._log_limited("pool.connection.create_failed", "error", create_ms=_ms(event.create_time), **what)
 
     def _health_failed(self, event: HealthCheckFailed) -> None:
-        what = {"error": str(event.error), "error_type": event.error.type}
+        what = _error(event.error)
         self._log_limited("pool.health.failed", connection=event.connection, idle_ms=_ms(event.idle_time), **what)
 
     def _idle_replaced(self, event: IdleReplaced) -> None:
@@ -139,8 +146,8 @@ class PoolLog:
         self._log("info", "pool.checkout.leak_returned", **use)
 
     def _subscriber_failed(self, event: SubscriberFailed) -> None:
-        what = {"error": str(event.error), "error_type": event.error.type}
-        self._log_limited("pool.subscriber.error", "error", failed_event=event.event, handler=event.handler, **what)
+        what = {"failed_event": event.event, "handler": event.handler, **_error(event.error)}
+        self._log_limited("pool.subscriber.error", "error", **what)
 
     def _transaction_ended(self, event: TransactionEnded) -> None:
         if event.outcome == "failed":
@@ -149,6 +156,7 @@ class PoolLog:
                 wait_ms=_ms(event.wait_time),
                 duration_ms=_ms(event.duration),
                 retries=event.retries,
+                **_error(event.error),
                 **_labelled(event.label),
             )
 
@@ -163,6 +171,18 @@ class PoolLog:
 
     def _checkpoint_blocked(self, event: CheckpointBlocked) -> None:
         self._log_limited("pool.checkpoint.blocked", wal_bytes=event.wal_bytes, holders=_holders(event.holders))
+
+    def _checkpoint_failed(self, event: CheckpointFailed) -> None:
+        self._log_limited("pool.checkpoint.failed", "error", wal_bytes=event.wal_bytes, **_error(event.error))
+
+    def _backup_ended(self, event: BackupEnded) -> None:
+        if event.result == "failed":
+            what = {"target": event.target, "backup_ms": _ms(event.backup_time), **_error(event.error)}
+            self._log_limited("pool.backup.failed", "error", **what)
+
+    def _database_failed(self, event: DatabaseFailed) -> None:
+        statement = {} if event.statement is None else {"statement": event.statement}
+        self._log_limited("pool.database.failed", "error", **_error(event.error), **statement, **_labelled(event.label))
 
     def _statement_slow(self, event: StatementSlow) -> None:
         error = {} if event.error is None else {"error": event.error}
@@ -200,6 +220,13 @@ class PoolLog:
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
+
+
+def _error(error: ErrorInfo | None) -> dict[str, str]:
+    if error is None:
+        return {}
+    code = {} if error.code is None else {"error_code": error.code}
+    return {"error": str(error), "error_type": error.type, **code}
 
 
 def _labelled(label: str | None) -> dict[str, str]:

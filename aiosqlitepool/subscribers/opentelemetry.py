@@ -20,11 +20,13 @@ from aiosqlitepool.events import (
     TransactionEnded,
 )
 
-from . import _buckets
-from . import _metrics as names
+from . import _attributes as names
+from . import _buckets, _metrics
 from ._buckets import Bounds
 from ._common import Detach, together
-from ._counts import AnyPool, Counts, fail_events
+from ._counts import Counts
+from ._handlers import fail_events
+from ._levels import AnyPool
 from ._metrics import Metric, Values
 from ._opentelemetry_deferred import DeferredCounts, record_deferred
 from ._settings import MetricSettings
@@ -157,15 +159,15 @@ class _Instruments:
     """The instruments of one meter provider, for all pools that feed them."""
 
     def __init__(self, meter: Meter, settings: MetricSettings) -> None:
-        self.settings = settings
-        summaries = settings.statement_summaries
+        self.settings, summaries = settings, settings.statement_summaries
         self.counts: Counts[DeferredCounts] = Counts(
             lambda name: DeferredCounts(name, self.record_deferred, summaries), reads_statements=summaries > 0
         )
         self._collection = threading.local()
-        for metric in (*names.LEVELS, *names.COUNTERS):
+        for metric in (*_metrics.LEVELS, *_metrics.COUNTERS):
             create = {
                 "gauge": meter.create_observable_gauge,
+                "time": meter.create_observable_gauge,
                 "level": meter.create_observable_up_down_counter,
                 "counter": meter.create_observable_counter,
             }[metric.kind]
@@ -208,7 +210,7 @@ class _Instruments:
         with self.counts.reading() as every:
             pass
         record_deferred(every, options.timeout_millis / 2000)
-        snapshot: Snapshot = {metric: [] for metric in (*names.LEVELS, *names.COUNTERS)}
+        snapshot: Snapshot = {metric: [] for metric in (*_metrics.LEVELS, *_metrics.COUNTERS)}
         for (metric, pool, values), number in {**self.counts.levels(), **self.counts.counters()}.items():
             snapshot[metric].append((pool, values, number))
         return snapshot
@@ -222,7 +224,7 @@ def _histogram(meter: Meter, metric: Metric, bounds: Bounds) -> Histogram:
 
 def _attributes(metric: Metric, pool: str, values: Values) -> dict[str, str]:
     shown = zip((*metric.attributes, *metric.extra), values, strict=True)
-    return {names.POOL: pool, **{attribute: value for attribute, value in shown if value}}
+    return {names.POOL: pool, **metric.fixed, **{attribute: value for attribute, value in shown if value}}
 
 
 # One set of instruments per provider, for any number of subscribers: asked for the same observable instrument again, a
@@ -283,15 +285,16 @@ class _PoolMetrics:
         self._counts.add_timings(timings)
         for slow in timings.slow:
             context = slow.context.run(otel_context.get_current)
-            self._record(names.WAIT_TIME, slow.wait_time, timings.pool, "", context=context)
+            self._record(_metrics.WAIT_TIME, slow.wait_time, timings.pool, "", context=context)
 
     def _created(self, event: ConnectionCreated) -> None:
-        self._record(names.CREATE_TIME, event.create_time, event.pool)
+        self._record(_metrics.CREATE_TIME, event.create_time, event.pool)
 
     def _transaction_ended(self, event: TransactionEnded) -> None:
-        self._record(names.TRANSACTION_TIME, event.duration, event.pool, event.outcome)
-        self._record(names.TRANSACTION_WAIT, event.wait_time, event.pool)
+        self._record(_metrics.TRANSACTION_TIME, event.duration, event.pool, event.outcome)
+        self._record(_metrics.TRANSACTION_WAIT, event.wait_time, event.pool)
 
     def _failed(self, event: Any, error_type: str) -> None:
         context = trace.set_span_in_context(span_of_failure(event), Context())
-        self._record(names.WAIT_TIME, event.wait_time, event.pool, error_type, context=context)
+        kind = self._counts.limits.error(error_type)
+        self._record(_metrics.WAIT_TIME, event.wait_time, event.pool, kind, context=context)

@@ -56,9 +56,10 @@ class PrometheusSubscriber:
 
     A wait that reaches the pool's `slow_acquire` becomes an exemplar if its span is sampled.
 
-    In several processes, with `PROMETHEUS_MULTIPROC_DIR` set, there are no exemplars, and levels and timings are up to
-    a second old: a process that is killed does not write its last ones. As always in that mode, call
-    `prometheus_client.multiprocess.mark_process_dead` when a process ends.
+    In several processes, with `PROMETHEUS_MULTIPROC_DIR` set before prometheus_client is imported, there are no
+    exemplars, and levels and timings are up to a second old: a process that is killed does not write its last ones. The
+    levels of processes that have ended leave the sums within a second, while another one runs. Serve a registry with
+    `prometheus_client.multiprocess.MultiProcessCollector`, or each scrape sees one process.
 
     Args:
         registry: the registry of the metrics; prometheus_client's default registry if not given.

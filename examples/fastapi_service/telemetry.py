@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 
 from fastapi import FastAPI, Request, Response
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from aiosqlitepool import subscribe_all
 from aiosqlitepool.debug import DebugApp
@@ -32,7 +33,12 @@ def observe(app: FastAPI) -> None:
 def metrics(request: Request) -> Response:
     """What Prometheus scrapes, in OpenMetrics if it asks for that: only there are exemplars."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(REGISTRY), headers={"Content-Type": content_type})
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        # `uvicorn --workers 2`, or gunicorn: any worker answers for all of them, from the files that they write.
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return Response(encode(registry), headers={"Content-Type": content_type})
 
 
 def trace(app: FastAPI) -> None:

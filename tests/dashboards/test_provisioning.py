@@ -10,6 +10,7 @@ import promql_parser
 import pytest
 import yaml
 
+from aiosqlitepool.subscribers import _attributes
 from aiosqlitepool.subscribers import _metrics as _semconv
 from dashboards.render.board import board_files, read
 
@@ -55,7 +56,7 @@ def test_exemplars_lead_to_traces_by_the_label_that_they_have() -> None:
 
 def test_spans_lead_to_metrics_by_an_attribute_and_a_label_that_there_are() -> None:
     (tag,) = SOURCES["tempo"]["jsonData"]["tracesToMetrics"]["tags"]
-    assert tag == {"key": _semconv.POOL, "value": _semconv.label_name(_semconv.POOL)}
+    assert tag == {"key": _attributes.POOL, "value": _semconv.label_name(_attributes.POOL)}
 
 
 def test_the_queries_of_spans_are_promql_of_the_catalogue() -> None:

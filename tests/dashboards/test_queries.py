@@ -7,13 +7,19 @@ import itertools
 import promql_parser
 import pytest
 
-from aiosqlitepool.subscribers import _buckets, _metrics
+from aiosqlitepool.subscribers import _attributes, _buckets, _metrics
 from aiosqlitepool.subscribers._metrics import Metric
 from dashboards.render.board import Query
 
 from .promql import RANGE, RATE_INTERVAL, every_query, parsed, selectors
 
-SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "level": ("",), "gauge": ("",)}
+SUFFIXES = {
+    "counter": ("_total",),
+    "histogram": ("_bucket", "_sum", "_count"),
+    "level": ("",),
+    "gauge": ("",),
+    "time": ("",),
+}
 METRICS = {metric.family + suffix: metric for metric in _metrics.METRICS for suffix in SUFFIXES[metric.kind]}
 BUCKETS = {
     _metrics.WAIT_TIME: _buckets.WAIT_BUCKETS,
@@ -65,7 +71,7 @@ def test_its_legend_names_labels_that_the_answer_has(query: Query) -> None:
 
 @every_query()
 def test_it_picks_what_the_variables_pick(query: Query) -> None:
-    pool = _metrics.label_name(_metrics.POOL)
+    pool = _metrics.label_name(_attributes.POOL)
     for selector in selectors(query.expr):
         for label, variable in (("job", "$job"), ("instance", "$instance"), (pool, "$pool")):
             assert selector.matchers[label] == (promql_parser.MatchOp.Re, variable)
@@ -97,10 +103,16 @@ def test_its_buckets_are_spelled_as_floats_and_exist(query: Query) -> None:
 def test_its_literal_values_are_known(query: Query) -> None:
     for selector in selectors(query.expr):
         metric = METRICS[selector.name]
-        told_apart = metric.labels[1:]
-        for label in told_apart:
+        for label in map(_metrics.label_name, metric.attributes):
             if label in selector.matchers and metric.known:
                 assert selector.matchers[label][1] in metric.known
+
+
+@every_query()
+def test_it_asks_only_for_series_of_this_library(query: Query) -> None:
+    for selector in selectors(query.expr):
+        fixed = METRICS[selector.name].fixed
+        assert [selector.matchers[label][1] for label in map(_metrics.label_name, fixed)] == [*fixed.values()]
 
 
 def test_a_selector_knows_what_is_around_it() -> None:

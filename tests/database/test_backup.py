@@ -5,6 +5,7 @@ import contextlib
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 
 from aiosqlitepool import PoolUsageError, SQLiteDatabase
 from aiosqlitepool.database import backup
+from aiosqlitepool.events import BackupEnded, ErrorInfo
+from aiosqlitepool.testing import Recorder
 
 from ..support.databases import add, held_writer, leave_wal, texts
 from ..support.files import make_database, notes
@@ -237,3 +240,54 @@ async def test_a_backup_gives_up_on_a_process_that_holds_the_database(database: 
 async def test_a_backup_needs_an_open_database(database: Path, target: Path) -> None:
     with pytest.raises(PoolUsageError, match="is not open"):
         await SQLiteDatabase(database).backup(target)
+
+
+# -- what is told of it
+
+
+async def test_a_backup_that_is_complete_is_told_with_its_size_and_its_time(
+    db: SQLiteDatabase, target: Path, recorder: Recorder
+) -> None:
+    before = time.time()
+    await db.backup(target)
+    (event,) = recorder.of(BackupEnded)
+    assert (event.pool, event.result, event.target, event.error) == ("app.db/write", "completed", str(target), None)
+    assert event.size == target.stat().st_size > 0
+    assert before <= event.ended_at <= time.time()
+    assert 0 < event.backup_time <= event.ended_at - before + 1
+
+
+async def test_a_backup_that_fails_is_told_with_its_error(db: SQLiteDatabase, target: Path, recorder: Recorder) -> None:
+    def refuse(copied: int, total: int) -> None:
+        raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        await db.backup(target, progress=refuse)
+    with pytest.raises(FileNotFoundError):
+        await db.backup(target.parent / "missing" / "copy.db")
+    failed, missing = recorder.of(BackupEnded)
+    assert (failed.result, failed.size, failed.error) == ("failed", 0, ErrorInfo("OSError", "no space"))
+    assert (missing.result, missing.error and missing.error.type) == ("failed", "FileNotFoundError")
+
+
+async def test_a_backup_that_is_cancelled_is_told_so(db: SQLiteDatabase, target: Path, recorder: Recorder) -> None:
+    await db.run_write(fill)
+    backing_up = asyncio.create_task(db.backup(target, pages=1))
+    await asyncio.sleep(0)
+    backing_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await backing_up
+    (event,) = recorder.of(BackupEnded)
+    assert (event.result, event.error) == ("cancelled", None)
+
+
+async def test_an_argument_that_is_wrong_is_no_backup(db: SQLiteDatabase, target: Path, recorder: Recorder) -> None:
+    with pytest.raises(ValueError, match="pages"):
+        await db.backup(target, pages=0)
+    assert recorder.of(BackupEnded) == []
+
+
+async def test_a_backup_that_nobody_is_told_of_is_made_all_the_same(database: Path, target: Path) -> None:
+    async with SQLiteDatabase(database) as db:
+        await db.backup(target)
+    assert target.exists()

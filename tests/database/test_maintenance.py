@@ -13,7 +13,7 @@ import pytest
 
 from aiosqlitepool import SQLiteDatabase
 from aiosqlitepool.database.maintenance import Maintenance
-from aiosqlitepool.events import Checkpointed
+from aiosqlitepool.events import Checkpointed, CheckpointFailed
 from aiosqlitepool.testing import Recorder
 
 from ..support.clock import Clock
@@ -168,6 +168,18 @@ async def test_a_maintenance_error_is_logged(db: SQLiteDatabase, caplog: pytest.
     with caplog.at_level(logging.WARNING, "aiosqlitepool"):
         await maintenance.run_due()
     assert caplog.text.count("pool 'app.db/write': maintenance failed: not authorized") == 2
+    async with db.writer.connection() as connection:
+        await connection._execute(connection._conn.set_authorizer, None)
+
+
+async def test_a_checkpoint_that_raises_is_told_and_raised(db: SQLiteDatabase, recorder: Recorder) -> None:
+    await db.run_write(add, "a")
+    async with db.writer.connection() as connection:
+        await connection._execute(connection._conn.set_authorizer, lambda *_: sqlite3.SQLITE_DENY)
+    with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+        await db.checkpoint()
+    (event,) = recorder.of(CheckpointFailed)
+    assert (event.pool, event.error.code, event.wal_bytes > 0) == ("app.db/write", "SQLITE_AUTH", True)
     async with db.writer.connection() as connection:
         await connection._execute(connection._conn.set_authorizer, None)
 

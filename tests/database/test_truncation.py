@@ -14,7 +14,7 @@ import pytest
 from aiosqlitepool import PoolClosedError, SQLiteDatabase
 from aiosqlitepool.database import truncation
 from aiosqlitepool.database.truncation import Truncation
-from aiosqlitepool.events import CheckpointBlocked, Checkpointed
+from aiosqlitepool.events import CheckpointBlocked, Checkpointed, CheckpointFailed, DatabaseFailed, ErrorInfo
 from aiosqlitepool.testing import Recorder
 
 from ..support.clock import Clock
@@ -95,6 +95,36 @@ async def test_a_cursor_that_the_block_left_half_read_only_delays_the_truncation
         assert await cursor.fetchone() == ("a",)
     await first(small.writer, Checkpointed)
     assert small.writer.stats().wal_bytes == 0
+
+
+@pytest.mark.parametrize(("code", "is_of_database"), [("SQLITE_IOERR_WRITE", True), ("SQLITE_AUTH", False)])
+async def test_a_truncation_that_fails_is_told_and_the_commit_stands(
+    small: SQLiteDatabase, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, code: str, is_of_database: bool
+) -> None:
+    def fail(native: sqlite3.Connection, pool: object) -> None:
+        error = sqlite3.OperationalError("no")
+        error.sqlite_errorname = code
+        raise error
+
+    monkeypatch.setattr(truncation, "checkpoint", fail)
+    # Above the limit at once: a commit tries to truncate what the one before has left.
+    small._maintenance._truncation._above = 0  # type: ignore[union-attr]
+    failing = asyncio.create_task(first(small.writer, CheckpointFailed))
+    await asyncio.sleep(0)
+    assert await small.run_write(add, "a") == 1
+    event = await failing
+    assert isinstance(event, CheckpointFailed)
+    assert (event.pool, event.error.code) == ("app.db/write", code)
+    assert event.wal_bytes > 0
+    told = [event for event in recorder.of(DatabaseFailed) if event.label == "checkpoint"]
+    assert (told != []) == is_of_database
+
+
+async def test_a_truncation_that_fails_needs_no_subscriber(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with SQLiteDatabase(database) as db:
+        made = truncation_of(db, Clock())
+        made._emit_failed(ErrorInfo("sqlite3.OperationalError", "no", "SQLITE_FULL"))
+        assert await db.run_write(add, "a") == 1
 
 
 async def test_a_database_without_a_ceiling_only_asks_for_the_readers_to_be_held(db: SQLiteDatabase) -> None:

@@ -10,12 +10,15 @@ from aiosqlitepool.events import (
     AcquireRejected,
     AcquireSlow,
     AcquireTimedOut,
+    BackupEnded,
     BusyRetried,
     CheckpointBlocked,
     Checkpointed,
+    CheckpointFailed,
     ConnectionAcquired,
     ConnectionClosed,
     ConnectionCreateFailed,
+    DatabaseFailed,
     ErrorInfo,
     HealthCheckFailed,
     LeakSuspected,
@@ -34,6 +37,7 @@ SLOW = StatementSlow(
     plan=("SCAN orders  <-- full scan of orders",),
 )  # fmt: skip
 HOLDERS = (Holder(1, "Task-1", "GET /users", 12.0), Holder(2, "Task-2", None, 0.2), Holder(3, "Task-3", None, 0.1))
+FULL = ErrorInfo("sqlite3.OperationalError", "disk is full", "SQLITE_FULL")
 BROKEN = ErrorInfo("sqlite3.OperationalError", "unable to open database file")
 
 
@@ -102,6 +106,28 @@ def test_a_time_reads_well_at_every_size(seconds: float, words: str) -> None:
         (PoolClosed("db", 0), "info", "closed"),
         (ConnectionAcquired("db", 2, "idle", 0.0), "info", "connection 2 at once"),
         (TransactionEnded("db", "rolled_back", 0.001, 0.2), "info", "rolled back after 200 ms, begun after 1.0 ms"),
+        (
+            TransactionEnded("db", "failed", 0.001, 0.2, error=FULL),
+            "info",
+            "failed after 200 ms, begun after 1.0 ms: sqlite3.OperationalError: disk is full",
+        ),
+        (
+            DatabaseFailed("db", FULL, "POST", "INSERT INTO t VALUES (?)"),
+            "error",
+            "SQLITE_FULL in INSERT INTO t VALUES (?): sqlite3.OperationalError: disk is full",
+        ),
+        (DatabaseFailed("db", FULL), "error", "SQLITE_FULL: sqlite3.OperationalError: disk is full"),
+        (
+            CheckpointFailed("db", FULL, 70_000_000),
+            "error",
+            "checkpoint failed, 70.0 MB of WAL: sqlite3.OperationalError: disk is full",
+        ),
+        (BackupEnded("db", "completed", "/b/a.db", 2.0, 1.7e9), "info", "backup to /b/a.db completed after 2.00 s"),
+        (
+            BackupEnded("db", "failed", "/b/a.db", 2.0, 1.7e9, error=FULL),
+            "info",
+            "backup to /b/a.db failed after 2.00 s: sqlite3.OperationalError: disk is full",
+        ),
         (SLOW, "warning", "SELECT * FROM orders took 1.20 s; full scan of orders"),
         (replace(SLOW, error="OSError", plan=()), "warning", "SELECT * FROM orders took 1.20 s, OSError"),
         # The page shows the label of an event beside its words.

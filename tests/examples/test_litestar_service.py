@@ -114,7 +114,9 @@ async def test_when_no_connection_can_be_had_it_says_so(app: Litestar, http: htt
 async def test_metrics_are_served_in_openmetrics_if_asked(http: httpx.AsyncClient) -> None:
     plain = await http.get("/metrics")
     assert plain.headers["content-type"].startswith("text/plain")
-    assert 'db_client_connection_max{db_client_connection_pool_name="bank.db"} 4.0' in plain.text
+    assert (
+        'db_client_connection_max{db_client_connection_pool_name="bank.db",db_system_name="sqlite"} 4.0' in plain.text
+    )
     asked = await http.get("/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0"})
     assert asked.headers["content-type"].startswith("application/openmetrics-text")
     assert asked.text.endswith("# EOF\n")

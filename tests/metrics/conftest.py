@@ -25,8 +25,9 @@ async def scraped_alive(folder: Path, registry: CollectorRegistry) -> str:
         return await aiosqlite.connect(folder / "there" / "app.db")
 
     subscribers = [PrometheusSubscriber(registry, statement_summaries=20, by_label=True)]
-    pool = SQLiteConnectionPool(connect, 1, 0.05, name="app.db", subscribers=subscribers)
-    async with pool, SQLiteDatabase(folder / "other.db", subscribers=subscribers):
+    pool = SQLiteConnectionPool(connect, 1, 0.05, max_waiting=9, name="app.db", subscribers=subscribers)
+    async with pool, SQLiteDatabase(folder / "other.db", subscribers=subscribers) as database:
+        await database.backup(folder / "copy.db")
         with contextlib.suppress(aiosqlite.OperationalError):
             await pool.acquire()
         (folder / "there").mkdir()

@@ -15,3 +15,12 @@ def test_every_file_that_prometheus_is_pointed_to_exists() -> None:
     ]
     assert len(files) == 4
     assert [file for file in files if not (METRICS_DIR / file).is_file()] == []
+
+
+def test_no_group_of_rules_has_the_name_of_another_one() -> None:
+    names = [
+        group["name"]
+        for file in ("rules.yml", "alerts.yml")
+        for group in yaml.safe_load((METRICS_DIR / file).read_text())["groups"]
+    ]
+    assert sorted(names) == sorted(set(names))

@@ -40,7 +40,10 @@ def test_it_says_what_it_aggregates_by(expression: str) -> None:
 
 @each_expression
 def test_the_bound_of_a_bucket_is_written_as_a_float(expression: str) -> None:
-    assert all("." in bound or bound == "+Inf" for bound in re.findall(r'\ble=~?"([^"]*)"', expression))
+    # Of whole numbers, also as OTLP writes it.
+    for bound in re.findall(r'\ble=~?"([^"]*)"', expression):
+        assert bound == "+Inf" or re.fullmatch(r"\d+\.\d+|\d+\(\\\\.0\)\?", bound), bound
+        assert not bound.endswith(".0")
 
 
 @pytest.mark.parametrize("record", sorted({rule["record"] for rule in RECORDS}))
@@ -48,7 +51,7 @@ def test_a_recording_rule_is_called_level_metric_operation(record: str) -> None:
     level, metric, operation = record.split(":")
     assert level in ("instance_pool", "job_pool")
     assert any(metric.startswith((each.family, each.family.rpartition("_")[0])) for each in METRICS)
-    assert re.fullmatch(r"(\w+_)?(ratio|sum|max|rate)(_rate)?(5m|30m|1h|6h)?", operation)
+    assert re.fullmatch(r"(\w+_)?(ratio|sum|max|min|rate)(_rate)?(5m|30m|1h|2h|6h|1d)?", operation)
 
 
 @pytest.mark.parametrize("rule", RECORDS, ids=lambda rule: rule["record"])
@@ -58,3 +61,12 @@ def test_a_recording_rule_keeps_the_labels_of_its_level(rule: dict[str, Any]) ->
     by = [set(re.split(r",\s*", labels)) for labels in re.findall(r"\bby \(([^)]*)\)", rule["expr"])]
     assert by
     assert all(labels - {"le"} == level for labels in by)
+
+
+@each_expression
+def test_it_asks_only_for_series_of_this_library(expression: str) -> None:
+    # Other libraries follow the same conventions.
+    of_conventions = [metric.family for metric in METRICS if metric.name.startswith("db.")]
+    for name in of_conventions:
+        for found in re.finditer(rf"(?<![\w:]){name}(?:_total|_count|_sum|_bucket)?(?![\w:])", expression):
+            assert expression[found.end() :].startswith('{db_system_name="sqlite"'), expression

@@ -37,9 +37,12 @@ EXPECTED: dict[Alert, tuple[str, str]] = {
 
 
 def silenced_by(alert: Alert) -> Alert | None:
-    """What must not reach the pager because this does: a stuck waiter, or the writer's queue, before a full pool."""
+    """What must not reach the pager because this does: a stuck waiter, or the writer's queue, before a full pool; a
+    full disk before transactions that fail."""
     name, pool = alert
     graver = ("AiosqlitepoolWaiterStuck", "AiosqlitepoolWriterQueueSlow")
+    if name == "AiosqlitepoolDatabaseBroken":
+        return ("AiosqlitepoolTransactionsFailing", pool)
     return ("AiosqlitepoolSaturated", pool) if name in graver else None
 
 
@@ -53,7 +56,7 @@ class Pager:
     def take(self, notification: dict[str, Any]) -> None:
         for alert in notification["alerts"]:
             found = self.firing if alert["status"] == "firing" else self.resolved
-            found[alert["labels"]["alertname"], alert["labels"][POOL]] = alert
+            found[alert["labels"]["alertname"], alert["labels"].get(POOL, "")] = alert
 
 
 class Stack:
@@ -69,17 +72,21 @@ class Stack:
         self.inhibited: set[Alert] = set()
         self._folder = folder
 
-    def scrape(self, url: str) -> None:
-        """Have Prometheus scrape one program more."""
+    def scrape(self, url: str, job: str | None = None) -> None:
+        """Have Prometheus scrape one program more, of the same service or of the service `job`."""
         file = self._folder / "metrics" / "targets" / "app.yml"
-        (group,) = yaml.safe_load(file.read_text())
-        address(file, *group["targets"], url)
+        groups = yaml.safe_load(file.read_text())
+        if job is None:
+            groups[0]["targets"].append(url.removeprefix("http://"))
+        else:
+            groups.append({"targets": [url.removeprefix("http://")], "labels": {"job": job}})
+        file.write_text(yaml.safe_dump(groups))
 
     def look(self) -> set[Alert]:
         """The alerts that Alertmanager has now. Troubles that have told all that they are to tell are relieved."""
         now = set()
         for alert in ask(f"{self.alertmanager}/api/v2/alerts"):
-            key = (alert["labels"]["alertname"], alert["labels"][POOL])
+            key = (alert["labels"]["alertname"], alert["labels"].get(POOL, ""))
             now.add(key)
             if alert["status"]["inhibitedBy"]:
                 self.inhibited.add(key)
@@ -118,7 +125,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def troubles(folder: Path, subscriber: str) -> Iterator[Program]:
     port, own = free_port(), folder / subscriber
     own.mkdir()
-    command = [sys.executable, "-m", "tests.stack.troubles", str(own), str(port), subscriber]
+    namespace = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
+    command = [*namespace, sys.executable, "-m", "tests.stack.troubles", str(own), str(port), subscriber]
     name = f"Troubles by {subscriber}"
     with running(name, command, own / "log", port=port, ready="/metrics", env=unmeasured(), cwd=ROOT) as program:
         yield program

@@ -5,17 +5,19 @@ Once for the metrics of the Prometheus subscriber, once for those of OpenTelemet
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
 
-from ..support.debian import wait_for
+from ..support.debian import queried, wait_for
 from .conftest import EXPECTED, ROOT, Alert, Stack, silenced_by
 from .troubles import SUBSCRIBERS, TROUBLES, pool_name
 
-# Everything goes wrong at the same time, and each trouble ends as soon as its alert is told: the longest, a leak, needs
-# a minute until it is one. The deadlines tell what never comes from what comes late.
+# Everything goes wrong at the same time, and each trouble ends as soon as its alert is told: the longest wait for
+# a trouble that lasts. The deadlines tell what never comes from what comes late.
 pytestmark = pytest.mark.timeout(600)
 WITHIN = 300.0
 
@@ -24,7 +26,36 @@ each_alert = pytest.mark.parametrize("alert", EXPECTED, ids=[pool for _, pool in
 
 def test_there_is_a_trouble_for_every_alert() -> None:
     groups = yaml.safe_load((ROOT / "metrics" / "alerts.yml").read_text())["groups"]
-    assert sorted(TROUBLES) == sorted(rule["alert"] for group in groups for rule in group["rules"])
+    alerts = [rule["alert"] for group in groups for rule in group["rules"]]
+    assert sorted([*TROUBLES, STOPPED]) == sorted(alerts)
+
+
+STOPPED = "AiosqlitepoolTelemetryStopped"
+SAMPLE = b'db_client_connection_max{db_system_name="sqlite", db_client_connection_pool_name="app.db"} 5\n'
+
+
+def test_a_service_that_is_gone_is_told_of_by_its_name(stack: Stack) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(SAMPLE)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            stack.scrape(f"http://127.0.0.1:{server.server_port}", job="gone")
+            known = 'db_client_connection_max{job="gone"}'
+            wait_for("Prometheus scrapes it", lambda: queried(stack.prometheus, known), within=WITHIN)
+        finally:
+            server.shutdown()
+            thread.join()
+    told = wait_for("the pager is told", lambda: stack.pager.firing.get((STOPPED, "")), within=WITHIN)
+    assert told["labels"]["job"] == "gone"
 
 
 @each_alert

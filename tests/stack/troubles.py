@@ -6,6 +6,8 @@ A pool is named after its alert and the subscriber that shows it to Prometheus: 
 exporter adds labels of its own; and after its role, if it is one of a database's. Its trouble ends when FOLDER has a
 file of the alert's name; then it is used as it should be. One more pool, "healthy", never has any trouble. Metrics are
 served on PORT.
+
+Run it in a mount namespace of its own: it mounts small file systems in FOLDER, to have disks that are full.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -49,6 +52,9 @@ ROLES = {
     "AiosqlitepoolTransactionsFailing": "write",
     "AiosqlitepoolBusyRetries": "write",
     "AiosqlitepoolWalLarge": "write",
+    "AiosqlitepoolDatabaseBroken": "write",
+    "AiosqlitepoolDiskFilling": "write",
+    "AiosqlitepoolBackupFailing": "write",
     "AiosqlitepoolReaderPinsWal": "read",
 }
 
@@ -142,6 +148,27 @@ async def callers_time_out(trouble: Trouble) -> Pool:
     return pool
 
 
+async def a_caller_in_250_times_out(trouble: Trouble) -> Pool:
+    pool = trouble.pool(1, acquisition_timeout=1)
+    while trouble.lasts:
+        for _ in range(250):
+            await read(pool)
+        async with pool.connection():
+            with contextlib.suppress(PoolConnectionAcquireTimeoutError):
+                await pool.acquire(timeout=0.01)
+        await asyncio.sleep(0.1)
+    return pool
+
+
+async def every_caller_times_out(trouble: Trouble) -> Pool:
+    pool = trouble.pool(1, acquisition_timeout=1)
+    async with pool.connection():
+        while trouble.lasts:
+            with contextlib.suppress(PoolConnectionAcquireTimeoutError):
+                await pool.acquire(timeout=0.05)
+    return pool
+
+
 async def callers_wait(trouble: Trouble) -> Pool:
     pool = trouble.pool(1)
     await crowd(trouble, pool, 4, 0.1)
@@ -161,16 +188,22 @@ async def more_callers_than_connections(trouble: Trouble) -> Pool:
 
 
 async def the_only_connection_is_kept(trouble: Trouble) -> Pool:
-    pool = trouble.pool(1, acquisition_timeout=None)
+    pool = trouble.pool(1, acquisition_timeout=20)
+
+    async def wait() -> None:
+        while trouble.lasts:
+            with contextlib.suppress(PoolConnectionAcquireTimeoutError):
+                await read(pool)
+
     async with pool.connection(label="the slow holder"):
-        waiter = asyncio.create_task(read(pool))
+        waiter = asyncio.create_task(wait())
         await trouble.over()
     await waiter
     return pool
 
 
 async def a_connection_leaks(trouble: Trouble) -> Pool:
-    pool = trouble.pool()
+    pool = trouble.pool(leak_threshold=10)
     leaked = await pool.acquire(label="the leak")
     await trouble.over()
     await pool.release(leaked)
@@ -214,6 +247,16 @@ async def nobody_commits(trouble: Trouble) -> Pool:
     while trouble.lasts:
         async with pool.connection() as connection:
             await connection.execute("INSERT INTO note VALUES ('forgotten')")
+        await asyncio.sleep(0.1)
+    return pool
+
+
+async def nobody_reads_to_the_end(trouble: Trouble) -> Pool:
+    pool = trouble.pool()
+    numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000) SELECT i FROM n"
+    while trouble.lasts:
+        async with pool.connection() as connection:
+            await (await connection.execute(numbers)).fetchone()
         await asyncio.sleep(0.1)
     return pool
 
@@ -288,23 +331,64 @@ async def another_process_keeps_the_lock(trouble: Trouble) -> None:
         await other.does("ROLLBACK")
 
 
-async def a_snapshot_is_kept_while_much_is_written(trouble: Trouble) -> None:
-    await pinned(trouble, 72_000_000)
+async def another_process_reads_while_much_is_written(trouble: Trouble) -> None:
+    async with trouble.database() as database:
+        async with other_process(trouble.file, "BEGIN") as other:
+            await other.does("SELECT count(*) FROM note")
+            while (database.writer.stats().wal_bytes or 0) < 72_000_000:
+                await database.run_write(write, os.urandom(2_000_000))
+            await trouble.over()
+        await database.checkpoint()
 
 
 async def a_report_reads_for_long(trouble: Trouble) -> None:
-    await pinned(trouble, 18_000_000)
-
-
-async def pinned(trouble: Trouble, wal_bytes: int) -> None:
-    """A reader stays until the trouble is over, and the WAL has so many bytes meanwhile."""
     async with trouble.database() as database:
         async with database.read(snapshot=True, label="the report"):
-            while (database.writer.stats().wal_bytes or 0) < wal_bytes:
+            while (database.writer.stats().wal_bytes or 0) < 18_000_000:
                 # What is the same as before, SQLite does not write again.
                 await database.run_write(write, os.urandom(2_000_000))
             await trouble.over()
         await database.checkpoint()
+
+
+async def the_disk_is_full(trouble: Trouble) -> None:
+    disk = mount(trouble.folder / "full", "4m")
+    trouble.file = disk / "app.db"
+    async with trouble.database() as database:
+        with contextlib.suppress(OSError), (disk / "filler").open("wb") as filler:
+            while True:
+                filler.write(bytes(4096))
+        while trouble.lasts:
+            with contextlib.suppress(sqlite3.OperationalError):
+                await database.run_write(write, os.urandom(100_000))
+            await asyncio.sleep(0.2)
+        (disk / "filler").unlink()
+
+
+async def the_disk_is_nearly_full(trouble: Trouble) -> None:
+    disk = mount(trouble.folder / "nearly full", "50m")
+    trouble.file = disk / "app.db"
+    async with trouble.database():
+        await trouble.over()
+        subprocess.run(["mount", "-o", "remount,size=300m", disk], check=True)
+
+
+def mount(folder: Path, size: str) -> Path:
+    """A file system of this size."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "aiosqlitepool", folder], check=True)
+    return folder
+
+
+async def the_backups_have_nowhere_to_go(trouble: Trouble) -> None:
+    target = trouble.folder / "backups" / "copy.db"
+    async with trouble.database() as database:
+        while trouble.lasts:
+            with contextlib.suppress(FileNotFoundError):
+                await database.backup(target)
+            await asyncio.sleep(0.5)
+        target.parent.mkdir()
+        await database.backup(target)
 
 
 def write(connection: sqlite3.Connection, text: bytes) -> None:
@@ -313,6 +397,8 @@ def write(connection: sqlite3.Connection, text: bytes) -> None:
 
 TROUBLES: dict[str, Callable[[Trouble], Awaitable[Pool | None]]] = {
     "AiosqlitepoolAcquireTimeoutsBurningBudget": callers_time_out,
+    "AiosqlitepoolAcquireTimeoutsSlowBurn": a_caller_in_250_times_out,
+    "AiosqlitepoolInstanceTimingOut": every_caller_times_out,
     "AiosqlitepoolWaitSlow": callers_wait,
     "AiosqlitepoolAcquiresRejected": callers_are_refused,
     "AiosqlitepoolSaturated": more_callers_than_connections,
@@ -322,13 +408,17 @@ TROUBLES: dict[str, Callable[[Trouble], Awaitable[Pool | None]]] = {
     "AiosqlitepoolConnectionCreateFailing": the_directory_is_missing,
     "AiosqlitepoolHealthCheckFailing": the_file_is_deleted_again_and_again,
     "AiosqlitepoolChurn": connections_do_not_live_long_enough,
-    "AiosqlitepoolRollbacksOnReturn": nobody_commits,
+    "AiosqlitepoolRollbacksOnReturn": nobody_reads_to_the_end,
+    "AiosqlitepoolWorkLost": nobody_commits,
     "AiosqlitepoolTelemetryErrors": a_subscriber_raises,
     "AiosqlitepoolWriterQueueSlow": writers_think_in_their_transactions,
     "AiosqlitepoolTransactionsFailing": another_process_keeps_the_lock,
     "AiosqlitepoolBusyRetries": another_process_writes,
-    "AiosqlitepoolWalLarge": a_snapshot_is_kept_while_much_is_written,
+    "AiosqlitepoolWalLarge": another_process_reads_while_much_is_written,
     "AiosqlitepoolReaderPinsWal": a_report_reads_for_long,
+    "AiosqlitepoolDatabaseBroken": the_disk_is_full,
+    "AiosqlitepoolDiskFilling": the_disk_is_nearly_full,
+    "AiosqlitepoolBackupFailing": the_backups_have_nowhere_to_go,
 }
 
 

@@ -17,6 +17,11 @@ from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 POOL = "db_client_connection_pool_name"
 
 
+def system_of(name: str) -> dict[str, str]:
+    """The label that metrics of the semantic conventions have."""
+    return {"db_system_name": "sqlite"} if name.startswith("db_") else {}
+
+
 @dataclass
 class Scrape:
     """What a registry shows: `scrape("..._total", aiosqlitepool_acquire_path="idle")` of the pool named app.db."""
@@ -24,7 +29,7 @@ class Scrape:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
 
     def __call__(self, name: str, pool: str = "app.db", **labels: str) -> float | None:
-        return self.registry.get_sample_value(name, {POOL: pool, **labels})
+        return self.registry.get_sample_value(name, {POOL: pool, **system_of(name), **labels})
 
 
 @pytest.fixture
@@ -73,7 +78,8 @@ class Telemetry:
     def point(self, name: str, pool: str = "app.db", **attributes: str) -> HistogramDataPoint | NumberDataPoint | None:
         """One of them: `error_type="timeout"` is the attribute `error.type`."""
         spelled = {key.replace("__", "."): value for key, value in attributes.items()}
-        return self.points(name).get(frozenset({"db.client.connection.pool.name": pool, **spelled}.items()))
+        system = {"db.system.name": "sqlite"} if name.startswith("db.") else {}
+        return self.points(name).get(frozenset({"db.client.connection.pool.name": pool, **system, **spelled}.items()))
 
     def value(self, name: str, pool: str = "app.db", **attributes: str) -> float | None:
         point = self.point(name, pool, **attributes)

@@ -6,8 +6,9 @@ import weakref
 from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.events import ConnectionReleased, PoolTimings
 from aiosqlitepool.subscribers._counts import Counts, PoolCounts
+from aiosqlitepool.subscribers._level_updater import LevelUpdater
+from aiosqlitepool.subscribers._loop_lag import PoolLag
 from aiosqlitepool.subscribers._metrics import ACQUIRES
-from aiosqlitepool.subscribers._prometheus_multiprocess import _Updater
 
 from ..support.acquires import acquired, released
 from ..support.pools import pool_of
@@ -95,7 +96,7 @@ async def test_counts_that_are_closed_count_nothing_more(driver: StubDriver) -> 
 async def test_the_levels_can_be_written_while_another_thread_delivers_timings(driver: StubDriver) -> None:
     """Bug: an update held its lock while it waited for a delivery, whose handler may update as well: a deadlock."""
     pool, free = pool_of(driver), list[bool]()
-    updater = _Updater(lambda levels: None, lambda pool, errors: None)
+    updater = LevelUpdater(lambda levels: None, lambda pool, errors: None)
     lock = updater._lock
 
     class Lock:
@@ -113,7 +114,7 @@ async def test_the_levels_can_be_written_while_another_thread_delivers_timings(d
 
     updater._lock = watched = Lock()  # type: ignore[assignment]
     pool.events.subscribe(PoolTimings, lambda timings: free.append(watched.held == 0))
-    detach = updater.add(pool)
+    detach = updater.add(pool, PoolLag())
     released(pool.events, 0.25)
     updater.update()
     assert free == [True]
@@ -122,7 +123,7 @@ async def test_the_levels_can_be_written_while_another_thread_delivers_timings(d
 
 async def test_an_updater_keeps_no_detached_pool_alive(driver: StubDriver) -> None:
     pool = pool_of(driver)
-    _Updater(lambda levels: None, lambda pool, errors: None).add(pool)()
+    LevelUpdater(lambda levels: None, lambda pool, errors: None).add(pool, PoolLag())()
     await pool.close()
     alive = weakref.ref(pool)
     del pool

@@ -8,7 +8,7 @@ import pytest
 
 from aiosqlitepool.subscribers import _common
 from aiosqlitepool.subscribers._counts import Counts, PoolCounts
-from aiosqlitepool.subscribers._prometheus_multiprocess import _Updater
+from aiosqlitepool.subscribers._level_updater import LevelUpdater
 
 PROGRAM = """
 import os, signal, threading
@@ -45,7 +45,7 @@ def test_a_process_forked_during_a_scrape_can_attach_and_scrape() -> None:
 
 
 def test_in_a_forked_process_every_lock_is_a_new_one() -> None:
-    counts, updater = Counts(PoolCounts), _Updater(lambda levels: None, lambda pool, errors: None)
+    counts, updater = Counts(PoolCounts), LevelUpdater(lambda levels: None, lambda pool, errors: None)
     before = (counts._lock, counts._reading, updater._lock)
     _common._renew()
     after = (counts._lock, counts._reading, updater._lock)

@@ -51,3 +51,24 @@ def test_of_several_warnings_the_first_is_shown_and_of_none_none() -> None:
 def test_as_many_summaries_are_shown_as_were_asked_for(most: int, shown: list[str]) -> None:
     limits = PoolLimits(most)
     assert [limits.summary(summary) for summary in ("a", "b", "c")] == shown
+
+
+def test_types_of_errors_beyond_the_first_twenty_are_other() -> None:
+    limits = PoolLimits()
+    first = [f"error.{number}" for number in range(20)]
+    assert [limits.error(each) for each in first] == first
+    assert [limits.error(f"error.{number}") for number in range(20, 1000)] == ["_OTHER"] * 980
+    assert limits.error("error.3") == "error.3"
+    assert limits.error(None) == ""
+
+
+def test_what_ends_acquires_otherwise_takes_no_place_of_an_error() -> None:
+    limits = PoolLimits()
+    for number in range(1000):
+        limits.error(f"error.{number}")
+    assert [limits.error(each) for each in ("timeout", "cancelled", "rejected", "closed")] == [
+        "timeout",
+        "cancelled",
+        "rejected",
+        "closed",
+    ]

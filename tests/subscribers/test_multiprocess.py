@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import system_of
+
 # One worker: commands come in on stdin, one a line, and each is answered by a line.
 WORKER = """
 import asyncio, contextlib, os, sqlite3, sys
@@ -101,11 +103,16 @@ class Workers:
         assert process.wait() == 0
         process.stdout.close()
 
+    def kill(self, process: subprocess.Popen[str]) -> None:
+        """As a server may: without a chance to write anything."""
+        process.kill()
+        process.communicate()
+
     def scrape(self, name: str, pool: str = "app.db", **labels: str) -> float | None:
         output = subprocess.run(
             [sys.executable, "-c", SCRAPE], env=self.environment, check=True, capture_output=True, text=True
         ).stdout
-        expected = {"db_client_connection_pool_name": pool, **labels}
+        expected = {"db_client_connection_pool_name": pool, **system_of(name), **labels}
         for sample, found, value in json.loads(output):
             if sample == name and {key: text for key, text in found.items() if text} == expected:
                 return float(value)
@@ -132,6 +139,35 @@ def test_levels_of_two_processes_add_up(workers: Workers) -> None:
     assert (workers.scrape("aiosqlitepool_oldest_checkout_age_seconds") or 0) > 0
     workers.tell(first, "close")
     workers.tell(second, "close")
+
+
+def test_limits_are_those_of_one_process_and_the_lag_is_that_of_the_slowest(workers: Workers) -> None:
+    first, second = workers.start(), workers.start()
+    workers.tell(first, "hold")
+    workers.tell(second, "hold")
+    assert workers.scrape("aiosqlitepool_acquisition_timeout_seconds") == 30
+    assert workers.scrape("aiosqlitepool_leak_threshold_seconds") == 60
+    assert workers.scrape("aiosqlitepool_loop_lag_seconds") is not None
+    workers.tell(first, "close")
+    workers.tell(second, "close")
+    assert workers.scrape("aiosqlitepool_connection_abandoned_total") == 0
+
+
+def test_the_time_of_a_backup_outlives_its_process(workers: Workers, tmp_path: Path) -> None:
+    target = tmp_path.parent / "copy.db"
+    program = WORKER.replace(
+        "async def query():",
+        f"""async def back_up():
+        async with SQLiteDatabase(":memory:", name="memory", subscribers=[subscriber]) as database:
+            await database.backup({str(target)!r})
+    async def query():""",
+    )
+    process = workers.start(program)
+    workers.tell(process, "back_up")
+    workers.end(process)
+    labels = {"aiosqlitepool_backup_result": "completed"}
+    assert workers.scrape("aiosqlitepool_backups_total", "memory/write", **labels) == 1
+    assert (workers.scrape("aiosqlitepool_backup_last_time_seconds", "memory/write", **labels) or 0) > 1.7e9
 
 
 def test_counters_and_histograms_of_two_processes_add_up(workers: Workers) -> None:
@@ -207,6 +243,28 @@ def test_a_process_that_ended_leaves_the_sums(workers: Workers) -> None:
     assert workers.scrape("db_client_connection_max") == 2
     assert workers.scrape(COUNT, **{STATE: "idle"}) == 1
     workers.tell(second, "close")
+
+
+def test_a_process_that_is_killed_leaves_the_sums_because_another_one_looks_for_it(workers: Workers) -> None:
+    """Bug: its levels stayed, and its waiters were stuck, for ever."""
+    first, second = workers.start(), workers.start()
+    workers.tell(first, "hold", "hold", "wait")
+    workers.tell(second, "hold")
+    assert workers.scrape("db_client_connection_max") == 4
+    workers.kill(first)
+    while workers.scrape("db_client_connection_max") != 2:
+        pass  # the test's own deadline ends this
+    assert workers.scrape("db_client_connection_pending_requests") == 0
+    assert workers.scrape("aiosqlitepool_acquires_total", aiosqlitepool_acquire_path="new") == 3
+    workers.tell(second, "close")
+
+
+def test_a_pool_that_closed_has_left_the_sums_before_its_process_is_killed(workers: Workers) -> None:
+    """Bug: a server that ends its workers by a signal runs no `atexit`, and a reload doubled the limits."""
+    process = workers.start(WORKER.replace("subscriber.refresh()", "pass"))
+    workers.tell(process, "hold", "close")
+    workers.kill(process)
+    assert workers.scrape("db_client_connection_max") == 0
 
 
 def test_levels_are_brought_up_to_date_without_being_asked(workers: Workers) -> None:

@@ -11,7 +11,7 @@ from aiosqlitepool.subscribers import _opentelemetry_deferred
 from aiosqlitepool.subscribers._metrics import OPERATION_DURATION, USE_TIME, WAIT_TIME, Metric, Values
 from aiosqlitepool.subscribers._opentelemetry_deferred import DeferredCounts, record_deferred
 
-SELECT = ("SELECT", "", "SELECT t", "sqlite", "app.db")
+SELECT = ("SELECT", "", "SELECT t", "app.db")
 
 
 class Recorded:
@@ -78,8 +78,8 @@ def test_statements_are_told_apart_by_operation_error_and_the_first_summaries(
     record_deferred((counts,), 10)
     assert {values: durations for (_, values), durations in recorded.durations.items()} == {
         SELECT: [1.0],
-        ("SELECT", "sqlite3.OperationalError", "SELECT t", "sqlite", "app.db"): [1.0],
-        ("INSERT", "", "other", "sqlite", "app.db"): [1.0, 1.0],
+        ("SELECT", "sqlite3.OperationalError", "SELECT t", "app.db"): [1.0],
+        ("INSERT", "", "other", "app.db"): [1.0, 1.0],
     }
 
 

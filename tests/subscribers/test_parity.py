@@ -15,20 +15,24 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from aiosqlitepool import PoolStats, SQLiteConnectionPool, StatementStats, StatementTable
+from aiosqlitepool import Holder, PoolStats, SQLiteConnectionPool, StatementStats, StatementTable
 from aiosqlitepool.events import (
     AcquireCancelled,
     AcquireFailed,
     AcquireRejected,
     AcquireTimedOut,
+    BackupEnded,
     BusyRetried,
     CheckpointBlocked,
     Checkpointed,
+    CheckpointFailed,
     ConnectionClosed,
     ConnectionCreated,
     ConnectionCreateFailed,
+    DatabaseFailed,
     ErrorInfo,
     HealthCheckFailed,
+    LeakSuspected,
     PoolEvent,
     RolledBackOnReturn,
     StatementKind,
@@ -36,7 +40,8 @@ from aiosqlitepool.events import (
     TransactionEnded,
 )
 from aiosqlitepool.pool import process
-from aiosqlitepool.subscribers import _metrics
+from aiosqlitepool.subscribers import _attributes, _metrics
+from aiosqlitepool.subscribers._loop_lag import PoolLag
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
@@ -46,6 +51,8 @@ from ..support.stub import StubConnection, StubDriver
 DURATIONS = (0.0, 0.0001, 0.0004, 0.003, 0.05, 0.051, 0.7, 12.0, 400.0)
 OUTCOMES = ("committed", "rolled_back", "failed")
 REASONS = ("idle", "lifetime", "unhealthy", "reset_failed", "broken", "pool_closed")
+
+CODES = ("SQLITE_FULL", "SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_ERROR")
 
 ERROR = "sqlite3.OperationalError"
 SCAN = "SCAN orders  <-- full scan of orders"
@@ -105,6 +112,10 @@ def everything(pool: str) -> list[PoolEvent]:
         *(BusyRetried(pool, kind, 0.001) for kind in ("busy", "snapshot")),  # type: ignore[arg-type]
         *(Checkpointed(pool, result, 10, 10, 0.1, 0) for result in ("complete", "partial")),  # type: ignore[arg-type]
         CheckpointBlocked(pool, 70_000_000),
+        LeakSuspected(pool, Holder(1, "Task-1", None, 60.0), 60.0),
+        CheckpointFailed(pool, error, 70_000_000),
+        *(DatabaseFailed(pool, ErrorInfo("sqlite3.OperationalError", "", code)) for code in CODES),
+        *(BackupEnded(pool, result, "copy.db", 2.0, 1.7e9) for result in ("completed", "failed", "cancelled")),  # type: ignore[arg-type]
         *(slow(pool, *each) for each in (("SELECT orders", SCAN), ("SELECT orders", SCAN), ("INSERT orders", ""))),
         *(slow(pool, f"SELECT t{number}", SCAN) for number in range(30)),
     ]
@@ -145,7 +156,7 @@ class WriterPool(ObservedPool):
     """As `SQLiteDatabase` has one."""
 
     def stats(self) -> PoolStats:
-        return replace(super().stats(), role="write", wal_bytes=4096)
+        return replace(super().stats(), role="write", wal_bytes=4096, database_bytes=8192, disk_free=10**9)
 
 
 def shown(registry: CollectorRegistry) -> Shown:
@@ -169,8 +180,9 @@ def wanted(request: pytest.FixtureRequest) -> Wanted:
 
 
 @pytest.fixture
-def both(wanted: Wanted) -> tuple[Shown, Shown]:
+def both(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> tuple[Shown, Shown]:
     """What each shows after the same events."""
+    monkeypatch.setattr(PoolLag, "seconds", lambda lag: 0.25)  # without a loop, there is none to measure
     ours, theirs = CollectorRegistry(), CollectorRegistry()
     provider = MeterProvider(
         [PrometheusMetricReader(registry=theirs, disable_target_info=True)], shutdown_on_exit=False
@@ -181,7 +193,7 @@ def both(wanted: Wanted) -> tuple[Shown, Shown]:
     ]
     clock = iter(range(10_000)).__next__
     pools = [
-        WriterPool(StubDriver(), size, name=name, subscribers=subscribers, clock=lambda: float(clock()))
+        WriterPool(StubDriver(), size, max_waiting=9, name=name, subscribers=subscribers, clock=lambda: float(clock()))
         for name, size in (("app.db/write", 1), ("other.db/write", 4))
     ]
     for pool in pools:
@@ -205,14 +217,14 @@ def test_the_same_values_are_shown(both: tuple[Shown, Shown]) -> None:
 
 
 def test_both_show_every_metric_of_the_catalogue(both: tuple[Shown, Shown], wanted: Wanted) -> None:
-    suffixes = {"counter": "_total", "histogram": "_bucket", "level": "", "gauge": ""}
+    suffixes = {"counter": "_total", "histogram": "_bucket", "level": "", "gauge": "", "time": ""}
     absent = set() if wanted.statement_summaries else {_metrics.STATEMENT_TIME}
     expected = {metric.family + suffixes[metric.kind] for metric in set(_metrics.METRICS) - absent}
     for side in both:
         assert expected <= {name for name, _ in side}
 
 
-def test_the_descriptions_and_types_are_the_same() -> None:
+def test_the_descriptions_and_types_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     def described(registry: CollectorRegistry) -> dict[str, tuple[str, str, str]]:
         return {family.name: (family.type, family.documentation, family.unit) for family in registry.collect()}
 
@@ -224,7 +236,8 @@ def test_the_descriptions_and_types_are_the_same() -> None:
         PrometheusSubscriber(ours, statement_summaries=3),
         OpenTelemetrySubscriber(None, provider, spans="off"),
     ]
-    pool = WriterPool(StubDriver(), name="app.db", subscribers=subscribers)
+    monkeypatch.setattr(PoolLag, "seconds", lambda lag: 0.25)
+    pool = WriterPool(StubDriver(), max_waiting=9, name="app.db", subscribers=subscribers)
     emit_everything(pool)
     assert described(ours) == described(theirs)
 
@@ -251,12 +264,13 @@ def test_the_names_of_the_semantic_conventions_are_theirs() -> None:
     official = {value for name, value in vars(db_metrics).items() if name.startswith("DB_CLIENT_CONNECTION_")}
     official.add(DB_CLIENT_OPERATION_DURATION)
     assert {metric.name for metric in _metrics.METRICS if metric.name.startswith("db.")} == official
-    assert db_attributes.DB_CLIENT_CONNECTION_POOL_NAME == _metrics.POOL
-    assert db_attributes.DB_CLIENT_CONNECTION_STATE == _metrics.STATE
-    assert db_attributes.DB_SYSTEM_NAME == _metrics.SYSTEM
-    assert db_attributes.DB_NAMESPACE == _metrics.NAMESPACE
-    assert db_attributes.DB_OPERATION_NAME == _metrics.OPERATION
-    assert db_attributes.DB_QUERY_SUMMARY == _metrics.SUMMARY
+    assert db_attributes.DB_CLIENT_CONNECTION_POOL_NAME == _attributes.POOL
+    assert db_attributes.DB_CLIENT_CONNECTION_STATE == _attributes.STATE
+    assert db_attributes.DB_SYSTEM_NAME == _attributes.SYSTEM
+    assert db_attributes.DB_NAMESPACE == _attributes.NAMESPACE
+    assert db_attributes.DB_OPERATION_NAME == _attributes.OPERATION
+    assert db_attributes.DB_RESPONSE_STATUS_CODE == _attributes.STATUS_CODE
+    assert db_attributes.DB_QUERY_SUMMARY == _attributes.SUMMARY
 
 
 def test_the_operation_has_the_attributes_of_the_semantic_conventions() -> None:
@@ -327,7 +341,7 @@ async def test_the_back_end_for_several_processes_forgets_a_pool_that_was_detach
         async with pool.connection():
             pass
         pool_label = {"db_client_connection_pool_name": "app.db"}
-        assert registry.get_sample_value("db_client_connection_max", pool_label) == 0
+        assert registry.get_sample_value("db_client_connection_max", {**pool_label, "db_system_name": "sqlite"}) == 0
         new, idle = ({**pool_label, "aiosqlitepool_acquire_path": path} for path in ("new", "idle"))
         assert registry.get_sample_value("aiosqlitepool_acquires_total", new) == 1
         assert registry.get_sample_value("aiosqlitepool_acquires_total", idle) == 0
@@ -344,4 +358,9 @@ def test_the_back_end_for_several_processes_keeps_no_pool_alive(monkeypatch: pyt
     gc.collect()
     subscriber.refresh()
     assert gone() is None
-    assert registry.get_sample_value("db_client_connection_max", {"db_client_connection_pool_name": "app.db"}) == 0
+    assert (
+        registry.get_sample_value(
+            "db_client_connection_max", {"db_client_connection_pool_name": "app.db", "db_system_name": "sqlite"}
+        )
+        == 0
+    )

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from opentelemetry import context as otel_context
@@ -14,9 +15,15 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-from aiosqlitepool import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteConnectionPool
-from aiosqlitepool.events import AcquireCancelled, AcquirePath, ConnectionReleased
-from aiosqlitepool.subscribers import _counts, _metrics
+from aiosqlitepool import (
+    Holder,
+    PoolClosedError,
+    PoolConnectionAcquireTimeoutError,
+    PoolFullError,
+    SQLiteConnectionPool,
+)
+from aiosqlitepool.events import AcquireCancelled, AcquirePath, ConnectionReleased, LeakSuspected
+from aiosqlitepool.subscribers import _counts, _metric
 from aiosqlitepool.subscribers._metrics import Metric
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
@@ -393,13 +400,13 @@ def test_openmetrics_shows_exemplars_and_can_be_parsed(pool: StubPool, scrape: S
 def test_a_scrape_derives_no_name_of_a_metric_again(
     pool: StubPool, scrape: Scrape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, label_name = list[str](), _metrics.label_name
+    calls, label_name = list[str](), _metric.label_name
 
     def counted(attribute: str) -> str:
         calls.append(attribute)
         return label_name(attribute)
 
-    monkeypatch.setattr(_metrics, "label_name", counted)
+    monkeypatch.setattr(_metric, "label_name", counted)
     Metric("aiosqlitepool.one", "counter", "{one}", "One.", ("aiosqlitepool.attribute",))
     assert len(calls) == 3, "a metric, its pool and its attribute, once when the metric is made"
     emit_acquired(pool, 1.0)
@@ -502,7 +509,7 @@ def test_without_a_registry_the_default_one_is_used(driver: StubDriver, monkeypa
     registry = CollectorRegistry()
     monkeypatch.setattr("aiosqlitepool.subscribers.prometheus.REGISTRY", registry)
     SQLiteConnectionPool(driver, 7, name="app.db", subscribers=[PrometheusSubscriber()])
-    assert registry.get_sample_value("db_client_connection_max", {POOL: "app.db"}) == 7
+    assert Scrape(registry)("db_client_connection_max") == 7
 
 
 # -- from another thread
@@ -553,12 +560,40 @@ async def test_scrapes_during_a_storm_never_fail_and_never_show_more_used_than_m
     assert acquired == 1000 * rounds
 
 
-def _overfull(samples: list[object]) -> list[str]:
-    values = {(s.name, *sorted(s.labels.items())): s.value for s in samples}  # type: ignore[attr-defined]
-    return [
-        f"{value} used of {values['db_client_connection_max', pool]}"
-        for (name, *labels), value in values.items()
-        if name == COUNT and ("db_client_connection_state", "used") in labels
-        for pool in labels
-        if pool[0] == POOL and value > values["db_client_connection_max", pool]
+def _overfull(samples: list[Any]) -> list[str]:
+    most = {each.labels[POOL]: each.value for each in samples if each.name == "db_client_connection_max"}
+    used = [each for each in samples if each.name == COUNT and each.labels["db_client_connection_state"] == "used"]
+    too_many = [each for each in used if each.value > most[each.labels[POOL]]]
+    return [f"{each.value} used of {most[each.labels[POOL]]}" for each in too_many]
+
+
+async def test_the_limits_of_a_pool_are_shown_and_those_it_has_not_are_absent(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
+) -> None:
+    limits = (
+        "aiosqlitepool_acquisition_timeout_seconds",
+        "aiosqlitepool_pending_requests_max",
+        "aiosqlitepool_leak_threshold_seconds",
+    )
+    settings = {"acquisition_timeout": 5, "max_waiting": 7, "leak_threshold": 60}
+    pools = [
+        pool_of(driver, subscribers=[prometheus], **settings),
+        pool_of(driver, name="none.db", subscribers=[prometheus], **dict.fromkeys(settings)),
     ]
+    assert [scrape(name) for name in limits] == [5, 7, 60]
+    assert [scrape(name, "none.db") for name in limits] == [None, None, None]
+    for pool in pools:
+        await pool.close()
+
+
+async def test_leaks_and_connections_that_are_abandoned_are_counted(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
+) -> None:
+    suspected, abandoned = "aiosqlitepool_leaks_suspected_total", "aiosqlitepool_connection_abandoned_total"
+    pool = pool_of(driver, 2, subscribers=[prometheus])
+    assert (scrape(suspected), scrape(abandoned)) == (0, 0)
+    held = [await pool.acquire() for _ in range(2)]
+    pool.events.emit(LeakSuspected("app.db", Holder(1, "Task-1", None, 60.0), 60.0))
+    with pytest.warns(ResourceWarning, match="under their holders"):
+        await pool.close(timeout=0)
+    assert (scrape(suspected), scrape(abandoned)) == (1, len(held))

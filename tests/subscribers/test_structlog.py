@@ -19,13 +19,16 @@ from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPoo
 from aiosqlitepool.events import (
     AcquireSlow,
     AcquireTimedOut,
+    BackupEnded,
     BusyRetried,
     CheckpointBlocked,
     Checkpointed,
+    CheckpointFailed,
     ConnectionAcquired,
     ConnectionClosed,
     ConnectionCreated,
     ConnectionReleased,
+    DatabaseFailed,
     ErrorInfo,
     HealthCheckFailed,
     IdleReplaced,
@@ -168,6 +171,12 @@ async def test_a_failed_connect_is_an_error_with_its_reason(log: Log) -> None:
     assert (level, keys["error"], keys["error_type"]) == ("error", "OSError: disk on fire", "OSError")
 
 
+FULL = ErrorInfo("sqlite3.OperationalError", "disk is full", "SQLITE_FULL")
+FULL_KEYS = {
+    "error": "sqlite3.OperationalError: disk is full",
+    "error_type": "sqlite3.OperationalError",
+    "error_code": "SQLITE_FULL",
+}
 HOLDER = Holder(1, "Task-1", "report", 90.0)
 CROSSWISE = Holder(1, "Task-1", None, 90.0, coroutine="save", waits_for="app.db/write", waited=1.2)
 SHOWN = [{"connection": 1, "task": "Task-1", "label": "report", "held_ms": 90000.0}]
@@ -232,6 +241,31 @@ SHOWN = [{"connection": 1, "task": "Task-1", "label": "report", "held_ms": 90000
                 "wal_bytes": 70_000_000,
                 "holders": [{"connection": 1, "task": "Task-1", "held_ms": 12000.0, "label": "report"}],
             },
+        ),
+        (
+            CheckpointFailed("app.db", FULL, 70_000_000),
+            "pool.checkpoint.failed",
+            "error",
+            {"wal_bytes": 70_000_000, **FULL_KEYS},
+        ),
+        (
+            DatabaseFailed("app.db", FULL, "POST /users", "INSERT INTO users VALUES (?)"),
+            "pool.database.failed",
+            "error",
+            {**FULL_KEYS, "statement": "INSERT INTO users VALUES (?)", "label": "POST /users"},
+        ),
+        (DatabaseFailed("app.db", FULL), "pool.database.failed", "error", FULL_KEYS),
+        (
+            BackupEnded("app.db", "failed", "/backups/app.db", 0.5, 1.7e9, error=FULL),
+            "pool.backup.failed",
+            "error",
+            {"target": "/backups/app.db", "backup_ms": 500.0, **FULL_KEYS},
+        ),
+        (
+            TransactionEnded("app.db", "failed", 0.001, 0.002, error=FULL),
+            "pool.transaction.failed",
+            "warning",
+            {"wait_ms": 1.0, "duration_ms": 2.0, "retries": 0, **FULL_KEYS},
         ),
         (
             Checkpointed("app.db", "partial", 10, 4, 0.002, 40960),
@@ -578,3 +612,8 @@ def test_a_holder_in_a_record_says_which_statement_it_runs() -> None:
     ((_, record),) = log.records
     (holder,) = record["holders"]
     assert (holder["statement"], holder["statement_ms"], holder["statement_runs"]) == ("SELECT a", 11500.0, True)
+
+
+def test_a_backup_that_is_complete_needs_no_record(log: Log) -> None:
+    log.pool().events.emit(BackupEnded("app.db", "completed", "/backups/app.db", 0.5, 1.7e9))
+    assert log.records == []

@@ -16,7 +16,8 @@ from typing import Any
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from ...subscribers._metrics import COUNT, COUNTERS, HISTOGRAMS, LEVELS, OLDEST_CHECKOUT, OLDEST_WAITER, POOL, Metric
+from ...subscribers._attributes import POOL
+from ...subscribers._metrics import COUNT, COUNTERS, HISTOGRAMS, LEVELS, OLDEST_CHECKOUT, OLDEST_WAITER, Metric
 from ...subscribers._metrics import label_name as spelled
 from .endpoint import EndpointError, fetch, parts_of
 

@@ -1,0 +1,84 @@
+"""Which events increase which counters, and which mean a failed acquire. Knows no metrics library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from aiosqlitepool.events import (
+    AcquireCancelled,
+    AcquireFailed,
+    AcquireRejected,
+    AcquireTimedOut,
+    BackupEnded,
+    BusyRetried,
+    CheckpointBlocked,
+    Checkpointed,
+    CheckpointFailed,
+    ConnectionClosed,
+    ConnectionCreateFailed,
+    DatabaseFailed,
+    HealthCheckFailed,
+    LeakSuspected,
+    PoolClosed,
+    PoolEvent,
+    RolledBackOnReturn,
+    StatementSlow,
+)
+
+from ._limits import PoolLimits
+from ._metrics import (
+    ABANDONED,
+    BACKUPS,
+    BUSY_RETRIES,
+    CHECKPOINTS,
+    CLOSED,
+    CREATE_FAILURES,
+    DATABASE_ERRORS,
+    HEALTH_FAILURES,
+    LAST_BACKUP,
+    LEAKS,
+    ROLLBACKS,
+    SLOW_STATEMENTS,
+    TIMEOUTS,
+    error_type,
+)
+
+__all__ = ["count_events", "fail_events"]
+
+Handlers = Iterator[tuple[type[PoolEvent], Callable[[Any], None]]]
+
+
+def count_events(count: Callable[..., None], note: Callable[..., None], limits: PoolLimits) -> Handlers:
+    """Yield each event type that increases a counter, and a handler that calls `count(metric, *values, number=1)`.
+
+    Times of events are noted by `note(metric, *values, number=...)`.
+    """
+    yield AcquireTimedOut, lambda event: count(TIMEOUTS)
+    yield ConnectionClosed, lambda event: count(CLOSED, event.reason)
+    yield ConnectionCreateFailed, lambda event: count(CREATE_FAILURES, limits.error(event.error.type))
+    yield HealthCheckFailed, lambda event: count(HEALTH_FAILURES)
+    yield RolledBackOnReturn, lambda event: count(ROLLBACKS, event.cause)
+    yield LeakSuspected, lambda event: count(LEAKS)
+    yield PoolClosed, lambda event: count(ABANDONED, number=event.abandoned)
+    yield BusyRetried, lambda event: count(BUSY_RETRIES, event.kind)
+    yield Checkpointed, lambda event: count(CHECKPOINTS, event.result)
+    yield CheckpointBlocked, lambda event: count(CHECKPOINTS, "blocked")
+    yield CheckpointFailed, lambda event: count(CHECKPOINTS, "failed")
+    yield BackupEnded, lambda event: count(BACKUPS, event.result)
+    yield BackupEnded, lambda event: note(LAST_BACKUP, event.result, number=event.ended_at)
+    yield StatementSlow, lambda event: count(SLOW_STATEMENTS, *limits.slow(event))
+
+    def failed(event: ConnectionCreateFailed | HealthCheckFailed | DatabaseFailed) -> None:
+        if (code := event.error.database_code) is not None:
+            count(DATABASE_ERRORS, code)
+
+    yield from ((kind, failed) for kind in (ConnectionCreateFailed, HealthCheckFailed, DatabaseFailed))
+
+
+def fail_events(fail: Callable[[Any, str], None]) -> Handlers:
+    """Yield each event type of a failed acquire, and a handler that calls `fail(event, error_type)`."""
+    yield AcquireTimedOut, lambda event: fail(event, "timeout")
+    yield AcquireCancelled, lambda event: fail(event, "cancelled")
+    yield AcquireRejected, lambda event: fail(event, "rejected")
+    yield AcquireFailed, lambda event: fail(event, error_type(event.error))

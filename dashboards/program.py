@@ -1,0 +1,45 @@
+"""Panels about what a program does to its pools: a loop that is blocked, connections that do not come back."""
+
+from __future__ import annotations
+
+from aiosqlitepool.subscribers._metrics import ABANDONED, LEAKS, LOOP_LAG
+
+from .frame import Row
+from .panels import Panel, lines, over_time
+from .queries import EACH, INSTANCE, largest, per_minute, worst
+
+__all__ = ["row"]
+
+_HOTTEST = 10
+
+
+def row() -> Row:
+    """The row of these panels."""
+    return Row("What does the program do?", 7, [_loop(), _leaks()])
+
+
+def _loop() -> Panel:
+    return lines(
+        "Event loop",
+        "Does the program block its event loop?",
+        "The longest delay of a timer in the last 15 s. Above 100 ms: something computes or waits without await, and "
+        "every caller waits for it. It looks like a slow database, and is none: find it with asyncio's debug mode.",
+        "s",
+        over_time(worst(_HOTTEST, largest(LOOP_LAG, *EACH)), INSTANCE),
+        warn=0.1,
+        bad=1.0,
+    )
+
+
+def _leaks() -> Panel:
+    return lines(
+        "Leaks",
+        "Do connections come back?",
+        "Suspected: in use for longer than leak_threshold, or lost by their holder. Abandoned: still in use when the "
+        "pool closed. The log record pool.checkout.leak_suspected names the holder. Alert: "
+        "AiosqlitepoolConnectionHeldTooLong.",
+        "cpm",
+        over_time(per_minute(LEAKS), "suspected"),
+        over_time(per_minute(ABANDONED), "abandoned"),
+        bad=1,
+    )
