@@ -40,6 +40,7 @@ toc_object_entries_show_parents = "hide"
 
 # Other projects, type variables and names of types lead nowhere here.
 nitpick_ignore_regex = [
+    ("py:.*", r"(sqlalchemy|AsyncEngine|URL|Target|ConnectionPoolEntry)\b.*"),
     ("py:.*", r"(collections|asyncio|aiosqlite\.|contextvars|contextlib|typing|logging|types|enum|abc)\b.*"),
     ("py:.*", r"(os|pathlib|sqlite3)\b.*"),
     ("py:.*", r"(prometheus_client|opentelemetry)\b.*"),

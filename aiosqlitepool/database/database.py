@@ -14,15 +14,7 @@ from ..bus import Detach
 from ..events import Checkpointed
 from ..pool import SQLiteConnectionPool, Subscriber
 from ..pool.process import checked_subscribers, free_name
-from ..pool.settings import (
-    MOST_CONNECTIONS,
-    OnConnect,
-    check_count,
-    check_flag,
-    check_label,
-    check_name,
-    check_seconds,
-)
+from ..pool.settings import MOST_CONNECTIONS, OnConnect, check_count, check_flag, check_label, check_name, check_seconds
 from .backup import Progress, back_up
 from .file import DatabaseFile, checked_connect_args
 from .functions import bound, checked_timeout, label_of
@@ -45,7 +37,7 @@ class SQLiteDatabase(Statements):
     Use `async with`, or `open()` and `close()`. An invalid argument raises a `TypeError` or `ValueError` that names it.
 
     Args:
-        path: the file, or ":memory:" for an in-memory database that all connections share and that ends with `close()`.
+        path: the file, or ":memory:" for a database that all connections share and that ends with `close()`.
         readers: the maximum number of reader connections.
         name: the prefix of the pool names `<name>/write` and `<name>/read`; `None` for the file's name. While another
             database of the process has that name, "<name>#2" and so on, with a warning in the log.
@@ -66,8 +58,8 @@ class SQLiteDatabase(Statements):
             checkpoints to another program, such as Litestream.
         wal_ceiling: the WAL size in bytes above which a commit waits, for 50 ms at most, until the readers have ended
             and the WAL is empty. `None` for no ceiling.
-        queue_across_processes: let writers of several processes queue, with a lock on the file `<path>-writer`. Without
-            it, or in programs that take no part, they try again and again, and some wait very long.
+        queue_across_processes: let writers of several processes take turns, by a lock on the file `<path>-writer`.
+        inline_reads: run short reads in the thread of the event loop, which is several times as fast.
         connect_args: passed to `sqlite3.connect()`: `detect_types`, `cached_statements` or `factory`, for example.
         on_connect: awaited with each new `aiosqlite.Connection`, for example to set a row factory.
         subscribers: attached to both pools, as `SQLiteConnectionPool.subscribe()` does.
@@ -92,6 +84,7 @@ class SQLiteDatabase(Statements):
         checkpoint_above: int | None = 4_000_000,
         wal_ceiling: int | None = 64_000_000,
         queue_across_processes: bool = True,
+        inline_reads: bool = False,
         connect_args: Mapping[str, Any] | None = None,
         on_connect: OnConnect | None = None,
         subscribers: Iterable[Subscriber] = (),
@@ -121,7 +114,9 @@ class SQLiteDatabase(Statements):
         }
         turns = Turns(file.path if check_flag("queue_across_processes", queue_across_processes) else None)
         writer = WriterPool(file, turns, name=f"{name}/write", leak_threshold=writer_warn_after, **common)
-        reader = ReaderPool(file, name=f"{name}/read", pool_size=readers, leak_threshold=reader_warn_after, **common)
+        common_read = {**common, "pool_size": readers, "leak_threshold": reader_warn_after}
+        inline_reads = check_flag("inline_reads", inline_reads)
+        reader = ReaderPool(file, inline_reads=inline_reads, name=f"{name}/read", **common_read)
         roles = Writer(writer, timeout), Reader(reader, timeout, max_age)
         super().__init__(name, file, *roles, checkpoint_above, wal_ceiling)
 

@@ -112,13 +112,14 @@ class DatabaseFile:
         """Return what `stat` says of the file, `None` for an in-memory database."""
         return None if self.in_memory else os.stat(self.path)
 
-    def factory(self, role: Role) -> Callable[[], Awaitable[aiosqlite.Connection]]:
-        """Return a connection factory for this role."""
+    def factory(self, role: Role, *, any_thread: bool = False) -> Callable[[], Awaitable[aiosqlite.Connection]]:
+        """Return a connection factory for this role. With `any_thread`, a thread other than its worker may use it."""
 
         async def connect() -> aiosqlite.Connection:
             # isolation_level=None: sqlite3 itself never begins a transaction, only this package does.
             # timeout=0: the worker thread must not wait for a lock, where a cancellation could not reach it.
             fixed: dict[str, Any] = {"isolation_level": None, "uri": self._is_uri, "timeout": 0}
+            fixed["check_same_thread"] = not any_thread
             kind = guarded_class(role, self._connect_args.get("factory", sqlite3.Connection))
             try:
                 connecting = aiosqlite.connect(self._target, **{**self._connect_args, **fixed, "factory": kind})

@@ -92,10 +92,17 @@ class ReaderConnection(sqlite3.Connection):
     """
 
     runs_function: bool = False
+    # A handler of the program's own, which reads in the loop's thread would replace.
+    has_progress_handler: bool = False
     commit: Any = _refusing("commit", "commit()")
     rollback: Any = _refusing("rollback", "rollback()")
     executescript: Any = _refusing("executescript", "executescript()")
     __exit__: Any = _refusing("__exit__", "`with connection:`")
+
+    def set_progress_handler(self, *args: Any, **kwargs: Any) -> None:
+        """Set a handler of the program's own."""
+        self.has_progress_handler = True
+        super().set_progress_handler(*args, **kwargs)
 
 
 class WriterConnection(ReaderConnection):

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from ..driver import call, call_as_statement, guarded
+from ..driver import InlineReads, Reading, Unfinished, call, call_as_statement, guarded, read_inline
 from ..pool.checkout import Checkout
+from ..pool.connection import PooledConnection
 from ..pool.lease import Lease
 from ..pool.pool import SQLiteConnectionPool
 from ..pool.settings import check_label, check_timeout
@@ -101,15 +102,29 @@ class _LimitedLease(_ReaderLease):
 class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
     """The pool of the reader connections."""
 
-    def __init__(self, file: DatabaseFile, **settings: Any) -> None:
+    def __init__(self, file: DatabaseFile, *, inline_reads: bool, **settings: Any) -> None:
         self.session_sql: Sequence[str] = file.session_sql("read")
-        super().__init__(file.factory("read"), **settings)
+        self.inline: InlineReads | None = InlineReads() if inline_reads else None
+        super().__init__(file.factory("read", any_thread=inline_reads), **settings)
 
     def connection(self, label: str | None = None, *, timeout: float | None = None) -> _ReaderLease:
         """Acquire a reader connection for an `async with` block, as `SQLiteConnectionPool.connection()` does."""
         if timeout is not None:
             timeout = check_timeout("timeout", timeout)
         return _ReaderLease(self._acquirer, self._releaser, check_label(label), timeout)
+
+    def read_at_once(
+        self, inline: InlineReads, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None
+    ) -> R | None:
+        """Return `fn(native)`, run in the loop's own thread with an idle connection; `None` if that is not possible."""
+
+        def use(pooled: PooledConnection[aiosqlite.Connection]) -> R:
+            return read_inline(pooled.adapter, inline, Reading(label, pooled.number), sql, fn)
+
+        try:
+            return self._acquirer.use_at_once(use)
+        except Unfinished:
+            return None
 
     async def close_idle(self) -> None:
         """Close the idle connections, and wait for that. The others are closed when they are released."""
@@ -193,5 +208,12 @@ class Reader:
         self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None, timeout: float | None
     ) -> R:
         """Run `fn(native)`, which executes the statement `sql`: a transaction of its own, without BEGIN and COMMIT."""
+        inline = self.pool.inline
+        if inline is not None and inline.takes(sql):
+            if inline.turn.is_over:
+                await inline.turn.next()
+            result = self.pool.read_at_once(inline, fn, sql, label)
+            if result is not None:
+                return result
         async with self._lease(label, timeout) as connection:
             return await call_as_statement(connection, sql, fn)

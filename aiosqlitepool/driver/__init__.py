@@ -9,9 +9,10 @@ from functools import partial
 import aiosqlite
 
 from .aiosqlite_adapter import AiosqliteAdapter
-from .executor import RUN_SQL
+from .executor import RUN_SQL, read_inline
 from .generic_adapter import GenericAdapter
 from .handle import Handle, guarded, handle_class
+from .inline import InlineReads, Reading, Unfinished
 from .jobs import Job, call, call_anyway, call_to_the_end, ended
 from .opening import KNOWS_AIOSQLITE, abandon, attached, connect, discard, is_overridden, opened
 from .protocol import Adapter, Connection, Lessee
@@ -33,10 +34,6 @@ from .statements import StatementLog
 from .worker import INTERRUPT_PATIENCE
 
 __all__ = [
-    "RUN_SQL",
-    "StatementLog",
-    "INTERRUPT_PATIENCE",
-    "KNOWS_AIOSQLITE",
     "Adapter",
     "AiosqliteAdapter",
     "Change",
@@ -45,11 +42,18 @@ __all__ = [
     "Fetch",
     "GenericAdapter",
     "Handle",
+    "INTERRUPT_PATIENCE",
+    "InlineReads",
     "Job",
+    "KNOWS_AIOSQLITE",
     "Lessee",
     "Parameters",
+    "RUN_SQL",
+    "Reading",
     "RowFactory",
     "Statement",
+    "StatementLog",
+    "Unfinished",
     "adapter_for",
     "call",
     "call_anyway",
@@ -65,6 +69,7 @@ __all__ = [
     "is_stale",
     "opened",
     "raw_row",
+    "read_inline",
     "run_alone",
     "shielded",
     "was_attached",
@@ -72,19 +77,24 @@ __all__ = [
 
 
 def adapter_for(
-    raw: Connection, session_sql: Sequence[str] = (), read_ahead: int = 0, log: StatementLog | None = None
+    raw: Connection,
+    session_sql: Sequence[str] = (),
+    read_ahead: int = 0,
+    log: StatementLog | None = None,
+    inline: InlineReads | None = None,
 ) -> Adapter:
     """Return the best adapter for this connection.
 
     `session_sql` restores the pragmas of an aiosqlite connection after a lease that used one. `read_ahead` is the
-    number of rows that its statements read ahead, and `log` where they are recorded.
+    number of rows that its statements read ahead, `log` where they are recorded, and `inline` what runs short reads in
+    the loop's own thread.
     """
     if not (KNOWS_AIOSQLITE and KNOWS_SQLITE3 and isinstance(raw, aiosqlite.Connection)):
         return GenericAdapter(raw)
     attached[id(raw)] = raw
     if is_overridden(raw):
         return GenericAdapter(raw, partial(abandon, raw))
-    return AiosqliteAdapter(raw, handle_class(raw), session_sql, read_ahead, log)
+    return AiosqliteAdapter(raw, handle_class(raw), session_sql, read_ahead, log, inline)
 
 
 def was_attached(raw: object) -> bool:

@@ -13,6 +13,7 @@ import aiosqlite
 from ..events import RollbackCause
 from .cursors import can_read_ahead
 from .executor import Executor
+from .inline import InlineReads
 from .protocol import Lessee
 from .sqlite import PRIVATE, File, autocommit, file_of, is_private, roll_back
 from .statements import StatementLog
@@ -33,8 +34,9 @@ class AiosqliteAdapter(Executor):
         session_sql: Sequence[str] = (),
         read_ahead: int = 0,
         log: StatementLog | None = None,
+        inline: InlineReads | None = None,
     ) -> None:
-        super().__init__(raw, session_sql, log or StatementLog())
+        super().__init__(raw, session_sql, log or StatementLog(), inline)
         self.raw = raw
         # The two slots of a handle are set by their descriptors: the class forwards every other attribute that is set.
         self._handle_class = handle_class

@@ -12,7 +12,14 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, ClassVar, Final
 
-__all__ = ["ReadAheadCursor", "can_read_ahead", "closes_cursor", "execute", "new_cursor"]
+__all__ = [
+    "ReadAheadCursor",
+    "can_read_ahead",
+    "closes_cursor",
+    "execute",
+    "new_cursor",
+    "statement_of",
+]
 
 # Seconds. Rows that take longer to compute are not read ahead: most programs that fetch one row need no other.
 READ_AHEAD_TIME: Final = 0.0002
@@ -192,3 +199,11 @@ def execute(sql: str, parameters: Any, native: sqlite3.Connection, limit: int) -
 def closes_cursor(fn: Callable[..., Any]) -> bool:
     """Return whether this is the `close` method of a cursor."""
     return getattr(fn, "__name__", "") == "close" and isinstance(getattr(fn, "__self__", None), sqlite3.Cursor)
+
+
+def statement_of(fn: Callable[..., Any]) -> tuple[str | None, bool]:
+    """Return the SQL that an operation without SQL among its arguments works for, and whether it begins with it."""
+    name, cursor = getattr(fn, "__name__", ""), getattr(fn, "__self__", None)
+    if type(cursor) is ReadAheadCursor and name.startswith("fetch"):
+        return cursor.sql, False
+    return (name.upper() if name in ("commit", "rollback") else None), True

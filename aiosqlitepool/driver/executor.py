@@ -10,19 +10,21 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
+from functools import partial
 from time import perf_counter
 from typing import Any, Final, TypeVar
 
 import aiosqlite
 
 from ..errors import PoolUsageError, error_name
-from .cursors import ReadAheadCursor, closes_cursor
-from .protocol import Lessee
+from .cursors import ReadAheadCursor, closes_cursor, statement_of
+from .inline import ONE_STATEMENT, InlineReads, Reading, Unfinished
+from .protocol import Adapter, Lessee
 from .sqlite import LeaseCursors, note_busy
 from .statements import Figures, StatementLog
 from .worker import Worker, interrupt
 
-__all__ = ["RUN_SQL", "Executor", "Guard"]
+__all__ = ["RUN_SQL", "Executor", "Guard", "read_inline"]
 
 R = TypeVar("R")
 
@@ -48,8 +50,13 @@ class Executor(Worker):
     on the path of every statement.
     """
 
-    def __init__(self, raw: aiosqlite.Connection, session_sql: Sequence[str], log: StatementLog) -> None:
+    def __init__(
+        self, raw: aiosqlite.Connection, session_sql: Sequence[str], log: StatementLog, inline: InlineReads | None
+    ) -> None:
         super().__init__(raw)
+        # What runs short reads in the loop's own thread, and the busy timeout (ms) while it has the connection.
+        self._inline = inline
+        self._busy_timeout: int | None = None
         # The lease that may use the connection now.
         self.lease: Lessee | None = None
         self._in_transaction = False
@@ -75,13 +82,14 @@ class Executor(Worker):
         if not future.cancelled():
             began = perf_counter()
             has_sql = getattr(fn, "__name__", None) in RUN_SQL
-            statement, is_call = (args[0], True) if has_sql and args else _statement_of(fn)
+            statement, is_call = (args[0], True) if has_sql and args else statement_of(fn)
             if statement is not None:
                 lease.activity = statement, began, None
             self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
             try:
                 if lease is not self.lease:
                     raise lease.refusal() or PoolUsageError(_NOT_BEGUN)
+                self._wait_for_locks()
                 result = context.run(fn, *args, **kwargs)
             except BaseException as raised:
                 error = raised
@@ -102,6 +110,12 @@ class Executor(Worker):
         self._completions.post(future, result, error)
         # Its traceback holds this frame: a cycle would keep half-read cursors and arguments until it is collected.
         future = error = None
+
+    def _wait_for_locks(self) -> None:
+        """Let SQLite wait for locks again, which it does not while it runs in the loop."""
+        if self._busy_timeout is not None:
+            self.native.execute(f"PRAGMA busy_timeout = {self._busy_timeout}").close()
+            self._busy_timeout = None
 
     def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         self._cursors.note(result)
@@ -158,6 +172,12 @@ class Executor(Worker):
             self._check_usable(lease)
         if self._session_sql:
             self._inspect(fn, args)
+            name, inline = getattr(fn, "__name__", None), self._inline
+            if inline is not None and name in ONE_STATEMENT and inline.takes(args[0]):
+                try:
+                    return await self._execute_inline(inline, lease, fn, args, kwargs)
+                except Unfinished:
+                    pass
         future: asyncio.Future[R] = loop.create_future()
         if self._limiter.limits:
             self._limiter.send(self._put, (future, lease, copy_context(), fn, args, kwargs, perf_counter()), future)
@@ -175,6 +195,36 @@ class Executor(Worker):
         except BaseException:
             del future  # its error's traceback holds this frame: a cycle would keep the arguments until it is collected
             raise
+
+    async def _execute_inline(
+        self, inline: InlineReads, lease: Lessee, fn: Callable[..., R], args: Any, kwargs: Any
+    ) -> R:
+        """Run a read in the loop's own thread; raises `Unfinished` if it is too long, or comes behind something."""
+        if inline.turn.is_over:
+            await inline.turn.next()
+        self._check_usable(lease)
+        return self.read_inline(inline, lease, args[0], partial(fn, *args, **kwargs))
+
+    def read_inline(self, inline: InlineReads, lease: Lessee, sql: str, read: Callable[[], R]) -> R:
+        """Return `read()`, which executes `sql`, in the loop's own thread; raises `Unfinished` likewise."""
+        if self._sent != self._done or not self.is_alive or getattr(self.native, "has_progress_handler", True):
+            raise Unfinished
+        if self._busy_timeout is None:
+            (self._busy_timeout,) = self.native.execute("PRAGMA busy_timeout").fetchone()
+            self.native.execute("PRAGMA busy_timeout = 0").close()
+        began = perf_counter()
+        try:
+            result = inline.run(sql, self.native, read)
+        except Unfinished:
+            raise
+        except BaseException as error:
+            self._cursors.note_frames(error)
+            self._record(lease, copy_context(), sql, True, None, error_name(error), began, began)
+            raise
+        if type(result) not in _NO_CURSOR:
+            self._cursors.note(result)
+        self._record(lease, copy_context(), sql, True, result, None, began, began)
+        return result
 
     def _inspect(self, fn: Callable[..., Any], args: Any) -> None:
         if self.guard is not None:
@@ -239,9 +289,10 @@ class Executor(Worker):
         return self.stop_behind() if self.is_open else None
 
 
-def _statement_of(fn: Callable[..., Any]) -> tuple[str | None, bool]:
-    """Return the SQL that an operation without SQL among its arguments works for, and whether it begins with it."""
-    name, cursor = getattr(fn, "__name__", ""), getattr(fn, "__self__", None)
-    if type(cursor) is ReadAheadCursor and name.startswith("fetch"):
-        return cursor.sql, False
-    return (name.upper() if name in ("commit", "rollback") else None), True
+def read_inline(
+    adapter: Adapter, inline: InlineReads, reading: Reading, sql: str, fn: Callable[[sqlite3.Connection], R]
+) -> R:
+    """Return `fn(native)`, which executes `sql`, with an idle connection; raises `Unfinished` if that cannot be."""
+    if not isinstance(adapter, Executor):
+        raise Unfinished
+    return adapter.read_inline(inline, reading, sql, partial(fn, adapter.native))

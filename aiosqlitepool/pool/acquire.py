@@ -11,12 +11,12 @@ import contextvars
 import math
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from ..driver import Connection
 from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError
-from ..events import AcquirePath, AcquireSlow, ConnectionAcquired
-from .checkout import Checkout, failure_event
+from ..events import AcquireSlow, ConnectionAcquired, ConnectionReleased
+from .checkout import Checkout, failure_event, outcome
 from .connection import PooledConnection
 from .diagnostics import LOOK_EVERY, Diagnostics, closed_while_waiting, linked_holders
 from .inventory import Inventory, PooledSlot
@@ -24,7 +24,11 @@ from .inventory import Inventory, PooledSlot
 __all__ = ["Acquirer"]
 
 C = TypeVar("C", bound=Connection)
+R = TypeVar("R")
 _Caller = Checkout[PooledConnection[C]]
+
+# Events of each lease.
+_EACH_LEASE: Final = frozenset({ConnectionAcquired, ConnectionReleased})
 
 _this_thread = threading.get_ident
 _current_task = asyncio.current_task
@@ -39,12 +43,8 @@ class Acquirer(Generic[C]):
     def __init__(self, inventory: Inventory[C], diagnostics: Diagnostics, enter: Callable[[], None]) -> None:
         self._inventory, self._slots, self._settings = inventory, inventory.slots, inventory.settings
         self._diagnostics, self._requests = diagnostics, diagnostics.requests
-        self._name, self._clock, self._bus, self._timer = (
-            inventory.name,
-            inventory.clock,
-            inventory.bus,
-            inventory.timer,
-        )
+        self._name, self._clock = inventory.name, inventory.clock
+        self._bus, self._timer = inventory.bus, inventory.timer
         self._enter = enter
         # Where the pool is open; elsewhere `enter` is called first.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -71,7 +71,7 @@ class Acquirer(Generic[C]):
         if slot is None:
             return None
         pooled, now = slot.connection, self._clock()
-        if (
+        if (  # as in take_fresh(), without the price of a call
             pooled is None
             or now - pooled.idle_since >= self._inventory.fresh_for
             or now >= pooled.expires_at
@@ -83,6 +83,26 @@ class Acquirer(Generic[C]):
         if self._bus.handlers:
             self._emit_immediate(lease)
         return connection
+
+    def use_at_once(self, use: Callable[[PooledConnection[C]], R]) -> R | None:
+        """Return `use(pooled)` of a fresh idle connection, `None` if there is none: without a lease, which nobody sees.
+
+        No subscriber may want to know of each lease.
+        """
+        bus = self._bus
+        is_here = _this_thread() == self._thread and _current_task(self._loop) is not None
+        if not is_here or _EACH_LEASE & bus.handlers.keys():
+            return None
+        slot = self._inventory.take_fresh(began := self._clock())
+        if slot is None or slot.connection is None:
+            return None
+        bus.immediate += 1
+        try:
+            return use(slot.connection)
+        finally:
+            self._slots.give_back(slot)
+            if bus.batches:
+                bus.record_use(self._clock() - began)
 
     async def acquire(self, lease: _Caller[C]) -> C:
         """Lend as soon as possible: queue, open and check, all within one deadline."""
@@ -131,15 +151,10 @@ class Acquirer(Generic[C]):
             if settings.max_waiting is not None and self._diagnostics.waiting >= settings.max_waiting:
                 raise self._diagnostics.full(settings.max_waiting)
             return slots.join() if lease.deadline > lease.asked else None
-        slot = slots.take_idle()
-        if slot is None or slot.connection is None:
-            return None
-        now = self._clock()
-        if now - slot.connection.idle_since >= self._inventory.fresh_for or now >= slot.connection.expires_at:
-            slots.give_back(slot)
-            return None
-        slots.share(slot)
-        lease.deadline = math.inf  # its function begins at once
+        slot = self._inventory.take_fresh(self._clock())
+        if slot is not None:
+            slots.share(slot)
+            lease.deadline = math.inf  # its function begins at once
         return slot
 
     def _begin_shared(self, lease: _Caller[C], slot: PooledSlot[C]) -> bool:
@@ -275,22 +290,10 @@ class Acquirer(Generic[C]):
             lease.context = contextvars.copy_context()
         slow = self._settings.slow_acquire
         is_slow = slow is not None and waited >= slow
-        facts = (self._name, lease.connection, *_outcome(lease, pooled), lease.label, lease.pending)
+        facts = (self._name, lease.connection, *outcome(lease, pooled), lease.label, lease.pending)
         if bus.batches:
             (bus.record_slow_wait if is_slow else bus.record_wait)(facts[2], waited)
         if is_slow and AcquireSlow in bus.handlers:
             bus.emit(AcquireSlow(*facts, linked_holders(found, lease.asked)))
         if ConnectionAcquired in bus.handlers:
             bus.emit(ConnectionAcquired(*facts))
-
-
-def _outcome(lease: Checkout[Any], pooled: PooledConnection[Any]) -> tuple[AcquirePath, float, float, float, float]:
-    """Return how a caller that waited got its connection, and for how long it waited: in all, and for what."""
-    waited = lease.since - lease.asked
-    opened = pooled.created_at >= lease.asked
-    checked = not opened and not lease.queued and pooled.checked_at >= lease.asked
-    create_time = min(pooled.create_time, waited) if opened else 0.0
-    check_time = min(pooled.check_time, waited) if checked else 0.0
-    if not lease.queued and (opened or checked):
-        return "new" if opened else "idle", waited, 0.0, create_time, check_time
-    return "queued", waited, max(0.0, waited - create_time), create_time, check_time

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..errors import PoolUsageError
 
-__all__ = ["GRACE", "BackgroundTasks", "Timer", "running_loop"]
+__all__ = ["BackgroundTasks", "GRACE", "Timer", "quietly", "running_loop"]
 
 # Seconds that closing waits for tasks that were told to stop and should have stopped by then.
 GRACE: Final = 0.2
@@ -134,3 +134,11 @@ def _fire(ref: weakref.ref[Timer]) -> None:
     timer = ref()
     if timer is not None:
         timer.fire()
+
+
+def quietly(closing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run it to its end, also if that is not awaited; its exception is retrieved."""
+    task = asyncio.get_running_loop().create_task(closing)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # as in BackgroundTasks.spawn
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task

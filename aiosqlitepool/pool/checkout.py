@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from ..copying import CapturedContext, NotCopyable
 from ..errors import PoolConnectionAcquireTimeoutError, PoolFullError
-from ..events import AcquireCancelled, AcquireFailed, AcquireRejected, AcquireTimedOut, ErrorInfo
+from ..events import AcquireCancelled, AcquireFailed, AcquirePath, AcquireRejected, AcquireTimedOut, ErrorInfo
 from ..sql import normalized
 from ..stats import Holder, Waiter
 from .slots import Slot
 
-__all__ = ["Checkout", "failure_event"]
+__all__ = ["Checkout", "failure_event", "outcome"]
 
 T = TypeVar("T")
 
@@ -134,3 +134,15 @@ def failure_event(error: BaseException) -> tuple[Any, dict[str, Any]]:
     if isinstance(error, PoolFullError):
         return AcquireRejected, {}
     return AcquireFailed, {"error": ErrorInfo.of(error)}
+
+
+def outcome(lease: Checkout[Any], pooled: Any) -> tuple[AcquirePath, float, float, float, float]:
+    """Return how a caller that waited got its connection `pooled`, and for how long it waited: in all, and for what."""
+    waited = lease.since - lease.asked
+    opened = pooled.created_at >= lease.asked
+    checked = not opened and not lease.queued and pooled.checked_at >= lease.asked
+    create_time = min(pooled.create_time, waited) if opened else 0.0
+    check_time = min(pooled.check_time, waited) if checked else 0.0
+    if not lease.queued and (opened or checked):
+        return "new" if opened else "idle", waited, 0.0, create_time, check_time
+    return "queued", waited, max(0.0, waited - create_time), create_time, check_time

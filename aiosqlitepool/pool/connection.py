@@ -10,11 +10,20 @@ import contextlib
 import inspect
 import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from ..bus import EventBus
-from ..driver import INTERRUPT_PATIENCE, Adapter, Connection, StatementLog, adapter_for, connect, was_attached
+from ..driver import (
+    INTERRUPT_PATIENCE,
+    Adapter,
+    Connection,
+    InlineReads,
+    StatementLog,
+    adapter_for,
+    connect,
+    was_attached,
+)
 from ..errors import ConnectionBrokenError, ErrorInfo, PoolUsageError
 from ..events import (
     CloseReason,
@@ -25,6 +34,7 @@ from ..events import (
     IdleReplaced,
     RolledBackOnReturn,
 )
+from .background import quietly
 from .checkout import Checkout
 from .settings import PoolSettings
 
@@ -94,12 +104,14 @@ class Connector(Generic[C]):
         self,
         factory: Callable[[], Awaitable[C]],
         session_sql: Sequence[str],
+        inline: InlineReads | None,
         settings: PoolSettings,
         bus: EventBus,
     ) -> None:
         self._factory = factory
         self._on_connect = settings.on_connect
         self._session_sql = session_sql
+        self._inline = inline
         self._settings = settings
         self._name = str(settings.name)
         self._bus = bus
@@ -175,10 +187,11 @@ class Connector(Generic[C]):
                     raise TypeError(f"on_connect must return an awaitable, not {connected!r} ({kind})")
                 await connected
             self.statements.loop = asyncio.get_running_loop()
-            adapter = adapter_for(raw, self._session_sql, self._settings.read_ahead, self.statements)
+            read_ahead = self._settings.read_ahead
+            adapter = adapter_for(raw, self._session_sql, read_ahead, self.statements, self._inline)
             return adapter, await adapter.attach()
         except (Exception, asyncio.CancelledError):  # the program never sees this connection: nothing else closes it
-            closing = _quietly(raw.close() if adapter is None else adapter.close())
+            closing = quietly(raw.close() if adapter is None else adapter.close())
             await asyncio.wait({closing}, timeout=self._settings.operation_timeout)
             raise
         finally:
@@ -256,7 +269,7 @@ class Connector(Generic[C]):
         """
         if after is not None:
             await asyncio.wait((after,), timeout=_STEP_ASIDE)
-        closing, limit = _quietly(pooled.adapter.close()), self._settings.operation_timeout
+        closing, limit = quietly(pooled.adapter.close()), self._settings.operation_timeout
         try:
             # Not wait_for: a driver that swallows the cancellation would hold the pool past its deadline.
             await asyncio.wait({closing}, timeout=limit)
@@ -280,11 +293,3 @@ class Connector(Generic[C]):
         if self.connections.pop(id(pooled.raw), None) is not None and ConnectionClosed in self._bus.handlers:
             age = self._clock() - pooled.created_at
             self._bus.emit(ConnectionClosed(self._name, pooled.number, reason, age))
-
-
-def _quietly(closing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Run it to its end, also if that is not awaited; its exception is retrieved."""
-    task = asyncio.get_running_loop().create_task(closing)
-    task._log_destroy_pending = False  # type: ignore[attr-defined]  # see BackgroundTasks.spawn
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return task

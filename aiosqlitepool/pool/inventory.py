@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -73,10 +72,7 @@ class Inventory(Generic[C]):
         self._hurry: asyncio.Future[None] | None = None
         # What the other parts of the pool work with.
         self.settings: PoolSettings = settings
-        self.name: str = str(settings.name)
-        self.clock: Callable[[], float] = settings.clock
-        self.bus: EventBus = bus
-        self.timer: Timer = timer
+        self.name, self.clock, self.bus, self.timer = str(settings.name), settings.clock, bus, timer
         never = math.inf
         idle_timeout = never if settings.idle_timeout is None else settings.idle_timeout
         # How long after a release the housekeeper must have looked: at idle connections, and at leases.
@@ -90,6 +86,15 @@ class Inventory(Generic[C]):
     def take(self) -> PooledSlot[C] | None:
         """Take an idle slot, else a vacant one, else nothing."""
         return self.slots.take_idle() or self.slots.take_vacant()
+
+    def take_fresh(self, now: float) -> PooledSlot[C] | None:
+        """Take a slot with an idle connection that needs no check, if there is one."""
+        if (slot := self.slots.take_idle()) is not None:
+            pooled = slot.connection
+            if pooled is not None and now - pooled.idle_since < self.fresh_for and now < pooled.expires_at:
+                return slot
+            self.slots.give_back(slot)
+        return None
 
     def feed(self) -> None:
         """Have a free slot opened or checked for each request that waits and for which none is being prepared."""
@@ -213,11 +218,11 @@ class Inventory(Generic[C]):
         self.slots.preparing -= 1
         slot, now, error = preparation.slot, self.clock(), preparation.end()
         opened = slot.connection is not None
+        if error is not None and opened:
+            self.remove(slot, "broken")  # cancelled in the middle of a check, so its state is not known
+        elif error is not None:
+            self.connector.failed(error, now)
         if error is not None:
-            if opened:
-                self.remove(slot, "broken")  # cancelled in the middle of a check, so its state is not known
-            else:
-                self.connector.failed(error, now)
             preparation.error = error
             goes_on = preparation.given_up
             if isinstance(error, asyncio.CancelledError):  # by the pool or of all tasks, not of any caller

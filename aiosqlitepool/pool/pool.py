@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..bus import Detach, EventBus
-from ..driver import Connection, factory_object, is_stale
+from ..driver import Connection, InlineReads, factory_object, is_stale
 from ..errors import PoolUsageError
 from ..stats import Holder, PoolStats, StatementTable, Waiter
 from . import process
@@ -83,6 +83,8 @@ class SQLiteConnectionPool(PoolStatements[C]):
 
     # What restores the pragmas of a connection, after a lease that used one.
     session_sql: Sequence[str] = ()
+    # What runs short reads of connections in the loop's own thread.
+    inline: InlineReads | None = None
 
     def __init__(
         self,
@@ -124,7 +126,7 @@ class SQLiteConnectionPool(PoolStatements[C]):
         self._clock = settings.clock
         self._bus = bus = EventBus(settings.clock, str(settings.name))
         self._timer = Timer(settings.clock)
-        connector: Connector[C] = Connector(connection_factory, self.session_sql, settings, bus)
+        connector: Connector[C] = Connector(connection_factory, self.session_sql, self.inline, settings, bus)
         self._inventory: Inventory[C] = Inventory(connector, settings, bus, self._timer)
         self._diagnostics = Diagnostics(self._inventory, self.stats)
         self._releaser: Releaser[C] = Releaser(self._inventory)

@@ -116,8 +116,9 @@ async def test_a_function_within_a_block_is_waited_for_and_rolled_back(db: SQLit
 
 async def test_a_block_and_a_function_that_read_end_with_their_scope(db: SQLiteDatabase) -> None:
     for snapshot in (False, True):
-        with at_rest(), anyio.move_on_after(0.01) as scope:
+        with at_rest(), anyio.CancelScope() as scope:
             async with db.read(snapshot=snapshot):
+                scope.cancel()
                 await asyncio.Event().wait()
         assert scope.cancelled_caught
         assert db.readers.stats().used == 0
@@ -138,9 +139,10 @@ async def test_a_backup_is_waited_for_and_removed(db: SQLiteDatabase, tmp_path: 
 
 async def test_a_database_whose_block_is_cancelled_has_closed_when_the_scope_ends(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
-    with at_rest(), anyio.move_on_after(0.05) as scope:
+    with at_rest(), anyio.CancelScope() as scope:
         async with SQLiteDatabase(path) as other:
             await other.run_write(lambda native: native.execute("CREATE TABLE t (n)").close())
+            scope.cancel()
             await asyncio.Event().wait()
     assert scope.cancelled_caught
     assert (other.writer.stats().state, other.readers.stats().state) == ("closed", "closed")

@@ -328,6 +328,15 @@ async def test_a_forked_child_leaves_the_lock_to_its_parent(turns: Turns, other:
     assert other.could_lock()
 
 
+async def test_the_writer_of_a_forked_child_leaves_the_lock_to_its_parent(db: SQLiteDatabase) -> None:
+    await db.run_write(add, "a")
+    pool = db.writer
+    turns = pool.turns  # type: ignore[attr-defined]
+    await db.close()
+    pool.forked()  # harmless, too, when it is closed
+    assert turns._descriptor is None
+
+
 # -- turns
 
 

@@ -14,7 +14,7 @@ import pytest
 from .environment import Environment
 
 README = Path(__file__).parents[2] / "README.md"
-LIBRARIES = {"aiosqlite", "opentelemetry", "prometheus_client", "structlog", "rich"}
+LIBRARIES = {"aiosqlite", "opentelemetry", "prometheus_client", "structlog", "rich", "sqlalchemy", "greenlet"}
 
 Installed = Callable[[str], Environment]
 
@@ -36,9 +36,17 @@ OPENTELEMETRY = Extra(
 )
 PROMETHEUS = Extra(("prometheus-client",), {"prometheus_client"}, ("aiosqlitepool.subscribers.prometheus",))
 STRUCTLOG = Extra(("structlog",), {"structlog"}, ("aiosqlitepool.subscribers.structlog",))
+SQLALCHEMY = Extra(("sqlalchemy", "greenlet"), {"sqlalchemy", "greenlet"}, ("aiosqlitepool.sqlalchemy",))
 DEMO = Extra(("rich",), {"rich"}, ("aiosqlitepool.cli.demo.cli",), ("demo",))
 TOP = Extra(("prometheus-client", "rich"), {"prometheus_client", "rich"}, ("aiosqlitepool.cli.top.cli",), ("top",))
-EACH = {"opentelemetry": OPENTELEMETRY, "prometheus": PROMETHEUS, "structlog": STRUCTLOG, "demo": DEMO, "top": TOP}
+EACH = {
+    "opentelemetry": OPENTELEMETRY,
+    "prometheus": PROMETHEUS,
+    "structlog": STRUCTLOG,
+    "sqlalchemy": SQLALCHEMY,
+    "demo": DEMO,
+    "top": TOP,
+}
 ALL = Extra(
     tuple(name for extra in EACH.values() for name in extra.brings),
     {name for extra in EACH.values() for name in extra.libraries},
@@ -54,8 +62,9 @@ print(*sorted(name for name in {names!r} if importlib.util.find_spec(name)))
 # Everything but what needs an extra; the subscribers' package itself needs none.
 IMPORT_CORE = """
 import importlib, pkgutil, aiosqlitepool
+optional = tuple(f"aiosqlitepool.{name}" for name in ("subscribers.", "sqlalchemy", "cli.demo.", "cli.top."))
 for module in pkgutil.walk_packages(aiosqlitepool.__path__, "aiosqlitepool."):
-    if not module.name.startswith(("aiosqlitepool.subscribers.", "aiosqlitepool.cli.demo.", "aiosqlitepool.cli.top.")):
+    if not module.name.startswith(optional):
         importlib.import_module(module.name)
 print(aiosqlitepool.__file__)
 """

@@ -25,6 +25,7 @@ TESTS = (
     "pool/test_exits.py",
     "pool/test_pool.py",
     "pool/test_release.py",
+    "sqlalchemy/test_engine.py",
     "subscribers",
     "test_compatibility.py",
     "test_events.py",

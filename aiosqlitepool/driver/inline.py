@@ -1,0 +1,196 @@
+"""Runs short reads in the event loop's own thread: to wake a worker thread costs more than they do.
+
+What is short is decided by counting the steps of SQLite's virtual machine, which a busy machine does not change. A read
+beyond its budget is interrupted, which loses nothing, and runs again in its worker thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import weakref
+from collections.abc import Callable
+from time import perf_counter
+from typing import ClassVar, Final, TypeVar
+
+from ..sql import first_word, normalized
+
+__all__ = ["ONE_STATEMENT", "InlineReads", "LoopTurn", "Reading", "Unfinished"]
+
+R = TypeVar("R")
+
+# What one read may cost: steps of the virtual machine, between two calls of the handler and in all, and seconds.
+_STEPS: Final = 1_000
+_MOST_CALLS: Final = 10
+_LONGEST: Final = 0.001
+# Seconds of such reads in one turn of the event loop.
+_TURN: Final = 0.0002
+# How often a read that was too long goes to the worker before it is tried again, at first and at most.
+_FIRST_PAUSE: Final = 10
+_LONGEST_PAUSE: Final = 10_000
+_MOST_KINDS: Final = 500
+
+# The operations whose first argument is one statement, which they execute once.
+ONE_STATEMENT: Final = frozenset({"execute", "_execute_fetchall"})
+_READS: Final = frozenset({"SELECT", "VALUES", "WITH"})
+_set_handler = sqlite3.Connection.set_progress_handler
+
+
+class Unfinished(Exception):  # noqa: N818 - a signal
+    """The read was too long: run it in the worker thread."""
+
+
+class Reading:
+    """What a read that needs no lease is recorded under: it has ended before anybody can see that it holds a slot."""
+
+    __slots__ = ("activity", "connection", "label")
+
+    def __init__(self, label: str | None, connection: int) -> None:
+        self.label: str | None = label
+        self.connection: int = connection
+        self.activity: tuple[object, float, float | None]
+
+    def forgotten(self) -> None:
+        """Never called: there is no handle."""
+
+    def refusal(self) -> None:
+        """Never called: it is not refused."""
+
+
+class LoopTurn:
+    """How many seconds of its present turn an event loop has given to reads. One for each loop."""
+
+    _all: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopTurn]] = weakref.WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self._spent = 0.0
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> LoopTurn:
+        """Return the one instance of this loop."""
+        turn = cls._all.get(loop)
+        if turn is None:
+            turn = cls._all[loop] = cls()
+        return turn
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no time is left in this turn."""
+        return self._spent >= _TURN
+
+    async def next(self) -> None:
+        """Wait for a turn of the loop that has time left."""
+        while self._spent >= _TURN:  # noqa: ASYNC110 - it waits for a turn, and no event
+            await asyncio.sleep(0)
+
+    def spend(self, seconds: float) -> None:
+        """Count what was spent, until the next turn."""
+        if not self._spent:
+            asyncio.get_running_loop().call_soon(self._begin)
+        self._spent += seconds
+
+    def _begin(self) -> None:
+        self._spent = 0.0
+
+
+class _Kind:
+    """What is known of one statement: how often it goes to the worker before it is tried inline again."""
+
+    __slots__ = ("left", "pause", "was_slow")
+
+    def __init__(self, left: float) -> None:
+        self.left = left
+        self.pause = _FIRST_PAUSE
+        self.was_slow = False
+
+    def send_away(self) -> None:
+        """Send it to the worker for a while, each time for longer."""
+        self.left, self.pause, self.was_slow = self.pause, min(2 * self.pause, _LONGEST_PAUSE), False
+
+    def took(self, seconds: float) -> None:
+        """Send it to the worker if it is slow by the clock, twice in a row: once may be the machine's fault."""
+        if seconds <= _LONGEST:
+            self.pause, self.was_slow = _FIRST_PAUSE, False
+        elif self.was_slow:
+            self.send_away()
+        else:
+            self.was_slow = True
+
+
+class InlineReads:
+    """Which reads of one pool run inline, and what became of them. Used in the event loop only."""
+
+    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+        self._clock = clock
+        # That of the loop in which it is used.
+        self._turn: LoopTurn | None = None
+        self._kinds: dict[str, _Kind] = {}
+        # By normalized SQL, so that a statement with its values written out is no new kind each time.
+        self._normalized: dict[str, _Kind] = {}
+        self._calls = 0
+        self._until = 0.0
+        # How many statements ran here, in the worker, and in both because the first took too long.
+        self.inline: int = 0
+        self.thread: int = 0
+        self.retried: int = 0
+        # Seconds that the longest of them kept the loop.
+        self.longest: float = 0.0
+
+    @property
+    def turn(self) -> LoopTurn:
+        """The turn of the loop: pools belong to one."""
+        if self._turn is None:
+            self._turn = LoopTurn.of(asyncio.get_running_loop())
+        return self._turn
+
+    def takes(self, sql: str) -> bool:
+        """Return whether this statement is to run inline now."""
+        kind = self._kinds.get(sql) or self._new(sql)
+        if kind.left > 0:
+            kind.left -= 1
+            self.thread += 1
+            return False
+        return True
+
+    def _new(self, sql: str) -> _Kind:
+        for kinds in (self._kinds, self._normalized):
+            if len(kinds) >= _MOST_KINDS:
+                kinds.clear()
+        kind = self._normalized.setdefault(normalized(sql), _Kind(0 if first_word(sql) in _READS else float("inf")))
+        self._kinds[sql] = kind
+        return kind
+
+    def run(self, sql: str, native: sqlite3.Connection, read: Callable[[], R]) -> R:
+        """Return `read()`, which executes `sql` with `native`; raises `Unfinished` if that is too much for the loop."""
+        began = self._clock()
+        self._calls, self._until = 0, began + _LONGEST
+        _set_handler(native, self._is_too_long, _STEPS)
+        kind, is_unfinished = self._kinds[sql], False
+        try:
+            return read()
+        except sqlite3.Error as error:
+            is_unfinished = self._calls > _MOST_CALLS or _must_wait(error)
+            if is_unfinished:
+                raise Unfinished from None
+            raise
+        finally:
+            _set_handler(native, None, 0)
+            seconds = self._clock() - began
+            self.longest = max(self.longest, seconds)
+            self.turn.spend(seconds)
+            if is_unfinished:
+                self.retried += 1
+                kind.send_away()
+            else:
+                self.inline += 1
+                kind.took(seconds)
+
+    def _is_too_long(self) -> bool:
+        self._calls += 1
+        if self._clock() > self._until:
+            self._calls = _MOST_CALLS + 1
+        return self._calls > _MOST_CALLS
+
+
+def _must_wait(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

@@ -1,0 +1,263 @@
+"""Short reads of a database run in the thread of its event loop, and give what the worker threads give."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiosqlitepool import PoolClosedError, SQLiteDatabase
+from aiosqlitepool.driver import InlineReads
+from aiosqlitepool.events import ConnectionAcquired, ConnectionReleased, PoolTimings
+from aiosqlitepool.testing import Recorder
+
+from ..support.databases import add
+
+LONG = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT max(i) FROM n"
+
+
+async def name_thread(connection: aiosqlite.Connection) -> None:
+    """Let SQL say which thread runs it."""
+    await connection.create_function("thread", 0, lambda: threading.current_thread() is threading.main_thread())
+
+
+@pytest.fixture
+async def db(database: Path) -> AsyncIterator[SQLiteDatabase]:
+    async with SQLiteDatabase(database, inline_reads=True, on_connect=name_thread) as db:
+        for text in "abc":
+            await db.run_write(add, text)
+        yield db
+
+
+def reads(db: SQLiteDatabase) -> InlineReads:
+    inline = db.readers.inline
+    assert inline is not None
+    return inline
+
+
+async def warm(db: SQLiteDatabase) -> None:
+    """Have a reader open."""
+    async with db.read():
+        pass
+
+
+async def test_a_short_read_runs_in_the_thread_of_the_loop(db: SQLiteDatabase) -> None:
+    await warm(db)
+    assert await db.fetch_val("SELECT thread()") == 1
+    assert await db.fetch_all("SELECT text FROM note ORDER BY id") == [("a",), ("b",), ("c",)]
+    async with db.read() as connection:
+        cursor = await connection.execute("SELECT thread()")
+        assert await cursor.fetchone() == (1,)
+        assert await connection.execute_fetchall("SELECT thread()") == [(1,)]
+
+
+async def test_a_function_runs_in_a_worker(db: SQLiteDatabase) -> None:
+    assert await db.run_read(lambda native: native.execute("SELECT thread()").fetchone()) == (0,)
+
+
+async def test_without_inline_reads_every_statement_runs_in_a_worker(database: Path) -> None:
+    async with SQLiteDatabase(database, on_connect=name_thread) as db:
+        await warm(db)
+        assert await db.fetch_val("SELECT thread()") == 0
+        assert db.readers.inline is None
+
+
+async def test_inline_reads_is_true_or_false(database: Path) -> None:
+    with pytest.raises(TypeError, match="inline_reads must be True or False, not 'yes'"):
+        SQLiteDatabase(database, inline_reads="yes")  # type: ignore[arg-type]
+
+
+async def test_a_long_read_is_run_again_in_a_worker_and_gives_the_same(db: SQLiteDatabase) -> None:
+    await warm(db)
+    for _ in range(3):
+        assert await db.fetch_val(LONG) == 100_000
+    async with db.read() as connection:
+        assert await connection.execute_fetchall(LONG.replace("max", "min")) == [(1,)]
+    assert reads(db).retried == 2
+    # What runs in the worker is not interrupted by the budget, and waits for locks again.
+    async with db.read() as connection:
+        assert await connection.execute_fetchall(LONG) == [(100_000,)]
+
+
+async def test_a_worker_waits_for_locks_after_a_read_in_the_loop_which_does_not(db: SQLiteDatabase) -> None:
+    async with db.read() as connection:
+        await connection.execute_fetchall("SELECT 1")
+        assert await connection.execute_fetchall("PRAGMA busy_timeout") == [(30_000,)]
+
+
+async def test_a_read_behind_a_statement_of_the_same_connection_waits_for_it(db: SQLiteDatabase) -> None:
+    async with db.read() as connection:
+        long = asyncio.ensure_future(connection.execute_fetchall(LONG + " WHERE 1"))
+        await asyncio.sleep(0)
+        assert await connection.execute_fetchall("SELECT thread()") == [(0,)] or long.done()
+        assert await long == [(100_000,)]
+
+
+async def test_a_snapshot_is_kept(db: SQLiteDatabase) -> None:
+    async with db.read(snapshot=True) as connection:
+        await db.run_write(add, "d")
+        assert await connection.execute_fetchall("SELECT count(*), thread() FROM note") == [(3, 1)]
+    assert await db.fetch_val("SELECT count(*) FROM note") == 4
+
+
+async def test_a_change_of_the_schema_is_seen(db: SQLiteDatabase) -> None:
+    await warm(db)
+    assert await db.fetch_one("SELECT * FROM note") == (1, "a")
+    await db.execute("ALTER TABLE note ADD COLUMN author TEXT")
+    assert await db.fetch_one("SELECT * FROM note") == (1, "a", None)
+
+
+async def test_an_error_is_that_of_sqlite_and_costs_no_connection(db: SQLiteDatabase) -> None:
+    await warm(db)
+    for _ in range(3):
+        with pytest.raises(sqlite3.OperationalError, match="no such table: absent"):
+            await db.fetch_all("SELECT * FROM absent")
+        async with db.read() as connection:
+            with pytest.raises(sqlite3.OperationalError, match="no such table: absent"):
+                await connection.execute("SELECT * FROM absent")
+    stats = db.readers.stats()
+    assert (stats.used, stats.idle) == (0, 1)
+
+
+async def test_a_cancelled_read_has_not_begun(db: SQLiteDatabase) -> None:
+    await warm(db)
+    reading = asyncio.create_task(db.fetch_val("SELECT 1"))
+    in_block = asyncio.create_task(in_a_block(db, "SELECT 1"))
+    reads(db).turn.spend(1.0)
+    await asyncio.sleep(0)
+    before = reads(db).inline
+    for task in (reading, in_block):
+        task.cancel()
+    assert [type(each) for each in await asyncio.gather(reading, in_block, return_exceptions=True)] == [
+        asyncio.CancelledError,
+        asyncio.CancelledError,
+    ]
+    assert reads(db).inline == before
+    assert db.readers.stats().used == 0
+
+
+async def in_a_block(db: SQLiteDatabase, sql: str) -> Any:
+    async with db.read() as connection:
+        return await connection.execute_fetchall(sql)
+
+
+async def test_a_read_that_has_to_wait_for_the_next_turn_runs_then(db: SQLiteDatabase) -> None:
+    await warm(db)
+    reading = asyncio.gather(db.fetch_val("SELECT thread()"), in_a_block(db, "SELECT thread()"))
+    reads(db).turn.spend(1.0)
+    assert await reading == [1, [(1,)]]
+
+
+async def test_a_reader_with_a_progress_handler_of_the_program_runs_in_its_worker(db: SQLiteDatabase) -> None:
+    async with db.read() as connection:
+        await connection.set_progress_handler(lambda: None, 1000)
+        assert await connection.execute_fetchall("SELECT thread()") == [(0,)]
+
+
+async def test_what_ran_in_the_loop_is_recorded_like_all_statements(db: SQLiteDatabase) -> None:
+    await warm(db)
+    for _ in range(3):
+        await db.fetch_all("SELECT text FROM note", label="GET /notes")
+    (row,) = [row for row in db.readers.statements() if row.statement == "SELECT text FROM note"]
+    assert (row.calls, row.rows, row.labels) == (3, 9, ("GET /notes",))
+
+
+async def test_a_subscriber_to_each_lease_gets_each_lease(database: Path, recorder: Recorder) -> None:
+    async with SQLiteDatabase(database, inline_reads=True, on_connect=name_thread, subscribers=[recorder]) as db:
+        await warm(db)
+        recorder.clear()
+        assert await db.fetch_val("SELECT thread()", label="mine") == 1
+    leases = [event for event in recorder if isinstance(event, ConnectionAcquired | ConnectionReleased)]
+    assert [type(event) for event in leases if event.label == "mine"] == [ConnectionAcquired, ConnectionReleased]
+
+
+async def test_the_times_of_reads_in_the_loop_are_counted_with_those_of_all_leases(db: SQLiteDatabase) -> None:
+    await warm(db)
+    batches: list[PoolTimings] = []
+    db.readers.events.subscribe(PoolTimings, batches.append)
+    for _ in range(3):
+        await db.fetch_val("SELECT 1")
+    db.readers.events.flush_timings()
+    assert sum(len(batch.uses) for batch in batches) == 3
+
+
+async def test_an_expired_reader_is_replaced_and_not_read_with(db: SQLiteDatabase) -> None:
+    await warm(db)
+    db.readers.expire_connections()
+    assert await db.fetch_val("SELECT 1") == 1
+    assert db.readers.stats().idle == 1
+
+
+async def test_where_all_readers_are_lent_a_read_queues(database: Path) -> None:
+    async with SQLiteDatabase(database, readers=1, inline_reads=True) as db:
+        async with db.read():
+            reading = asyncio.create_task(db.fetch_val("SELECT 1"))
+            await asyncio.sleep(0.01)
+            assert db.readers.stats().waiting == 1
+        assert await reading == 1
+
+
+async def test_a_closed_database_says_so(db: SQLiteDatabase) -> None:
+    await warm(db)
+    await db.close()
+    with pytest.raises(PoolClosedError):
+        await db.fetch_val("SELECT 1")
+
+
+SELECTS = st.sampled_from(
+    [
+        "SELECT id, text FROM note ORDER BY id",
+        "SELECT count(*) FROM note",
+        "SELECT text FROM note WHERE id = 2",
+        "SELECT a.id, b.text FROM note a, note b ORDER BY a.id, b.id",
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 30000) SELECT i FROM n "
+        "WHERE i % 777 = 0",
+        "SELECT * FROM absent",
+        "SELECT 'a' || text FROM note",
+    ]
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.one_of(SELECTS, st.just("INSERT INTO note (text) VALUES ('x')")), max_size=12))
+def test_a_mix_of_both_gives_what_sqlite_gives(tmp_path_factory: pytest.TempPathFactory, statements: list[str]) -> None:
+    path = tmp_path_factory.mktemp("mixed") / "app.db"
+    plain = sqlite3.connect(":memory:", isolation_level=None)
+    schema = "CREATE TABLE note (id INTEGER PRIMARY KEY, text TEXT)"
+    plain.execute(schema)
+
+    async def run() -> None:
+        async with SQLiteDatabase(path, inline_reads=True) as db:
+            await db.execute(schema)
+            for number, statement in enumerate(statements):
+                try:
+                    expected: Any = plain.execute(statement).fetchall()
+                except sqlite3.Error as error:
+                    expected = str(error)
+                try:
+                    found: Any = await fetch(db, statement, number)
+                except sqlite3.Error as error:
+                    found = str(error)
+                assert found == expected
+
+    asyncio.run(run())
+    plain.close()
+
+
+async def fetch(db: SQLiteDatabase, statement: str, number: int) -> Any:
+    if statement.startswith("INSERT"):
+        await db.execute(statement)
+        return []
+    if number % 3 == 0:
+        return await db.fetch_all(statement)
+    async with db.read(snapshot=number % 3 == 1) as connection:
+        async with connection.execute(statement) as cursor:
+            return [row async for row in cursor]

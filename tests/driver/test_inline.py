@@ -1,0 +1,170 @@
+"""Which reads run in the loop's own thread: decided by steps of SQLite's virtual machine, and then by the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+
+import pytest
+
+from aiosqlitepool.driver import Reading, read_inline
+from aiosqlitepool.driver.generic_adapter import GenericAdapter
+from aiosqlitepool.driver.inline import InlineReads, LoopTurn, Unfinished
+
+SHORT = "SELECT 1"
+LONG = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT max(i) FROM n"
+
+
+class Clock:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def inline(clock: Clock) -> InlineReads:
+    return InlineReads(clock)
+
+
+@pytest.fixture
+def native() -> Iterator[sqlite3.Connection]:
+    native = sqlite3.connect(":memory:")
+    yield native
+    native.close()
+
+
+def read(inline: InlineReads, native: sqlite3.Connection, sql: str) -> list[tuple[object, ...]]:
+    assert inline.takes(sql)
+    return inline.run(sql, native, lambda: native.execute(sql).fetchall())
+
+
+def refusals(inline: InlineReads, sql: str) -> int:
+    """How often a statement goes to the worker before it is tried again."""
+    return next(count for count in range(100_000) if inline.takes(sql))
+
+
+async def test_a_short_read_runs_inline(inline: InlineReads, native: sqlite3.Connection) -> None:
+    assert read(inline, native, SHORT) == [(1,)]
+    assert (inline.inline, inline.thread, inline.retried) == (1, 0, 0)
+
+
+@pytest.mark.parametrize("sql", ["INSERT INTO t VALUES (1)", "PRAGMA cache_size", "EXPLAIN SELECT 1", "", "-- SELECT"])
+async def test_what_does_not_begin_as_a_read_goes_to_the_worker(inline: InlineReads, sql: str) -> None:
+    assert not any(inline.takes(sql) for _ in range(20))
+    assert inline.thread == 20
+
+
+async def test_a_read_beyond_its_budget_is_interrupted_and_goes_to_the_worker_for_longer_and_longer(
+    inline: InlineReads, native: sqlite3.Connection
+) -> None:
+    pauses = []
+    for _ in range(12):
+        with pytest.raises(Unfinished):
+            read(inline, native, LONG)
+        pauses.append(refusals(inline, LONG))
+    assert pauses == [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10_000, 10_000]
+    assert native.execute(LONG).fetchall() == [(100_000,)]  # without the budget
+
+
+async def test_a_statement_with_its_values_written_out_is_of_one_kind(
+    inline: InlineReads, native: sqlite3.Connection
+) -> None:
+    with pytest.raises(Unfinished):
+        read(inline, native, LONG)
+    assert not inline.takes(LONG.replace("100000", "100001"))
+
+
+async def test_a_read_that_is_slow_by_the_clock_twice_in_a_row_goes_to_the_worker(
+    inline: InlineReads, native: sqlite3.Connection, clock: Clock
+) -> None:
+    def slow() -> int:
+        clock.now += 0.002
+        return 1
+
+    native.create_function("slow", 0, slow)
+    sql = "SELECT slow()"
+    read(inline, native, sql)
+    assert read(inline, native, sql) == [(1,)]
+    assert refusals(inline, sql) == 10
+    assert inline.longest == pytest.approx(0.002)
+
+
+async def test_a_read_that_was_slow_once_stays(inline: InlineReads, native: sqlite3.Connection, clock: Clock) -> None:
+    native.create_function("sleep", 1, lambda seconds: setattr(clock, "now", clock.now + seconds))
+    for milliseconds in (2, 0, 2, 0):
+        assert inline.takes("SELECT sleep(?)")
+        inline.run(
+            "SELECT sleep(?)", native, lambda ms=milliseconds: native.execute("SELECT sleep(?)", (ms / 1e3,)).fetchall()
+        )
+    assert inline.takes("SELECT sleep(?)")
+
+
+async def test_a_read_that_takes_long_by_the_clock_is_interrupted(
+    inline: InlineReads, native: sqlite3.Connection, clock: Clock
+) -> None:
+    native.create_function("wait", 0, lambda: setattr(clock, "now", clock.now + 0.001))
+    sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500) SELECT wait() FROM n"
+    with pytest.raises(Unfinished):
+        read(inline, native, sql)
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED])
+async def test_a_read_that_would_have_to_wait_for_a_lock_goes_to_the_worker(
+    inline: InlineReads, native: sqlite3.Connection, code: int
+) -> None:
+    def locked() -> None:
+        error = sqlite3.OperationalError("locked")
+        error.sqlite_errorcode = code
+        raise error
+
+    assert inline.takes(SHORT)
+    with pytest.raises(Unfinished):
+        inline.run(SHORT, native, locked)
+    assert not inline.takes(SHORT)
+
+
+async def test_an_error_of_the_statement_is_its_own(inline: InlineReads, native: sqlite3.Connection) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        read(inline, native, "SELECT * FROM absent")
+    assert inline.takes("SELECT * FROM absent")
+
+
+async def test_statements_beyond_five_hundred_are_forgotten(inline: InlineReads) -> None:
+    for number in range(2_000):
+        inline.takes(f"SELECT {number} FROM t{number}")
+    assert len(inline._kinds) <= 500
+    assert len(inline._normalized) <= 500
+
+
+async def test_all_reads_of_a_loop_share_its_turns() -> None:
+    turn = LoopTurn.of(asyncio.get_running_loop())
+    assert LoopTurn.of(asyncio.get_running_loop()) is turn
+    assert not turn.is_over
+    turn.spend(0.00015)
+    assert not turn.is_over
+    turn.spend(0.00015)
+    assert turn.is_over
+    await turn.next()
+    assert not turn.is_over
+
+
+async def test_a_connection_without_a_worker_of_the_pool_reads_as_it_does(inline: InlineReads) -> None:
+    adapter = GenericAdapter(object())  # type: ignore[arg-type]
+    with pytest.raises(Unfinished):
+        read_inline(adapter, inline, Reading(None, 1), SHORT, lambda native: native.execute(SHORT))
+
+
+def test_a_read_needs_no_lease_that_could_be_refused_or_forgotten() -> None:
+    reading = Reading("label", 1)
+    reading.forgotten()
+    assert reading.refusal() is None  # type: ignore[func-returns-value]
