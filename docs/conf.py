@@ -19,7 +19,12 @@ author = "The aiosqlitepool authors"
 copyright = author
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
 exclude_patterns = ["screenshot_debug.py"]
 # Docstrings write `names` as Markdown does; what is not a name of ours is shown as code all the same.
 default_role = "code"
@@ -41,10 +46,16 @@ toc_object_entries_show_parents = "hide"
 # Other projects, type variables and names of types lead nowhere here.
 nitpick_ignore_regex = [
     ("py:.*", r"(sqlalchemy|AsyncEngine|URL|Target|ConnectionPoolEntry)\b.*"),
-    ("py:.*", r"(collections|asyncio|aiosqlite\.|contextvars|contextlib|typing|logging|types|enum|abc)\b.*"),
+    (
+        "py:.*",
+        r"(collections|asyncio|aiosqlite\.|contextvars|contextlib|typing|logging|types|enum|abc)\b.*",
+    ),
     ("py:.*", r"(os|pathlib|sqlite3)\b.*"),
     ("py:.*", r"(prometheus_client|opentelemetry)\b.*"),
-    ("py:.*", r"(C|E|R|T|Ts|Any|Callable|Awaitable|Iterable|Sequence|Context|ClassVar|Literal|Protocol|Generic|Enum)"),
+    (
+        "py:.*",
+        r"(C|E|R|T|Ts|Any|Callable|Awaitable|Iterable|Sequence|Context|ClassVar|Literal|Protocol|Generic|Enum)",
+    ),
     ("py:.*", r"(Detach|Handler|CloseReason|AcquirePath|RollbackCause|Scope|Receive|Send)"),
     (
         "py:.*",
@@ -61,7 +72,9 @@ PAGES = {
     "metrics/runbook.md": "docs/runbook.md",
 }
 # Where all other files of the repository can be read.
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
+    "project"
+]["urls"]["Repository"]
 
 html_theme = "furo"
 html_title = f"aiosqlitepool {release}"
@@ -77,7 +90,9 @@ def include_documents(app: Sphinx, page: str, source: list[str]) -> None:
     here = DOCS / f"{page}.md"
     if included:
         document = ROOT / included[1]
-        source[0] = adapted(document.read_text(encoding="utf-8"), document, here) + included[2]
+        source[0] = (
+            adapted(document.read_text(encoding="utf-8"), document, here) + included[2]
+        )
     else:
         source[0] = adapted(source[0], here, here)
 
@@ -87,7 +102,12 @@ def adapted(text: str, document: Path, page: Path) -> str:
     # HTML is passed on as it is; Sphinx itself takes care of pictures that are Markdown.
     text = text.replace('="images/', '="_static/')
     # A block that a test reads says so in braces, which are no language.
-    return re.sub(r"^```python \{.*\}$", "```python", relinked(text, document, page), flags=re.MULTILINE)
+    return re.sub(
+        r"^```python \{.*\}$",
+        "```python",
+        relinked(text, document, page),
+        flags=re.MULTILINE,
+    )
 
 
 def relinked(text: str, document: Path, page: Path) -> str:
@@ -97,7 +117,11 @@ def relinked(text: str, document: Path, page: Path) -> str:
         words, target, anchor = found.groups(default="")
         name = str((document.parent / target).resolve().relative_to(ROOT))
         path = ROOT / PAGES.get(name, name)
-        leads = os.path.relpath(path, page.parent) if path.is_relative_to(DOCS) else f"{REPOSITORY}/blob/main/{name}"
+        leads = (
+            os.path.relpath(path, page.parent)
+            if path.is_relative_to(DOCS)
+            else f"{REPOSITORY}/blob/main/{name}"
+        )
         return f"[{words}]({leads}{anchor})"
 
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)([^)#\n]+)(#[^)\n]*)?\)", link, text)

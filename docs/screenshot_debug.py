@@ -27,7 +27,13 @@ from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPoo
 from aiosqlitepool.debug import DebugApp
 
 IMAGES = Path(__file__).parent / "images"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+]
 FLAGS += ["--disable-component-update", "--disable-sync"]
 
 # The picture is of a pool at work, with a queue that is as long as the list of holders beside it.
@@ -53,7 +59,9 @@ async def read_users(pool: Pool, chosen: int) -> None:
 
 async def search(pool: Pool, chosen: int) -> None:
     async with pool.connection(label="GET /search") as db:
-        await db.execute_fetchall("SELECT count(*) FROM users WHERE name LIKE ?", (f"%{chosen}%",))
+        await db.execute_fetchall(
+            "SELECT count(*) FROM users WHERE name LIKE ?", (f"%{chosen}%",)
+        )
         await asyncio.sleep(random.expovariate(1 / 0.080))
 
 
@@ -99,16 +107,24 @@ async def busy_pool(folder: Path) -> AsyncIterator[Pool]:
             CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT);
             CREATE TABLE orders (id INTEGER PRIMARY KEY, user INTEGER);
         """)
-        await db.executemany("INSERT INTO users (name) VALUES (?)", [(f"user {number}",) for number in range(20_000)])
+        await db.executemany(
+            "INSERT INTO users (name) VALUES (?)",
+            [(f"user {number}",) for number in range(20_000)],
+        )
         await db.commit()
-    async with SQLiteConnectionPool(connect, 6, 0.35, name="shop.db", min_size=2, slow_statement=0.001) as pool:
+    async with SQLiteConnectionPool(
+        connect, 6, 0.35, name="shop.db", min_size=2, slow_statement=0.001
+    ) as pool:
         yield pool
 
 
 @contextlib.asynccontextmanager
 async def load(pool: Pool) -> AsyncIterator[None]:
     began = asyncio.get_running_loop().time()
-    work = [asyncio.create_task(client(pool, number, began), name=f"client-{number}") for number in range(30)]
+    work = [
+        asyncio.create_task(client(pool, number, began), name=f"client-{number}")
+        for number in range(30)
+    ]
     work.append(asyncio.create_task(nightly_report(pool), name="reporter"))
     try:
         yield
@@ -136,7 +152,9 @@ async def served(pool: Pool) -> AsyncIterator[str]:
 async def photograph(url: str, chromium: str, seconds: float) -> None:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = await browser.new_page(viewport={"width": 1200, "height": 1080}, device_scale_factor=1.5)
+        page = await browser.new_page(
+            viewport={"width": 1200, "height": 1080}, device_scale_factor=1.5
+        )
         await page.goto(url)
         await asyncio.sleep(seconds)
         IMAGES.mkdir(exist_ok=True)
@@ -153,7 +171,9 @@ async def photograph(url: str, chromium: str, seconds: float) -> None:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description="Take the pictures of the debug page.")
-    parser.add_argument("--seconds", type=float, default=80, help="how long the pool is watched first")
+    parser.add_argument(
+        "--seconds", type=float, default=80, help="how long the pool is watched first"
+    )
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -377,4 +377,6 @@ async def test_a_handler_may_use_the_pool(driver: StubDriver) -> None:
             pass
         detach()
         await pool.release(await tasks[0])
-        assert (len(tasks), pool.stats().used) == (1, 0)
+        while pool.stats().used:  # a second connection was begun to be opened for it, while the first was reset
+            await asyncio.sleep(0)
+        assert len(tasks) == 1

@@ -35,7 +35,12 @@ LONGEST = 30
 # Not rewritten yet.
 LATER = {Path("metrics/runbook.md")}
 # Messages that programs may look for.
-KEPT = ("connection was lent in another event loop", " is not lent by pool ", "is taken back: ", "was given back to its pool")
+KEPT = (
+    "connection was lent in another event loop",
+    " is not lent by pool ",
+    "is taken back: ",
+    "was given back to its pool",
+)
 
 
 def prose(document: Path) -> str:

@@ -239,7 +239,7 @@ class Executor(Worker):
         """Queue `fn(native, *args)` for the worker; cancelled before it begins, it never runs."""
         self._check_usable(lease)
         future: asyncio.Future[R] = _running_loop().create_future()
-        job = future, lease, copy_context(), fn, (self.native, *args), {}, perf_counter()
+        job: Any = future, lease, copy_context(), fn, (self.native, *args), {}, perf_counter()
         self._limiter.send(self._put, job, future)
         self._sent += 1
         return future

@@ -308,7 +308,10 @@ SECRETS = (
 )
 
 
-async def test_no_literal_and_no_comment_is_in_any_label(tmp_path: Path, scrape: Scrape, telemetry: Telemetry) -> None:
+async def test_no_literal_and_no_comment_is_in_any_label(
+    tmp_path: Path, scrape: Scrape, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where one of the statements makes a file
     options = {"statement_summaries": 100, "by_label": True}
     subscribers = (PrometheusSubscriber(scrape.registry, **options), telemetry.subscriber(**options))  # type: ignore[arg-type]
     async with file_pool(tmp_path / "app.db", *subscribers, slow_statement=0) as pool:
