@@ -40,7 +40,8 @@ class LoopLag:
 
     def _wait(self) -> None:
         self._due = self._clock() + _INTERVAL
-        self.loop.call_later(_INTERVAL, _measure, weakref.ref(self), context=Context())
+        reference: weakref.ref[LoopLag] = weakref.ref(self)
+        self.loop.call_later(_INTERVAL, _measure, reference, context=Context())
 
     def measure(self) -> None:
         """Note how late the timer is, and set it again."""
