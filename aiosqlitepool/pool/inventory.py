@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from contextvars import Context, copy_context
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -30,21 +32,19 @@ PooledSlot = Slot[PooledConnection[C]]
 _OPENING_GRACE: Final = 1.0
 
 
+@dataclass(slots=True, eq=False)
 class _Preparation(Generic[C]):
     """A taken slot that is being opened or checked, for the request `caller` if there is one."""
 
-    __slots__ = ("began", "caller", "error", "given_up", "has_ended", "slot", "work")
-
-    def __init__(self, slot: PooledSlot[C], caller: Any, began: float) -> None:
-        self.slot: PooledSlot[C] = slot
-        self.caller: Any = caller
-        self.began: float = began
-        # The task that opens or checks, and whether it was cancelled because it took too long.
-        self.work: asyncio.Task[BaseException | None] | None = None
-        self.given_up: bool = False
-        # Whether the slot was given back, also if the task goes on, and what to raise in those who wait for it.
-        self.has_ended: bool = False
-        self.error: BaseException | None = None
+    slot: PooledSlot[C]
+    caller: Any
+    began: float
+    # The task that opens or checks, and whether it was cancelled because it took too long.
+    work: asyncio.Task[BaseException | None] | None = None
+    given_up: bool = False
+    # Whether the slot was given back, also if the task goes on, and what to raise in those who wait for it.
+    has_ended: bool = False
+    error: BaseException | None = None
 
     def end(self) -> BaseException | None:
         """Let go of the slot; return why it is not ready."""
@@ -72,9 +72,11 @@ class Inventory(Generic[C]):
         self._hurry: asyncio.Future[None] | None = None
         # What the other parts of the pool work with.
         self.settings: PoolSettings = settings
-        self.name, self.clock, self.bus, self.timer = str(settings.name), settings.clock, bus, timer
-        never = math.inf
-        idle_timeout = never if settings.idle_timeout is None else settings.idle_timeout
+        self.name: str = str(settings.name)
+        self.clock: Callable[[], float] = settings.clock
+        self.bus: EventBus = bus
+        self.timer: Timer = timer
+        never, idle_timeout = math.inf, math.inf if settings.idle_timeout is None else settings.idle_timeout
         # How long after a release the housekeeper must have looked: at idle connections, and at leases.
         self._look_within = min(idle_timeout, never if settings.leak_threshold is None else settings.leak_threshold)
         check_after = never if settings.health_check_after is None else settings.health_check_after
@@ -115,8 +117,7 @@ class Inventory(Generic[C]):
     async def filled(self) -> None:
         """Open up to `min_size` connections and wait for them; raises what the driver did, unless the pool closes."""
         self.fill()
-        running = self._preparing.copy()
-        if running:
+        if running := self._preparing.copy():
             # Not gather, whose cancellation would cancel what others wait for too.
             await asyncio.wait(running.values())
         for preparation in running:
@@ -148,8 +149,7 @@ class Inventory(Generic[C]):
     def prepare(self, slot: PooledSlot[C], caller: object = None, *, context: Context | None = None) -> None:
         """Have a taken slot opened or checked, and then given back.
 
-        `caller` is the request that this is for, if any. The factory runs in a copy of the running context, or in
-        `context`.
+        `caller` is the request that this is for, if any. The factory runs in `context`, or a copy of the running one.
         """
         self._hurry = self._hurry or asyncio.get_running_loop().create_future()
         preparation = _Preparation(slot, caller, self.clock())
