@@ -75,8 +75,10 @@ class Orders:
 
     async def incident(self) -> None:
         """Everything that goes wrong, one after the other."""
-        for trouble in (self._give_up, self._commit_twice, self._be_locked_out, self._be_overtaken, self._be_pinned):
-            with contextlib.suppress(PoolError, sqlite3.Error, ZeroDivisionError):
+        for trouble in (
+            self._give_up, self._commit_twice, self._be_locked_out, self._be_overtaken, self._be_pinned, self._back_up
+        ):  # fmt: skip
+            with contextlib.suppress(PoolError, sqlite3.Error, OSError, ZeroDivisionError):
                 await trouble()
 
     async def _give_up(self) -> None:
@@ -120,3 +122,12 @@ class Orders:
             await asyncio.sleep(1)
         await self._database.execute("DELETE FROM item WHERE length(text) > 1000000")
         await self._database.checkpoint()
+
+    async def _back_up(self) -> None:
+        """A backup, one that is cancelled, and one that has nowhere to go."""
+        target = self._path.with_name("orders-backup.db")
+        await self._database.backup(target)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                await self._database.backup(target)
+        await self._database.backup(self._path / "nowhere.db")

@@ -7,7 +7,8 @@ exporter adds labels of its own; and after its role, if it is one of a database'
 file of the alert's name; then it is used as it should be. One more pool, "healthy", never has any trouble. Metrics are
 served on PORT.
 
-Run it in a mount namespace of its own: it mounts small file systems in FOLDER, to have disks that are full.
+Run it in a mount namespace of its own, if that can be: it mounts small file systems in FOLDER, to have disks that are
+full.
 """
 
 from __future__ import annotations
@@ -354,9 +355,11 @@ async def a_report_reads_for_long(trouble: Trouble) -> None:
 async def the_disk_is_full(trouble: Trouble) -> None:
     disk = mount(trouble.folder / "full", "4m")
     trouble.file = disk / "app.db"
-    async with trouble.database() as database:
+    # Where nothing can be mounted, SQLite is told that the disk ends here.
+    pragmas = {} if disk.is_mount() else {"max_page_count": 4}
+    async with trouble.database(pragmas=pragmas) as database:
         with contextlib.suppress(OSError), (disk / "filler").open("wb") as filler:
-            while True:
+            while disk.is_mount():
                 filler.write(bytes(4096))
         while trouble.lasts:
             with contextlib.suppress(sqlite3.OperationalError):
@@ -368,15 +371,20 @@ async def the_disk_is_full(trouble: Trouble) -> None:
 async def the_disk_is_nearly_full(trouble: Trouble) -> None:
     disk = mount(trouble.folder / "nearly full", "50m")
     trouble.file = disk / "app.db"
-    async with trouble.database():
+    async with trouble.database() as database:
+        if not disk.is_mount():
+            database._file.disk_free = lambda: 50_000_000  # type: ignore[method-assign]
         await trouble.over()
-        subprocess.run(["mount", "-o", "remount,size=300m", disk], check=True)
+        if disk.is_mount():
+            subprocess.run(["mount", "-o", "remount,size=300m", disk], check=True)
+        else:
+            del database._file.disk_free
 
 
 def mount(folder: Path, size: str) -> Path:
-    """A file system of this size."""
+    """A file system of this size; a plain folder where nothing can be mounted, as in most containers."""
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "aiosqlitepool", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "aiosqlitepool", folder], check=False)
     return folder
 
 
