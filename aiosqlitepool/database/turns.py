@@ -24,8 +24,10 @@ if sys.platform != "win32":  # pragma: no branch
 
 __all__ = ["NotOurTurn", "Turns"]
 
-# Seconds for which a process may write, one transaction after another, while others wait.
+# Seconds for which a process may write, one transaction after another, while others wait; and for which it may let its
+# turn wait for the first one.
 TURN: Final = 0.01
+_UNUSED: Final = 0.05
 
 # Whoever waits locks this byte of the file, shared. `struct flock`: type, whence, start, length, process.
 _WAITING: Final = 1
@@ -48,8 +50,9 @@ class Turns:
         self._has_lock = False
         # When its first transaction began.
         self._since = math.inf
-        # The transaction that is open.
+        # The transaction that is open, and what ends the turn in time where none is: it may have several.
         self._transaction: object = None
+        self._guard: object = None
         # Transactions that could not begin, in order, and what each of them awaits.
         self._waiting: dict[object, asyncio.Future[None] | None] = {}
         # Whether a thread waits for our turn.
@@ -73,7 +76,7 @@ class Turns:
             self._transaction = transaction
 
     def end(self, transaction: object, *, has_more: bool) -> None:
-        """End the turn if no transaction is open, unless it is not over and this process has more to write.
+        """End the turn if no transaction is open, unless others wait, it is not over, and there is more to write.
 
         Harmless if the transaction never began. May be called in any thread.
         """
@@ -81,7 +84,8 @@ class Turns:
             self._waiting.pop(transaction, None)
             if self._transaction is transaction:
                 self._transaction = None
-            if self._has_lock and self._transaction is None and (self._is_over() or not has_more):
+            keeps = has_more and self._guard is not None and not self._is_over()
+            if self._has_lock and self._transaction is None and not keeps:
                 self._unlock()
 
     def _is_over(self) -> bool:
@@ -108,11 +112,12 @@ class Turns:
             return os.open(self._path, os.O_RDWR)
         except FileNotFoundError:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, mode)
-            os.fchmod(descriptor, mode)
+            with contextlib.suppress(OSError):  # another user was faster
+                os.fchmod(descriptor, mode)
             return descriptor
 
     def _unlock(self) -> None:
-        self._has_lock = False
+        self._has_lock, self._guard = False, None
         if self._descriptor is not None:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
@@ -122,14 +127,14 @@ class Turns:
         """Wait until it is the turn of this transaction, which could not begin, for `timeout` seconds at most."""
         loop = asyncio.get_running_loop()
         with self._mutex:
-            if self._has_lock or self._descriptor is None:
+            if self._has_lock or self._path is None or self._descriptor is None:
                 return
             future = self._waiting[transaction] = loop.create_future()
             # One thread waits, for whoever comes: a caller that is cancelled leaves it to the next one.
             if not self._thread_waits:
-                self._thread_waits = True
                 wait = partial(self._wait_in_thread, self._descriptor, loop)
                 threading.Thread(target=wait, name="aiosqlitepool-turn", daemon=True).start()
+                self._thread_waits = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await future
@@ -140,19 +145,31 @@ class Turns:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         _mark_waiting(descriptor, is_waiting=False)
         with self._mutex:
-            self._has_lock, self._since = True, math.inf
+            self._thread_waits, self._has_lock, self._since = False, True, math.inf
+            guard = self._guard = object()
             if self._path is None:  # closed meanwhile
                 self._close()
                 return
-            try:
-                loop.call_soon_threadsafe(self._arrived)
-            except RuntimeError:  # the loop is closed
-                self._unlock()
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(self._arrived)
+        self._guard_turn(guard)
+
+    def _guard_turn(self, guard: object) -> None:
+        """Unlock when the turn is over, and nobody writes: the loop may be blocked, and callers may never come back."""
+        time.sleep(TURN)
+        with self._mutex:
+            is_unused = self._since == math.inf
+        if is_unused:
+            time.sleep(_UNUSED - TURN)
+        with self._mutex:
+            if self._guard is guard:
+                self._guard = None  # from here on, the end of a transaction ends the turn
+                if self._transaction is None:
+                    self._unlock()
 
     def _arrived(self) -> None:
         with self._mutex:
-            self._thread_waits = False
-            if not self._waiting:  # they were cancelled
+            if not self._waiting and self._transaction is None and self._has_lock:  # they were cancelled
                 self._unlock()
             for future in filter(None, self._waiting.values()):
                 _wake(future)

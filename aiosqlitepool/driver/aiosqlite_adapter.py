@@ -64,7 +64,7 @@ class AiosqliteAdapter(Executor):
         if self._pragmas_used:
             for statement in self._session_sql:
                 native.execute(statement).close()
-            self._pragmas_used = False
+            self._pragmas_used, self._busy_timeout = False, None
         self._in_transaction = native.in_transaction
         if has_written:
             return "transaction"

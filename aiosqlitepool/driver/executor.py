@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from contextvars import Context, copy_context
 from functools import partial
 from time import perf_counter
@@ -18,7 +19,7 @@ import aiosqlite
 
 from ..errors import PoolUsageError, error_name
 from .cursors import RUN_SQL, ReadAheadCursor, closes_cursor, statement_of
-from .inline import ONE_STATEMENT, InlineReads, Reading, Unfinished
+from .inline import InlineReads, Reading, Unfinished, is_one_statement
 from .protocol import Adapter, Lessee
 from .sqlite import LeaseCursors, is_busy, note_busy
 from .statements import Figures, StatementLog
@@ -174,10 +175,11 @@ class Executor(Worker):
             self._check_usable(lease)
         if self._session_sql:
             self._inspect(fn, args)
-            name, inline = getattr(fn, "__name__", None), self._inline
-            if inline is not None and name in ONE_STATEMENT and inline.takes(args[0]):
+            inline = self._inline
+            # In the next turn it could come behind what is sent in this one: then it goes to the worker.
+            if inline is not None and not inline.turn.is_over and is_one_statement(fn, args) and inline.takes(args[0]):
                 try:
-                    return await self._execute_inline(inline, lease, fn, args, kwargs)
+                    return self.read_inline(inline, lease, args[0], partial(fn, *args, **kwargs))
                 except Unfinished:
                     pass
         future: asyncio.Future[R] = loop.create_future()
@@ -198,22 +200,15 @@ class Executor(Worker):
             del future  # its error's traceback holds this frame: a cycle would keep the arguments until it is collected
             raise
 
-    async def _execute_inline(
-        self, inline: InlineReads, lease: Lessee, fn: Callable[..., R], args: Any, kwargs: Any
-    ) -> R:
-        """Run a read in the loop's own thread; raises `Unfinished` if it is too long, or comes behind something."""
-        if inline.turn.is_over:
-            await inline.turn.next()
-        self._check_usable(lease)
-        return self.read_inline(inline, lease, args[0], partial(fn, *args, **kwargs))
-
     def read_inline(self, inline: InlineReads, lease: Lessee, sql: str, read: Callable[[], R]) -> R:
-        """Return `read()`, which executes `sql`, in the loop's own thread; raises `Unfinished` likewise."""
+        """Return `read()`, which executes `sql`, run in the loop's thread; raises `Unfinished` if it must not be."""
         if self._sent != self._done or not self.is_alive or getattr(self.native, "has_progress_handler", True):
             raise Unfinished
         if self._busy_timeout is None:
-            (self._busy_timeout,) = self.native.execute("PRAGMA busy_timeout").fetchone()
-            self.native.execute("PRAGMA busy_timeout = 0").close()
+            with closing(self.native.cursor()) as cursor:
+                cursor.row_factory = None  # not that of the program
+                (self._busy_timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+                cursor.execute("PRAGMA busy_timeout = 0")
         began = perf_counter()
         try:
             result = inline.run(sql, self.native, read)

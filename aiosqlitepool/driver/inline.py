@@ -11,11 +11,11 @@ import sqlite3
 import weakref
 from collections.abc import Callable
 from time import perf_counter
-from typing import ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from ..sql import first_word, normalized
 
-__all__ = ["ONE_STATEMENT", "InlineReads", "LoopTurn", "Reading", "Unfinished"]
+__all__ = ["InlineReads", "LoopTurn", "Reading", "Unfinished", "is_one_statement"]
 
 R = TypeVar("R")
 
@@ -30,8 +30,6 @@ _FIRST_PAUSE: Final = 10
 _LONGEST_PAUSE: Final = 10_000
 _MOST_KINDS: Final = 500
 
-# The operations whose first argument is one statement, which they execute once.
-ONE_STATEMENT: Final = frozenset({"execute", "_execute_fetchall"})
 _READS: Final = frozenset({"SELECT", "VALUES", "WITH"})
 _set_handler = sqlite3.Connection.set_progress_handler
 
@@ -156,7 +154,8 @@ class InlineReads:
         for kinds in (self._kinds, self._normalized):
             if len(kinds) >= _MOST_KINDS:
                 kinds.clear()
-        kind = self._normalized.setdefault(normalized(sql), _Kind(0 if first_word(sql) in _READS else float("inf")))
+        is_read = first_word(sql) in _READS and "pragma" not in sql.lower()
+        kind = self._normalized.setdefault(normalized(sql), _Kind(0 if is_read else float("inf")))
         self._kinds[sql] = kind
         return kind
 
@@ -164,9 +163,9 @@ class InlineReads:
         """Return `read()`, which executes `sql` with `native`; raises `Unfinished` if that is too much for the loop."""
         began = self._clock()
         self._calls, self._until = 0, began + _LONGEST
-        _set_handler(native, self._is_too_long, _STEPS)
-        kind, is_unfinished = self._kinds[sql], False
+        kind, is_unfinished = self._kinds.get(sql) or self._new(sql), False
         try:
+            _set_handler(native, self._is_too_long, _STEPS)
             return read()
         except sqlite3.Error as error:
             is_unfinished = self._calls > _MOST_CALLS or _must_wait(error)
@@ -194,3 +193,8 @@ class InlineReads:
 
 def _must_wait(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def is_one_statement(fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    """Return whether an operation executes one statement, its first argument, once."""
+    return getattr(fn, "__name__", None) in ("execute", "_execute_fetchall") and bool(args) and type(args[0]) is str

@@ -149,11 +149,55 @@ async def in_a_block(db: SQLiteDatabase, sql: str) -> Any:
         return await connection.execute_fetchall(sql)
 
 
-async def test_a_read_that_has_to_wait_for_the_next_turn_runs_then(db: SQLiteDatabase) -> None:
+async def test_a_read_waits_for_the_next_turn_and_a_statement_of_a_block_goes_to_its_worker(db: SQLiteDatabase) -> None:
     await warm(db)
     reading = asyncio.gather(db.fetch_val("SELECT thread()"), in_a_block(db, "SELECT thread()"))
     reads(db).turn.spend(1.0)
-    assert await reading == [1, [(1,)]]
+    assert await reading == [1, [(0,)]]
+
+
+async def test_statements_of_one_block_keep_their_order(db: SQLiteDatabase) -> None:
+    async with db.read() as connection:
+        await connection.execute("BEGIN")
+        await connection.execute_fetchall("SELECT count(*) FROM note")
+        await db.run_write(add, "d")
+        reads(db).turn.spend(1.0)
+        counting = connection.execute_fetchall("SELECT count(*) FROM note")
+        found, _ = await asyncio.gather(counting, connection.execute("COMMIT"))
+        assert found == [(3,)]
+
+
+@pytest.mark.parametrize("factory", [lambda _, row: {"only": row}, lambda _, row: row[0], sqlite3.Row])
+async def test_a_row_factory_of_the_program_makes_the_rows_and_nothing_else(database: Path, factory: Any) -> None:
+    async def on_connect(connection: aiosqlite.Connection) -> None:
+        connection.row_factory = factory
+
+    async with SQLiteDatabase(database, inline_reads=True, on_connect=on_connect) as db:
+        await warm(db)
+        await db.fetch_all("SELECT 1")
+        assert reads(db).inline == 1
+        (value,) = await db.run_read(raw_busy_timeout)
+        assert value == 30_000
+
+
+def raw_busy_timeout(native: sqlite3.Connection) -> tuple[int]:
+    native.row_factory = None
+    found: tuple[int] = native.execute("PRAGMA busy_timeout").fetchone()
+    return found
+
+
+async def test_a_busy_timeout_of_a_block_ends_with_the_block(db: SQLiteDatabase) -> None:
+    async with db.read() as connection:
+        await connection.execute("PRAGMA busy_timeout = 7000")
+        await connection.execute_fetchall("SELECT 1")
+    async with db.read() as connection:
+        assert await connection.execute_fetchall("PRAGMA busy_timeout") == [(30_000,)]
+
+
+async def test_sql_that_is_no_string_is_refused_as_ever(db: SQLiteDatabase) -> None:
+    async with db.read() as connection:
+        with pytest.raises(TypeError, match="must be str"):
+            await connection.execute(["SELECT 1"])  # type: ignore[arg-type]
 
 
 async def test_a_reader_with_a_progress_handler_of_the_program_runs_in_its_worker(db: SQLiteDatabase) -> None:

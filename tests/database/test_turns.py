@@ -13,6 +13,7 @@ import sqlite3
 import stat
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -143,8 +144,7 @@ async def test_a_turn_that_comes_when_all_were_cancelled_is_passed_on(db: SQLite
     with pytest.raises(asyncio.CancelledError):
         await writing
     other.unlock()
-    await until_true(lambda: not waits(db))
-    assert other.could_lock()
+    await until_true(other.could_lock)
 
 
 async def test_the_timeout_of_a_caller_that_waits_for_its_turn_is_a_locked_database(
@@ -340,35 +340,112 @@ async def test_the_writer_of_a_forked_child_leaves_the_lock_to_its_parent(db: SQ
 # -- turns
 
 
-async def test_a_turn_goes_on_while_there_is_more_to_write(turns: Turns, other: Other) -> None:
+async def waited_for(turns: Turns, other: Other, *transactions: object) -> None:
+    """Have these transactions wait for a turn until it comes."""
+    other.lock()
+    for each in transactions:
+        with pytest.raises(NotOurTurn):
+            turns.begin(each)
+    waiting = [asyncio.create_task(turns.wait(each, None)) for each in transactions]
+    await until_true(lambda: turns._thread_waits)
+    other.unlock()
+    await asyncio.gather(*waiting)
+
+
+async def test_a_turn_that_was_waited_for_goes_on_while_there_is_more_to_write(turns: Turns, other: Other) -> None:
+    await waited_for(turns, other, 0, 1, 2)
     for each in range(3):
         turns.begin(each)
-        turns.end(each, has_more=True)
         assert not other.could_lock()
-    turns.begin("the last one")
-    turns.end("the last one", has_more=False)
+        turns.end(each, has_more=each < 2)
+    assert other.could_lock()
+
+
+async def test_a_turn_that_nobody_waited_for_ends_with_its_transaction(turns: Turns, other: Other) -> None:
+    turns.begin("first")
+    turns.end("first", has_more=True)
     assert other.could_lock()
 
 
 async def test_a_turn_is_over_after_its_time_although_there_is_more_to_write(
     turns: Turns, other: Other, clock: Clock
 ) -> None:
+    await waited_for(turns, other, "first", "second")
+    turns.begin("first")
+    clock.now += TURN
+    turns.end("first", has_more=True)
+    assert other.could_lock()
+    turns.begin("second")  # nobody else waits, so that it is our turn again
+
+
+async def test_a_turn_that_is_over_is_begun_again_if_nobody_waits(turns: Turns, other: Other, clock: Clock) -> None:
+    await waited_for(turns, other, "first", "second")
     turns.begin("first")
     turns.end("first", has_more=True)
     clock.now += TURN
-    turns.begin("second")  # nobody waits, so that it is our turn again
-    clock.now += TURN
-    turns.end("second", has_more=True)
+    turns.begin("second")
+    turns.end("second", has_more=False)
     assert other.could_lock()
 
 
-async def test_whoever_waits_in_another_process_has_the_next_turn(turns: Turns, other: Other, clock: Clock) -> None:
+async def test_a_turn_in_which_nobody_writes_ends_although_there_is_more_to_write(turns: Turns, other: Other) -> None:
+    # A maintenance block stands before the next writer, say, or the loop is blocked.
+    await waited_for(turns, other, "first")
+    turns.begin("first")
+    turns.end("first", has_more=True)
+    await until_true(other.could_lock)
+
+
+async def test_a_turn_that_is_not_begun_is_passed_on(turns: Turns, other: Other) -> None:
+    await waited_for(turns, other, "first")
+    time.sleep(0.01)  # a blocked loop
+    await until_true(other.could_lock)
+    turns.begin("first")
+
+
+async def test_a_transaction_that_outlasts_its_turn_ends_it(turns: Turns, other: Other) -> None:
+    await waited_for(turns, other, "first")
+    turns.begin("first")
+    await until_true(lambda: turns._guard is None)
+    assert not other.could_lock()
+    turns.end("first", has_more=True)
+    assert other.could_lock()
+
+
+async def test_a_thread_that_could_not_be_started_is_started_the_next_time(
+    turns: Turns, other: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other.lock()
+    with pytest.raises(NotOurTurn):
+        turns.begin("first")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(threading.Thread, "start", lambda _: (_ for _ in ()).throw(RuntimeError("no more threads")))
+        await turns.wait("first", None)
+    waiting = asyncio.create_task(turns.wait("first", None))
+    await until_true(lambda: turns._thread_waits)
+    other.unlock()
+    await waiting
+    turns.begin("first")
+
+
+async def test_who_would_wait_when_it_is_closed_does_not(turns: Turns, other: Other) -> None:
+    other.lock()
+    for each in range(2):
+        with pytest.raises(NotOurTurn):
+            turns.begin(each)
+    waiting = asyncio.create_task(turns.wait(0, None))
+    await until_true(lambda: turns._thread_waits)
+    turns.close()
+    await turns.wait(1, None)
+    await waiting
+    other.unlock()
+    await until_true(lambda: turns._descriptor is None)
+
+
+async def test_whoever_waits_in_another_process_has_the_next_turn(turns: Turns, other: Other) -> None:
     turns.begin("first")
     _mark_waiting(other.descriptor, is_waiting=True)
     turns.end("first", has_more=True)
-    turns.begin("second")
-    clock.now += TURN
-    turns.end("second", has_more=True)
     with pytest.raises(NotOurTurn):
         turns.begin("third")
     _mark_waiting(other.descriptor, is_waiting=False)

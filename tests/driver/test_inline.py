@@ -58,7 +58,17 @@ async def test_a_short_read_runs_inline(inline: InlineReads, native: sqlite3.Con
     assert (inline.inline, inline.thread, inline.retried) == (1, 0, 0)
 
 
-@pytest.mark.parametrize("sql", ["INSERT INTO t VALUES (1)", "PRAGMA cache_size", "EXPLAIN SELECT 1", "", "-- SELECT"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO t VALUES (1)",
+        "PRAGMA cache_size",
+        "SELECT * FROM pragma_busy_timeout",
+        "EXPLAIN SELECT 1",
+        "",
+        "-- SELECT",
+    ],
+)
 async def test_what_does_not_begin_as_a_read_goes_to_the_worker(inline: InlineReads, sql: str) -> None:
     assert not any(inline.takes(sql) for _ in range(20))
     assert inline.thread == 20
@@ -137,6 +147,12 @@ async def test_an_error_of_the_statement_is_its_own(inline: InlineReads, native:
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         read(inline, native, "SELECT * FROM absent")
     assert inline.takes("SELECT * FROM absent")
+
+
+async def test_a_kind_that_was_forgotten_meanwhile_runs(inline: InlineReads, native: sqlite3.Connection) -> None:
+    assert inline.takes(SHORT)
+    inline._kinds.clear()
+    assert inline.run(SHORT, native, lambda: native.execute(SHORT).fetchall()) == [(1,)]
 
 
 async def test_statements_beyond_five_hundred_are_forgotten(inline: InlineReads) -> None:
