@@ -11,10 +11,13 @@ import gc
 import logging
 import os
 import random
+import sys
 import threading
 import time
 import tracemalloc
+import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,10 +147,24 @@ class Soak:
         return used
 
 
+@pytest.fixture
+def unmeasured() -> Iterator[None]:
+    """Stop measuring coverage, which keeps something of each thread that ever ran."""
+    module = sys.modules.get("coverage")
+    measuring = None if module is None else module.Coverage.current()
+    if measuring is not None:
+        measuring.stop()
+    yield
+    if measuring is not None:
+        with warnings.catch_warnings(action="ignore"):  # that the package is imported already
+            measuring.start()
+
+
 @pytest.mark.timeout(SECONDS * 4 + 120)
 # What a connect opened that was cancelled half-way, aiosqlite drops, and sqlite3 closes; Python 3.13 tells of that, and
 # pytest would keep what it is told of, with its open files.
 @pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+@pytest.mark.usefixtures("unmeasured")
 async def test_a_pool_uses_no_more_after_a_long_while_than_after_a_short_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

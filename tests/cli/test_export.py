@@ -104,9 +104,10 @@ def durations(file: Path) -> list[int]:
     found = [
         duration
         for text in scalars(yaml.safe_load(file.read_text()))
-        for duration in re.findall(r"^(\d+[smh])$|\[(\d+[smh])\]", text)
+        for duration in re.findall(r"^(\d+[smhd])$|\[(\d+[smhd])\]", text)
     ]
-    return [int(text[:-1]) * {"s": 1, "m": 60, "h": 3600}[text[-1]] for pair in found for text in pair if text]
+    seconds = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    return [int(text[:-1]) * seconds[text[-1]] for pair in found for text in pair if text]
 
 
 @pytest.mark.parametrize("name", ["prometheus.yml", "rules.yml", "alerts.yml", "alertmanager.yml"])
