@@ -184,6 +184,16 @@ async def test_a_checkpoint_that_raises_is_told_and_raised(db: SQLiteDatabase, r
         await connection._execute(connection._conn.set_authorizer, None)
 
 
+async def test_a_checkpoint_that_raises_is_raised_also_without_a_subscriber(database: Path) -> None:
+    async with SQLiteDatabase(database) as db:
+        async with db.writer.connection() as connection:
+            await connection._execute(connection._conn.set_authorizer, lambda *_: sqlite3.SQLITE_DENY)
+        with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+            await db.checkpoint()
+        async with db.writer.connection() as connection:
+            await connection._execute(connection._conn.set_authorizer, None)
+
+
 async def test_maintenance_runs_while_the_database_is_open(
     database: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
