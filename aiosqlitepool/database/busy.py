@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Final
 
+from ..driver import is_busy
 from ..events import BusyKind
 
 __all__ = ["busy_kind", "locked", "pauses"]
@@ -29,10 +30,9 @@ def busy_kind(error: BaseException) -> BusyKind | None:
     "busy": another connection holds the lock; trying the statement again helps. "snapshot": another connection
     committed after this transaction began to read; only a new transaction helps. Source: sqlite.org/rescode.html.
     """
-    code = getattr(error, "sqlite_errorcode", None) if isinstance(error, sqlite3.Error) else None
-    if code is None or code & 0xFF != sqlite3.SQLITE_BUSY:
+    if not is_busy(error):
         return None
-    return "snapshot" if code == _BUSY_SNAPSHOT else "busy"
+    return "snapshot" if getattr(error, "sqlite_errorcode", None) == _BUSY_SNAPSHOT else "busy"
 
 
 def locked() -> sqlite3.OperationalError:

@@ -112,7 +112,8 @@ class SQLiteDatabase(Statements):
             "on_connect": on_connect,
             "subscribers": checked_subscribers(subscribers),
         }
-        turns = Turns(file.path if check_flag("queue_across_processes", queue_across_processes) else None)
+        takes_turns = check_flag("queue_across_processes", queue_across_processes) and not file.in_memory
+        turns = Turns(file.path if takes_turns else None)
         writer = WriterPool(file, turns, name=f"{name}/write", leak_threshold=writer_warn_after, **common)
         common_read = {**common, "pool_size": readers, "leak_threshold": reader_warn_after}
         inline_reads = check_flag("inline_reads", inline_reads)

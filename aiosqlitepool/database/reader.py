@@ -203,7 +203,7 @@ class Reader:
     ) -> R:
         """Run `fn(native)`, which executes the statement `sql`: a transaction of its own, without BEGIN and COMMIT."""
         inline = self.pool.inline
-        if inline is not None and inline.takes(sql):
+        if inline is not None and inline.is_short(sql):
             if inline.turn.is_over:
                 await inline.turn.next()
             result = self.pool.read_at_once(inline, fn, sql, label)

@@ -50,8 +50,9 @@ class Turns:
         self._has_lock = False
         # When its first transaction began.
         self._since = math.inf
-        # The transaction that is open, and what ends the turn in time where none is: it may have several.
+        # The transaction that is open.
         self._transaction: object = None
+        # Of a turn that was waited for, until it is over: its thread ends it then, if no transaction is open.
         self._guard: object = None
         # Transactions that could not begin, in order, and what each of them awaits.
         self._waiting: dict[object, asyncio.Future[None] | None] = {}
@@ -76,7 +77,7 @@ class Turns:
             self._transaction = transaction
 
     def end(self, transaction: object, *, has_more: bool) -> None:
-        """End the turn if no transaction is open, unless others wait, it is not over, and there is more to write.
+        """End the turn if no transaction is open; one that was waited for goes on until it is over, if it `has_more`.
 
         Harmless if the transaction never began. May be called in any thread.
         """
@@ -92,6 +93,7 @@ class Turns:
         return self._clock() - self._since >= TURN
 
     def _lock(self) -> bool:
+        """Take the lock if it is free; return whether the transaction may begin, as it may where there is none."""
         try:
             descriptor = self._descriptor = self._opened() if self._descriptor is None else self._descriptor
             # Those who wait were woken a moment ago: whoever comes by must not take the lock before they do.
@@ -102,7 +104,9 @@ class Turns:
             return False
         except OSError:  # a folder that cannot be written to, or a file system without locks
             self._path = None
-        self._has_lock, self._since = True, math.inf
+            self._close()
+        else:
+            self._has_lock, self._since = True, math.inf
         return True
 
     def _opened(self) -> int:

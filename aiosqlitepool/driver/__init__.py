@@ -30,7 +30,7 @@ from .single import (
     raw_row,
     run_alone,
 )
-from .sqlite import KNOWS_SQLITE3, half_read
+from .sqlite import KNOWS_SQLITE3, half_read, is_busy
 from .statements import StatementLog
 from .worker import INTERRUPT_PATIENCE
 
@@ -67,6 +67,7 @@ __all__ = [
     "factory_object",
     "guarded",
     "half_read",
+    "is_busy",
     "is_stale",
     "opened",
     "raw_row",

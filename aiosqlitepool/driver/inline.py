@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any, ClassVar, Final, TypeVar
 
 from ..sql import first_word, normalized
+from .sqlite import is_busy
 
 __all__ = ["InlineReads", "LoopTurn", "Reading", "Unfinished", "is_one_statement"]
 
@@ -141,14 +142,21 @@ class InlineReads:
             self._turn = LoopTurn.of(asyncio.get_running_loop())
         return self._turn
 
-    def takes(self, sql: str) -> bool:
+    def is_short(self, sql: str) -> bool:
         """Return whether this statement is to run inline now."""
-        kind = self._kinds.get(sql) or self._new(sql)
+        return self._kind(sql).left <= 0
+
+    def takes(self, sql: str) -> bool:
+        """Do the same, and count the statement if it goes to the worker."""
+        kind = self._kind(sql)
         if kind.left > 0:
             kind.left -= 1
             self.thread += 1
             return False
         return True
+
+    def _kind(self, sql: str) -> _Kind:
+        return self._kinds.get(sql) or self._new(sql)
 
     def _new(self, sql: str) -> _Kind:
         for kinds in (self._kinds, self._normalized):
@@ -163,7 +171,7 @@ class InlineReads:
         """Return `read()`, which executes `sql` with `native`; raises `Unfinished` if that is too much for the loop."""
         began = self._clock()
         self._calls, self._until = 0, began + _LONGEST
-        kind, is_unfinished = self._kinds.get(sql) or self._new(sql), False
+        kind, is_unfinished = self._kind(sql), False
         try:
             _set_handler(native, self._is_too_long, _STEPS)
             return read()
@@ -192,7 +200,7 @@ class InlineReads:
 
 
 def _must_wait(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return is_busy(error) or getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_LOCKED
 
 
 def is_one_statement(fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:

@@ -85,9 +85,9 @@ class Acquirer(Generic[C]):
         return connection
 
     def use_at_once(self, use: Callable[[PooledConnection[C]], R]) -> R | None:
-        """Return `use(pooled)` of a fresh idle connection, `None` if there is none: without a lease, which nobody sees.
+        """Return `use(pooled)` for a fresh idle connection, without a lease: nobody could see it.
 
-        No subscriber may want to know of each lease.
+        `None` if there is no such connection, or a subscriber wants to know of each lease.
         """
         bus = self._bus
         is_here = _this_thread() == self._thread and _current_task(self._loop) is not None

@@ -87,6 +87,16 @@ async def test_a_long_read_is_run_again_in_a_worker_and_gives_the_same(db: SQLit
         assert await connection.execute_fetchall(LONG) == [(100_000,)]
 
 
+async def test_a_statement_that_goes_to_a_worker_is_counted_once(db: SQLiteDatabase) -> None:
+    await warm(db)
+    await db.fetch_val(LONG)
+    await reads(db).turn.next()
+    before = reads(db).thread
+    for _ in range(2):
+        await db.fetch_val(LONG)
+    assert (reads(db).retried, reads(db).thread) == (1, before + 2)
+
+
 async def test_a_worker_waits_for_locks_after_a_read_in_the_loop_which_does_not(db: SQLiteDatabase) -> None:
     async with db.read() as connection:
         await connection.execute_fetchall("SELECT 1")

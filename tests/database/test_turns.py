@@ -6,6 +6,7 @@ Another process is here another open file, which the kernel treats alike, except
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import signal
@@ -24,6 +25,7 @@ from aiosqlitepool import SQLiteDatabase
 from aiosqlitepool.database.turns import TURN, NotOurTurn, Turns, _mark_waiting
 from aiosqlitepool.testing import Recorder
 
+from ..support.clock import Clock
 from ..support.databases import add
 from ..support.files import notes
 
@@ -57,16 +59,6 @@ def other(database: Path) -> Iterator[Other]:
     other = Other(database)
     yield other
     os.close(other.descriptor)
-
-
-class Clock:
-    """A clock that goes on when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -307,6 +299,17 @@ async def test_where_the_file_cannot_be_opened_writers_do_without(db: SQLiteData
     assert notes(database) == ["a", "b", "c"]
 
 
+async def test_where_the_file_system_has_no_locks_writers_do_without(
+    db: SQLiteDatabase, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("aiosqlitepool.database.turns.fcntl.flock", refuse)
+    await asyncio.gather(*(db.run_write(add, text) for text in "abc"))
+    assert notes(database) == ["a", "b", "c"]
+
+
 # -- the file
 
 
@@ -372,7 +375,7 @@ async def test_a_turn_is_over_after_its_time_although_there_is_more_to_write(
 ) -> None:
     await waited_for(turns, other, "first", "second")
     turns.begin("first")
-    clock.now += TURN
+    clock.advance(1.5 * TURN)
     turns.end("first", has_more=True)
     assert other.could_lock()
     turns.begin("second")  # nobody else waits, so that it is our turn again
@@ -382,7 +385,7 @@ async def test_a_turn_that_is_over_is_begun_again_if_nobody_waits(turns: Turns, 
     await waited_for(turns, other, "first", "second")
     turns.begin("first")
     turns.end("first", has_more=True)
-    clock.now += TURN
+    clock.advance(1.5 * TURN)
     turns.begin("second")
     turns.end("second", has_more=False)
     assert other.could_lock()
@@ -488,7 +491,7 @@ async def test_a_turn_that_has_come_has_its_whole_time_before_it(turns: Turns, o
     await until_true(lambda: turns._thread_waits)
     other.unlock()
     await waiting
-    clock.now += 2 * TURN  # a busy loop
+    clock.advance(2 * TURN)  # a busy loop
     turns.begin("a")
     turns.end("a", has_more=True)
     assert not other.could_lock()

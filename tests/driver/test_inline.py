@@ -12,18 +12,10 @@ from aiosqlitepool.driver import Reading, read_inline
 from aiosqlitepool.driver.generic_adapter import GenericAdapter
 from aiosqlitepool.driver.inline import InlineReads, LoopTurn, Unfinished
 
+from ..support.clock import Clock
+
 SHORT = "SELECT 1"
 LONG = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT max(i) FROM n"
-
-
-class Clock:
-    """A clock that goes on when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -98,7 +90,7 @@ async def test_a_read_that_is_slow_by_the_clock_twice_in_a_row_goes_to_the_worke
     inline: InlineReads, native: sqlite3.Connection, clock: Clock
 ) -> None:
     def slow() -> int:
-        clock.now += 0.002
+        clock.advance(0.002)
         return 1
 
     native.create_function("slow", 0, slow)
@@ -110,7 +102,7 @@ async def test_a_read_that_is_slow_by_the_clock_twice_in_a_row_goes_to_the_worke
 
 
 async def test_a_read_that_was_slow_once_stays(inline: InlineReads, native: sqlite3.Connection, clock: Clock) -> None:
-    native.create_function("sleep", 1, lambda seconds: setattr(clock, "now", clock.now + seconds))
+    native.create_function("sleep", 1, clock.advance)
     for milliseconds in (2, 0, 2, 0):
         assert inline.takes("SELECT sleep(?)")
         inline.run(
@@ -122,7 +114,7 @@ async def test_a_read_that_was_slow_once_stays(inline: InlineReads, native: sqli
 async def test_a_read_that_takes_long_by_the_clock_is_interrupted(
     inline: InlineReads, native: sqlite3.Connection, clock: Clock
 ) -> None:
-    native.create_function("wait", 0, lambda: setattr(clock, "now", clock.now + 0.001))
+    native.create_function("wait", 0, lambda: clock.advance(0.001))
     sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500) SELECT wait() FROM n"
     with pytest.raises(Unfinished):
         read(inline, native, sql)
