@@ -87,6 +87,8 @@ class PoolStats:
     `max_waiting` and `leak_threshold` are the limits that the pool was made with. `role` is set for the two pools of a
     `SQLiteDatabase`. For the one that writes, `wal_bytes` is the size of the WAL file, `database_bytes` that of the
     database file, and `disk_free` the bytes that its file system has left; the last two are `None` in memory.
+    For the one that reads with `inline_reads`, `inline_stall` is the longest time in the last 15 to 30 seconds for
+    which such reads kept the event loop from other work.
     """
 
     pool: str
@@ -106,6 +108,7 @@ class PoolStats:
     acquisition_timeout: float | None = None
     max_waiting: int | None = None
     leak_threshold: float | None = None
+    inline_stall: float | None = None
 
     @property
     def size(self) -> int:
@@ -117,9 +120,10 @@ class PoolStats:
 class StatementStats:
     """What one pool knows of one statement. Times are seconds, floats; `first_seen` and `last_seen` are Unix times.
 
-    `statement` is normalized: on one line, with `?` for each literal. `run` is the time in the worker thread, `wait`
-    the time from the call to its beginning. `labels` are those of the leases that it came from, at most 8. `plan` is
-    SQLite's query plan, once the statement was slow; "<-- ..." marks what makes it slow.
+    `statement` is normalized: on one line, with `?` for each literal. `run` is the time that it ran, `wait` the time
+    from the call to its beginning. With `inline_reads`, `inline` of the calls ran in the event loop's own thread, and
+    `retried` began there, were too long, and ran again in a worker thread. `labels` are those of the leases that it
+    came from, at most 8. `plan` is SQLite's query plan, once the statement was slow; "<-- ..." marks what makes it so.
     """
 
     statement: str
@@ -140,6 +144,8 @@ class StatementStats:
     last_seen: float
     labels: tuple[str, ...]
     plan: tuple[str, ...] = ()
+    inline: int = 0
+    retried: int = 0
 
     @property
     def summary(self) -> str:

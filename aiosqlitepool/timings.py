@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple
 
 from .copying import CapturedContext
 
-__all__ = ["AcquirePath", "PoolTimings", "SlowWait", "StatementKind", "StatementTimings"]
+__all__ = ["AcquirePath", "PoolTimings", "SlowWait", "StatementKind", "StatementPlace", "StatementTimings"]
 
 AcquirePath = Literal["idle", "new", "queued"]
 
@@ -43,19 +43,25 @@ class PoolTimings:
     uses: Sequence[float]
 
 
+# Where a statement ran. "retried" is no run of its own: it began in the loop, was too long, and runs again in a thread.
+StatementPlace = Literal["inline", "thread", "retried"]
+
+
 class StatementKind(NamedTuple):
     """What statements of one batch have in common. `error` is that of `StatementSlow`: the name of an exception."""
 
     operation: str
     summary: str
     error: str | None
+    place: StatementPlace = "thread"
 
 
 @dataclass(slots=True)
 class StatementTimings:
-    """Times of statements in the worker threads, since the previous batch. `PoolEvent` does not include it.
+    """Times of statements, since the previous batch. `PoolEvent` does not include it.
 
-    `runs` has one duration for each executed statement, by kind. Fetching more of its rows is not included. Emitted
+    `runs` has one duration for each executed statement, by kind. Fetching more of its rows is not included; reads that
+    were too long for the loop are, with the place "retried", and again with "thread". Emitted
     after every 256 statements, in a worker thread, and by `flush_timings()` in the thread that calls it; one batch at a
     time.
     """
@@ -63,3 +69,7 @@ class StatementTimings:
     name: ClassVar[str] = "statement_timings"
     pool: str
     runs: Mapping[StatementKind, Sequence[float]]
+
+    def executed(self) -> Iterator[tuple[StatementKind, Sequence[float]]]:
+        """Yield the kinds and durations of statements that ran to their end."""
+        return ((kind, runs) for kind, runs in self.runs.items() if kind.place != "retried")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from aiosqlitepool.subscribers._metrics import ABANDONED, LEAKS, LOOP_LAG
+from aiosqlitepool.subscribers._metrics import ABANDONED, INLINE_STALL, LEAKS, LOOP_LAG, STATEMENTS
 
 from .frame import Row
 from .panels import Panel, lines, over_time
-from .queries import EACH, INSTANCE, largest, per_minute, worst
+from .queries import EACH, INSTANCE, PLACE, largest, per_minute, rate, worst
 
 __all__ = ["row"]
 
@@ -15,7 +15,7 @@ _HOTTEST = 10
 
 def row() -> Row:
     """The row of these panels."""
-    return Row("What does the program do?", 7, [_loop(), _leaks()])
+    return Row("What does the program do?", 7, [_loop(), _inline(), _leaks()])
 
 
 def _loop() -> Panel:
@@ -28,6 +28,21 @@ def _loop() -> Panel:
         over_time(worst(_HOTTEST, largest(LOOP_LAG, *EACH)), INSTANCE),
         warn=0.1,
         bad=1.0,
+    )
+
+
+def _inline() -> Panel:
+    return lines(
+        "Statements",
+        "Where do statements run?",
+        "Per second. Thread: in a worker thread. Inline: short reads in the event loop's own thread, with "
+        "inline_reads=True. Retried: they began there, were too long, and ran again in a thread: more than a few are "
+        "wasted work. Stall (right axis): the longest time for which inline reads kept the loop; normal is below 2 ms.",
+        "ops",
+        over_time(rate(STATEMENTS, PLACE), f"{{{{{PLACE}}}}}"),
+        over_time(largest(INLINE_STALL), "stall"),
+        names=STATEMENTS.known,
+        right={"stall": "s"},
     )
 
 

@@ -25,6 +25,7 @@ LABEL = label_name(_attributes.LABEL)
 OPERATION = label_name(_attributes.OPERATION)
 SUMMARY = label_name(_attributes.SUMMARY)
 PLAN_WARNING = label_name(_attributes.PLAN_WARNING)
+PLACE = label_name(_attributes.STATEMENT_PLACE)
 
 # What tells one pool of one process from all others.
 EACH = ("job", "instance", POOL)

@@ -133,7 +133,7 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
     def stats(self) -> PoolStats:
         """Return the pool's current state. Safe to call from any thread."""
-        return replace(super().stats(), role="read")
+        return replace(super().stats(), role="read", inline_stall=None if self.inline is None else self.inline.stall())
 
     def hold(self) -> None:
         """Let those that have a connection go on, and all others wait, until `resume()`."""

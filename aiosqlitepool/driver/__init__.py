@@ -31,7 +31,7 @@ from .single import (
     run_alone,
 )
 from .sqlite import KNOWS_SQLITE3, half_read, is_busy
-from .statements import StatementLog
+from .statements import Figures, StatementLog
 from .worker import INTERRUPT_PATIENCE
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "Reading",
     "RowFactory",
     "Statement",
+    "Figures",
     "StatementLog",
     "Unfinished",
     "adapter_for",

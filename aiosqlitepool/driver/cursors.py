@@ -12,6 +12,8 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, ClassVar, Final
 
+from ..timings import StatementPlace
+
 __all__ = [
     "RUN_SQL",
     "ReadAheadCursor",
@@ -205,9 +207,9 @@ def closes_cursor(fn: Callable[..., Any]) -> bool:
     return getattr(fn, "__name__", "") == "close" and isinstance(getattr(fn, "__self__", None), sqlite3.Cursor)
 
 
-def statement_of(fn: Callable[..., Any]) -> tuple[str | None, bool]:
-    """Return the SQL that an operation without SQL among its arguments works for, and whether it begins with it."""
+def statement_of(fn: Callable[..., Any]) -> tuple[str | None, StatementPlace | None]:
+    """Return the SQL of an operation that has none among its arguments, and where it runs; `None` if it has run."""
     name, cursor = getattr(fn, "__name__", ""), getattr(fn, "__self__", None)
     if type(cursor) is ReadAheadCursor and name.startswith("fetch"):
-        return cursor.sql, False
-    return (name.upper() if name in ("commit", "rollback") else None), True
+        return cursor.sql, None
+    return (name.upper() if name in ("commit", "rollback") else None), "thread"

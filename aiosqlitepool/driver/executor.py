@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 import aiosqlite
 
 from ..errors import PoolUsageError, error_name
+from ..timings import StatementPlace
 from .cursors import RUN_SQL, ReadAheadCursor, closes_cursor, statement_of
 from .inline import InlineReads, Reading, Unfinished, is_one_statement
 from .protocol import Adapter, Lessee
@@ -80,7 +81,8 @@ class Executor(Worker):
         if not future.cancelled():
             began = perf_counter()
             has_sql = getattr(fn, "__name__", None) in RUN_SQL
-            statement, is_call = (args[0], True) if has_sql and args else statement_of(fn)
+            place: StatementPlace | None = "thread"
+            statement, place = (args[0], place) if has_sql and args else statement_of(fn)
             if statement is not None:
                 lease.activity = statement, began, None
             self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
@@ -95,8 +97,8 @@ class Executor(Worker):
             self.running = None
             try:
                 if statement is not None:
-                    source = result if is_call else fn.__self__
-                    self._record(lease, context, statement, is_call, source, failure, sent, began)
+                    source = fn.__self__ if place is None else result
+                    self._record(lease, context, statement, place, source, failure, sent, began)
                 if error is not None or type(result) not in _NO_CURSOR:
                     self._note_cursors(future, result, error)
                 self._in_transaction = self.native.in_transaction
@@ -135,8 +137,8 @@ class Executor(Worker):
                 note_busy(error)
 
     def _record(
-        self, lease: Lessee, context: Context, statement: Any, is_call: bool, source: Any, failure: str | None,
-        sent: float, began: float,
+        self, lease: Lessee, context: Context, statement: Any, place: StatementPlace | None, source: Any,
+        failure: str | None, sent: float, began: float,
     ) -> None:  # fmt: skip
         """Record what ran until now. `source` has the rows that it read: a list, or a cursor that reads ahead."""
         ended = perf_counter()
@@ -145,7 +147,7 @@ class Executor(Worker):
         rows = len(source) if kind is list else source.fresh if kind is ReadAheadCursor else 0
         changes = self.native.total_changes
         changed, self._changes = changes - self._changes, changes
-        figures: Figures = (is_call, lease.label, began - sent, ended - began, rows, changed, failure)
+        figures: Figures = (place, lease.label, began - sent, ended - began, rows, changed, failure)
         self._log.record(statement, figures, lease, self.native, context)
 
     def check_lease(self, lease: Lessee) -> None:
@@ -213,15 +215,16 @@ class Executor(Worker):
         try:
             result = inline.run(sql, self.native, read)
         except Unfinished:
+            self._record(lease, copy_context(), sql, "retried", None, None, began, began)
             raise
         except BaseException as error:
             self._cursors.note_frames(error)
             self._report_failure(error, lease, copy_context(), sql)
-            self._record(lease, copy_context(), sql, True, None, error_name(error), began, began)
+            self._record(lease, copy_context(), sql, "inline", None, error_name(error), began, began)
             raise
         if type(result) not in _NO_CURSOR:
             self._cursors.note(result)
-        self._record(lease, copy_context(), sql, True, result, None, began, began)
+        self._record(lease, copy_context(), sql, "inline", result, None, began, began)
         return result
 
     def _inspect(self, fn: Callable[..., Any], args: Any) -> None:

@@ -30,6 +30,8 @@ _TURN: Final = 0.0002
 _FIRST_PAUSE: Final = 10
 _LONGEST_PAUSE: Final = 10_000
 _MOST_KINDS: Final = 500
+# Seconds of one window in which the longest stall is looked for: usually the time between two scrapes.
+STALL_WINDOW: Final = 15.0
 
 _READS: Final = frozenset({"SELECT", "VALUES", "WITH"})
 _set_handler = sqlite3.Connection.set_progress_handler
@@ -82,11 +84,12 @@ class LoopTurn:
         while self._spent >= _TURN:  # noqa: ASYNC110 - it waits for a turn, and no event
             await asyncio.sleep(0)
 
-    def spend(self, seconds: float) -> None:
-        """Count what was spent, until the next turn."""
+    def spend(self, seconds: float) -> float:
+        """Count what was spent, until the next turn; return how much that is in this one."""
         if not self._spent:
             asyncio.get_running_loop().call_soon(self._begin)
         self._spent += seconds
+        return self._spent
 
     def _begin(self) -> None:
         self._spent = 0.0
@@ -128,12 +131,9 @@ class InlineReads:
         self._normalized: dict[str, _Kind] = {}
         self._calls = 0
         self._until = 0.0
-        # How many statements ran here, in the worker, and in both because the first took too long.
-        self.inline: int = 0
-        self.thread: int = 0
-        self.retried: int = 0
-        # Seconds that the longest of them kept the loop.
-        self.longest: float = 0.0
+        # The longest stalls of the loop, in seconds, of this window and of the one before it, and when this one began.
+        self._longest = self._longest_before = 0.0
+        self._window = clock()
 
     @property
     def turn(self) -> LoopTurn:
@@ -147,13 +147,23 @@ class InlineReads:
         return self._kind(sql).left <= 0
 
     def takes(self, sql: str) -> bool:
-        """Do the same, and count the statement if it goes to the worker."""
+        """Do the same, and count the pause of its kind down if it is not."""
         kind = self._kind(sql)
         if kind.left > 0:
             kind.left -= 1
-            self.thread += 1
             return False
         return True
+
+    def stall(self) -> float:
+        """Return the seconds of the longest stall of the loop in the last 15 to 30 seconds. Safe in any thread."""
+        passed = (self._clock() - self._window) // STALL_WINDOW
+        return 0.0 if passed > 1 else self._longest if passed else max(self._longest, self._longest_before)
+
+    def _stalled(self, now: float, seconds: float) -> None:
+        if (passed := (now - self._window) // STALL_WINDOW) > 0:
+            self._longest_before = self._longest if passed == 1 else 0.0
+            self._longest, self._window = 0.0, self._window + passed * STALL_WINDOW
+        self._longest = max(self._longest, seconds)
 
     def _kind(self, sql: str) -> _Kind:
         return self._kinds.get(sql) or self._new(sql)
@@ -182,15 +192,12 @@ class InlineReads:
             raise
         finally:
             _set_handler(native, None, 0)
-            seconds = self._clock() - began
-            self.longest = max(self.longest, seconds)
-            self.turn.spend(seconds)
+            ended = self._clock()
+            self._stalled(ended, self.turn.spend(ended - began))
             if is_unfinished:
-                self.retried += 1
                 kind.send_away()
             else:
-                self.inline += 1
-                kind.took(seconds)
+                kind.took(ended - began)
 
     def _is_too_long(self) -> bool:
         self._calls += 1

@@ -15,7 +15,15 @@ from contextvars import Context
 from math import ceil, exp2, log2
 from typing import Any, Final, cast
 
-from ..events import DatabaseFailed, ErrorInfo, StatementExecuted, StatementKind, StatementSlow, StatementTimings
+from ..events import (
+    DatabaseFailed,
+    ErrorInfo,
+    StatementExecuted,
+    StatementKind,
+    StatementPlace,
+    StatementSlow,
+    StatementTimings,
+)
 from ..sql import LONGEST_READ, normalized, operation_of, summary_of
 from ..stats import StatementStats, StatementTable
 from .plans import query_plan
@@ -25,6 +33,8 @@ __all__ = ["MOST_STATEMENTS", "Figures", "StatementLog"]
 
 MOST_STATEMENTS: Final = 500
 _MOST_LABELS: Final = 8
+# Where a statement runs that is one, and not the beginning of one or rows of one.
+_CALLS: Final = frozenset({"thread", "inline"})
 # Records that a worker thread leaves to the next one, or to a reader, before it counts them itself.
 _BATCH: Final = 256
 # Seconds for which a query plan is not asked for again. Short: a statement that was slow by chance has a good plan, and
@@ -73,8 +83,8 @@ class _Total:
     """Everything about one normalized statement."""
 
     __slots__ = (
-        "changed", "errors", "explained", "first", "labels", "last", "operation", "plan", "rows", "run", "summary",
-        "wait",
+        "changed", "errors", "explained", "first", "inline", "labels", "last", "operation", "plan", "retried", "rows",
+        "run", "summary", "wait",
     )  # fmt: skip
 
     def __init__(self, statement: str, now: float) -> None:
@@ -82,7 +92,7 @@ class _Total:
         # The newest query plan, and when it was asked for.
         self.plan: tuple[str, ...] = ()
         self.explained = -math.inf
-        self.errors = self.rows = self.changed = 0
+        self.errors = self.rows = self.changed = self.inline = self.retried = 0
         self.first = self.last = now
         self.labels: dict[str, None] = {}
         self.run, self.wait = _Times(), _Times()
@@ -94,13 +104,13 @@ class _Total:
             statement, self.operation, run.count, self.errors, self.rows, self.changed,
             run.total, run.total / max(1, run.count), run.maximum, run.p99(),
             wait.total, wait.total / max(1, run.count), wait.maximum, wait.p99(),
-            self.first, self.last, tuple(self.labels), self.plan,
+            self.first, self.last, tuple(self.labels), self.plan, self.inline, self.retried,
         )  # fmt: skip
 
 
-# What a worker thread knows of one operation: whether it is a call or only fetched rows of one, its label, the seconds
-# that it waited and ran, rows read and changed, and the name of the exception that it raised, or "cancelled".
-Figures = tuple[bool, str | None, float, float, int, int, str | None]
+# What is known of one operation: where it ran, `None` if it only fetched rows of one that had run; its label, the
+# seconds that it waited and ran, rows read and changed, and the name of the exception that it raised, or "cancelled".
+Figures = tuple[StatementPlace | None, str | None, float, float, int, int, str | None]
 
 
 class StatementLog:
@@ -150,7 +160,7 @@ class StatementLog:
             self._count_and_release()
 
     def _report(self, sql: str, figures: Figures, lease: Lessee, native: sqlite3.Connection, context: Context) -> None:
-        is_call, label, waited, ran, rows, changed, error = figures
+        place, label, waited, ran, rows, changed, error = figures
         now, statement = self._clock(), normalized(sql)
         fields = (
             self._pool, lease.connection, statement, operation_of(statement), summary_of(statement),
@@ -160,7 +170,7 @@ class StatementLog:
             plan = self._plan(native, sql, statement, now)
             if StatementSlow in self._handlers:
                 self._emit_soon(StatementSlow(*fields, plan), context)
-        if is_call and StatementExecuted in self._handlers:
+        if place in _CALLS and StatementExecuted in self._handlers:
             self._emit_soon(StatementExecuted(*fields, ran >= self._slow_after), context)
 
     def _plan(self, native: sqlite3.Connection, sql: str, statement: str, now: float) -> tuple[str, ...]:
@@ -222,22 +232,26 @@ class StatementLog:
 
     def _count(self) -> None:
         records, now = self._records, self._clock()
-        groups: defaultdict[tuple[str, bool, str | None], list[Figures]] = defaultdict(list)
+        groups: defaultdict[tuple[str, StatementPlace | None, str | None], list[Figures]] = defaultdict(list)
         while records:
             sql, figures = records.popleft()
             groups[sql, figures[0], figures[6]].append(figures)
-        for (sql, is_call, error), group in groups.items():
-            self._add(self._total(normalized(sql), now), group, is_call, error, now)
+        for (sql, *_), group in groups.items():
+            self._add(self._total(normalized(sql), now), group, now)
 
-    def _add(self, total: _Total, group: list[Figures], is_call: bool, error: str | None, now: float) -> None:
+    def _add(self, total: _Total, group: list[Figures], now: float) -> None:
+        """Add operations with the same place and error."""
+        place, _, _, _, _, _, error = group[0]
         _, labels, waits, runs, rows, changed, _ = zip(*group, strict=True)
-        if is_call:
+        if place in _CALLS:
             total.run.add(runs)
             total.wait.add(waits)
-            if StatementTimings in self._handlers:
-                self._times[StatementKind(total.operation, total.summary, error)] += runs
         else:
             total.run.total += sum(runs)
+        total.inline += len(group) if place == "inline" else 0
+        total.retried += len(group) if place == "retried" else 0
+        if place is not None and StatementTimings in self._handlers:
+            self._times[StatementKind(total.operation, total.summary, error, place)] += runs
         total.rows += sum(rows)
         total.changed += sum(changed)
         total.errors += 0 if error is None else len(group)

@@ -21,7 +21,7 @@ from ..kinds import (
     RollbackCause,
     TransactionOutcome,
 )
-from ..timings import AcquirePath, PoolTimings, SlowWait, StatementKind, StatementTimings
+from ..timings import AcquirePath, PoolTimings, SlowWait, StatementKind, StatementPlace, StatementTimings
 from . import base, database, pool, statements
 from .base import *
 from .database import *
@@ -40,6 +40,7 @@ __all__ = [
     "RollbackCause",
     "SlowWait",
     "StatementKind",
+    "StatementPlace",
     "StatementTimings",
     "TransactionOutcome",
     "event_types",

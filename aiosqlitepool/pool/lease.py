@@ -12,7 +12,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from ..driver import Connection, Job, StatementLog, shielded
+from ..driver import Connection, Figures, Job, StatementLog, shielded
 from ..errors import PoolUsageError, error_name
 from .acquire import Acquirer
 from .checkout import Checkout
@@ -199,7 +199,7 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
             ended, changed = perf_counter(), native.total_changes - changes
             self.activity = sql, began, ended
             waited = max(0.0, self.since - self.asked)
-            figures = (True, self.label, waited, ended - began, rows, changed, raised)
+            figures: Figures = ("thread", self.label, waited, ended - began, rows, changed, raised)
             self._log.record(sql, figures, self, native, contextvars.copy_context())
 
     async def _wait_for(self, other: SharedLease[Any]) -> None:

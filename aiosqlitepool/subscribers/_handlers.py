@@ -24,6 +24,7 @@ from aiosqlitepool.events import (
     PoolEvent,
     RolledBackOnReturn,
     StatementSlow,
+    StatementTimings,
 )
 
 from ._limits import PoolLimits
@@ -40,13 +41,14 @@ from ._metrics import (
     LEAKS,
     ROLLBACKS,
     SLOW_STATEMENTS,
+    STATEMENTS,
     TIMEOUTS,
     error_type,
 )
 
 __all__ = ["count_events", "fail_events"]
 
-Handlers = Iterator[tuple[type[PoolEvent], Callable[[Any], None]]]
+Handlers = Iterator[tuple[type[PoolEvent | StatementTimings], Callable[[Any], None]]]
 
 
 def count_events(count: Callable[..., None], note: Callable[..., None], limits: PoolLimits) -> Handlers:
@@ -68,6 +70,12 @@ def count_events(count: Callable[..., None], note: Callable[..., None], limits: 
     yield BackupEnded, lambda event: count(BACKUPS, event.result)
     yield BackupEnded, lambda event: note(LAST_BACKUP, event.result, number=event.ended_at)
     yield StatementSlow, lambda event: count(SLOW_STATEMENTS, *limits.slow(event))
+
+    def ran(timings: StatementTimings) -> None:
+        for kind, runs in timings.runs.items():
+            count(STATEMENTS, kind.place, number=len(runs))
+
+    yield StatementTimings, ran
 
     def failed(event: ConnectionCreateFailed | HealthCheckFailed | DatabaseFailed) -> None:
         if (code := event.error.database_code) is not None:

@@ -19,6 +19,7 @@ from aiosqlitepool.events import (
     DatabaseCode,
     ErrorInfo,
     RollbackCause,
+    StatementPlace,
     TransactionOutcome,
 )
 
@@ -36,6 +37,7 @@ from ._attributes import (
     PLAN_WARNING,
     ROLLBACK_CAUSE,
     STATE,
+    STATEMENT_PLACE,
     STATUS_CODE,
     SUMMARY,
     TRANSACTION_OUTCOME,
@@ -45,12 +47,12 @@ from ._metric import Metric, Values, label_name
 # fmt: off
 __all__ = [
     "ABANDONED", "ACQUIRES", "ACQUISITION_TIMEOUT", "BACKUPS", "BUSY_RETRIES", "CHECKPOINTS", "CLOSED", "COUNT",
-    "COUNTERS", "CREATE_FAILURES", "CREATE_TIME", "DATABASE_ERRORS", "DATABASE_SIZE", "DISK_FREE", "HEALTH_FAILURES",
-    "HISTOGRAMS", "IDLE_MAX", "IDLE_MIN", "LAST_BACKUP", "LEAKS", "LEAK_THRESHOLD", "LEVELS", "LOOP_LAG", "MAX",
-    "MAX_PENDING", "METRICS", "OLDEST_CHECKOUT", "OLDEST_WAITER", "OPERATION_DURATION", "PENDING_REQUESTS",
-    "ROLLBACKS", "SLOW_STATEMENTS", "STATEMENT_TIME", "SUBSCRIBER_ERRORS", "TIMEOUTS", "TRANSACTION_TIME",
-    "TRANSACTION_WAIT", "USE_TIME", "WAIT_TIME", "WAL_SIZE", "Metric", "Values", "error_type", "label_name",
-    "namespace_of",
+    "COUNTERS", "CREATE_FAILURES", "CREATE_TIME", "DATABASE_ERRORS", "DATABASE_SIZE", "DISK_FREE",
+    "HEALTH_FAILURES", "HISTOGRAMS", "IDLE_MAX", "IDLE_MIN", "INLINE_STALL", "LAST_BACKUP", "LEAKS",
+    "LEAK_THRESHOLD", "LEVELS", "LOOP_LAG", "MAX", "MAX_PENDING", "METRICS", "OLDEST_CHECKOUT", "OLDEST_WAITER",
+    "OPERATION_DURATION", "PENDING_REQUESTS", "ROLLBACKS", "SLOW_STATEMENTS", "STATEMENTS", "STATEMENT_TIME",
+    "SUBSCRIBER_ERRORS", "TIMEOUTS", "TRANSACTION_TIME", "TRANSACTION_WAIT", "USE_TIME", "WAIT_TIME", "WAL_SIZE",
+    "Metric", "Values", "error_type", "label_name", "namespace_of",
 ]
 
 COUNT = Metric(
@@ -97,6 +99,10 @@ LEAK_THRESHOLD = Metric(
 LOOP_LAG = Metric(
     "aiosqlitepool.loop.lag", "gauge", "s",
     "The longest delay of the pool's event loop in the last 15 seconds.",
+)
+INLINE_STALL = Metric(
+    "aiosqlitepool.inline.stall", "gauge", "s",
+    "The longest time, of late, for which reads in the event loop's own thread kept it from other work.",
 )
 LEAKS = Metric(
     "aiosqlitepool.leaks.suspected", "counter", "{connection}",
@@ -208,6 +214,12 @@ OPERATION_DURATION = Metric(
     "Duration of database client operations.",
     (OPERATION, ERROR_TYPE), ("SELECT", "INSERT", "UPDATE", "DELETE"), (SUMMARY, NAMESPACE),
 )
+STATEMENTS = Metric(
+    "aiosqlitepool.statements", "counter", "{statement}",
+    "The number of statements that ran, by where: in the event loop, in a worker thread, or in both, one after the "
+    "other.",
+    (STATEMENT_PLACE,), get_args(StatementPlace),
+)
 SLOW_STATEMENTS = Metric(
     "aiosqlitepool.statement.slow", "counter", "{statement}",
     "The number of slow statements, by what makes their query plan slow.",
@@ -232,6 +244,7 @@ LEVELS = (
     MAX_PENDING,
     LEAK_THRESHOLD,
     LOOP_LAG,
+    INLINE_STALL,
     WAL_SIZE,
     DATABASE_SIZE,
     DISK_FREE,
@@ -251,6 +264,7 @@ COUNTERS = (
     CHECKPOINTS,
     DATABASE_ERRORS,
     BACKUPS,
+    STATEMENTS,
     SLOW_STATEMENTS,
     STATEMENT_TIME,
 )

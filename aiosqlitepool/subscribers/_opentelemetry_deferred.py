@@ -63,7 +63,7 @@ class DeferredCounts(PoolCounts):
 
     def add_statements(self, timings: StatementTimings) -> None:
         """Defer the statements of a batch."""
-        for kind, runs in timings.runs.items():
+        for kind, runs in timings.executed():
             values = (kind.operation, self.limits.error(kind.error), self.limits.summary(kind.summary), self._namespace)
             self._defer(OPERATION_DURATION, values, runs)
         self._limit()

@@ -217,7 +217,7 @@ def _add_use(counts: _PoolCounts, event: ConnectionReleased) -> None:
 
 
 def _add_statements(counts: _PoolCounts, timings: StatementTimings) -> None:
-    for kind, runs in timings.runs.items():
+    for kind, runs in timings.executed():
         counts.histogram(OPERATION_DURATION, kind.operation, counts.limits.error(kind.error)).observe_all(runs)
 
 

@@ -175,7 +175,7 @@ class MultiprocessBackend:
         summary = self._limits[pool].summary
 
         def add_statements(timings: StatementTimings) -> None:
-            for kind, runs in timings.runs.items():
+            for kind, runs in timings.executed():
                 duration = durations(kind.operation, self._limits[pool].error(kind.error))
                 for seconds in runs:
                     duration.observe(seconds)

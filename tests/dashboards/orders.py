@@ -46,7 +46,7 @@ class Orders:
         self._traffic = traffic
         self._choose = random.Random(7)
         self._database = SQLiteDatabase(
-            self._path, readers=3, name="orders.db", on_connect=add_nap, subscribers=[observer]
+            self._path, readers=3, name="orders.db", on_connect=add_nap, subscribers=[observer], inline_reads=True
         )
 
     async def live(self) -> None:

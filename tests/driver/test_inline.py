@@ -10,7 +10,7 @@ import pytest
 
 from aiosqlitepool.driver import Reading, read_inline
 from aiosqlitepool.driver.generic_adapter import GenericAdapter
-from aiosqlitepool.driver.inline import InlineReads, LoopTurn, Unfinished
+from aiosqlitepool.driver.inline import STALL_WINDOW, InlineReads, LoopTurn, Unfinished
 
 from ..support.clock import Clock
 
@@ -47,7 +47,6 @@ def refusals(inline: InlineReads, sql: str) -> int:
 
 async def test_a_short_read_runs_inline(inline: InlineReads, native: sqlite3.Connection) -> None:
     assert read(inline, native, SHORT) == [(1,)]
-    assert (inline.inline, inline.thread, inline.retried) == (1, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +62,6 @@ async def test_a_short_read_runs_inline(inline: InlineReads, native: sqlite3.Con
 )
 async def test_what_does_not_begin_as_a_read_goes_to_the_worker(inline: InlineReads, sql: str) -> None:
     assert not any(inline.takes(sql) for _ in range(20))
-    assert inline.thread == 20
 
 
 async def test_a_read_beyond_its_budget_is_interrupted_and_goes_to_the_worker_for_longer_and_longer(
@@ -98,7 +96,7 @@ async def test_a_read_that_is_slow_by_the_clock_twice_in_a_row_goes_to_the_worke
     read(inline, native, sql)
     assert read(inline, native, sql) == [(1,)]
     assert refusals(inline, sql) == 10
-    assert inline.longest == pytest.approx(0.002)
+    assert inline.stall() == pytest.approx(0.004)  # in one turn of the loop
 
 
 async def test_a_read_that_was_slow_once_stays(inline: InlineReads, native: sqlite3.Connection, clock: Clock) -> None:
@@ -176,3 +174,30 @@ def test_a_read_needs_no_lease_that_could_be_refused_or_forgotten() -> None:
     reading = Reading("label", 1)
     reading.forgotten()
     assert reading.refusal() is None  # type: ignore[func-returns-value]
+
+
+async def test_the_longest_stall_is_that_of_the_last_scrape_or_two(
+    inline: InlineReads, native: sqlite3.Connection, clock: Clock
+) -> None:
+    native.create_function("sleep", 1, clock.advance)
+    stalls = []
+    for seconds, later in ((0.0004, 10.0), (0.0001, 10.0), (0.0002, 14.0), (0.0001, 0.0)):
+        inline.run("SELECT sleep(?)", native, lambda s=seconds: native.execute("SELECT sleep(?)", (s,)).fetchall())
+        stalls.append(round(inline.stall(), 6))
+        await inline.turn.next()
+        await asyncio.sleep(0)
+        clock.advance(later)
+    assert stalls == [0.0004, 0.0004, 0.0004, 0.0002]
+    clock.advance(STALL_WINDOW)
+    assert inline.stall() == pytest.approx(0.0001)
+    clock.advance(STALL_WINDOW)
+    assert inline.stall() == 0.0
+
+
+async def test_reads_in_one_turn_of_the_loop_are_one_stall(
+    inline: InlineReads, native: sqlite3.Connection, clock: Clock
+) -> None:
+    native.create_function("sleep", 1, clock.advance)
+    for _ in range(3):
+        inline.run("SELECT sleep(0.0001)", native, lambda: native.execute("SELECT sleep(0.0001)").fetchall())
+    assert inline.stall() == pytest.approx(0.0003)

@@ -9,13 +9,20 @@ import threading
 from collections.abc import Iterator
 from contextvars import Context, ContextVar, copy_context
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from aiosqlitepool.bus import EventBus
 from aiosqlitepool.driver.statements import MOST_STATEMENTS, Figures, StatementLog
-from aiosqlitepool.events import PoolEvent, StatementExecuted, StatementKind, StatementSlow, StatementTimings
+from aiosqlitepool.events import (
+    PoolEvent,
+    StatementExecuted,
+    StatementKind,
+    StatementPlace,
+    StatementSlow,
+    StatementTimings,
+)
 
 from ..support.clock import Clock
 from ..support.stub import settle
@@ -31,7 +38,7 @@ def record(log: StatementLog, sql: Any, figures: Figures) -> None:
 def log_of(*texts: str, label: str | None = None, ran: float = 0.001) -> StatementLog:
     log = StatementLog(clock=Clock())
     for text in texts:
-        record(log, text, (True, label, 0.0005, ran, 1, 0, None))
+        record(log, text, ("thread", label, 0.0005, ran, 1, 0, None))
     return log
 
 
@@ -44,7 +51,7 @@ def test_a_row_has_the_sums_and_the_extremes() -> None:
     clock = Clock()
     log = StatementLog(clock=clock)
     for number in range(1, 101):
-        record(log, "SELECT a", (True, "GET /", 0.0, number / 1000, 2, 1, "ValueError" if number == 100 else None))
+        record(log, "SELECT a", ("thread", "GET /", 0.0, number / 1000, 2, 1, "ValueError" if number == 100 else None))
     (row,) = log.table()
     assert (row.operation, row.calls, row.errors, row.rows, row.rows_changed) == ("SELECT", 100, 1, 200, 100)
     assert (row.run_total, row.run_mean, row.run_max) == pytest.approx((5.05, 0.0505, 0.1))
@@ -55,21 +62,30 @@ def test_a_row_has_the_sums_and_the_extremes() -> None:
 
 def test_rows_fetched_later_add_to_their_statement_and_are_no_call() -> None:
     log = log_of("SELECT a", ran=1.0)
-    record(log, "SELECT a", (False, None, 0.0, 0.5, 100, 0, None))
+    record(log, "SELECT a", (None, None, 0.0, 0.5, 100, 0, None))
     (row,) = log.table()
     assert (row.calls, row.rows, row.run_total, row.run_max) == (1, 101, 1.5, 1.0)
 
 
+def test_a_row_counts_the_calls_that_ran_in_the_loop_and_those_that_only_began_there() -> None:
+    log = log_of("SELECT a")
+    for place in ("inline", "inline", "retried", "thread"):
+        record(log, "SELECT a", (place, None, 0.0, 0.5, 1, 0, None))
+    (row,) = log.table()
+    assert (row.calls, row.inline, row.retried) == (4, 2, 1)
+    assert row.run_total == pytest.approx(2.001)  # the time of what began in the loop was spent, too
+
+
 def test_rows_fetched_after_a_reset_divide_by_no_calls() -> None:
     log = StatementLog()
-    record(log, "SELECT a", (False, None, 0.0, 0.5, 100, 0, None))
+    record(log, "SELECT a", (None, None, 0.0, 0.5, 100, 0, None))
     assert (log.table()[0].calls, log.table()[0].run_mean, log.table()[0].run_p99) == (0, 0.5, 0.0)
 
 
 def test_at_most_eight_labels_are_kept() -> None:
     log = StatementLog()
     for number in range(20):
-        record(log, "SELECT a", (True, f"label {number}", 0.0, 0.0, 0, 0, None))
+        record(log, "SELECT a", ("thread", f"label {number}", 0.0, 0.0, 0, 0, None))
     assert log.table()[0].labels == tuple(f"label {number}" for number in range(8))
 
 
@@ -83,7 +99,7 @@ def test_the_least_used_statements_are_forgotten_first_and_counted() -> None:
 
 def test_the_longest_total_time_comes_first() -> None:
     log = log_of("SELECT a", "SELECT a")
-    record(log, "SELECT b", (True, None, 0.0, 1.0, 0, 0, None))
+    record(log, "SELECT b", ("thread", None, 0.0, 1.0, 0, 0, None))
     assert [row.statement for row in log.table()] == ["SELECT b", "SELECT a"]
 
 
@@ -98,7 +114,7 @@ def test_threads_lose_no_record() -> None:
 
     def work() -> None:
         for _ in range(5_000):
-            record(log, "SELECT 1", (True, None, 0.0, 0.0, 0, 0, None))
+            record(log, "SELECT 1", ("thread", None, 0.0, 0.0, 0, 0, None))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -117,14 +133,14 @@ class Text(str):
 
 def test_sql_of_a_class_of_the_programs_own_is_recorded_and_anything_else_is_not() -> None:
     log = log_of(Text("SELECT 1"))
-    record(log, 7, (True, None, 0.0, 0.0, 0, 0, None))
+    record(log, 7, ("thread", None, 0.0, 0.0, 0, 0, None))
     assert [row.statement for row in log.table()] == ["SELECT ?"]
 
 
 # -- events
 
 request: ContextVar[str] = ContextVar("request", default="nobody")
-FETCH, CALL = False, True
+FETCH: Final = None
 
 
 class Observed:
@@ -150,11 +166,11 @@ class Observed:
         ran: float,
         sql: str = "SELECT * FROM orders WHERE total = 7",
         *,
-        is_call: bool = CALL,
+        place: StatementPlace | None = "thread",
         error: str | None = None,
     ) -> None:
         """Record a statement in another thread, as a worker does, and wait until its caller would continue."""
-        figures: Figures = (is_call, "GET /", 0.25, ran, 3, 2, error)
+        figures: Figures = (place, "GET /", 0.25, ran, 3, 2, error)
         await asyncio.to_thread(self.log.record, sql, figures, LEASE, self.native, copy_context())
 
 
@@ -228,8 +244,8 @@ async def test_each_statement_is_an_event_for_those_that_ask_for_it(native: sqli
 async def test_rows_fetched_slowly_are_slow_and_no_execution(native: sqlite3.Connection) -> None:
     observed = Observed(native)
     observed.subscribe(StatementSlow, StatementExecuted)
-    await observed.run(0.5, is_call=FETCH)
-    await observed.run(0.0, is_call=FETCH)
+    await observed.run(0.5, place=FETCH)
+    await observed.run(0.0, place=FETCH)
     assert [type(event) for event in observed.got] == [StatementSlow]
 
 
@@ -245,7 +261,7 @@ async def test_all_events_are_not_all_statements(native: sqlite3.Connection) -> 
 async def test_a_handler_that_is_gone_by_then_is_not_called(native: sqlite3.Connection) -> None:
     observed = Observed(native)
     detach = observed.bus.subscribe(StatementSlow, observed.got.append)
-    observed.log.record("SELECT 1", (CALL, None, 0.0, 1.0, 0, 0, None), LEASE, native, copy_context())
+    observed.log.record("SELECT 1", ("thread", None, 0.0, 1.0, 0, 0, None), LEASE, native, copy_context())
     detach()
     await settle()
     assert observed.got == []
@@ -290,7 +306,7 @@ async def test_statements_that_become_slow_at_the_same_time_all_have_the_plan(na
 
         def meanwhile(*_: object) -> int:
             native.set_authorizer(None)
-            sql, figures = "SELECT * FROM orders WHERE total = 7", (CALL, None, 0.0, 0.5, 0, 0, None)
+            sql, figures = "SELECT * FROM orders WHERE total = 7", ("thread", None, 0.0, 0.5, 0, 0, None)
             observed.log.record(sql, figures, LEASE, other, copy_context())
             return sqlite3.SQLITE_OK
 
@@ -338,7 +354,7 @@ async def test_a_flush_emits_what_is_there_by_kind_without_fetches(native: sqlit
     observed = Observed(native)
     observed.subscribe(StatementTimings)
     await observed.run(0.01)
-    await observed.run(0.02, is_call=FETCH)
+    await observed.run(0.02, place=FETCH)
     await observed.run(0.03, error="cancelled")
     await observed.run(0.04, "COMMIT")
     observed.bus.flush_timings()

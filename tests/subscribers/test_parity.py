@@ -156,7 +156,9 @@ class WriterPool(ObservedPool):
     """As `SQLiteDatabase` has one."""
 
     def stats(self) -> PoolStats:
-        return replace(super().stats(), role="write", wal_bytes=4096, database_bytes=8192, disk_free=10**9)
+        return replace(
+            super().stats(), role="write", wal_bytes=4096, database_bytes=8192, disk_free=10**9, inline_stall=0.001
+        )
 
 
 def shown(registry: CollectorRegistry) -> Shown:

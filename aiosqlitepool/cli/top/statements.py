@@ -105,7 +105,7 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 _KINDS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("statement", "operation"), _text),
-    **dict.fromkeys(("calls", "errors", "rows", "rows_changed"), _number),
+    **dict.fromkeys(("calls", "errors", "rows", "rows_changed", "inline", "retried"), _number),
     **dict.fromkeys(("run_total", "run_mean", "run_max", "run_p99"), _number),
     **dict.fromkeys(("wait_total", "wait_mean", "wait_max", "wait_p99"), _number),
     **dict.fromkeys(("first_seen", "last_seen"), _number),

@@ -85,6 +85,7 @@ _COLUMNS = {
     "wait_mean": _time("wait_mean", "wait\nmean"),
     "wait_p99": _time("wait_p99", "wait\nP99"),
     "wait_max": _time("wait_max", "wait\nmax"),
+    "inline": _count("inline", "\ninline"),
     "last_seen": _Column("last\nseen", _seen),
     "operation": _Column("\noperation", lambda row, _: printable(row.operation)),
     "labels": _Column("\nlabels", lambda row, _: printable(", ".join(row.labels)), justify="left"),

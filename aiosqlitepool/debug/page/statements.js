@@ -3,7 +3,7 @@
 import { say, sync } from "./dom.js";
 import { clock, duration, number, plural, roughly } from "./words.js";
 
-const COUNTS = ["calls", "errors", "rows", "rows_changed"];
+const COUNTS = ["calls", "errors", "rows", "rows_changed", "inline"];
 const TIMES = ["run_total", "run_mean", "run_max", "run_p99", "wait_total", "wait_mean", "wait_max", "wait_p99"];
 
 const WARNING = "  <-- "; // in a line of a plan, before what makes it slow

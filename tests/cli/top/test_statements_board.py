@@ -14,7 +14,7 @@ from .rows import row
 
 URL = "http://127.0.0.1:8000/debug/pool/"
 NAMES = ["total", "share", "mean", "P99", "max", "calls", "rows", "errors", "changed"]
-NAMES += ["total", "mean", "P99", "max", "seen", "operation", "labels"]
+NAMES += ["total", "mean", "P99", "max", "inline", "seen", "operation", "labels"]
 
 
 def board_of(*rows: StatementStats, forgotten: int = 0, sort: str = "total", limit: int = 20) -> StatementsBoard:
@@ -61,7 +61,7 @@ def test_the_narrower_the_fewer_columns_from_the_right_and_the_statement_stays(w
         assert next(line for line in lines if line.startswith("SELECT "))[:30].count("column") >= 2
         found = headings(lines)
         assert found == ["statement", *NAMES[: len(found) - 1]]
-        assert len(found) - 1 == {30: 0, 40: 1, 60: 3, 80: 6, 100: 9, 140: 13}[width]
+        assert len(found) - 1 == {30: 0, 40: 1, 60: 3, 80: 6, 100: 9, 140: 14}[width]
 
 
 @pytest.mark.parametrize("sort", SORTS)
