@@ -17,7 +17,7 @@ from ..events import BusyRetried, DatabaseFailed, ErrorInfo, TransactionEnded, T
 from ..pool.pool import SQLiteConnectionPool
 from .busy import busy_kind, pauses
 
-__all__ = ["Pool", "Transaction", "execute"]
+__all__ = ["Pool", "Transaction", "execute", "execute_inside", "roll_back_to"]
 
 R = TypeVar("R")
 Pool = SQLiteConnectionPool[aiosqlite.Connection]
@@ -197,3 +197,25 @@ def execute(native: sqlite3.Connection, statement: str) -> None:
             if busy_kind(error) is None or not cursors:
                 raise
             cursors.pop().close()
+
+
+def execute_inside(native: sqlite3.Connection, statement: str) -> None:
+    """Execute it if the transaction is open: a savepoint without one would begin one."""
+    if not native.in_transaction:
+        raise PoolUsageError(
+            f"{statement}: there is no transaction: SQLite itself rolled it back, as it does on some errors. Let such "
+            "an error end the block"
+        )
+    execute(native, statement)
+
+
+def roll_back_to(native: sqlite3.Connection, savepoint: str) -> None:
+    """Undo what a savepoint has done, and end it."""
+    if native.in_transaction:
+        try:
+            native.execute(f"ROLLBACK TO {savepoint}")
+            execute(native, f"RELEASE {savepoint}")
+        except BaseException:
+            # The outer block must not commit the statements of this one.
+            native.execute("ROLLBACK")
+            raise

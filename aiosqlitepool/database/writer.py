@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from ..driver import call, call_anyway, call_to_the_end, guarded, half_read
+from ..driver import Job, NotBegun, call, call_anyway, call_to_the_end, guarded, half_read, is_unused
 from ..errors import PoolUsageError
 from ..pool.awaiting import held_up_by
 from ..pool.lease import SharedLease
@@ -29,7 +29,7 @@ from .busy import locked
 from .file import DatabaseFile
 from .gaps import Gaps
 from .guard import check_write
-from .transaction import Transaction, execute
+from .transaction import Transaction, execute_inside, roll_back_to
 from .turns import NotOurTurn, Turns
 
 __all__ = ["Writer", "WriterPool"]
@@ -79,11 +79,35 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
 class _WriteTransaction(Transaction):
     """A transaction that leaves other processes their turn, and the WAL small."""
 
-    __slots__ = ("_writer",)
+    __slots__ = ("_idle_since", "_writer")
 
     def __init__(self, writer: Writer, timeout: float | None, label: str | None) -> None:
         super().__init__(writer.pool, "BEGIN IMMEDIATE", timeout, label)
         self._writer = writer
+        # When its block could begin it, which it does with its first statement.
+        self._idle_since: float | None = None
+
+    async def prepare(self, connection: aiosqlite.Connection) -> Callable[[sqlite3.Connection], None] | None:
+        """Take our turn to write. Return what is to begin the transaction, before the first operation of a block.
+
+        If another process has its turn, wait for ours, begin, and return `None`.
+        """
+        try:
+            self._writer.pool.turns.begin(self)
+        except NotOurTurn:
+            await self.start(partial(call_to_the_end, connection, self.begin))
+            return None
+        self._idle_since = time.monotonic()
+        return partial(self._begin_first, partial(self.start, partial(_have_begun, connection)))
+
+    def _begin_first(self, again: Callable[[], Awaitable[object]], native: sqlite3.Connection) -> None:
+        if self._idle_since is not None:  # it was the program that waited until now, and not for the database
+            self._requested += time.monotonic() - self._idle_since
+            self._idle_since = None
+        try:
+            self.begin(native)
+        except (sqlite3.Error, NotOurTurn) as error:
+            raise NotBegun(error, again) from None
 
     def begin(self, native: sqlite3.Connection) -> None:
         writer = self._writer
@@ -192,12 +216,13 @@ class Writer:
             return
         with self.transaction(label, timeout) as transaction:
             async with self.exclusive(label, timeout) as connection:
-                await transaction.start(partial(call_to_the_end, connection, transaction.begin))
+                first = await transaction.prepare(connection)
                 self._connection, self._owner = connection, asyncio.current_task()
                 try:
-                    with guarded(connection, check_write):
+                    with guarded(connection, check_write, first):
                         yield connection
-                    await transaction.finish(partial(call_to_the_end, connection, transaction.commit))
+                        if not is_unused(connection, first):
+                            await transaction.finish(partial(call_to_the_end, connection, transaction.commit))
                 except Exception:
                     # The caller gets the error of the block. If the rollback fails, the release rolls back.
                     with contextlib.suppress(Exception):
@@ -214,23 +239,23 @@ class Writer:
         self._depth += 1
         name = f"block_{self._depth}"
         try:
-            await call_to_the_end(connection, _execute, f"SAVEPOINT {name}")
+            await call_to_the_end(connection, execute_inside, f"SAVEPOINT {name}")
             try:
                 yield connection
             except BaseException:
                 # Runs also if the task is cancelled again: the outer block may continue after a timeout of this one.
                 # If the rollback fails, the commit of the outer block raises.
                 with contextlib.suppress(Exception):
-                    await call_anyway(connection, _roll_back_to, name)
+                    await call_anyway(connection, roll_back_to, name)
                 raise
-            await call_anyway(connection, _execute, f"RELEASE {name}")
+            await call_anyway(connection, execute_inside, f"RELEASE {name}")
         finally:
             self._depth -= 1
 
     # -- functions
 
     @contextlib.contextmanager
-    def transaction(self, label: str | None, timeout: float | None) -> Iterator[Transaction]:
+    def transaction(self, label: str | None, timeout: float | None) -> Iterator[_WriteTransaction]:
         """A transaction, not begun, for the length of a block. `timeout` is in seconds; `None` for the default."""
         with _WriteTransaction(self, self._timeout if timeout is None else timeout, label) as transaction:
             self.callers += 1
@@ -261,26 +286,14 @@ class Writer:
                 return await transaction.start(lambda: lease.run(partial(transaction.run, fn=fn)), retry=retry)
 
 
-def _execute(native: sqlite3.Connection, statement: str) -> None:
-    if not native.in_transaction:
-        raise PoolUsageError(
-            f"{statement}: there is no transaction: SQLite itself rolled it back, as it does on some errors. Let such "
-            "an error end the block"
-        )
-    execute(native, statement)
-
-
 def _close_cursors(native: sqlite3.Connection) -> None:
     for each in half_read(native):  # a function may have left one open, which would prevent VACUUM
         each.close()
 
 
-def _roll_back_to(native: sqlite3.Connection, savepoint: str) -> None:
-    if native.in_transaction:
-        try:
-            native.execute(f"ROLLBACK TO {savepoint}")
-            execute(native, f"RELEASE {savepoint}")
-        except BaseException:
-            # The outer block must not commit the statements of this one.
-            native.execute("ROLLBACK")
-            raise
+async def _have_begun(connection: aiosqlite.Connection) -> None:
+    """Send what does nothing: what is to run first begins the transaction."""
+    try:
+        await Job(connection, lambda _: None).result()
+    except NotBegun as signal:
+        raise signal.error from None

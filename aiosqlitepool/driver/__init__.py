@@ -12,11 +12,11 @@ from .aiosqlite_adapter import AiosqliteAdapter
 from .cursors import RUN_SQL
 from .executor import read_inline
 from .generic_adapter import GenericAdapter
-from .handle import Handle, guarded, handle_class
+from .handle import Handle, guarded, handle_class, is_unused
 from .inline import InlineReads, Reading, Unfinished
 from .jobs import Job, call, call_anyway, call_to_the_end, ended
 from .opening import KNOWS_AIOSQLITE, abandon, attached, connect, discard, is_overridden, opened
-from .protocol import Adapter, Connection, Lessee
+from .protocol import Adapter, Connection, Lessee, NotBegun
 from .shield import shielded
 from .single import (
     Change,
@@ -46,6 +46,7 @@ __all__ = [
     "INTERRUPT_PATIENCE",
     "InlineReads",
     "Job",
+    "NotBegun",
     "KNOWS_AIOSQLITE",
     "Lessee",
     "Parameters",
@@ -70,6 +71,7 @@ __all__ = [
     "half_read",
     "is_busy",
     "is_stale",
+    "is_unused",
     "opened",
     "raw_row",
     "read_inline",

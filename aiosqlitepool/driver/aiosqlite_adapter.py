@@ -64,7 +64,9 @@ class AiosqliteAdapter(Executor):
         if self._pragmas_used:
             for statement in self._session_sql:
                 native.execute(statement).close()
-            self._pragmas_used, self._busy_timeout = False, None
+            self._pragmas_used, self.first = False, None
+        if self._inline is None:  # else what restores the busy timeout
+            self.first = None
         self._in_transaction = native.in_transaction
         if has_written:
             return "transaction"

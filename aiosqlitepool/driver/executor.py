@@ -1,7 +1,6 @@
 """Runs the operations of leases in the worker thread of an aiosqlite connection: the place that every statement passes.
 
-That is how the pool knows, without a round trip, whether anything is in flight, whether a transaction or a cursor is
-open, and which statements ran for how long.
+So the pool knows, without a trip, what is in flight or open, and which statements ran for how long.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from ..errors import PoolUsageError, error_name
 from ..timings import StatementPlace
 from .cursors import RUN_SQL, ReadAheadCursor, closes_cursor, statement_of
 from .inline import InlineReads, Reading, Unfinished, is_one_statement
-from .protocol import Adapter, Lessee
+from .protocol import Adapter, Lessee, NotBegun
 from .sqlite import LeaseCursors, is_busy, note_busy
 from .statements import Figures, StatementLog
 from .worker import Worker, interrupt
@@ -38,7 +37,7 @@ Guard = Callable[[Callable[..., Any], tuple[Any, ...], bool], None]
 # What most operations return: nothing by which a cursor could come to the lease.
 _NO_CURSOR = frozenset({list, tuple, type(None)})
 
-_NOT_BEGUN: Final = "the connection went back to the pool before this operation began: let a block wait for its tasks"
+_ENDED: Final = "the connection went back to the pool before this operation began: let a block wait for its tasks"
 
 
 class Executor(Worker):
@@ -53,9 +52,10 @@ class Executor(Worker):
         self, raw: aiosqlite.Connection, session_sql: Sequence[str], log: StatementLog, inline: InlineReads | None
     ) -> None:
         super().__init__(raw)
-        # What runs short reads in the loop's own thread, and the busy timeout (ms) while it has the connection.
+        # What runs short reads in the loop's own thread.
         self._inline = inline
-        self._busy_timeout: int | None = None
+        # Runs in the worker right before the next operation of the lease, in the same job. What it raises refuses that.
+        self.first: Callable[[sqlite3.Connection], None] | None = None
         # The lease that may use the connection now.
         self.lease: Lessee | None = None
         self._in_transaction = False
@@ -88,15 +88,17 @@ class Executor(Worker):
             self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
             try:
                 if lease is not self.lease:
-                    raise lease.refusal() or PoolUsageError(_NOT_BEGUN)
-                self._wait_for_locks()
+                    raise lease.refusal() or PoolUsageError(_ENDED)
+                if self.first is not None:
+                    self.first(self.native)
+                    self.first = None
                 result = context.run(fn, *args, **kwargs)
             except BaseException as raised:
                 error, failure = raised, "cancelled" if future.cancelled() else error_name(raised)
                 self._report_failure(raised, lease, context, statement)
             self.running = None
             try:
-                if statement is not None:
+                if statement is not None and type(error) is not NotBegun:
                     source = fn.__self__ if place is None else result
                     self._record(lease, context, statement, place, source, failure, sent, began)
                 if error is not None or type(result) not in _NO_CURSOR:
@@ -110,12 +112,6 @@ class Executor(Worker):
         self._completions.post(future, result, error)
         # Its traceback holds this frame: a cycle would keep half-read cursors and arguments until it is collected.
         future = error = None
-
-    def _wait_for_locks(self) -> None:
-        """Let SQLite wait for locks again, which it does not while it runs in the loop."""
-        if self._busy_timeout is not None:
-            self.native.execute(f"PRAGMA busy_timeout = {self._busy_timeout}").close()
-            self._busy_timeout = None
 
     def _report_failure(self, error: BaseException, lease: Lessee, context: Context, statement: object) -> None:
         # A SQLiteDatabase, which has session SQL, calls functions again until the lock is free.
@@ -198,6 +194,10 @@ class Executor(Worker):
             else:
                 self._interrupt_if_harmless(future, fn)
             raise
+        except NotBegun as signal:
+            del future
+            await signal.again()
+            return await self.execute(lease, fn, args, kwargs)
         except BaseException:
             del future  # its error's traceback holds this frame: a cycle would keep the arguments until it is collected
             raise
@@ -206,11 +206,13 @@ class Executor(Worker):
         """Return `read()`, which executes `sql`, run in the loop's thread; raises `Unfinished` if it must not be."""
         if self._sent != self._done or not self.is_alive or getattr(self.native, "has_progress_handler", True):
             raise Unfinished
-        if self._busy_timeout is None:
+        if self.first is None:
             with closing(self.native.cursor()) as cursor:
                 cursor.row_factory = None  # not that of the program
-                (self._busy_timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+                (milliseconds,) = cursor.execute("PRAGMA busy_timeout").fetchone()
                 cursor.execute("PRAGMA busy_timeout = 0")
+            # The worker waits for locks again.
+            self.first = lambda native: native.execute(f"PRAGMA busy_timeout = {milliseconds}").close()
         began = perf_counter()
         try:
             result = inline.run(sql, self.native, read)
@@ -229,7 +231,7 @@ class Executor(Worker):
 
     def _inspect(self, fn: Callable[..., Any], args: Any) -> None:
         if self.guard is not None:
-            self.guard(fn, args, self._sent == self._done and not self._in_transaction)
+            self.guard(fn, args, self._sent == self._done and not self._in_transaction and self.first is None)
         if args and issubclass(type(args[0]), str) and "pragma" in args[0].lower():
             self._pragmas_used = True
 
@@ -263,7 +265,7 @@ class Executor(Worker):
         it had come to its end. All of that waits for the release.
         """
         row_by_row = getattr(fn, "__name__", "") in ("fetchone", "fetchmany")
-        alone = self._sent == self._done + 1 and not self._in_transaction
+        alone = self._sent == self._done + 1 and not self._in_transaction and self.guard is None
         if alone and not row_by_row and self.running is future:
             own = self._cursors.cursor_of(getattr(fn, "__self__", None))
             if all(each is own for each in self._cursors.half_read()):

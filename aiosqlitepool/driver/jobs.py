@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, TypeVarTuple
 import aiosqlite
 
 from .handle import Handle
+from .protocol import NotBegun
 from .shield import shielded
 
 __all__ = ["Job", "call", "call_anyway", "call_to_the_end", "ended"]
@@ -96,7 +97,11 @@ async def call_to_the_end(
     Cancelled before the worker begins, it never runs. Cancelled later, this waits until it has ended, and then raises
     the cancellation.
     """
-    return await Job(connection, lambda native: fn(native, *args)).result()
+    while True:
+        try:
+            return await Job(connection, lambda native: fn(native, *args)).result()
+        except NotBegun as signal:
+            await signal.again()
 
 
 async def call_anyway(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Connection, *Ts], R], *args: *Ts) -> R:
