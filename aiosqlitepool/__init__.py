@@ -11,7 +11,7 @@ from .errors import (
     PoolUsageError,
 )
 from .pool.pool import SQLiteConnectionPool, Subscriber
-from .pool.process import subscribe_all
+from .pool.registry import subscribe_all
 from .stats import Holder, PoolStats, StatementStats, StatementTable, Waiter
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from aiosqlitepool.driver import GenericAdapter
-from aiosqlitepool.pool import connection, process
+from aiosqlitepool.pool import connection, registry
 from aiosqlitepool.testing import Recorder
 
 from .support.clock import Clock
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(autouse=True)
 def free_names() -> None:
     """Free the names of pools that other tests have left behind and that are not collected yet."""
-    process._named.clear()
+    registry._named.clear()
 
 
 @pytest.fixture

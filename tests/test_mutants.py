@@ -46,7 +46,7 @@ def kept_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     """A waiter cancelled after the slot was handed to it keeps the slot."""
     mutant = mutate(
         acquire,
-        "elif turn.exception() is None and not isinstance(slot := turn.result(), list):\n"
+        "elif answer.exception() is None and not isinstance(slot := answer.result(), list):\n"
         "                self._inventory.put_back_unused(slot)",
         "elif turn.exception() is None and not isinstance(turn.result(), list):\n                pass",
     )
@@ -56,7 +56,7 @@ def kept_slot(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def missing_done_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slot is handed to the oldest waiter, also to one that was cancelled a moment ago."""
-    mutant = mutate(slots, "if not request.turn.done():", "if request.turn is not None:")
+    mutant = mutate(slots, "if not request.answer.done():", "if request.answer is not None:")
     monkeypatch.setattr(slots.Slots, "_first", mutant.Slots._first)
 
 

@@ -1,4 +1,4 @@
-"""Context managers of blocks that say what to do if they are not entered by `async with`."""
+"""What `read()` and `write()` return: a block that says so if it is not entered by `async with`."""
 
 from __future__ import annotations
 

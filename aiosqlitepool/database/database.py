@@ -13,16 +13,16 @@ import aiosqlite
 from ..bus import Detach
 from ..events import Checkpointed
 from ..pool import SQLiteConnectionPool, Subscriber
-from ..pool.process import checked_subscribers, free_name
+from ..pool.registry import checked_subscribers, free_name
 from ..pool.settings import MOST_CONNECTIONS, OnConnect, check_count, check_flag, check_label, check_name, check_seconds
+from .arguments import bound, checked_timeout, label_of
 from .backup import Progress, back_up
 from .file import DatabaseFile, checked_connect_args
-from .functions import bound, checked_timeout, label_of
 from .migrations import Step, checked_steps, migrate
 from .pragmas import PragmaValue, checked_pragmas
+from .process_turns import ProcessTurns
 from .reader import Reader, ReaderPool
 from .statements import Statements
-from .turns import Turns
 from .writer import Writer, WriterPool
 
 __all__ = ["SQLiteDatabase"]
@@ -113,7 +113,7 @@ class SQLiteDatabase(Statements):
             "subscribers": checked_subscribers(subscribers),
         }
         takes_turns = check_flag("queue_across_processes", queue_across_processes) and not file.in_memory
-        turns = Turns(file.path if takes_turns else None)
+        turns = ProcessTurns(file.path if takes_turns else None)
         writer = WriterPool(file, turns, name=f"{name}/write", leak_threshold=writer_warn_after, **common)
         common_read = {**common, "pool_size": readers, "leak_threshold": reader_warn_after}
         inline_reads = check_flag("inline_reads", inline_reads)

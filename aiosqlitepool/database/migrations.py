@@ -19,7 +19,7 @@ import aiosqlite
 from ..driver import call_to_the_end
 from ..errors import PoolUsageError
 from ..sql import GAP
-from .functions import bound
+from .arguments import bound
 from .guard import control_word
 from .pragmas import row_of
 from .transaction import Transaction

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, overload
 from ..driver import Change, Executed, Fetch, Parameters, RowFactory, check_sql, raw_row
 from ..pool.settings import check_label
 from ..sql import first_word
-from .functions import checked_timeout
+from .arguments import checked_timeout
 from .guard import check_statement
 from .lifecycle import DatabaseLifecycle
 

@@ -20,17 +20,17 @@ import aiosqlite
 
 from ..driver import Job, NotBegun, call, call_anyway, call_to_the_end, guarded, half_read, is_unused
 from ..errors import PoolUsageError
-from ..pool.awaiting import held_up_by
 from ..pool.lease import SharedLease
 from ..pool.pool import SQLiteConnectionPool
+from ..pool.task_graph import held_up_by
 from ..stats import PoolStats
 from .blocks import database_block
 from .busy import locked
 from .file import DatabaseFile
 from .gaps import Gaps
 from .guard import check_write
+from .process_turns import NotOurTurn, ProcessTurns
 from .transaction import Transaction, execute_inside, roll_back_to
-from .turns import NotOurTurn, Turns
 
 __all__ = ["Writer", "WriterPool"]
 
@@ -40,10 +40,10 @@ R = TypeVar("R")
 class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
     """The pool of the writer connection. Its `stats()` include the size of the WAL."""
 
-    def __init__(self, file: DatabaseFile, turns: Turns, **settings: Any) -> None:
+    def __init__(self, file: DatabaseFile, turns: ProcessTurns, **settings: Any) -> None:
         self.file: DatabaseFile = file
         self.session_sql: Sequence[str] = file.session_sql("write")
-        self.turns: Turns = turns
+        self.turns: ProcessTurns = turns
         super().__init__(file.factory("write"), pool_size=1, idle_timeout=None, **settings)
 
     def shared(

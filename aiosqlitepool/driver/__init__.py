@@ -31,7 +31,7 @@ from .single import (
     run_alone,
 )
 from .sqlite import KNOWS_SQLITE3, half_read, is_busy
-from .statements import Figures, StatementLog
+from .statement_log import Figures, StatementLog
 from .worker import INTERRUPT_PATIENCE
 
 __all__ = [

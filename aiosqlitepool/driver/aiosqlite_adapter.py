@@ -16,7 +16,7 @@ from .executor import Executor
 from .inline import InlineReads
 from .protocol import Lessee
 from .sqlite import PRIVATE, File, autocommit, file_of, is_private, roll_back
-from .statements import StatementLog
+from .statement_log import StatementLog
 from .unsaved import Unsaved
 
 __all__ = ["AiosqliteAdapter"]

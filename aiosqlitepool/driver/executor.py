@@ -22,7 +22,7 @@ from .cursors import RUN_SQL, ReadAheadCursor, closes_cursor, statement_of
 from .inline import InlineReads, Reading, Unfinished, is_one_statement
 from .protocol import Adapter, Lessee, NotBegun
 from .sqlite import LeaseCursors, is_busy, note_busy
-from .statements import Figures, StatementLog
+from .statement_log import Figures, StatementLog
 from .worker import Worker, interrupt
 
 __all__ = ["Executor", "Guard", "read_inline"]

@@ -4,6 +4,6 @@ Read `pool.py` first, then `slots.py`, `acquire.py`, `release.py` and `inventory
 """
 
 from .pool import PoolState, SQLiteConnectionPool
-from .process import Subscriber
+from .registry import Subscriber
 
 __all__ = ["PoolState", "SQLiteConnectionPool", "Subscriber"]

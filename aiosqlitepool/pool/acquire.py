@@ -1,4 +1,4 @@
-"""Acquire connections: an idle one at once, or a place in the queue until the deadline.
+"""Acquire connections: an idle one at once, or a place in the queue, until the housekeeper ends the wait.
 
 Runs in the event loop only. An idle connection is lent without a single await.
 """
@@ -149,7 +149,7 @@ class Acquirer(Generic[C]):
         # Not while a waiter has the slot and has not woken up to use it: it came first.
         if shared is not None and shared.connection is not None and shared.sharers == len(shared.connection.sharers):
             if settings.max_waiting is not None and self._diagnostics.waiting >= settings.max_waiting:
-                raise self._diagnostics.full(settings.max_waiting)
+                raise self._diagnostics.full_error(settings.max_waiting)
             return slots.join() if lease.deadline > lease.asked else None
         slot = self._inventory.take_fresh(self._clock())
         if slot is not None:
@@ -184,21 +184,21 @@ class Acquirer(Generic[C]):
         self._queue(lease)
         if slot is not None:
             self._inventory.prepare(slot, lease)
-        return await self._turn(lease)
+        return await self._answered(lease)
 
     def _check_room(self, lease: _Caller[C]) -> None:
         """Raise if this caller may not wait for a connection that others hold."""
         most, waiting = self._settings.max_waiting, self._slots.waiting
         if lease.deadline <= lease.asked:
-            raise self.timed_out(lease)
+            raise self.timeout_error(lease)
         if most is not None and self._diagnostics.waiting - self._slots.coming >= most:
-            raise self._diagnostics.full(most)
+            raise self._diagnostics.full_error(most)
         lease.queued, lease.pending = True, waiting
         if AcquireSlow in self._bus.handlers:
             lease.found = self._diagnostics.checkouts()
 
     def _queue(self, lease: _Caller[C], *, again: bool = False) -> None:
-        lease.turn = asyncio.get_running_loop().create_future()
+        lease.answer = asyncio.get_running_loop().create_future()
         lease.context = contextvars.copy_context()
         self._slots.enqueue(lease, again=again)
         self._requests[lease.task] = lease
@@ -217,11 +217,11 @@ class Acquirer(Generic[C]):
             self._inventory.give_back(slot)
         else:
             self._inventory.prepare(slot, lease)
-        return await self._turn(lease)
+        return await self._answered(lease)
 
-    async def _turn(self, lease: _Caller[C]) -> PooledSlot[C]:
+    async def _answered(self, lease: _Caller[C]) -> PooledSlot[C]:
         try:
-            slot = await lease.turn
+            slot = await lease.answer
         except (asyncio.CancelledError, GeneratorExit):
             self._pass_on(lease)
             raise
@@ -244,17 +244,17 @@ class Acquirer(Generic[C]):
         After it, the future has a slot, which must go on to the next waiter at once, or that waiter sleeps for ever
         beside a connection that nobody uses. Either way the cancellation itself goes on untouched.
         """
-        turn = lease.turn
+        answer = lease.answer
         # Not cancelled yet is the future of a coroutine that was closed, with GeneratorExit: it knows nothing of that.
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing waits any more
-            if turn.cancel() or turn.cancelled():
+            if answer.cancel() or answer.cancelled():
                 self._slots.leave(lease)
-            elif turn.exception() is None and not isinstance(slot := turn.result(), list):
+            elif answer.exception() is None and not isinstance(slot := answer.result(), list):
                 self._inventory.put_back_unused(slot)
 
-    def timed_out(self, lease: Checkout[Any]) -> PoolConnectionAcquireTimeoutError:
+    def timeout_error(self, lease: Checkout[Any]) -> PoolConnectionAcquireTimeoutError:
         """Return the error of a caller that has waited too long."""
-        return self._diagnostics.timed_out(lease)
+        return self._diagnostics.timeout_error(lease)
 
     # -- events
 

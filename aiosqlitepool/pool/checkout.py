@@ -1,4 +1,4 @@
-"""One checkout, from the request for a connection to its release: who, what for, since when. Plain data.
+"""What is known of one caller, from its request for a connection to its release: who, what for, since when. Plain data.
 
 All times are readings of the pool's clock, in seconds.
 """
@@ -32,6 +32,7 @@ class Checkout(NotCopyable, Generic[T]):
 
     __slots__ = (
         "activity",
+        "answer",
         "asked",
         "connection",
         "context",
@@ -44,7 +45,6 @@ class Checkout(NotCopyable, Generic[T]):
         "slot",
         "task",
         "timeout",
-        "turn",
     )
 
     # Whether it may hold a connection together with others like it.
@@ -72,7 +72,7 @@ class Checkout(NotCopyable, Generic[T]):
     queued: bool
     pending: int
     found: Sequence[Checkout[Any]]
-    turn: asyncio.Future[Slot[T] | list[PoolConnectionAcquireTimeoutError]]
+    answer: asyncio.Future[Slot[T] | list[PoolConnectionAcquireTimeoutError]]
 
     @property
     def holds(self) -> bool:

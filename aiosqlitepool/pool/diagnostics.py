@@ -14,11 +14,11 @@ from typing import Any, Final
 from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError
 from ..events import ErrorInfo
 from ..stats import Holder, PoolStats, Waiter
-from .awaiting import awaiting, held_up_by
 from .checkout import Checkout
 from .connection import PooledConnection
 from .inventory import Inventory
 from .slots import retried
+from .task_graph import awaiting, held_up_by
 
 __all__ = [
     "LOOK_EVERY",
@@ -135,17 +135,17 @@ class Diagnostics:
         def is_stuck(future: Any) -> bool:
             request = self.requests.get(future)
             # One that times out earlier goes on earlier.
-            return request is not None and not request.turn.done() and request.deadline >= checkout.deadline
+            return request is not None and not request.answer.done() and request.deadline >= checkout.deadline
 
         return set() if checkout.task is None else held_up_by(checkout.task, is_stuck)
 
     # -- errors
 
-    def full(self, max_waiting: int) -> PoolFullError:
+    def full_error(self, max_waiting: int) -> PoolFullError:
         """Return the error of a caller that may not wait."""
         return PoolFullError(explain_full(self._stats(), max_waiting))
 
-    def timed_out(self, checkout: Checkout[Any]) -> PoolConnectionAcquireTimeoutError:
+    def timeout_error(self, checkout: Checkout[Any]) -> PoolConnectionAcquireTimeoutError:
         """Return the error of a caller that has waited too long, with the state of the pool now."""
         now, situation = self._clock(), self._situation
         if situation is None:

@@ -96,8 +96,8 @@ class Housekeeper(Generic[C]):
             self._slots.leave(request)
         # Here, and not where they wait: what one of them holds is released when it goes on.
         for request in requests:
-            if not request.turn.done():
-                request.turn.set_result([self._diagnostics.timed_out(request)])
+            if not request.answer.done():
+                request.answer.set_result([self._diagnostics.timeout_error(request)])
 
     def _time_out_functions(self, now: float) -> float:
         """Time out those whose function the worker has not begun; return when the next one is due."""
@@ -106,7 +106,7 @@ class Housekeeper(Generic[C]):
             if lease.deadline > now:
                 due = min(due, lease.deadline)
             else:
-                lease.withdraw(self._diagnostics.timed_out(lease))
+                lease.withdraw(self._diagnostics.timeout_error(lease))
         return due
 
     def _suspect_leaks(self, now: float) -> float:

@@ -164,7 +164,7 @@ class Inventory(Generic[C]):
         work = preparation.work = self.background.spawn(self._open_or_check(preparation), name="open", context=context)
         assert self._hurry is not None, "set before this task was begun"
         if preparation.caller is not None:
-            futures = (work, preparation.caller.turn, self._hurry)
+            futures = (work, preparation.caller.answer, self._hurry)
             await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
         if not await self._is_done(work, self._hurry):
             preparation.given_up = True

@@ -159,13 +159,13 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
         assert self._pooled is not None, "a lease is entered before it is used"
         lent: Any = self._pooled.lent
         while True:
-            self.job = Job(lent, lambda native: self._in_turn(fn, native))
+            self.job = Job(lent, lambda native: self._in_order(fn, native))
             result: Any = await self.job.result()
             if not isinstance(result, _Behind):
                 return result  # type: ignore[no-any-return]
             await self._wait_for(result.lease)
 
-    def _in_turn(self, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> R | _Behind:
+    def _in_order(self, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> R | _Behind:
         """Run the function in the worker thread, unless one before it has to run again."""
         assert self._pooled is not None
         before = itertools.takewhile(lambda each: each is not self, tuple(self._pooled.sharers))
@@ -211,7 +211,7 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
             is_bounded = not self.holds and self.deadline < math.inf
             await asyncio.wait((other.ended,), timeout=max(0.0, self.deadline - now) if is_bounded else None)
         if not self.holds and self._clock() >= self.deadline:
-            raise self._acquirer.timed_out(self)
+            raise self._acquirer.timeout_error(self)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

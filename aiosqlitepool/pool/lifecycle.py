@@ -18,7 +18,7 @@ from ..driver import Connection, shielded
 from ..errors import PoolClosedError, PoolUsageError
 from ..events import PoolClosed, PoolOpened
 from ..stats import Holder
-from . import process
+from . import registry
 from .acquire import Acquirer
 from .background import Timer, running_loop
 from .diagnostics import closed_for_good
@@ -158,7 +158,7 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         self._state = PoolState.CLOSED
         self._acquirer.stop()
         self._bus.flush_timings()
-        process.release_name(self, self.name)
+        registry.release_name(self, self.name)
         if PoolClosed in self._bus.handlers:
             self._bus.emit(PoolClosed(self.name, abandoned))
         self._bus.end()
@@ -186,7 +186,7 @@ class PoolLifecycle(NotCopyable, Generic[C]):
             self._acquirer.stop()
             self._bus.forked()
             self._inventory.connector.statements.forked()
-            process.release_name(self, self.name)
+            registry.release_name(self, self.name)
 
     def __del__(self) -> None:
         self.abandon_at_exit()

@@ -16,7 +16,7 @@ from ..bus import Detach, EventBus
 from ..driver import Connection, InlineReads, factory_object, is_stale
 from ..errors import PoolUsageError
 from ..stats import Holder, PoolStats, StatementTable, Waiter
-from . import process
+from . import registry
 from .acquire import Acquirer
 from .background import Timer
 from .connection import Connector
@@ -25,7 +25,7 @@ from .housekeeper import Housekeeper
 from .inventory import Inventory
 from .lease import Lease
 from .lifecycle import PoolState
-from .process import Subscriber
+from .registry import Subscriber
 from .release import Releaser
 from .settings import OnConnect, PoolSettings, check_label, check_timeout
 from .shutdown import Shutdown
@@ -116,10 +116,10 @@ class SQLiteConnectionPool(PoolStatements[C]):
             pool_size, acquisition_timeout, idle_timeout, operation_timeout, min_size, max_lifetime, max_waiting,
             health_check_after, leak_threshold, slow_acquire, slow_statement, read_ahead, on_connect, clock, name
         )  # fmt: skip
-        subscribers = process.checked_subscribers(subscribers)
-        self._settings = replace(settings, name=process.claim_name(self, str(settings.name)))
+        subscribers = registry.checked_subscribers(subscribers)
+        self._settings = replace(settings, name=registry.claim_name(self, str(settings.name)))
         self._assemble(connection_factory)
-        process.register(self, subscribers)
+        registry.register(self, subscribers)
 
     def _assemble(self, connection_factory: Callable[[], Awaitable[C]]) -> None:
         settings = self._settings
@@ -202,7 +202,7 @@ class SQLiteConnectionPool(PoolStatements[C]):
         Raises `TypeError` if it has no `attach(pool)` method, or is a class instead of an object, and what `attach`
         raises.
         """
-        process.check_subscriber(subscriber)
+        registry.check_subscriber(subscriber)
         return self._bus.attach_once(subscriber, lambda: subscriber.attach(self))
 
     def stats(self) -> PoolStats:

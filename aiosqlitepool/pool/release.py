@@ -1,6 +1,7 @@
 """Release connections: end the lease, undo what it left behind, and hand the slot on.
 
-A clean connection is released without a single await, and without a trip to its worker thread.
+A clean connection is released without a single await, and without a trip to its worker thread. What undoes the rest,
+its rollback included, is the adapter's `reset()`.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Shutdown(Generic[C]):
         for request in inventory.slots.dismiss():
             with contextlib.suppress(asyncio.InvalidStateError):  # cancelled a moment ago
                 # An error for each: one that is raised in many tasks collects the tracebacks of all.
-                request.turn.set_exception(closed_while_waiting(self._name))
+                request.answer.set_exception(closed_while_waiting(self._name))
         while (slot := inventory.slots.take_idle()) is not None:
             inventory.put_back(slot, self._clock())
         inventory.note_all_back()

@@ -46,7 +46,7 @@ class Request(Protocol):
     """What the queue needs of a caller."""
 
     # A future that gets a slot, an exception, or at its deadline a list of one.
-    turn: Any
+    answer: Any
     # Clock times. The deadlines are in the order of the queue, unless a request has a timeout of its own (not `None`).
     asked: float
     deadline: float
@@ -201,7 +201,7 @@ class Slots(Generic[T]):
                     return True
                 slot.sharers += 1
             # Answered before it leaves the queue: Ctrl-C in between must not lose the slot.
-            request.turn.set_result(slot)
+            request.answer.set_result(slot)
             del self._queue[request]
             if not request.shared:
                 return True
@@ -215,7 +215,7 @@ class Slots(Generic[T]):
             request = next(iter(self._queue))
             # A waiter cancelled a moment ago is done but has not run yet to leave the queue. Handing it the slot would
             # raise here and lose the slot.
-            if not request.turn.done():
+            if not request.answer.done():
                 return request
             del self._queue[request]
         return None
@@ -251,7 +251,7 @@ class Slots(Generic[T]):
         request = self._first()
         if request is None:
             return False
-        request.turn.set_exception(error)
+        request.answer.set_exception(error)
         self.leave(request)
         return True
 

@@ -1,4 +1,6 @@
-"""Every metric. Imports no telemetry library.
+"""Every metric. `_handlers.py` says which events increase a counter, `_levels.py` what a level is.
+
+Imports no telemetry library.
 
 Names that begin with `db.` follow the OpenTelemetry semantic conventions 1.44 (for connection pools: development); the
 others are the project's own.

@@ -20,7 +20,7 @@ from aiosqlitepool.pool.slots import Slot, Slots
 from ..support.slots import check_slots
 
 
-class Turn:
+class Answer:
     """As much of a future as a queue needs. Like a future, it refuses a second answer."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Request:
     """As much of a checkout as a queue needs."""
 
     def __init__(self, *, shared: bool = False, deadline: float = math.inf, timeout: float | None = None) -> None:
-        self.turn: Any = Turn()
+        self.answer: Any = Answer()
         self.shared = shared
         self.asked = float(next(_clock))
         self.deadline = deadline
@@ -58,7 +58,7 @@ class Request:
     @property
     def slot(self) -> Slot[str] | None:
         """The slot that it was handed, if it was."""
-        slot: Slot[str] | None = self.turn.slot
+        slot: Slot[str] | None = self.answer.slot
         return slot
 
 
@@ -198,7 +198,7 @@ def test_waiters_are_served_first_come_first_served() -> None:
 def test_a_cancelled_waiter_that_has_not_left_is_passed_over() -> None:
     slots, (slot,) = all_taken()
     cancelled, patient = waiting(slots, 2)
-    cancelled.turn.cancelled = True
+    cancelled.answer.cancelled = True
     slots.give_back(slot)
     check_slots(slots)
     assert patient.slot is slot
@@ -208,7 +208,7 @@ def test_a_cancelled_waiter_that_has_not_left_is_passed_over() -> None:
 def test_with_only_cancelled_waiters_the_slot_becomes_idle() -> None:
     slots, (slot,) = all_taken()
     for request in waiting(slots, 2):
-        request.turn.cancelled = True
+        request.answer.cancelled = True
     slots.give_back(slot)
     check_slots(slots)
     assert (slots.idle, slots.waiting) == (1, 0)
@@ -302,23 +302,23 @@ def test_a_failure_goes_to_the_oldest_waiter_only() -> None:
     slots, _ = all_taken()
     first, second = waiting(slots, 2)
     assert slots.fail_oldest(error := OSError("disk I/O error"))
-    assert (first.turn.error, second.turn.error) == (error, None)
+    assert (first.answer.error, second.answer.error) == (error, None)
     assert slots.queue() == (second,)
 
 
 def test_a_failure_passes_over_a_cancelled_waiter() -> None:
     slots, _ = all_taken()
     cancelled, patient = waiting(slots, 2)
-    cancelled.turn.cancelled = True
+    cancelled.answer.cancelled = True
     assert slots.fail_oldest(error := OSError("disk I/O error"))
-    assert patient.turn.error is error
+    assert patient.answer.error is error
     assert slots.waiting == 0
 
 
 def test_without_a_waiter_a_failure_goes_nowhere() -> None:
     slots, _ = all_taken()
     assert not slots.fail_oldest(OSError())
-    waiting(slots, 1)[0].turn.cancelled = True
+    waiting(slots, 1)[0].answer.cancelled = True
     assert not slots.fail_oldest(OSError())
 
 
@@ -437,7 +437,7 @@ def test_an_exclusive_request_at_the_front_gets_the_slot_alone() -> None:
 def test_cancelled_requests_do_not_end_the_row() -> None:
     slots, (slot,) = all_taken()
     requests = in_a_row(slots, "sxssx")
-    requests[1].turn.cancelled = requests[2].turn.cancelled = True
+    requests[1].answer.cancelled = requests[2].answer.cancelled = True
     slots.give_back(slot)
     check_slots(slots)
     assert served(requests) == "10010"
@@ -574,10 +574,10 @@ def test_wherever_ctrl_c_falls_into_a_leave_the_others_are_served(leaver: int) -
         slots, (slot,) = all_taken()
         requests = waiting(slots, 5)
         slots.leave(requests.pop(2))
-        requests[leaver].turn.cancelled = True
+        requests[leaver].answer.cancelled = True
         was_interrupted = interrupts(opportunity, partial(slots.leave, requests[leaver]))
         for request in requests:
-            if not request.turn.cancelled:
+            if not request.answer.cancelled:
                 slots.give_back(slot)
                 assert request.slot is slot
         slots.give_back(slot)
@@ -601,7 +601,7 @@ def histories(kinds: str, sharers: int) -> Iterator[tuple[Slots[str], Slot[str],
             slots.join()
         requests = in_a_row(slots, kinds.lower())
         for request, kind in zip(requests, kinds, strict=True):
-            request.turn.cancelled = kind.isupper()
+            request.answer.cancelled = kind.isupper()
         was_interrupted = interrupts(opportunity, partial(slots.give_back, slot))
         assert opportunity > 1 or was_interrupted
         gave_share_back = sharers > 1 and slot.sharers - served(requests).count("1") < sharers
@@ -756,5 +756,5 @@ def test_a_request_may_wait_beside_a_free_slot_while_a_connection_is_prepared_fo
 
 def test_a_cancelled_waiter_does_not_count_as_waiting_for_the_check() -> None:
     slots: Slots[str] = Slots(1)
-    waiting(slots, 1)[0].turn.cancelled = True
+    waiting(slots, 1)[0].answer.cancelled = True
     check_slots(slots)

@@ -35,18 +35,18 @@ EXAMPLES = settings(
 TIMEOUT = 10
 
 
-class FakeTurn:
+class FakeAnswer:
     """As strict as a future: answered twice, it raises."""
 
     def __init__(self) -> None:
-        self.answer: Slot[Any] | BaseException | str | None = None
+        self.given: Slot[Any] | BaseException | str | None = None
 
     def done(self) -> bool:
-        return self.answer is not None
+        return self.given is not None
 
     def set_result(self, result: Slot[Any] | str, /) -> None:
         assert not self.done(), "an answer for a waiter that is done"
-        self.answer = result
+        self.given = result
 
     def set_exception(self, exception: BaseException, /) -> None:
         self.set_result(exception)  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ class FakeRequest:
     numbers = count(1)
 
     def __init__(self, now: float, timeout: float | None, *, shared: bool) -> None:
-        self.turn: Any = FakeTurn()
+        self.answer: Any = FakeAnswer()
         self.asked = float(next(self.numbers))
         self.shared = shared
         self.timeout = timeout
@@ -103,7 +103,7 @@ class SlotsMachine(RuleBasedStateMachine):
         """Expect that exactly these waiters, the oldest, were handed this slot."""
         for request in requests:
             assert request is self.waiting.popleft()
-            assert request.turn.answer is slot, "the slot belongs to the oldest waiters"
+            assert request.answer.given is slot, "the slot belongs to the oldest waiters"
             self.holders.append((request, slot))
 
     def give_back(self, slot: Slot[str]) -> None:
@@ -195,7 +195,7 @@ class SlotsMachine(RuleBasedStateMachine):
         request, slot = self.one_holder(data)
         self.slots.end_sharing(slot)
         self.open_to_all = None if self.open_to_all is slot else self.open_to_all
-        request.turn = FakeTurn()
+        request.answer = FakeAnswer()
         self.slots.enqueue(request, again=True)
         self.waiting.insert(sum(each.asked < request.asked for each in self.waiting), request)
         if self.sharers(slot):
@@ -215,7 +215,7 @@ class SlotsMachine(RuleBasedStateMachine):
             error = OSError("disk I/O error")
             assert self.slots.fail_oldest(error) == bool(self.waiting)
             if self.waiting:
-                assert self.waiting.popleft().turn.answer is error
+                assert self.waiting.popleft().answer.given is error
         self.give_back(slot)
         self.feed()
 
@@ -235,7 +235,7 @@ class SlotsMachine(RuleBasedStateMachine):
         """A cancelled waiter is done at once; it leaves the queue only when its task runs."""
         request = self.waiting[data.draw(st.integers(0, len(self.waiting) - 1))]
         self.waiting.remove(request)
-        request.turn.set_result("cancelled")
+        request.answer.set_result("cancelled")
         if leaves:
             self.slots.leave(request)
         else:
@@ -258,8 +258,8 @@ class SlotsMachine(RuleBasedStateMachine):
         assert due == min((each.deadline for each in queue if each.deadline > self.now), default=math.inf)
         for request in late:
             self.slots.leave(request)
-            if not request.turn.done():
-                request.turn.set_result("too late")
+            if not request.answer.done():
+                request.answer.set_result("too late")
                 self.waiting.remove(request)
 
     @rule()
@@ -280,7 +280,9 @@ class SlotsMachine(RuleBasedStateMachine):
     @rule()
     def dismiss(self) -> None:
         dismissed = self.slots.dismiss()
-        assert [request for request in dismissed if not request.turn.done()] == list(self.waiting), "all, oldest first"
+        assert [request for request in dismissed if not request.answer.done()] == list(self.waiting), (
+            "all, oldest first"
+        )
         self.waiting.clear()
 
     # -- what is always true
@@ -309,7 +311,7 @@ class SlotsMachine(RuleBasedStateMachine):
     def the_queue_is_in_order(self) -> None:
         queue = self.slots.queue()
         self.cancelled = [request for request in self.cancelled if request in queue]
-        assert [request for request in queue if not request.turn.done()] == list(self.waiting)
+        assert [request for request in queue if not request.answer.done()] == list(self.waiting)
         assert self.slots.waiting == len(queue) == len(self.waiting) + len(self.cancelled)
         assert self.slots.oldest is (queue[0] if queue else None)
 

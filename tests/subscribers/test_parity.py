@@ -39,7 +39,6 @@ from aiosqlitepool.events import (
     StatementSlow,
     TransactionEnded,
 )
-from aiosqlitepool.pool import process
 from aiosqlitepool.subscribers import _attributes, _metrics
 from aiosqlitepool.subscribers._loop_lag import PoolLag
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
@@ -320,7 +319,7 @@ def test_the_back_end_for_several_processes_shows_what_the_other_one_does(
         pool.events.subscribe(HealthCheckFailed, _broken)
         emit_everything(pool)
         subscriber.refresh()
-        process.release_name(pool, pool.name)
+        release_name(pool, pool.name)
         return {key: value for key, value in shown(registry).items() if not key[0].endswith("_created")}
 
     alone = observed()

@@ -273,7 +273,7 @@ class World:
     def _check(self) -> None:
         slots = self.slots
         check_slots(slots)
-        queue = [request.turn for request in slots.queue()]
+        queue = [request.answer for request in slots.queue()]
         if queue or self.queue:
             self._check_order(set(queue))
             self.queue = queue

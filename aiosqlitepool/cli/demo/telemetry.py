@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from ...pool.process import subscribe_all
+from ...pool.registry import subscribe_all
 
 __all__ = ["observing"]
 

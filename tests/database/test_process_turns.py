@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from aiosqlitepool import SQLiteDatabase
-from aiosqlitepool.database.turns import TURN, NotOurTurn, Turns, _mark_waiting
+from aiosqlitepool.database.process_turns import TURN, NotOurTurn, ProcessTurns, _mark_waiting
 from aiosqlitepool.testing import Recorder
 
 from ..support.clock import Clock
@@ -67,8 +67,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def turns(database: Path, clock: Clock) -> AsyncIterator[Turns]:
-    turns = Turns(str(database), clock)
+async def turns(database: Path, clock: Clock) -> AsyncIterator[ProcessTurns]:
+    turns = ProcessTurns(str(database), clock)
     yield turns
     turns.close()
 
@@ -305,7 +305,7 @@ async def test_where_the_file_system_has_no_locks_writers_do_without(
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("aiosqlitepool.database.turns.fcntl.flock", refuse)
+    monkeypatch.setattr("aiosqlitepool.database.process_turns.fcntl.flock", refuse)
     await asyncio.gather(*(db.run_write(add, text) for text in "abc"))
     assert notes(database) == ["a", "b", "c"]
 
@@ -319,7 +319,7 @@ async def test_whoever_may_write_to_the_database_may_lock_the_file(db: SQLiteDat
     assert stat.S_IMODE(Path(f"{database}-writer").stat().st_mode) == 0o664
 
 
-async def test_a_forked_child_leaves_the_lock_to_its_parent(turns: Turns, other: Other) -> None:
+async def test_a_forked_child_leaves_the_lock_to_its_parent(turns: ProcessTurns, other: Other) -> None:
     turns.begin("a transaction")
     descriptor = turns._descriptor
     assert descriptor is not None
@@ -343,7 +343,7 @@ async def test_the_writer_of_a_forked_child_leaves_the_lock_to_its_parent(db: SQ
 # -- turns
 
 
-async def waited_for(turns: Turns, other: Other, *transactions: object) -> None:
+async def waited_for(turns: ProcessTurns, other: Other, *transactions: object) -> None:
     """Have these transactions wait for a turn until it comes."""
     other.lock()
     for each in transactions:
@@ -355,7 +355,9 @@ async def waited_for(turns: Turns, other: Other, *transactions: object) -> None:
     await asyncio.gather(*waiting)
 
 
-async def test_a_turn_that_was_waited_for_goes_on_while_there_is_more_to_write(turns: Turns, other: Other) -> None:
+async def test_a_turn_that_was_waited_for_goes_on_while_there_is_more_to_write(
+    turns: ProcessTurns, other: Other
+) -> None:
     await waited_for(turns, other, 0, 1, 2)
     for each in range(3):
         turns.begin(each)
@@ -364,14 +366,14 @@ async def test_a_turn_that_was_waited_for_goes_on_while_there_is_more_to_write(t
     assert other.could_lock()
 
 
-async def test_a_turn_that_nobody_waited_for_ends_with_its_transaction(turns: Turns, other: Other) -> None:
+async def test_a_turn_that_nobody_waited_for_ends_with_its_transaction(turns: ProcessTurns, other: Other) -> None:
     turns.begin("first")
     turns.end("first", has_more=True)
     assert other.could_lock()
 
 
 async def test_a_turn_is_over_after_its_time_although_there_is_more_to_write(
-    turns: Turns, other: Other, clock: Clock
+    turns: ProcessTurns, other: Other, clock: Clock
 ) -> None:
     await waited_for(turns, other, "first", "second")
     turns.begin("first")
@@ -381,7 +383,9 @@ async def test_a_turn_is_over_after_its_time_although_there_is_more_to_write(
     turns.begin("second")  # nobody else waits, so that it is our turn again
 
 
-async def test_a_turn_that_is_over_is_begun_again_if_nobody_waits(turns: Turns, other: Other, clock: Clock) -> None:
+async def test_a_turn_that_is_over_is_begun_again_if_nobody_waits(
+    turns: ProcessTurns, other: Other, clock: Clock
+) -> None:
     await waited_for(turns, other, "first", "second")
     turns.begin("first")
     turns.end("first", has_more=True)
@@ -391,7 +395,9 @@ async def test_a_turn_that_is_over_is_begun_again_if_nobody_waits(turns: Turns, 
     assert other.could_lock()
 
 
-async def test_a_turn_in_which_nobody_writes_ends_although_there_is_more_to_write(turns: Turns, other: Other) -> None:
+async def test_a_turn_in_which_nobody_writes_ends_although_there_is_more_to_write(
+    turns: ProcessTurns, other: Other
+) -> None:
     # A maintenance block stands before the next writer, say, or the loop is blocked.
     await waited_for(turns, other, "first")
     turns.begin("first")
@@ -399,14 +405,14 @@ async def test_a_turn_in_which_nobody_writes_ends_although_there_is_more_to_writ
     await until_true(other.could_lock)
 
 
-async def test_a_turn_that_is_not_begun_is_passed_on(turns: Turns, other: Other) -> None:
+async def test_a_turn_that_is_not_begun_is_passed_on(turns: ProcessTurns, other: Other) -> None:
     await waited_for(turns, other, "first")
     time.sleep(0.01)  # a blocked loop
     await until_true(other.could_lock)
     turns.begin("first")
 
 
-async def test_a_transaction_that_outlasts_its_turn_ends_it(turns: Turns, other: Other) -> None:
+async def test_a_transaction_that_outlasts_its_turn_ends_it(turns: ProcessTurns, other: Other) -> None:
     await waited_for(turns, other, "first")
     turns.begin("first")
     await until_true(lambda: turns._guard is None)
@@ -416,7 +422,7 @@ async def test_a_transaction_that_outlasts_its_turn_ends_it(turns: Turns, other:
 
 
 async def test_a_thread_that_could_not_be_started_is_started_the_next_time(
-    turns: Turns, other: Other, monkeypatch: pytest.MonkeyPatch
+    turns: ProcessTurns, other: Other, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other.lock()
     with pytest.raises(NotOurTurn):
@@ -431,7 +437,7 @@ async def test_a_thread_that_could_not_be_started_is_started_the_next_time(
     turns.begin("first")
 
 
-async def test_who_would_wait_when_it_is_closed_does_not(turns: Turns, other: Other) -> None:
+async def test_who_would_wait_when_it_is_closed_does_not(turns: ProcessTurns, other: Other) -> None:
     other.lock()
     for each in range(2):
         with pytest.raises(NotOurTurn):
@@ -445,7 +451,7 @@ async def test_who_would_wait_when_it_is_closed_does_not(turns: Turns, other: Ot
     await until_true(lambda: turns._descriptor is None)
 
 
-async def test_whoever_waits_in_another_process_has_the_next_turn(turns: Turns, other: Other) -> None:
+async def test_whoever_waits_in_another_process_has_the_next_turn(turns: ProcessTurns, other: Other) -> None:
     turns.begin("first")
     _mark_waiting(other.descriptor, is_waiting=True)
     turns.end("first", has_more=True)
@@ -455,7 +461,7 @@ async def test_whoever_waits_in_another_process_has_the_next_turn(turns: Turns, 
     turns.begin("third")
 
 
-async def test_a_transaction_that_waits_is_not_overtaken_by_a_later_one(turns: Turns, other: Other) -> None:
+async def test_a_transaction_that_waits_is_not_overtaken_by_a_later_one(turns: ProcessTurns, other: Other) -> None:
     other.lock()
     with pytest.raises(NotOurTurn):
         turns.begin("first")
@@ -467,7 +473,7 @@ async def test_a_transaction_that_waits_is_not_overtaken_by_a_later_one(turns: T
     turns.begin("second")
 
 
-async def test_one_thread_waits_for_all(turns: Turns, other: Other) -> None:
+async def test_one_thread_waits_for_all(turns: ProcessTurns, other: Other) -> None:
     other.lock()
     for each in range(3):
         with pytest.raises(NotOurTurn):
@@ -483,7 +489,9 @@ async def test_one_thread_waits_for_all(turns: Turns, other: Other) -> None:
     await turns.wait(0, None)  # at once: it is our turn
 
 
-async def test_a_turn_that_has_come_has_its_whole_time_before_it(turns: Turns, other: Other, clock: Clock) -> None:
+async def test_a_turn_that_has_come_has_its_whole_time_before_it(
+    turns: ProcessTurns, other: Other, clock: Clock
+) -> None:
     other.lock()
     with pytest.raises(NotOurTurn):
         turns.begin("a")
@@ -498,7 +506,7 @@ async def test_a_turn_that_has_come_has_its_whole_time_before_it(turns: Turns, o
 
 
 def test_a_turn_that_comes_after_the_loop_was_closed_is_passed_on(database: Path, other: Other) -> None:
-    turns = Turns(str(database))
+    turns = ProcessTurns(str(database))
     other.lock()
 
     async def wait() -> None:

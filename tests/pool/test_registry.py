@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from aiosqlitepool import SQLiteConnectionPool, SQLiteDatabase
-from aiosqlitepool.pool import process
+from aiosqlitepool.pool import registry
 
 from ..support.pools import pool_of
 from ..support.stub import StubDriver
@@ -80,9 +80,9 @@ def test_both_pools_of_a_database_get_the_same_number(tmp_path: Path, caplog: py
 
 
 def test_a_name_that_another_thread_takes_in_between_is_not_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, free_name = pool(), process.free_name
+    first, free_name = pool(), registry.free_name
     answers = iter(["app.db"])
-    monkeypatch.setattr(process, "free_name", lambda name: next(answers, None) or free_name(name))
+    monkeypatch.setattr(registry, "free_name", lambda name: next(answers, None) or free_name(name))
     assert pool().name == "app.db#2"
     assert first.name == "app.db"
 

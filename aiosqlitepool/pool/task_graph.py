@@ -1,4 +1,4 @@
-"""Which tasks cannot go on before another task ends. Reads asyncio's objects and changes nothing.
+"""Which tasks wait for which, to find deadlocks. Reads asyncio's objects and changes nothing.
 
 Before Python 3.14, asyncio has no public record of that. So this reads the callbacks of a future, which end at the task
 that awaits it, directly or through one of asyncio's (and anyio's) ways to wait for several. A private part that is

@@ -22,7 +22,7 @@ from typing import Final
 if sys.platform != "win32":  # pragma: no branch
     import fcntl
 
-__all__ = ["NotOurTurn", "Turns"]
+__all__ = ["NotOurTurn", "ProcessTurns"]
 
 # Seconds for which a process may write, one transaction after another, while others wait; and for which it may let its
 # turn wait for the first one.
@@ -35,10 +35,10 @@ _FLOCK: Final = "hhqqi0q"
 
 
 class NotOurTurn(Exception):  # noqa: N818 - a signal
-    """Another process writes, or is to write next: await `Turns.wait`, and begin again."""
+    """Another process writes, or is to write next: await `ProcessTurns.wait`, and begin again."""
 
 
-class Turns:
+class ProcessTurns:
     """The turns of one process at the database at `path`; `None` for a database that no other process can have."""
 
     def __init__(self, path: str | None, clock: Callable[[], float] = time.monotonic) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from aiosqlitepool.pool.awaiting import awaiting, held_up_by
+from aiosqlitepool.pool.task_graph import awaiting, held_up_by
 
 from ..support.stub import settle
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pytest
 
 from aiosqlitepool.bus import EventBus
-from aiosqlitepool.driver.statements import MOST_STATEMENTS, Figures, StatementLog
+from aiosqlitepool.driver.statement_log import MOST_STATEMENTS, Figures, StatementLog
 from aiosqlitepool.events import (
     PoolEvent,
     StatementExecuted,
