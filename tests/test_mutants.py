@@ -48,7 +48,7 @@ def kept_slot(monkeypatch: pytest.MonkeyPatch) -> None:
         acquire,
         "elif answer.exception() is None and not isinstance(slot := answer.result(), list):\n"
         "                self._inventory.put_back_unused(slot)",
-        "elif turn.exception() is None and not isinstance(turn.result(), list):\n                pass",
+        "elif answer.exception() is None and not isinstance(answer.result(), list):\n                pass",
     )
     monkeypatch.setattr(acquire.Acquirer, "_pass_on", mutant.Acquirer._pass_on)
 

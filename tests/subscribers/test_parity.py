@@ -39,6 +39,7 @@ from aiosqlitepool.events import (
     StatementSlow,
     TransactionEnded,
 )
+from aiosqlitepool.pool.registry import release_name
 from aiosqlitepool.subscribers import _attributes, _metrics
 from aiosqlitepool.subscribers._loop_lag import PoolLag
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
