@@ -11,7 +11,7 @@ from contextvars import Context
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import aiosqlite
 
@@ -30,6 +30,9 @@ from .transaction import Transaction
 __all__ = ["Reader", "ReaderPool"]
 
 R = TypeVar("R")
+
+# How many turns of the loop a short read waits for a connection that is idle, before it queues for one.
+_TURNS: Final = 3
 
 _NOTE = "a connection that reads cannot write: use write(), run_write() or execute()"
 
@@ -113,18 +116,23 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
             timeout = check_timeout("timeout", timeout)
         return _ReaderLease(self._acquirer, self._releaser, check_label(label), timeout)
 
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether `read_at_once` has a chance."""
+        return self._acquirer.lends_at_once
+
     def read_at_once(
         self, inline: InlineReads, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None
     ) -> R | None:
-        """Return `fn(native)`, run in the loop's own thread with an idle connection; `None` if that is not possible."""
+        """Return `fn(native)`, run in the loop's own thread; `None` if there is no idle connection.
+
+        Raises `Unfinished` if the worker has to run it.
+        """
 
         def use(pooled: PooledConnection[aiosqlite.Connection]) -> R:
             return read_inline(pooled.adapter, inline, Reading(label, pooled.number), sql, fn)
 
-        try:
-            return self._acquirer.use_at_once(use)
-        except Unfinished:
-            return None
+        return self._acquirer.use_at_once(use)
 
     async def close_idle(self) -> None:
         """Close the idle connections, and wait for that. The others are closed when they are released."""
@@ -198,16 +206,32 @@ class Reader:
             async with self._lease(label, timeout) as connection:
                 return await transaction.start(lambda: call(connection, transaction.run, fn), retry=retry)
 
+    def runs_inline(self, sql: str) -> bool:
+        """Return whether this statement, which then reads, is to run in the loop's own thread."""
+        inline = self.pool.inline
+        return inline is not None and inline.is_short(sql)
+
     async def run_one(
         self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None, timeout: float | None
     ) -> R:
         """Run `fn(native)`, which executes the statement `sql`: a transaction of its own, without BEGIN and COMMIT."""
         inline = self.pool.inline
-        if inline is not None and inline.is_short(sql):
-            if inline.turn.is_over:
-                await inline.turn.next()
-            result = self.pool.read_at_once(inline, fn, sql, label)
-            if result is not None:
-                return result
+        if inline is None or not inline.is_short(sql):
+            async with self._lease(label, timeout) as connection:
+                return await call_as_statement(connection, sql, fn)
+        try:
+            # A queue of reads like this one would never end: each of its connections goes on to the next of them.
+            for _ in range(_TURNS):
+                if inline.turn.is_over:
+                    await inline.turn.next()
+                result = self.pool.read_at_once(inline, fn, sql, label)
+                if result is not None:
+                    return result
+                if not self.pool.reads_at_once:
+                    break
+                await asyncio.sleep(0)
+        except Unfinished:
+            pass
         async with self._lease(label, timeout) as connection:
+            await inline.turn.next()
             return await call_as_statement(connection, sql, fn)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import closing
 from typing import Any, Final, TypeVar, overload
 
@@ -120,11 +120,11 @@ class Statements(DatabaseLifecycle):
 
         return await self._write(execute, check_sql(sql), check_label(label) or "execute_many", timeout)
 
-    async def _fetch(self, statement: Fetch, label: str, timeout: float | None) -> list[Any]:
-        if first_word(statement.sql) in _CHANGES:
-            return await self._write(statement, statement.sql, label, timeout)
+    def _fetch(self, statement: Fetch, label: str, timeout: float | None) -> Awaitable[list[Any]]:
+        if not self._reader.runs_inline(statement.sql) and first_word(statement.sql) in _CHANGES:
+            return self._write(statement, statement.sql, label, timeout)
         self._check_readable()
-        return await self._reader.run_one(statement, statement.sql, label, checked_timeout(timeout))
+        return self._reader.run_one(statement, statement.sql, label, checked_timeout(timeout))
 
     async def _write(self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str, timeout: float | None) -> R:
         self._check_open()

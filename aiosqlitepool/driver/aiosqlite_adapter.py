@@ -61,12 +61,14 @@ class AiosqliteAdapter(Executor):
             roll_back(native)
         if unsaved is not None:
             unsaved.forget()
+        if self._inline is None:  # else it is what lets the connection leave the loop
+            self.first = None
         if self._pragmas_used:
+            if self.first is not None:
+                self.first(native)
             for statement in self._session_sql:
                 native.execute(statement).close()
             self._pragmas_used, self.first = False, None
-        if self._inline is None:  # else what restores the busy timeout
-            self.first = None
         self._in_transaction = native.in_transaction
         if has_written:
             return "transaction"

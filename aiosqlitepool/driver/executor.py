@@ -18,11 +18,12 @@ import aiosqlite
 
 from ..errors import PoolUsageError, error_name
 from ..timings import StatementPlace
-from .cursors import RUN_SQL, ReadAheadCursor, closes_cursor, statement_of
-from .inline import InlineReads, Reading, Unfinished, is_one_statement
+from .connection_log import ConnectionLog
+from .cursors import RUN_SQL, closes_cursor, statement_of
+from .inline import InlineReads, Reading, Unfinished, is_one_statement, unwatch
 from .protocol import Adapter, Lessee, NotBegun
-from .sqlite import LeaseCursors, is_busy, note_busy
-from .statement_log import Figures, StatementLog
+from .sqlite import LeaseCursors, note_busy
+from .statement_log import StatementLog
 from .worker import Worker, interrupt
 
 __all__ = ["Executor", "Guard", "read_inline"]
@@ -65,9 +66,7 @@ class Executor(Worker):
         self._pragmas_used = False
         # Refuses operations of the lease, while it has a transaction that is not its own to end.
         self.guard: Guard | None = None
-        self._log = log
-        # SQLite's count of changed rows after the newest statement.
-        self._changes = 0
+        self._log = ConnectionLog(self.native, log, is_retried=bool(session_sql))
         # The end of a close() by a holder.
         self._closing: asyncio.Future[None] | None = None
 
@@ -95,12 +94,12 @@ class Executor(Worker):
                 result = context.run(fn, *args, **kwargs)
             except BaseException as raised:
                 error, failure = raised, "cancelled" if future.cancelled() else error_name(raised)
-                self._report_failure(raised, lease, context, statement)
+                self._log.failed(raised, lease, context, statement)
             self.running = None
             try:
                 if statement is not None and type(error) is not NotBegun:
                     source = fn.__self__ if place is None else result
-                    self._record(lease, context, statement, place, source, failure, sent, began)
+                    self._log.record(lease, context, statement, place, source, failure, sent, began)
                 if error is not None or type(result) not in _NO_CURSOR:
                     self._note_cursors(future, result, error)
                 self._in_transaction = self.native.in_transaction
@@ -112,11 +111,6 @@ class Executor(Worker):
         self._completions.post(future, result, error)
         # Its traceback holds this frame: a cycle would keep half-read cursors and arguments until it is collected.
         future = error = None
-
-    def _report_failure(self, error: BaseException, lease: Lessee, context: Context, statement: object) -> None:
-        # A SQLiteDatabase, which has session SQL, calls functions again until the lock is free.
-        if isinstance(error, sqlite3.Error) and not (statement is None and self._session_sql and is_busy(error)):
-            self._log.failed(error, lease.label, statement, context)
 
     def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         self._cursors.note(result)
@@ -131,20 +125,6 @@ class Executor(Worker):
             self._cursors.note_frames(error)
             if not self._session_sql:  # else a SQLiteDatabase has the connection, which knows more of the lock
                 note_busy(error)
-
-    def _record(
-        self, lease: Lessee, context: Context, statement: Any, place: StatementPlace | None, source: Any,
-        failure: str | None, sent: float, began: float,
-    ) -> None:  # fmt: skip
-        """Record what ran until now. `source` has the rows that it read: a list, or a cursor that reads ahead."""
-        ended = perf_counter()
-        lease.activity = statement, began, ended
-        kind = type(source)
-        rows = len(source) if kind is list else source.fresh if kind is ReadAheadCursor else 0
-        changes = self.native.total_changes
-        changed, self._changes = changes - self._changes, changes
-        figures: Figures = (place, lease.label, began - sent, ended - began, rows, changed, failure)
-        self._log.record(statement, figures, lease, self.native, context)
 
     def check_lease(self, lease: Lessee) -> None:
         """Raise `PoolUsageError` if this lease has ended."""
@@ -211,27 +191,33 @@ class Executor(Worker):
                 cursor.row_factory = None  # not that of the program
                 (milliseconds,) = cursor.execute("PRAGMA busy_timeout").fetchone()
                 cursor.execute("PRAGMA busy_timeout = 0")
-            # The worker waits for locks again.
-            self.first = lambda native: native.execute(f"PRAGMA busy_timeout = {milliseconds}").close()
+            inline.watch(self.native)
+            self.first = partial(_leave_loop, milliseconds)
         began = perf_counter()
         try:
-            result = inline.run(sql, self.native, read)
+            result = inline.run(sql, read)
         except Unfinished:
-            self._record(lease, copy_context(), sql, "retried", None, None, began, began)
+            self._log.record(lease, copy_context(), sql, "retried", None, None, began, began)
             raise
         except BaseException as error:
             self._cursors.note_frames(error)
-            self._report_failure(error, lease, copy_context(), sql)
-            self._record(lease, copy_context(), sql, "inline", None, error_name(error), began, began)
+            self._log.failed(error, lease, copy_context(), sql)
+            self._log.record(lease, copy_context(), sql, "inline", None, error_name(error), began, began)
             raise
         if type(result) not in _NO_CURSOR:
             self._cursors.note(result)
-        self._record(lease, copy_context(), sql, "inline", result, None, began, began)
+        self._log.record(lease, copy_context(), sql, "inline", result, None, began, began)
         return result
 
     def _inspect(self, fn: Callable[..., Any], args: Any) -> None:
         if self.guard is not None:
-            self.guard(fn, args, self._sent == self._done and not self._in_transaction and self.first is None)
+            self.guard(
+                fn,
+                args,
+                self._sent == self._done
+                and not self._in_transaction
+                and (self.first is None or self._inline is not None),
+            )
         if args and issubclass(type(args[0]), str) and "pragma" in args[0].lower():
             self._pragmas_used = True
 
@@ -289,6 +275,12 @@ class Executor(Worker):
         """The same without waiting; returns a future of the end, or `None` if it is closed or no loop runs."""
         self.check_lease(lease)
         return self.stop_behind() if self.is_open else None
+
+
+def _leave_loop(busy_timeout: int, native: sqlite3.Connection) -> None:
+    """Let a connection wait for locks again, for so many milliseconds, and work as long as it takes."""
+    unwatch(native)
+    native.execute(f"PRAGMA busy_timeout = {busy_timeout}").close()
 
 
 def read_inline(

@@ -13,10 +13,15 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, ClassVar, Final, TypeVar
 
-from ..sql import first_word, normalized
+try:
+    import resource
+except ImportError:  # pragma: no cover - Windows
+    resource = None  # type: ignore[assignment]
+
+from ..sql import LONGEST_READ, first_word, normalized
 from .sqlite import is_busy
 
-__all__ = ["InlineReads", "LoopTurn", "Reading", "Unfinished", "is_one_statement"]
+__all__ = ["InlineReads", "LoopTurn", "Reading", "Unfinished", "is_one_statement", "unwatch"]
 
 R = TypeVar("R")
 
@@ -95,6 +100,11 @@ class LoopTurn:
         self._spent = 0.0
 
 
+def _preemptions() -> int:
+    """Return how often the system has taken the processor from this thread: such a thread is slow through no fault."""
+    return 0 if resource is None else resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+
+
 class _Kind:
     """What is known of one statement: how often it goes to the worker before it is tried inline again."""
 
@@ -109,21 +119,24 @@ class _Kind:
         """Send it to the worker for a while, each time for longer."""
         self.left, self.pause, self.was_slow = self.pause, min(2 * self.pause, _LONGEST_PAUSE), False
 
-    def took(self, seconds: float) -> None:
-        """Send it to the worker if it is slow by the clock, twice in a row: once may be the machine's fault."""
+    def took(self, seconds: float, *, was_preempted: bool) -> None:
+        """Send it to the worker if it is slow by the clock, twice in a row, and not because the machine is busy."""
         if seconds <= _LONGEST:
             self.pause, self.was_slow = _FIRST_PAUSE, False
-        elif self.was_slow:
-            self.send_away()
-        else:
+        elif not self.was_slow:
             self.was_slow = True
+        elif not was_preempted:
+            self.send_away()
 
 
 class InlineReads:
     """Which reads of one pool run inline, and what became of them. Used in the event loop only."""
 
-    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = perf_counter, preemptions: Callable[[], int] = _preemptions
+    ) -> None:
         self._clock = clock
+        self._preemptions = preemptions
         # That of the loop in which it is used.
         self._turn: LoopTurn | None = None
         self._kinds: dict[str, _Kind] = {}
@@ -174,16 +187,24 @@ class InlineReads:
                 kinds.clear()
         is_read = first_word(sql) in _READS and "pragma" not in sql.lower()
         kind = self._normalized.setdefault(normalized(sql), _Kind(0 if is_read else float("inf")))
-        self._kinds[sql] = kind
+        if len(sql) <= LONGEST_READ:
+            self._kinds[sql] = kind
         return kind
 
-    def run(self, sql: str, native: sqlite3.Connection, read: Callable[[], R]) -> R:
-        """Return `read()`, which executes `sql` with `native`; raises `Unfinished` if that is too much for the loop."""
+    def watch(self, native: sqlite3.Connection) -> None:
+        """Have the work of this connection counted, until `unwatch()`."""
+        _set_handler(native, self._is_too_long, _STEPS)
+
+    def run(self, sql: str, read: Callable[[], R]) -> R:
+        """Return `read()`, which executes `sql` with a connection that is watched.
+
+        Raises `Unfinished` if that is too much for the loop.
+        """
+        kind, is_unfinished = self._kind(sql), False
+        preemptions = self._preemptions() if kind.was_slow else 0
         began = self._clock()
         self._calls, self._until = 0, began + _LONGEST
-        kind, is_unfinished = self._kind(sql), False
         try:
-            _set_handler(native, self._is_too_long, _STEPS)
             return read()
         except sqlite3.Error as error:
             is_unfinished = self._calls > _MOST_CALLS or _must_wait(error)
@@ -191,19 +212,23 @@ class InlineReads:
                 raise Unfinished from None
             raise
         finally:
-            _set_handler(native, None, 0)
             ended = self._clock()
             self._stalled(ended, self.turn.spend(ended - began))
             if is_unfinished:
                 kind.send_away()
             else:
-                kind.took(ended - began)
+                kind.took(ended - began, was_preempted=kind.was_slow and self._preemptions() > preemptions)
 
     def _is_too_long(self) -> bool:
         self._calls += 1
         if self._clock() > self._until:
             self._calls = _MOST_CALLS + 1
         return self._calls > _MOST_CALLS
+
+
+def unwatch(native: sqlite3.Connection) -> None:
+    """Let a connection work as long as it takes."""
+    _set_handler(native, None, 0)
 
 
 def _must_wait(error: sqlite3.Error) -> bool:

@@ -59,7 +59,9 @@ class Statement(Generic[R]):
     __slots__ = ("_parameters", "sql")
 
     def __init__(self, sql: str, parameters: Parameters) -> None:
-        if isinstance(parameters, str | bytes) or not hasattr(parameters, "__getitem__"):
+        if type(parameters) is not tuple and (
+            isinstance(parameters, str | bytes) or not hasattr(parameters, "__getitem__")
+        ):
             kind = type(parameters).__name__
             raise TypeError(
                 f"parameters must be a tuple, a list or a mapping, not {parameters!r} ({kind}): a tuple of one value "
@@ -101,12 +103,15 @@ class Fetch(Statement[list[Any]]):
 
     def __call__(self, native: sqlite3.Connection, /) -> list[Any]:
         """Run it, in the worker thread."""
-        with closing(native.cursor()) as cursor:
+        cursor = native.cursor()
+        try:
             if self._row_factory is not None:
                 cursor.row_factory = self._row_factory
             # The result of execute(): a tracer's cursor has the rows elsewhere. A list: the rows are counted.
             found = cursor.execute(self.sql, self._parameters)
             return found.fetchall() if self._most is None else found.fetchmany(self._most)
+        finally:
+            cursor.close()
 
     async def run_with(self, connection: Any) -> list[Any]:
         """Run it through the methods of a connection of any driver."""

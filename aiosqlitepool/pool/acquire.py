@@ -84,16 +84,16 @@ class Acquirer(Generic[C]):
             self._emit_immediate(lease)
         return connection
 
-    def use_at_once(self, use: Callable[[PooledConnection[C]], R]) -> R | None:
-        """Return `use(pooled)` for a fresh idle connection, without a lease: nobody could see it.
-
-        `None` if there is no such connection, or a subscriber wants to know of each lease.
-        """
-        bus = self._bus
+    @property
+    def lends_at_once(self) -> bool:
+        """Whether nobody could see a lease: this is a task of the pool's loop, and no subscriber counts each one."""
         is_here = _this_thread() == self._thread and _current_task(self._loop) is not None
-        if not is_here or _EACH_LEASE & bus.handlers.keys():
-            return None
-        slot = self._inventory.take_fresh(began := self._clock())
+        return is_here and not _EACH_LEASE & self._bus.handlers.keys()
+
+    def use_at_once(self, use: Callable[[PooledConnection[C]], R]) -> R | None:
+        """Return `use(pooled)` for a fresh idle connection, without a lease; `None` if that cannot be."""
+        bus, began = self._bus, self._clock()
+        slot = self._inventory.take_fresh(began) if self.lends_at_once else None
         if slot is None or slot.connection is None:
             return None
         bus.immediate += 1
