@@ -59,11 +59,11 @@ class ProcessTurns:
         # Whether a thread waits for our turn.
         self._thread_waits = False
 
-    # -- in the worker thread or in the loop: nothing waits for another process
+    # -- in the worker thread
 
     def begin(self, transaction: object) -> None:
-        """Take a turn, or go on with it; harmless if this transaction has. Raises `NotOurTurn` if it has to wait."""
-        if self._path is None or self._transaction is transaction:
+        """Take a turn, or go on with it. Raises `NotOurTurn` if others are to write first."""
+        if self._path is None:
             return
         with self._mutex:
             if self._has_lock and self._is_over():

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from ..driver import Job, NotBegun, call, call_anyway, call_to_the_end, guarded, half_read, is_unused
+from ..driver import call_anyway, call_last, call_to_the_end, guarded, half_read
 from ..errors import PoolUsageError
 from ..pool.lease import SharedLease
 from ..pool.pool import SQLiteConnectionPool
@@ -79,35 +79,11 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
 class _WriteTransaction(Transaction):
     """A transaction that leaves other processes their turn, and the WAL small."""
 
-    __slots__ = ("_idle_since", "_writer")
+    __slots__ = ("_writer",)
 
     def __init__(self, writer: Writer, timeout: float | None, label: str | None) -> None:
         super().__init__(writer.pool, "BEGIN IMMEDIATE", timeout, label)
         self._writer = writer
-        # When its block could begin it, which it does with its first statement.
-        self._idle_since: float | None = None
-
-    async def prepare(self, connection: aiosqlite.Connection) -> Callable[[sqlite3.Connection], None] | None:
-        """Take our turn to write. Return what is to begin the transaction, before the first operation of a block.
-
-        If another process has its turn, wait for ours, begin, and return `None`.
-        """
-        try:
-            self._writer.pool.turns.begin(self)
-        except NotOurTurn:
-            await self.start(partial(call_to_the_end, connection, self.begin))
-            return None
-        self._idle_since = time.monotonic()
-        return partial(self._begin_first, partial(self.start, partial(_have_begun, connection)))
-
-    def _begin_first(self, again: Callable[[], Awaitable[object]], native: sqlite3.Connection) -> None:
-        if self._idle_since is not None:  # it was the program that waited until now, and not for the database
-            self._requested += time.monotonic() - self._idle_since
-            self._idle_since = None
-        try:
-            self.begin(native)
-        except (sqlite3.Error, NotOurTurn) as error:
-            raise NotBegun(error, again) from None
 
     def begin(self, native: sqlite3.Connection) -> None:
         writer = self._writer
@@ -216,17 +192,16 @@ class Writer:
             return
         with self.transaction(label, timeout) as transaction:
             async with self.exclusive(label, timeout) as connection:
-                first = await transaction.prepare(connection)
+                await transaction.start(partial(call_to_the_end, connection, transaction.begin))
                 self._connection, self._owner = connection, asyncio.current_task()
                 try:
-                    with guarded(connection, check_write, first):
+                    with guarded(connection, check_write):
                         yield connection
-                        if not is_unused(connection, first):
-                            await transaction.finish(partial(call_to_the_end, connection, transaction.commit))
+                    await transaction.finish(partial(call_last, connection, transaction.commit))
                 except Exception:
                     # The caller gets the error of the block. If the rollback fails, the release rolls back.
                     with contextlib.suppress(Exception):
-                        await call(connection, transaction.roll_back)
+                        await call_last(connection, transaction.roll_back)
                     raise
                 finally:
                     # The release rolls a cancelled block back: a second cancellation cannot stop it.
@@ -289,11 +264,3 @@ class Writer:
 def _close_cursors(native: sqlite3.Connection) -> None:
     for each in half_read(native):  # a function may have left one open, which would prevent VACUUM
         each.close()
-
-
-async def _have_begun(connection: aiosqlite.Connection) -> None:
-    """Send what does nothing: what is to run first begins the transaction."""
-    try:
-        await Job(connection, lambda _: None).result()
-    except NotBegun as signal:
-        raise signal.error from None

@@ -12,11 +12,11 @@ from .aiosqlite_adapter import AiosqliteAdapter
 from .cursors import RUN_SQL
 from .executor import read_inline
 from .generic_adapter import GenericAdapter
-from .handle import Handle, guarded, handle_class, is_unused
+from .handle import Handle, guarded, handle_class
 from .inline import InlineReads, Reading, Unfinished
-from .jobs import Job, call, call_anyway, call_to_the_end, ended
+from .jobs import Job, call, call_anyway, call_last, call_to_the_end, ended
 from .opening import KNOWS_AIOSQLITE, abandon, attached, connect, discard, is_overridden, opened
-from .protocol import Adapter, Connection, Lessee, NotBegun
+from .protocol import Adapter, Connection, Lessee
 from .shield import shielded
 from .single import (
     Change,
@@ -46,7 +46,6 @@ __all__ = [
     "INTERRUPT_PATIENCE",
     "InlineReads",
     "Job",
-    "NotBegun",
     "KNOWS_AIOSQLITE",
     "Lessee",
     "Parameters",
@@ -61,6 +60,7 @@ __all__ = [
     "call",
     "call_anyway",
     "call_as_statement",
+    "call_last",
     "call_to_the_end",
     "check_sql",
     "connect",
@@ -71,7 +71,6 @@ __all__ = [
     "half_read",
     "is_busy",
     "is_stale",
-    "is_unused",
     "opened",
     "raw_row",
     "read_inline",

@@ -61,14 +61,12 @@ class AiosqliteAdapter(Executor):
             roll_back(native)
         if unsaved is not None:
             unsaved.forget()
-        if self._inline is None:  # else it is what lets the connection leave the loop
-            self.first = None
         if self._pragmas_used:
-            if self.first is not None:
-                self.first(native)
+            if self._first is not None:
+                self._first(native)
             for statement in self._session_sql:
                 native.execute(statement).close()
-            self._pragmas_used, self.first = False, None
+            self._pragmas_used, self._first = False, None
         self._in_transaction = native.in_transaction
         if has_written:
             return "transaction"
@@ -109,7 +107,7 @@ class AiosqliteAdapter(Executor):
         """Return a handle for this lease, or `None` if the worker is dead."""
         if not self.is_alive:
             return None
-        self.lease = lease
+        self.lease, self.is_over = lease, False
         handle: Any = _new(self._handle_class)
         self._set_adapter(handle, self)
         self._set_lease(handle, lease)

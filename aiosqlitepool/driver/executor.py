@@ -21,7 +21,7 @@ from ..timings import StatementPlace
 from .connection_log import ConnectionLog
 from .cursors import RUN_SQL, closes_cursor, statement_of
 from .inline import InlineReads, Reading, Unfinished, is_one_statement, unwatch
-from .protocol import Adapter, Lessee, NotBegun
+from .protocol import Adapter, Lessee
 from .sqlite import LeaseCursors, note_busy
 from .statement_log import StatementLog
 from .worker import Worker, interrupt
@@ -55,10 +55,11 @@ class Executor(Worker):
         super().__init__(raw)
         # What runs short reads in the loop's own thread.
         self._inline = inline
-        # Runs in the worker right before the next operation of the lease, in the same job. What it raises refuses that.
-        self.first: Callable[[sqlite3.Connection], None] | None = None
-        # The lease that may use the connection now.
+        # What the worker does before its next operation: it lets the connection leave the loop.
+        self._first: Callable[[sqlite3.Connection], None] | None = None
+        # The lease that may use the connection now, and whether its last operation has run, as the worker says.
         self.lease: Lessee | None = None
+        self.is_over = False
         self._in_transaction = False
         self._cursors = LeaseCursors(self.native)
         # What restores the pragmas of a connection, and whether the lease may have changed them.
@@ -86,18 +87,18 @@ class Executor(Worker):
                 lease.activity = statement, began, None
             self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
             try:
-                if lease is not self.lease:
+                if lease is not self.lease or self.is_over:
                     raise lease.refusal() or PoolUsageError(_ENDED)
-                if self.first is not None:
-                    self.first(self.native)
-                    self.first = None
+                if self._first is not None:
+                    self._first(self.native)
+                    self._first = None
                 result = context.run(fn, *args, **kwargs)
             except BaseException as raised:
                 error, failure = raised, "cancelled" if future.cancelled() else error_name(raised)
                 self._log.failed(raised, lease, context, statement)
             self.running = None
             try:
-                if statement is not None and type(error) is not NotBegun:
+                if statement is not None:
                     source = fn.__self__ if place is None else result
                     self._log.record(lease, context, statement, place, source, failure, sent, began)
                 if error is not None or type(result) not in _NO_CURSOR:
@@ -174,10 +175,6 @@ class Executor(Worker):
             else:
                 self._interrupt_if_harmless(future, fn)
             raise
-        except NotBegun as signal:
-            del future
-            await signal.again()
-            return await self.execute(lease, fn, args, kwargs)
         except BaseException:
             del future  # its error's traceback holds this frame: a cycle would keep the arguments until it is collected
             raise
@@ -186,13 +183,13 @@ class Executor(Worker):
         """Return `read()`, which executes `sql`, run in the loop's thread; raises `Unfinished` if it must not be."""
         if self._sent != self._done or not self.is_alive or getattr(self.native, "has_progress_handler", True):
             raise Unfinished
-        if self.first is None:
+        if self._first is None:
             with closing(self.native.cursor()) as cursor:
                 cursor.row_factory = None  # not that of the program
                 (milliseconds,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+                self._first = partial(_leave_loop, milliseconds)
                 cursor.execute("PRAGMA busy_timeout = 0")
             inline.watch(self.native)
-            self.first = partial(_leave_loop, milliseconds)
         began = perf_counter()
         try:
             result = inline.run(sql, read)
@@ -211,13 +208,7 @@ class Executor(Worker):
 
     def _inspect(self, fn: Callable[..., Any], args: Any) -> None:
         if self.guard is not None:
-            self.guard(
-                fn,
-                args,
-                self._sent == self._done
-                and not self._in_transaction
-                and (self.first is None or self._inline is not None),
-            )
+            self.guard(fn, args, self._sent == self._done and not self._in_transaction)
         if args and issubclass(type(args[0]), str) and "pragma" in args[0].lower():
             self._pragmas_used = True
 
@@ -251,7 +242,7 @@ class Executor(Worker):
         it had come to its end. All of that waits for the release.
         """
         row_by_row = getattr(fn, "__name__", "") in ("fetchone", "fetchmany")
-        alone = self._sent == self._done + 1 and not self._in_transaction and self.guard is None
+        alone = self._sent == self._done + 1 and not self._in_transaction
         if alone and not row_by_row and self.running is future:
             own = self._cursors.cursor_of(getattr(fn, "__self__", None))
             if all(each is own for each in self._cursors.half_read()):

@@ -8,7 +8,7 @@ import functools
 import sqlite3
 import types
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Any, NoReturn, TypeGuard, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import aiosqlite
 from aiosqlite.context import contextmanager
@@ -19,7 +19,7 @@ from .cursors import ReadAheadCursor, execute, new_cursor
 from .executor import Guard
 from .protocol import Lessee
 
-__all__ = ["Handle", "ReadsAhead", "guarded", "handle_class", "is_unused"]
+__all__ = ["Handle", "ReadsAhead", "guarded", "handle_class"]
 
 R = TypeVar("R")
 
@@ -59,12 +59,6 @@ class Handle:
 
     def _execute(self, fn: Callable[..., R], *args: Any, **kwargs: Any) -> Awaitable[R]:
         return self._pool_adapter.execute(self._pool_lease, fn, args, kwargs)
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether a transaction is open, or begins with the next statement."""
-        adapter = self._pool_adapter
-        return self._conn.in_transaction or (adapter.guard is not None and adapter.first is not None)
 
     async def close(self) -> None:
         """Run what was queued before, and close the connection; the pool replaces it after the lease."""
@@ -158,31 +152,17 @@ class _Cursor(aiosqlite.Cursor):
 
 
 @contextlib.contextmanager
-def guarded(
-    connection: object, guard: Guard, first: Callable[[sqlite3.Connection], None] | None = None
-) -> Iterator[None]:
+def guarded(connection: object, guard: Guard) -> Iterator[None]:
     """Call `guard` before each operation of this handle: what it raises refuses the operation.
 
     Only for connections that have `session_sql`. Operations of the package itself, which pass `submit`, are not asked
-    about. `first(native)` runs in the worker thread before the first operation, in the same job.
+    about.
     """
-    if first is not None and isinstance(connection, Handle):
-        connection._pool_adapter.first = first
     _set_guard(connection, guard)
     try:
         yield
     finally:
-        if is_unused(connection, first):  # else the release clears it, behind what was sent
-            connection._pool_adapter.first = None
         _set_guard(connection, None)
-
-
-def is_unused(connection: object, first: Callable[[sqlite3.Connection], None] | None) -> TypeGuard[Handle]:
-    """Return whether no operation was sent that `first`, of `guarded()`, precedes."""
-    if first is None or not isinstance(connection, Handle):
-        return False
-    adapter = connection._pool_adapter
-    return adapter.first is first and adapter.is_idle_for(connection._pool_lease)
 
 
 def _set_guard(connection: object, guard: Guard | None) -> None:

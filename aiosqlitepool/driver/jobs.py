@@ -12,10 +12,9 @@ from typing import Any, Generic, TypeVar, TypeVarTuple
 import aiosqlite
 
 from .handle import Handle
-from .protocol import NotBegun
 from .shield import shielded
 
-__all__ = ["Job", "call", "call_anyway", "call_to_the_end", "ended"]
+__all__ = ["Job", "call", "call_anyway", "call_last", "call_to_the_end", "ended"]
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -97,11 +96,19 @@ async def call_to_the_end(
     Cancelled before the worker begins, it never runs. Cancelled later, this waits until it has ended, and then raises
     the cancellation.
     """
-    while True:
-        try:
-            return await Job(connection, lambda native: fn(native, *args)).result()
-        except NotBegun as signal:
-            await signal.again()
+    return await Job(connection, lambda native: fn(native, *args)).result()
+
+
+async def call_last(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Connection, *Ts], R], *args: *Ts) -> R:
+    """Do the same; once it has returned, nothing that was sent behind it runs: it would be on its own."""
+
+    def last(native: sqlite3.Connection) -> R:
+        result = fn(native, *args)
+        if isinstance(connection, Handle):
+            connection._pool_adapter.is_over = True
+        return result
+
+    return await Job(connection, last).result()
 
 
 async def call_anyway(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Connection, *Ts], R], *args: *Ts) -> R:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, runtime_checkable
 
 from ..events import RollbackCause
 
-__all__ = ["Adapter", "Connection", "Lessee", "NotBegun"]
+__all__ = ["Adapter", "Connection", "Lessee"]
 
 
 @runtime_checkable
@@ -44,14 +43,6 @@ class Lessee(Protocol):
     def refusal(self) -> Exception | None:
         """Return a new error for a use after the end, if the pool ended the lease under its holder. In any thread."""
         ...
-
-
-class NotBegun(Exception):  # noqa: N818 - a signal
-    """What was to run before an operation failed with `error`: await `again()`, and send the operation anew."""
-
-    def __init__(self, error: Exception, again: Callable[[], Awaitable[object]]) -> None:
-        self.error: Exception = error
-        self.again: Callable[[], Awaitable[object]] = again
 
 
 class Adapter(Protocol):

@@ -15,7 +15,7 @@ from aiosqlitepool.database.busy import busy_kind, pauses
 from aiosqlitepool.events import BusyRetried, TransactionEnded
 from aiosqlitepool.testing import Recorder
 
-from ..support.databases import add, first, insert, leave_wal, texts, write_block
+from ..support.databases import add, first, insert, leave_wal, texts
 from ..support.files import notes
 from ..support.other import other_process
 
@@ -87,7 +87,7 @@ async def test_a_process_that_holds_on_for_too_long_is_an_error_of_sqlite(databa
         SQLiteDatabase(database, acquisition_timeout=0.1, subscribers=[recorder]) as db,
         other_process(database, "BEGIN IMMEDIATE"),
     ):
-        for attempt in (db.run_write(add, "a"), write_block(db)):
+        for attempt in (db.run_write(add, "a"), db.write().__aenter__()):
             with pytest.raises(sqlite3.OperationalError, match="locked") as failed:
                 await attempt
             assert failed.value.__notes__ == [

@@ -138,9 +138,8 @@ async def test_a_block_cancelled_while_it_waits_for_another_process_never_begins
     db: SQLiteDatabase, database: Path, recorder: Recorder
 ) -> None:
     async def block() -> None:
-        async with db.write() as connection:
-            await connection.execute("SELECT 1")
-            raise AssertionError("begun")
+        async with db.write():
+            raise AssertionError("entered")
 
     async with other_process(database, "BEGIN IMMEDIATE"):
         waiting = asyncio.create_task(block())

@@ -16,7 +16,7 @@ from aiosqlitepool import SQLiteDatabase
 from aiosqlitepool.events import BusyRetried, DatabaseFailed, ErrorInfo, TransactionEnded
 from aiosqlitepool.testing import Recorder
 
-from ..support.databases import add, first, insert, leave_wal, write_block
+from ..support.databases import add, first, insert, leave_wal
 from ..support.other import other_process
 
 LONG = "x" * 100_000
@@ -74,8 +74,7 @@ async def test_an_error_of_the_program_or_of_its_statement_is_no_failure(
     db: SQLiteDatabase, recorder: Recorder
 ) -> None:
     with pytest.raises(KeyError):
-        async with db.write() as connection:
-            await connection.execute("SELECT 1")
+        async with db.write():
             raise KeyError("no")
     with pytest.raises(sqlite3.IntegrityError):
         await db.run_write(lambda native: native.execute("INSERT INTO note (id) VALUES (1), (1)").close())
@@ -99,7 +98,7 @@ async def test_a_lock_is_a_failure_when_the_database_gives_up_and_not_before(
         SQLiteDatabase(database, acquisition_timeout=0.1, subscribers=[recorder]) as db,
         other_process(database, "BEGIN IMMEDIATE"),
     ):
-        for attempt in (db.run_write(add, "a", label="one"), write_block(db, "two")):
+        for attempt in (db.run_write(add, "a", label="one"), db.write("two").__aenter__()):
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 await attempt
     assert [(error.code, label) for _, error, label, _ in failures(recorder)] == [

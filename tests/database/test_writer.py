@@ -65,6 +65,29 @@ async def test_a_block_that_raises_is_rolled_back_without_a_reset(
     assert recorder.of(RolledBackOnReturn) == []
 
 
+@pytest.mark.parametrize("error", [None, KeyError()])
+async def test_a_statement_behind_the_end_of_its_block_never_runs(
+    db: SQLiteDatabase, database: Path, error: KeyError | None
+) -> None:
+    """It would be committed on its own: behind a COMMIT, and all the more behind a ROLLBACK."""
+    loop = asyncio.get_running_loop()
+    late: list[asyncio.Task[None]] = []
+    with Hold() as hold:
+        with contextlib.suppress(KeyError):
+            async with db.write() as connection:
+                running = asyncio.ensure_future(connection._execute(hold, None))  # type: ignore[no-untyped-call]
+                await hold.reached.wait()
+                # When the end of the block has been sent.
+                loop.call_soon(lambda: late.append(loop.create_task(insert(connection, "late"))))
+                loop.call_later(0.02, hold.let_go)
+                if error is not None:
+                    raise error
+        await running
+    (refused,) = await asyncio.gather(*late, return_exceptions=True)
+    assert isinstance(refused, PoolUsageError)
+    assert notes(database) == []
+
+
 async def test_a_block_holds_the_write_lock_from_its_beginning(db: SQLiteDatabase) -> None:
     async with db.write() as connection:
         assert connection.in_transaction

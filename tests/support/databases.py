@@ -15,18 +15,7 @@ import aiosqlite
 from aiosqlitepool import SQLiteDatabase
 from aiosqlitepool.events import BusyRetried, PoolEvent
 
-__all__ = [
-    "Hold",
-    "add",
-    "first",
-    "held_writer",
-    "insert",
-    "leave_wal",
-    "texts",
-    "texts_now",
-    "until_waiting",
-    "write_block",
-]
+__all__ = ["Hold", "add", "first", "held_writer", "insert", "leave_wal", "texts", "texts_now", "until_waiting"]
 
 
 def add(native: sqlite3.Connection, text: str) -> int | None:
@@ -75,20 +64,13 @@ class Hold:
         self.let_go()
 
 
-async def write_block(db: SQLiteDatabase, label: str | None = None) -> None:
-    """A block with one statement."""
-    async with db.write(label) as connection:
-        await connection.execute("INSERT INTO note (text) VALUES ('b')")
-
-
 @contextlib.asynccontextmanager
 async def held_writer(db: SQLiteDatabase) -> AsyncIterator[Callable[[], None]]:
     """Another task has the writer until the yielded function is called, or the block ends."""
     entered, leave = asyncio.Event(), asyncio.Event()
 
     async def hold() -> None:
-        async with db.write(label="holder") as connection:
-            await connection.execute("SELECT 1")
+        async with db.write(label="holder"):
             entered.set()
             await leave.wait()
 
