@@ -26,6 +26,8 @@ class Task:
     """A directory of this round's own, empty."""
     users: int
     posts: int
+    regime: str = ""
+    """How many cores to run on: one of `cores.REGIMES`, or "" for all."""
     effort: float = 1.0
     """Which part of the full number of requests to send."""
     import_seconds: float = 0.0

@@ -36,6 +36,6 @@ workload = Workload(
     cases={"5 connections": 5},
     measure=measure,
     figures=(*LOAD, Figure("errors", "errors")),
-    everywhere=True,
+    threads=True,
     seconds=1.0,
 )

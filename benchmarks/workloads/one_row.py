@@ -30,5 +30,6 @@ workload = Workload(
     cases={"1 worker": 1, "5 workers": 5},
     measure=measure,
     figures=LOAD,
+    threads=True,
     seconds=1.5,
 )

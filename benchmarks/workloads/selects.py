@@ -32,6 +32,6 @@ workload = Workload(
     cases={"5 connections": 5},
     measure=measure,
     figures=LOAD,
-    everywhere=True,
+    threads=True,
     seconds=2.5,
 )

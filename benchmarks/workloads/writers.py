@@ -15,7 +15,7 @@ from pathlib import Path
 from ..contenders import Contender
 from ..inside.load import under_load
 from ..inside.task import Measured, Task, UnsuitableError
-from . import Figure, Workload
+from . import STALL, Figure, Workload
 
 HELD = 0.005
 
@@ -70,6 +70,7 @@ workload = Workload(
         Figure("rate", "transactions/s", better="higher"),
         Figure("p99", "P99, ms", 1),
         Figure("worst", "longest, ms", 1),
+        STALL,
         Figure("errors", "errors in a round"),
     ),
     seconds=2.5,

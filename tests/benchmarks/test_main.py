@@ -34,7 +34,9 @@ def test_a_python_that_is_not_there_is_told_with_those_that_are() -> None:
     assert f"no CPython 2.7 here (found: {sys.version_info[0]}." in ended.stderr
 
 
-@pytest.mark.parametrize("wrong", [("--workload", "naps"), ("--scale", "nan"), ("--rounds", "0"), ("--loop", "trio")])
+@pytest.mark.parametrize(
+    "wrong", [("--workload", "naps"), ("--scale", "nan"), ("--rounds", "0"), ("--loop", "trio"), ("--regime", "six")]
+)
 def test_a_wrong_option_is_named(wrong: tuple[str, str]) -> None:
     ended = bench(*wrong)
     assert ended.returncode == 2

@@ -42,6 +42,7 @@ def assert_sane(record: Record) -> None:
     assert {figure.name for figure in workload.figures} <= figures.keys()
     assert figures[workload.figures[0].name] > 0
     assert figures.get("errors", 0) == 0
+    assert figures.get("stall", 0) >= 0
     if "rate" in figures:
         assert 0 < figures["median"] <= figures["p90"] <= figures["p99"] <= figures["worst"]
         assert record.quantiles == sorted(record.quantiles)
