@@ -111,6 +111,8 @@ def _measured(plan: Plan, options: argparse.Namespace, console: Console) -> Resu
     with building(console) as progress:
         database = data_set(scale, progress)
     console.print(f"Data set: {database.size}", soft_wrap=True)
+    steps = plan.steps()
+    console.print(f"{len(steps):,} rounds, about {sum(map(plan.seconds, steps)) / 60:.0f} minutes")
     output, results = options.output or RESULTS / "partial.json", Results(about)
     try:
         with watching(plan, console, lambda: results.save(output)) as screen:

@@ -67,6 +67,8 @@ def _claims() -> Iterator[Claim]:
         yield from _of_cursors(regime)
         yield from _of_pages(regime)
         yield from _of_subscribers(regime)
+        yield from _of_fetches(regime)
+        yield from _of_database_writers(regime)
     yield from _of_one_thread()
 
 
@@ -107,6 +109,28 @@ def _of_subscribers(regime: str) -> Iterator[Claim]:
         yield Claim(text, workload, where, "rate", "this_pool", 0.95, contender=_ALL, close=True)
 
 
+def _of_fetches(regime: str) -> Iterator[Claim]:
+    case = named("all short", regime)
+    for contender, title, to, peer, bound in (
+        ("this_database_inline", "fetch_one() inline", _FLOOR, "floor", 5.0),
+        ("this_database_inline", "fetch_one() inline", "plain_sqlite3", "plain sqlite3", 0.4),
+        ("this_database_inline_read", "read() inline", _FLOOR, "floor", 3.0),
+    ):
+        text = f"one row by its key on {regime}, requests/s: {title} / {peer}"
+        yield Claim(text, "fetch", case, "rate", to, bound, contender=contender, close=True)
+
+
+def _of_database_writers(regime: str) -> Iterator[Claim]:
+    case = named("in a transaction", regime)
+    for to, title, bound in (("this_database", "write()", 10), ("this_database_execute", "execute()", 15)):
+        text = f"inserts by 50 tasks on {regime}, P99: 1.0.0 with 20 connections / {title}"
+        yield Claim(text, "inserts", case, "p99", to, bound, contender=_PAST)
+    four, one = (named(f"{case}, holding 5 ms", regime) for case in ("4 processes of 5", "1 process of 20"))
+    ours, text = "this_database", f"on {regime}: write() in 4 processes"
+    yield Claim(f"P99 wait {text} / in one", "processes", four, "p99", ours, 1.5, False, ours, to_case=one)
+    yield Claim(f"commits {text}, the least of a fair share", "processes", four, "share", None, 0.8, contender=ours)
+
+
 def _of_one_thread() -> Iterator[Claim]:
     """Of what has one regime: one thread, or writers that mostly wait."""
     for case, bound in (("idle", 20), ("contended", 3)):
@@ -123,7 +147,7 @@ CLAIMS = tuple(_claims())
 
 
 def neck_and_neck(workload: str, case: str) -> frozenset[str]:
-    """The contenders whose throughput in this case is promised to be close to another's."""
+    """The contenders whose promised throughput in this case differs by little, or from round to round."""
     return _contenders(workload, case, [claim for claim in CLAIMS if claim.close])
 
 

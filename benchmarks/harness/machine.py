@@ -28,6 +28,7 @@ def about(plan: Plan, scale: float) -> dict[str, Any]:
         "scale": scale,
         "rounds": plan.rounds,
         "close_rounds": plan.close_rounds,
+        "other_rounds": plan.other_rounds,
         "effort": plan.effort,
         "regimes": {regime: why_unpinned(regime) or "pinned" for regime in plan.regimes},
     }

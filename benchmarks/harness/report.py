@@ -80,6 +80,8 @@ def _machine(results: Results) -> str:
     how = [f"data set at scale {about['scale']:g}", f"{about['rounds']} rounds of each"]
     if about.get("close_rounds", 0) > about["rounds"]:
         how.append(f"{about['close_rounds']} of those who are neck and neck")
+    if len(results.lanes()) > 1 and "other_rounds" in about:
+        how.append(f"{about['other_rounds']} on other Pythons and other loops")
     if about["effort"] != 1:
         how.append(f"{about['effort']:g} of the full number of requests")
     where = f"{about['processor']}, {about['cores']} cores, load {about['load']:g} before it began, {about['system']}"

@@ -89,7 +89,8 @@ class Plan:
 
     def _players(self, workload: str, case: str, number: int, *, first: bool) -> list[str]:
         """Who plays this round of a case."""
-        players = [name for name, file in self.contenders.items() if file.takes_part(workload)]
+        invites = self.workloads[workload].invites
+        players = [name for name, file in self.contenders.items() if file.takes_part(workload) and invites(name)]
         if not first:
             chosen = named_in(workload, case)
         elif number > self.rounds:
@@ -100,7 +101,7 @@ class Plan:
 
     def seconds(self, step: Step) -> float:
         """About how long a step takes."""
-        return 0.2 + self.workloads[step.workload].seconds * self.effort
+        return 0.15 + self.workloads[step.workload].seconds * self.effort
 
 
 class Watcher(Protocol):

@@ -11,7 +11,7 @@ from .results import Lane, Results, Spread
 
 __all__ = ["Tables"]
 
-_MANY = 2  # cases, whatever the regimes; of more, the cases are the columns
+_MANY = 3  # cases, whatever the regimes; of more, the cases are the columns
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,10 +42,16 @@ class Workload:
     """The contender that ratios are taken to."""
     threads: bool = False
     """Whether its load runs statements in threads. Then it is measured in every regime, for the regime decides."""
+    contenders: tuple[str, ...] = ()
+    """Who takes part, of those who want to; () is everybody."""
     fresh: bool = False
     """Whether each round needs a new process."""
     seconds: float = 1.0
     """About how long a round takes at full size, to tell how long the rest will take."""
+
+    def invites(self, contender: str) -> bool:
+        """Whether this contender may take part."""
+        return not self.contenders or contender in self.contenders
 
     def regimes(self, wanted: Collection[str]) -> tuple[str, ...]:
         """Those of `wanted` to measure it in; "", which is on all cores, if it has no threads to place."""

@@ -37,5 +37,5 @@ workload = Workload(
     measure=measure,
     figures=(*LOAD, Figure("errors", "errors")),
     threads=True,
-    seconds=1.0,
+    seconds=0.9,
 )

@@ -43,5 +43,5 @@ workload = Workload(
     measure=measure,
     figures=LOAD,
     threads=True,
-    seconds=1.5,
+    seconds=1.1,
 )

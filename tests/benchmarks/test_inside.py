@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmarks.harness.catalogue import ROOT
 from benchmarks.inside.cores import REGIMES, why_unpinned
+from benchmarks.inside.members import run_members
 from benchmarks.inside.stall import Stall
+from benchmarks.inside.task import Task
 
 _PINNED = """
 import os
@@ -76,3 +79,41 @@ async def test_a_stall_at_the_very_end_counts() -> None:
         stall._schedule()
         clock.now += 0.5
     assert stall.longest == pytest.approx(0.5 - 0.002)
+
+
+def member_task(scratch: Path) -> Task:
+    return Task("processes", "any", 1, database="", scratch=str(scratch), users=1, posts=1)
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("pass", "a member ended without an answer"),
+        ("print('{}'); print('{\"error\": \"Traceback\\\\nOSError: no\"}')", "a member failed: OSError: no"),
+    ],
+)
+async def test_a_member_that_fails_fails_the_round_at_once(
+    program: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", program])
+    with pytest.raises(RuntimeError, match=f"^{told}$"):
+        await run_members(member_task(tmp_path), 2)
+
+
+async def test_what_members_hand_over_is_returned_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = """
+import asyncio, json, sys
+from benchmarks.inside.members import hand_over, wait_for_start
+from benchmarks.inside.task import Task
+task = Task(**json.loads(sys.stdin.readline()))
+begins = asyncio.run(wait_for_start(task))
+hand_over(task, [task.member, begins])
+print("{}"); print("{}")
+"""
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", program])
+    monkeypatch.chdir(ROOT.parent)
+    (first, begins), (second, also_begins) = await run_members(member_task(tmp_path), 2)
+    assert (first, second) == (1, 2)
+    assert begins == also_begins
