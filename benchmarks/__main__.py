@@ -19,6 +19,7 @@ from .harness.report import summary, write_report
 from .harness.results import Results
 from .harness.runner import Plan, play
 from .harness.screen import building, watching
+from .inside.cores import REGIMES
 
 RESULTS = ROOT / "results"
 _INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
@@ -46,13 +47,22 @@ def _run_parser() -> argparse.ArgumentParser:
         "any other prints its tables. `python -m benchmarks report FILE` makes RESULTS.md from an earlier result.",
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="a look: one Python, one loop, 2 rounds, scale 0.01, a tenth of the load")
-    rounds = "rounds of each case (default: 5); of all workloads and contenders, those who are neck and neck play 3 x N"
+    add(
+        "--quick",
+        action="store_true",
+        help="a look: one Python, loop and regime, 2 rounds, scale 0.01, a tenth of the load",
+    )
+    rounds = "rounds of each case (default: 3); of all workloads and contenders, those who are neck and neck play 3 x N"
     add("--rounds", type=int, choices=range(1, 101), metavar="N", help=rounds)
     add("--workload", action="append", choices=sorted(workloads()), metavar="NAME", help=_names("this", workloads()))
     add("--contender", action="append", choices=sorted(contenders()), metavar="NAME", help=_names("it", contenders()))
     add("--python", action="append", metavar="VERSION", help="like 3.12 (default: all of 3.11 to 3.13 found here)")
     add("--loop", action="append", choices=("asyncio", "uvloop"), help="default: both")
+    add(
+        "--regime",
+        choices=[name.split()[0] for name in REGIMES],
+        help="cores for workloads with threads (default: both)",
+    )
     add("--scale", type=_positive, metavar="F", help="size of the data set (default: 1, 1.2 million users)")
     add("--effort", type=_positive, metavar="F", help="part of the full number of requests (default: 1)")
     add("--output", type=Path, metavar="FILE", help="where the result goes (default: in benchmarks/results/)")
@@ -101,6 +111,8 @@ def _measured(plan: Plan, options: argparse.Namespace, console: Console) -> Resu
     with building(console) as progress:
         database = data_set(scale, progress)
     console.print(f"Data set: {database.size}", soft_wrap=True)
+    steps = plan.steps()
+    console.print(f"{len(steps):,} rounds, about {sum(map(plan.seconds, steps)) / 60:.0f} minutes")
     output, results = options.output or RESULTS / "partial.json", Results(about)
     try:
         with watching(plan, console, lambda: results.save(output)) as screen:
@@ -113,7 +125,8 @@ def _measured(plan: Plan, options: argparse.Namespace, console: Console) -> Resu
 
 def _plan(options: argparse.Namespace, found: dict[str, Interpreter]) -> Plan:
     quick, available = options.quick, list(_only(found, options.python).values())
-    rounds = options.rounds or (2 if quick else 5)
+    rounds = options.rounds or (2 if quick else 3)
+    regime = options.regime or ("two" if quick else None)
     is_whole = not (quick or options.workload or options.contender)
     return Plan(
         contenders=_only(contenders(), options.contender),
@@ -122,6 +135,8 @@ def _plan(options: argparse.Namespace, found: dict[str, Interpreter]) -> Plan:
         loops=options.loop or (["asyncio"] if quick else ["asyncio", "uvloop"]),
         rounds=rounds,
         close_rounds=3 * rounds if is_whole else 0,
+        other_rounds=rounds if options.rounds else min(rounds, 2),
+        regimes=[name for name in REGIMES if regime in (None, name.split()[0])],
         effort=options.effort or (0.1 if quick else 1.0),
     )
 

@@ -38,6 +38,9 @@ class Contender(ABC):
     most: ClassVar[float] = math.inf
     """How many connections it can have."""
 
+    share: ClassVar[float] = 1.0
+    """Which part of a long load it is sent, where all of it would take many seconds and tell no more."""
+
     @abstractmethod
     async def open(self, path: str, size: int) -> None:
         """Get ready to lend up to `size` connections to the database at `path`, which is in WAL mode."""
@@ -46,16 +49,22 @@ class Contender(ABC):
     def connection(self) -> AbstractAsyncContextManager[Any]:
         """A connection for an `async with` block: the library's own context manager, with nothing around it."""
 
-    async def write(self, sql: str, *parameters: object, held: float = 0.0) -> None:
-        """Run a statement that writes, as a transaction that then stays open for `held` seconds."""
+    async def write(self, sql: str, *parameters: object, held: float | None = None) -> None:
+        """Run a statement that writes: by itself, or in a transaction that then stays open for `held` seconds."""
         async with self.connection() as conn:
-            if not held:
+            if held is None:
                 await self.execute(conn, sql, *parameters)
                 return
             await self.execute(conn, "BEGIN IMMEDIATE")
             await self.execute(conn, sql, *parameters)
-            await asyncio.sleep(held)
+            if held:
+                await asyncio.sleep(held)
             await self.execute(conn, "COMMIT")
+
+    async def one(self, sql: str, *parameters: object) -> Any:
+        """The first row of a query that stands alone, by the shortest way that there is."""
+        async with self.connection() as conn:
+            return await self.first(conn, sql, *parameters)
 
     @abstractmethod
     async def close(self) -> None:

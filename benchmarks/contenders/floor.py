@@ -33,6 +33,11 @@ class Floor(AiosqliteContender):
             self._mine.set(conn)
         return nullcontext(conn)
 
+    async def one(self, sql: str, *parameters: object) -> Any:
+        async with self.connection() as conn:
+            rows = await conn.execute_fetchall(sql, parameters)  # one trip; with a cursor, it would be three
+            return rows[0] if rows else None
+
     async def close(self) -> None:
         for conn in self._connections:
             await conn.close()

@@ -16,6 +16,7 @@ from ._aiosqlite import AiosqliteContender, connect
 
 class OpenAndClose(AiosqliteContender):
     queues = False
+    share = 0.2
 
     async def open(self, path: str, size: int) -> None:
         self._path = path

@@ -48,6 +48,9 @@ class PlainSqlite3(Contender):
         with closing(conn.execute(sql, parameters)) as cursor:
             return list(cursor)
 
+    async def one(self, sql: str, *parameters: object) -> Any:
+        return self._conn.execute(sql, parameters).fetchone()
+
     async def execute(self, conn: Any, sql: str, *parameters: object) -> None:
         conn.execute(sql, parameters)
 

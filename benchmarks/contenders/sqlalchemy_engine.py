@@ -23,6 +23,8 @@ from . import PRAGMAS, TIMEOUT, Contender
 
 
 class SqlalchemyEngine(Contender):
+    share = 0.2
+
     async def open(self, path: str, size: int) -> None:
         url = URL.create("sqlite+aiosqlite", database=path)
         self._engine = create_async_engine(url, pool_size=size, max_overflow=0, pool_timeout=TIMEOUT)

@@ -3,7 +3,7 @@
 # [tool.bench]
 # title = "this database, run_write()"
 # tree = []
-# workloads = ["mix", "writers"]
+# workloads = ["inserts", "mix", "writers"]
 # ///
 """The same, and each transaction is a function that runs in the thread that writes: one trip."""
 
@@ -16,7 +16,7 @@ from .this_database import ThisDatabase
 
 
 class ThisDatabaseFunctions(ThisDatabase):
-    async def write(self, sql: str, *parameters: object, held: float = 0.0) -> None:
+    async def write(self, sql: str, *parameters: object, held: float | None = None) -> None:
         def transaction(conn: sqlite3.Connection) -> None:
             conn.execute(sql, parameters)
             if held:

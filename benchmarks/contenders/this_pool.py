@@ -32,6 +32,9 @@ class ThisPool(FactoryPool):
     def connection(self) -> AbstractAsyncContextManager[Any]:
         return self._pool.connection()
 
+    async def one(self, sql: str, *parameters: object) -> Any:
+        return await self._pool.fetch_one(sql, parameters)
+
     async def close(self) -> None:
         await self._pool.close()
 

@@ -23,7 +23,10 @@ _METADATA = re.compile(r"^# /// script\n((?:^#(?: .*)?\n)+?)^# ///$", re.MULTILI
 _PYTHONS = ("3.11", "3.12", "3.13")
 # The order of the tables: the limits first, this pool and database last, all others in between.
 _FIRST = ("plain_sqlite3", "floor", "open_close", "aiosqlitepool_1")
-_LAST = ("this_pool", "this_pool_prometheus", "this_pool_all", "this_database", "this_database_functions")
+_LAST = (
+    *("this_pool", "this_pool_prometheus", "this_pool_all", "this_database", "this_database_alone"),
+    *("this_database_execute", "this_database_functions", "this_database_inline_read", "this_database_inline"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
-"""One virtual environment per contender and Python, made when first needed, by pip and by name."""
+"""Virtual environments, made when first needed, by pip and by name: contenders that need the same share one."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -25,11 +26,11 @@ class EnvironmentFailedError(Exception):
 
 
 def environment(contender: ContenderFile, python: Interpreter) -> Path:
-    """The interpreter of the contender's own environment, which holds exactly what the contender and the pins say.
+    """The interpreter of an environment that holds exactly what the contender and the pins say.
 
     Raises `EnvironmentFailedError`.
     """
-    folder = CACHE / "environments" / f"{contender.name}-{python.version}"
+    folder = CACHE / "environments" / f"{_name(contender)}-{python.version}"
     executable, stamp = folder / "bin" / "python", folder / "made-from.txt"
     recipe = _recipe(contender, python)
     if not (stamp.exists() and stamp.read_text(encoding="utf-8") == recipe):
@@ -41,6 +42,12 @@ def environment(contender: ContenderFile, python: Interpreter) -> Path:
         _run([*pip, "install", "--constraint", _VERSIONS, *_requirements(contender)])
         stamp.write_text(recipe, encoding="utf-8")
     return executable
+
+
+def _name(contender: ContenderFile) -> str:
+    """What an environment holds, fit for the name of a folder."""
+    tree = () if contender.tree is None else ("tree", *contender.tree)
+    return re.sub(r"[^\w.]+", "-", " ".join((*contender.requirements, *tree)))
 
 
 def _requirements(contender: ContenderFile) -> list[str]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..inside.cores import why_unpinned
 from .catalogue import ROOT
 from .runner import Plan
 
@@ -27,7 +28,9 @@ def about(plan: Plan, scale: float) -> dict[str, Any]:
         "scale": scale,
         "rounds": plan.rounds,
         "close_rounds": plan.close_rounds,
+        "other_rounds": plan.other_rounds,
         "effort": plan.effort,
+        "regimes": {regime: why_unpinned(regime) or "pinned" for regime in plan.regimes},
     }
 
 

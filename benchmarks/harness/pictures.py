@@ -45,7 +45,7 @@ def draw_all(results: Results, folder: Path, titles: dict[str, str]) -> dict[str
     drawn: dict[str, list[str]] = {}
     for name in workloads():
         lane = next((record.lane for record in results.records if record.workload == name), None)
-        for case in results.cases(name) if lane else ():
+        for case in filter(_is_drawn, results.cases(name) if lane else ()):
             assert lane is not None
             curves = {titles[each]: results.median_quantiles(lane, name, case, each) for each in titles}
             curves = {title: values for title, values in curves.items() if values}
@@ -55,6 +55,11 @@ def draw_all(results: Results, folder: Path, titles: dict[str, str]) -> dict[str
                 _draw(f"{workloads()[name].title}: {case} ({lane})", curves, titles, folder / file)
                 drawn.setdefault(name, []).append(f"{folder.name}/{file}")
     return drawn
+
+
+def _is_drawn(case: str) -> bool:
+    """One regime is enough to show a distribution's shape."""
+    return not case.endswith("one core")
 
 
 def _draw(title: str, curves: dict[str, list[float]], titles: dict[str, str], path: Path) -> None:

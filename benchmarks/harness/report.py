@@ -80,13 +80,17 @@ def _machine(results: Results) -> str:
     how = [f"data set at scale {about['scale']:g}", f"{about['rounds']} rounds of each"]
     if about.get("close_rounds", 0) > about["rounds"]:
         how.append(f"{about['close_rounds']} of those who are neck and neck")
+    if len(results.lanes()) > 1 and "other_rounds" in about:
+        how.append(f"{about['other_rounds']} on other Pythons and other loops")
     if about["effort"] != 1:
         how.append(f"{about['effort']:g} of the full number of requests")
     where = f"{about['processor']}, {about['cores']} cores, load {about['load']:g} before it began, {about['system']}"
     when = f"{about['date']} at commit `{about['commit']}`"
     measured = f"Measured on {when}: {where}; {', '.join(how)}. {_stands_on(results)}"
+    regimes = about.get("regimes", {}).items()
+    unpinned = [f"“{regime}” was not pinned: {how}." for regime, how in regimes if how != "pinned"]
     # By hand, as where a result was put together from two.
-    return "\n\n".join([measured, *about.get("notes", [])])
+    return "\n\n".join([measured, *unpinned, *about.get("notes", [])])
 
 
 def _stands_on(results: Results) -> str:
@@ -118,12 +122,14 @@ def _workload(results: Results, name: str, pictures: list[str]) -> str:
 def _lanes(results: Results) -> str:
     parts = []
     for name, workload in workloads().items():
-        lanes = [lane for lane in results.lanes() if _was_run(results, lane, name)]
-        for case in results.cases(name) if len(lanes) > 1 else ():
+        for case in results.cases(name):
+            lanes = [lane for lane in results.lanes() if _was_run(results, lane, name, case)]
+            if len(lanes) == 1:
+                continue
             table = _tables(results).of_lanes(lanes, name, workload, case)
             parts.append(f"**{workload.title}, {case}: {workload.figures[0].title}**\n\n{table}")
     return "\n\n".join(parts) or "Only one was measured."
 
 
-def _was_run(results: Results, lane: Lane, name: str) -> bool:
-    return any(record.lane == lane and record.workload == name for record in results.records)
+def _was_run(results: Results, lane: Lane, name: str, case: str) -> bool:
+    return any((each.lane, each.workload, each.case) == (lane, name, case) for each in results.records)

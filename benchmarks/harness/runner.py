@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..inside.cores import REGIMES
 from ..inside.task import Task
-from ..workloads import Workload
+from ..workloads import Workload, named
 from .catalogue import ContenderFile, Interpreter
-from .claims import neck_and_neck
+from .claims import named_in, neck_and_neck
 from .environments import EnvironmentFailedError
 from .process import WorkerFailedError, WorkerProcess
 from .results import Record, Results
@@ -35,8 +36,14 @@ class Step:
     loop: str
     workload: str
     case: str
+    regime: str
     contender: str
     round: int
+
+    @property
+    def named(self) -> str:
+        """The case with its regime, as results call it."""
+        return named(self.case, self.regime)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ class Plan:
     contenders: Mapping[str, ContenderFile]
     workloads: Mapping[str, Workload]
     pythons: Sequence[Interpreter]
-    """The first of them, with the first loop, runs every workload; the others those that are to run everywhere."""
+    """The first of them, with the first loop, runs everything; the others what claims are made of, in fewer rounds."""
     loops: Sequence[str]
     rounds: int
     effort: float
@@ -54,31 +61,47 @@ class Plan:
     """Seconds that one round may take."""
     close_rounds: int = 0
     """Rounds that those play in the first lane who are neck and neck, if that is more than the others do."""
+    other_rounds: int = 1
+    """Rounds in every lane but the first."""
+    regimes: Collection[str] = tuple(REGIMES)
+    """Where workloads with threads run."""
 
     def steps(self) -> list[Step]:
         """Every round, in the order of play: all contenders have played one before any plays the next."""
         return [step for lane in self.lanes() for step in self.steps_of(*lane)]
 
     def lanes(self) -> Iterator[tuple[Interpreter, str]]:
-        """Every Python with every loop."""
-        return ((python, loop) for python in self.pythons for loop in self.loops)
+        """The first Python with every loop, then the others with the first loop."""
+        first, *others = self.pythons
+        return iter([*((first, loop) for loop in self.loops), *((python, self.loops[0]) for python in others)])
 
     def steps_of(self, python: Interpreter, loop: str) -> list[Step]:
         """The rounds of one lane."""
         first = python == self.pythons[0] and loop == self.loops[0]
         return [
-            Step(python, loop, name, case, contender, number)
+            Step(python, loop, name, case, regime, contender, number)
             for name, workload in self.workloads.items()
-            if first or workload.everywhere
             for case in workload.cases
-            for number in range(1, max(self.rounds, self.close_rounds if first else 0) + 1)
-            for contender, file in self.contenders.items()
-            if file.takes_part(name) and (number <= self.rounds or contender in neck_and_neck(name))
+            for regime in workload.regimes(self.regimes)
+            for number in range(1, (max(self.rounds, self.close_rounds) if first else self.other_rounds) + 1)
+            for contender in self._players(name, named(case, regime), number, first=first)
         ]
+
+    def _players(self, workload: str, case: str, number: int, *, first: bool) -> list[str]:
+        """Who plays this round of a case."""
+        invites = self.workloads[workload].invites
+        players = [name for name, file in self.contenders.items() if file.takes_part(workload) and invites(name)]
+        if not first:
+            chosen = named_in(workload, case)
+        elif number > self.rounds:
+            chosen = neck_and_neck(workload, case)
+        else:
+            return players
+        return [name for name in players if name in chosen]
 
     def seconds(self, step: Step) -> float:
         """About how long a step takes."""
-        return 0.2 + self.workloads[step.workload].seconds * self.effort
+        return 0.15 + self.workloads[step.workload].seconds * self.effort
 
 
 class Watcher(Protocol):
@@ -110,7 +133,7 @@ async def play(
             sitting_out: dict[tuple[str, str, str], Record] = {}
             for step in plan.steps_of(python, loop):
                 watcher.begun(step)
-                key = (step.workload, step.case, step.contender)
+                key = (step.workload, step.named, step.contender)
                 record = sitting_out.get(key)
                 if record is None:
                     record = await _round(plan, step, workers.get(step.contender), broken, data)
@@ -140,12 +163,14 @@ def _environments(
 async def _round(
     plan: Plan, step: Step, worker: WorkerProcess | None, broken: Mapping[str, str], data: Mapping[str, Any]
 ) -> Record:
-    head = (step.python.version, step.loop, step.workload, step.case, step.contender, step.round)
+    head = (step.python.version, step.loop, step.workload, step.named, step.contender, step.round)
     if worker is None:
         return Record(*head, error=broken[step.contender])
     scratch = tempfile.mkdtemp(prefix="bench-")
     try:
-        task = Task(step.workload, step.case, step.round, scratch=scratch, effort=plan.effort, **data)
+        task = Task(
+            step.workload, step.case, step.round, scratch=scratch, regime=step.regime, effort=plan.effort, **data
+        )
         return Record(*head, **await worker.measure(task, plan.limit))
     except WorkerFailedError as error:
         return Record(*head, error=str(error))

@@ -30,21 +30,21 @@ class RunScreen:
 
     def begun(self, step: Step) -> None:
         """A round begins."""
-        case = (step.python.version, step.loop, step.workload, step.case)
+        case = (step.python.version, step.loop, step.workload, step.named)
         if case != self._case:
             if self._case:
                 self._save()
             self._case = case
             if not self._console.is_terminal:
                 self._console.print(" · ".join(map(str, case)), soft_wrap=True)
-        what = f"{step.python.version} {step.loop} · {step.workload} · {step.case} · {step.round} · {step.contender}"
+        what = f"{step.python.version} {step.loop} · {step.workload} · {step.named} · {step.round} · {step.contender}"
         self._bars.update(self._bar, description=what)
 
     def done(self, step: Step, record: Record) -> None:
         """A round has ended, or was left out."""
         self._bars.advance(self._bar, self._plan.seconds(step))
         if record.error and record.round == step.round:
-            where = f"{step.contender} failed in {step.workload}, {step.case}"
+            where = f"{step.contender} failed in {step.workload}, {step.named}"
             self._console.print(f"{where}: {record.error.strip().splitlines()[-1]}", soft_wrap=True, style="red")
 
 

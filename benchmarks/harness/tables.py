@@ -11,7 +11,7 @@ from .results import Lane, Results, Spread
 
 __all__ = ["Tables"]
 
-_MANY = 2  # cases; of more, the cases are the columns
+_MANY = 3  # cases, whatever the regimes; of more, the cases are the columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,12 @@ class Tables:
 
     def of_workload(self, lane: Lane, name: str, workload: Workload) -> str:
         """All figures of a workload in one lane."""
-        cases = [case for case in workload.cases if case in self.results.cases(name)]
-        if len(cases) > _MANY:
+        cases = self.results.cases(name)
+        if len(workload.cases) > _MANY:
             return "\n\n".join(
                 f"**{figure.title}**\n\n{self._by_case(lane, name, figure, cases)}" for figure in workload.figures
             )
-        headings = [f"**{case}**\n\n" if len(workload.cases) > 1 else "" for case in cases]
+        headings = [f"**{case}**\n\n" if len(cases) > 1 or workload.threads else "" for case in cases]
         tables = [self._by_figure(lane, name, workload, case) for case in cases]
         return "\n\n".join(heading + table for heading, table in zip(headings, tables, strict=True))
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from statistics import fmean
 from time import perf_counter, process_time
 
+from .stall import Stall
 from .task import Measured
 
 __all__ = ["PERCENTS", "percentile", "quantiles", "timed", "under_load"]
@@ -31,14 +32,16 @@ async def under_load(
 
     Before that each worker serves `warm_up` keys unmeasured, so that connections are open and statements prepared. What
     `settle` takes, which does what was put off while requests were served, is the figure `later`, in µs for each.
-    With `tolerate`, a request that raises is counted in the figure `errors`, and its latency counts as well.
+    With `tolerate`, a request that raises is counted in the figure `errors`, and its latency counts as well. `stall` is
+    the longest time, in ms, for which the loop kept a callback waiting that was due.
     """
     await _drive(serve, iter(keys[: workers * warm_up]), workers, tolerate=tolerate)
     settle()
     gc.collect()
-    began, cpu_before = perf_counter(), process_time()
-    latencies, errors = await _drive(serve, iter(keys), workers, tolerate=tolerate)
-    seconds, cpu = perf_counter() - began, process_time() - cpu_before
+    with Stall() as stall:
+        began, cpu_before = perf_counter(), process_time()
+        latencies, errors = await _drive(serve, iter(keys), workers, tolerate=tolerate)
+        seconds, cpu = perf_counter() - began, process_time() - cpu_before
     later = timed(settle)
     took = sorted(latencies)
     figures = {
@@ -48,6 +51,7 @@ async def under_load(
         "p90": 1000 * percentile(took, 90),
         "p99": 1000 * percentile(took, 99),
         "worst": 1000 * took[-1],
+        "stall": 1000 * stall.longest,
         "cpu": 1e6 * cpu / len(took),
         "later": 1e6 * later / len(took),
         "errors": errors,

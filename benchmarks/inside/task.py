@@ -26,8 +26,12 @@ class Task:
     """A directory of this round's own, empty."""
     users: int
     posts: int
+    regime: str = ""
+    """How many cores to run on: one of `cores.REGIMES`, or "" for all."""
     effort: float = 1.0
     """Which part of the full number of requests to send."""
+    member: int = 0
+    """Which of a workload's own processes is to do it, from 1; 0 for the one that measures."""
     import_seconds: float = 0.0
     """How long importing the contender took, filled in by the worker."""
 
@@ -36,7 +40,7 @@ class Task:
         """How many users write posts: the first ones, ten posts each."""
         return max(1, self.posts // 10)
 
-    def count(self, full: int, least: int = 1) -> int:
+    def count(self, full: float, least: int = 1) -> int:
         """`full`, cut down by `effort`."""
         return max(least, round(full * self.effort))
 

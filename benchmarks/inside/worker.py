@@ -55,11 +55,13 @@ def introduce() -> dict[str, Any]:
 
 def answer(line: str, contender: Callable[[], Any], imported_in: float, loop: str) -> dict[str, Any]:
     """Measure what one line asks for; whatever goes wrong becomes the answer."""
+    from benchmarks.inside.cores import pin
     from benchmarks.inside.load import quantiles
     from benchmarks.inside.task import Task, UnsuitableError
 
     task = Task(**{**json.loads(line), "import_seconds": imported_in})
     workload = importlib.import_module(f"benchmarks.workloads.{task.workload}").workload
+    pin(task.regime)
     try:
         with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
             measured = runner.run(workload.measure(contender(), workload.cases[task.case], task))

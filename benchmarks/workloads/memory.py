@@ -101,5 +101,5 @@ workload = Workload(
     measure=measure,
     figures=(Figure("each", "KiB each", 2),),
     fresh=True,
-    seconds=2.0,
+    seconds=1.6,
 )

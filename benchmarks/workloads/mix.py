@@ -36,6 +36,6 @@ workload = Workload(
     cases={"5 connections": 5},
     measure=measure,
     figures=(*LOAD, Figure("errors", "errors")),
-    everywhere=True,
-    seconds=1.0,
+    threads=True,
+    seconds=0.9,
 )

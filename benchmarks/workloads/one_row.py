@@ -1,4 +1,4 @@
-"""5,000 times `execute()` and `fetchone()`: one row by its primary key, through a cursor, a borrow for each.
+"""4,000 times `execute()` and `fetchone()`: one row by its primary key, through a cursor, a borrow for each.
 
 With one worker and with five, each with a connection.
 """
@@ -19,7 +19,7 @@ async def measure(contender: Contender, workers: int, task: Task) -> Measured:
 
     await contender.open(task.database, workers)
     try:
-        keys = task.keys(task.users, task.count(5_000))
+        keys = task.keys(task.users, task.count(contender.share * 4_000))
         return await under_load(select, keys, workers=workers, settle=contender.settle, warm_up=20)
     finally:
         await contender.close()
@@ -30,5 +30,6 @@ workload = Workload(
     cases={"1 worker": 1, "5 workers": 5},
     measure=measure,
     figures=LOAD,
-    seconds=1.5,
+    threads=True,
+    seconds=0.5,
 )

@@ -42,6 +42,6 @@ workload = Workload(
     cases={"5 connections": 5, "100 connections": 100},
     measure=measure,
     figures=LOAD,
-    everywhere=True,
-    seconds=1.5,
+    threads=True,
+    seconds=1.1,
 )

@@ -21,7 +21,11 @@ async def measure(contender: Contender, size: int, task: Task) -> Measured:
     await contender.open(task.database, size)
     try:
         return await under_load(
-            select, task.keys(task.users, task.count(10_000)), workers=size, settle=contender.settle, warm_up=20
+            select,
+            task.keys(task.users, task.count(contender.share * 10_000)),
+            workers=size,
+            settle=contender.settle,
+            warm_up=20,
         )
     finally:
         await contender.close()
@@ -32,6 +36,6 @@ workload = Workload(
     cases={"5 connections": 5},
     measure=measure,
     figures=LOAD,
-    everywhere=True,
-    seconds=2.5,
+    threads=True,
+    seconds=0.7,
 )

@@ -57,5 +57,5 @@ workload = Workload(
         Figure("import", "import, ms", 1),
     ),
     fresh=True,
-    seconds=1.5,
+    seconds=1.2,
 )

@@ -15,9 +15,10 @@ from pathlib import Path
 from ..contenders import Contender
 from ..inside.load import under_load
 from ..inside.task import Measured, Task, UnsuitableError
-from . import Figure, Workload
+from . import STALL, Figure, Workload
 
 HELD = 0.005
+INSERT = "INSERT INTO note (text) VALUES (?)"
 
 
 async def measure(contender: Contender, case: tuple[int, int], task: Task) -> Measured:
@@ -26,9 +27,9 @@ async def measure(contender: Contender, case: tuple[int, int], task: Task) -> Me
         raise UnsuitableError("has one connection" if size > contender.most else "has no queue")
 
     async def write(key: int) -> None:
-        await contender.write("INSERT INTO note (text) VALUES (?)", f"note {key}", held=HELD)
+        await contender.write(INSERT, f"note {key}", held=HELD)
 
-    path = _note_book(Path(task.scratch))
+    path = note_book(Path(task.scratch))
     await contender.open(str(path), size)
     try:
         keys = task.keys(task.users, task.count(200, least=tasks))
@@ -39,7 +40,8 @@ async def measure(contender: Contender, case: tuple[int, int], task: Task) -> Me
     return measured
 
 
-def _note_book(folder: Path) -> Path:
+def note_book(folder: Path) -> Path:
+    """A new database of one empty table."""
     path = folder / "notes.db"
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA journal_mode = WAL")
@@ -57,20 +59,22 @@ def _written_twice_or_never(path: Path, sent: int, measured: Measured) -> float:
 workload = Workload(
     title="Writers that hold a transaction for 5 ms",
     cases={
-        "1": (1, 1),
         "8, each its own": (8, 8),
         "20, each its own": (20, 20),
-        "50, each its own": (50, 50),
         "8, one connection": (8, 1),
         "20, one connection": (20, 1),
-        "50, one connection": (50, 1),
     },
     measure=measure,
     figures=(
         Figure("rate", "transactions/s", better="higher"),
         Figure("p99", "P99, ms", 1),
         Figure("worst", "longest, ms", 1),
+        STALL,
         Figure("errors", "errors in a round"),
     ),
-    seconds=2.5,
+    contenders=(
+        *("plain_sqlite3", "floor", "open_close", "aiosqlitepool_1", "asqlite_pool", "sqlalchemy_engine"),
+        *("sqlspec_pool", "this_pool", "this_database", "this_database_functions"),
+    ),
+    seconds=1.7,
 )

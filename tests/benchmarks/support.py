@@ -14,6 +14,8 @@ from benchmarks.harness.runner import Plan, Step, play
 from benchmarks.inside.load import PERCENTS
 
 LANE = Lane("3.11", "asyncio")
+TWO = "two cores"
+FIVE = f"5 connections, {TWO}"
 WHERE = {"date": "2026-01-01", "processor": "one", "cores": 2, "load": 0.1, "system": "any", "commit": "abc"}
 
 
@@ -41,7 +43,7 @@ def plan_for(
     """A tiny plan of one workload."""
     known, chosen = contenders(), workloads()[workload]
     kept = {case: value for case, value in chosen.cases.items() if cases is None or case in cases}
-    settings = {"rounds": 1, "effort": 0.002, "limit": 60.0, "loops": ["asyncio"], **settings}
+    settings = {"rounds": 1, "effort": 0.002, "limit": 60.0, "loops": ["asyncio"], "regimes": [TWO], **settings}
     return Plan(
         {name: known[name] for name in names or ("floor", "this_pool")},
         {workload: replace(chosen, cases=kept)},
@@ -56,15 +58,13 @@ async def played(plan: Plan, data: Mapping[str, Any], make_environment: Any = th
     return results
 
 
-def record(
-    contender: str, number: int = 1, *, workload: str = "selects", case: str = "5 connections", **more: Any
-) -> Any:
+def record(contender: str, number: int = 1, *, workload: str = "selects", case: str = FIVE, **more: Any) -> Any:
     return Record(LANE.python, LANE.loop, workload, case, contender, number, **more)
 
 
 def rates(contender: str, *values: float) -> list[Record]:
     """A record for each round, with a rate and latencies."""
-    figures = {"average": 1.0, "median": 1.0, "p90": 2.0, "p99": 3.0, "cpu": 50.0, "later": 0.0}
+    figures = {"average": 1.0, "median": 1.0, "p90": 2.0, "p99": 3.0, "stall": 1.5, "cpu": 50.0, "later": 0.0}
     latencies = [percent / 1000 for percent in PERCENTS]
     return [
         record(contender, number, figures={"rate": value, **figures}, quantiles=latencies)

@@ -7,9 +7,7 @@ import pytest
 from benchmarks.harness.claims import CLAIMS, Claim
 from benchmarks.harness.results import Results, Spread
 
-from .support import LANE, rates, record
-
-FIVE = "5 connections"
+from .support import FIVE, LANE, rates, record
 
 
 def ratio(results: Results, contender: str = "this_pool", to: str = "floor") -> Spread | None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.catalogue import ContenderFile, Interpreter, contenders, workloads
+from benchmarks.harness.claims import CLAIMS
 from benchmarks.harness.environments import EnvironmentFailedError, environment
 from benchmarks.harness.runner import Plan
 
@@ -40,13 +41,23 @@ def test_those_who_are_neck_and_neck_go_on_alone_in_the_first_lane(here: Interpr
     assert [(step.round, step.contender) for step in plan.steps_of(here, "uvloop")] == [(1, name) for name in names]
 
 
-def test_other_pythons_and_loops_play_only_what_is_to_be_played_everywhere(here: Interpreter) -> None:
+def test_other_pythons_and_loops_play_only_what_claims_compare_and_fewer_rounds(here: Interpreter) -> None:
     other = Interpreter("3.99", here.executable)
-    plan = Plan(contenders(), workloads(), [here, other], ["asyncio", "uvloop"], rounds=1, effort=1)
-    everywhere = {name for name, workload in workloads().items() if workload.everywhere}
+    plan = Plan(contenders(), workloads(), [here, other], ["asyncio", "uvloop"], rounds=2, effort=1)
+    assert list(plan.lanes()) == [(here, "asyncio"), (here, "uvloop"), (other, "asyncio")]
     assert {step.workload for step in plan.steps_of(here, "asyncio")} == set(workloads())
-    for python, loop in ((here, "uvloop"), (other, "asyncio"), (other, "uvloop")):
-        assert {step.workload for step in plan.steps_of(python, loop)} == everywhere
+    compared = {each for claim in CLAIMS for each in claim.compared()}
+    for lane in ((here, "uvloop"), (other, "asyncio")):
+        steps = plan.steps_of(*lane)
+        assert {(step.workload, step.named, step.contender) for step in steps} == compared
+        assert {step.round for step in steps} == {1}
+
+
+def test_a_workload_with_threads_is_played_in_every_regime_and_others_in_none(here: Interpreter) -> None:
+    plan = plan_for(here, "selects", None, "floor", regimes=["one core", "two cores"])
+    assert [step.named for step in plan.steps()] == ["5 connections, one core", "5 connections, two cores"]
+    plan = plan_for(here, "borrow", ["idle"], "floor", regimes=["one core", "two cores"])
+    assert [step.named for step in plan.steps()] == ["idle"]
 
 
 async def test_a_warm_process_plays_all_its_rounds(data: Mapping[str, Any], here: Interpreter) -> None:
@@ -78,7 +89,7 @@ async def test_a_failed_contender_sits_out_the_rest_of_the_case(data: Mapping[st
 async def test_a_request_that_raises_fails_the_round_and_not_the_process(here: Interpreter, tmp_path: Path) -> None:
     missing = {"database": str(tmp_path / "none" / "no.db"), "users": 10, "posts": 10}
     results = await played(plan_for(here, "pages", None, "floor"), missing)
-    assert [each.case for each in results.failures()] == ["5 connections", "100 connections"]
+    assert [each.case for each in results.failures()] == ["5 connections, two cores", "100 connections, two cores"]
     assert all("unable to open database file" in (each.error or "") for each in results.failures())
 
 
