@@ -55,8 +55,8 @@ class Row:
 
     def placed(self, first_id: int, line: int) -> dashboard.Row:
         """The row on this line, with its panels in it if it is collapsed; all others follow it on the board."""
-        place = models.GridPos(h=1, w=_WIDTH, x=0, y=line)
-        row = dashboard.Row(self.title).id(first_id).grid_pos(place).collapsed(self.collapsed)
+        at = models.GridPos(h=1, w=_WIDTH, x=0, y=line)
+        row = dashboard.Row(self.title).id(first_id).grid_pos(at).collapsed(self.collapsed)
         widths = self.widths or [_WIDTH // len(self.panels)] * len(self.panels)
         for place, (panel, width) in enumerate(zip(self.panels, widths, strict=True), start=1):
             panel.id(first_id + place)
