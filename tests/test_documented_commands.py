@@ -30,6 +30,7 @@ BESIDE = {
 # What `make TARGET ARGS=...` hands its arguments to.
 BEHIND = {
     "bench": ["benchmarks"],
+    "boards-real": ["tests.dashboards.real"],
     "demo": ["aiosqlitepool", "demo"],
     "pictures": ["tests.dashboards.pictures"],
     "stack-local": ["examples.stack_local"],
