@@ -167,4 +167,5 @@ def test_the_page_of_the_boards_shows_a_picture_of_each_and_says_what_it_is(name
     assert picture.stat().st_size < 400_000
     page = (ROOT / "docs" / "sre-pack.md").read_text(encoding="utf-8")
     assert f"](images/{name}.png)" in page
-    assert "not a screenshot of Grafana" in page.replace("\n", " ")
+    assert "Drawn by `make boards-real` with Grafana's own components" in page.replace("\n", " ")
+    assert "Heatmaps are plotted" in page

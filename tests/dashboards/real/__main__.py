@@ -1,7 +1,8 @@
 """`make boards-real`: draw the boards with Grafana's own components, from a real Prometheus.
 
-Runs three programs for most of a day of theirs, as `make pictures` does, or asks a Prometheus that is there. With
-`--checks`, only checks in half a minute what needs no server: names of pools in queries, and exemplars.
+Runs three programs for most of a day of theirs, as `make pictures` does, or asks a Prometheus that is there. The
+pictures go to `docs/images`. With `--checks`, only checks in half a minute what needs no server: names of pools in
+queries, and exemplars.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _drawn(path: Path, server: Prometheus, options: argparse.Namespace) -> list[
     end = time.time() // step * step
     pool = POOL if path.stem == "pool" else None
     values = variables(rate_interval=options.rate, interval=step, span=span, **({"pool": pool} if pool else {}))
-    picture = options.directory / f"{path.stem}-grafana.png"
+    picture = options.directory / f"{path.stem}.png"
     failures = draw(path, server, Window(end - span // step * step, end, step, values), pool, picture)
     print(picture)
     return [f"{path.name}: {failure}" for failure in failures]
