@@ -197,6 +197,8 @@ def ranking(title: str, asks: str, advice: str, unit: str, *queries: prometheus.
         .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.FIXED).fixed_color("blue"))
         .min(0)
         .decimals(1)
+        # Of its own accord, Grafana makes the text of few bars so large that names are cut off.
+        .text(common.VizTextDisplayOptions().title_size(12).value_size(14))
     )
     _finish(panel, title, asks, advice, unit, queries, thresholds())
     for name in (str(query.build().legend_format) for query in queries):

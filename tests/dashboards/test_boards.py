@@ -238,9 +238,9 @@ def test_an_axis_of_counts_is_not_that_of_a_hundred_when_all_are_zero(panel: Jso
 
 
 @each_panel
-def test_the_name_below_a_large_number_can_be_read(panel: Json) -> None:
-    if panel["type"] == "stat":
-        assert panel["options"]["text"] == {"titleSize": 14, "valueSize": 30}
+def test_a_name_beside_a_number_can_be_read_and_is_not_cut_off(panel: Json) -> None:
+    sizes = {"stat": {"titleSize": 14, "valueSize": 30}, "bargauge": {"titleSize": 12, "valueSize": 14}}
+    assert panel["options"].get("text") == sizes.get(panel["type"])
 
 
 @each_board

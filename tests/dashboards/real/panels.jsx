@@ -26,13 +26,13 @@ function Stat(props) {
 
 function Bars(props) {
   const values = reduced(props);
-  const { displayMode, orientation, text, valueMode } = props.panel.options;
+  const { displayMode, namePlacement = 'auto', orientation, text, valueMode } = props.panel.options;
   const alignmentFactors = getDisplayValueAlignmentFactors(values);
   const height = props.height / values.length - 8;
   return values.map(({ display, field }, index) => (
     <div key={index} style={{ marginBottom: 8 }}>
       <BarGauge
-        {...{ alignmentFactors, displayMode, field, orientation, valueDisplayMode: valueMode, value: display }}
+        {...{ alignmentFactors, displayMode, field, namePlacement, orientation, valueDisplayMode: valueMode, value: display }}
         {...sized({ ...props, height })}
         text={text}
       />
