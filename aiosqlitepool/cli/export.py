@@ -52,8 +52,7 @@ def export(
 
     Args:
         directory: where to write. Created if missing.
-        format: a key of `FORMATS`. "prometheus" writes `metrics/` for Prometheus and Alertmanager, and `dashboards/`
-            for Grafana.
+        format: what reads the files, a key of `FORMATS`. "prometheus" writes `metrics/` and `dashboards/`.
         force: overwrite files that differ.
         time_scale: the factor for every duration: intervals, rate windows and the `for` of alerts. Thresholds stay as
             they are. Use 0.05 to test alerts: 5 minutes become 15 seconds.
@@ -63,10 +62,7 @@ def export(
     Raises `FilesExistError` if files differ and `force` is false, `ValueError` if `format` is unknown or `time_scale`
     is not positive, and any `OSError`.
     """
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
-    if not 0 < time_scale < float("inf"):
-        raise ValueError(f"time_scale must be a positive number, not {time_scale!r}")
+    _check(format, time_scale)
     pack = {
         name: _rendered(name, text, time_scale, runbook_url, grafana_url)
         for name, text in _pack()
@@ -76,6 +72,13 @@ def export(
     texts = {directory / name: text for name, text in FORMATS[format](pack).items()}
     _write(texts, force)
     return tuple(sorted(texts))
+
+
+def _check(format: str, time_scale: float) -> None:
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+    if not 0 < time_scale < float("inf"):
+        raise ValueError(f"time_scale must be a positive number, not {time_scale!r}")
 
 
 def _write(texts: Mapping[Path, str], force: bool) -> None:
