@@ -134,6 +134,14 @@ boards: .venv/ready-dev ## make Grafana's boards from their code
 pictures: .venv/ready-dev ## plot the boards from a real Prometheus (needs Debian's prometheus; minutes)
 	$(LIMIT) 1200 $(BIN)/python -m tests.dashboards.pictures $(ARGS)
 
+.PHONY: boards-real
+boards-real: .venv/ready-dev ## draw the boards with Grafana's components from npm (needs prometheus, chromium; minutes)
+	$(LIMIT) 1200 $(BIN)/python -m tests.dashboards.real $(ARGS)
+
+.PHONY: boards-checks
+boards-checks: .venv/ready-dev ## have Grafana's own code check the boards, in less than a minute
+	$(LIMIT) 600 $(BIN)/python -m tests.dashboards.real --checks
+
 .PHONY: clean
 clean: ## remove everything that was made here
 	rm -rf .venv .matrix .demo benchmarks/.cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -48,9 +48,15 @@ class Row:
     widths: Sequence[int] = ()
     collapsed: bool = False
 
-    def placed(self, first_id: int) -> dashboard.Row:
-        """The row, with its panels in it if it is collapsed; all others follow it on the board."""
-        row = dashboard.Row(self.title).id(first_id).collapsed(self.collapsed)
+    @property
+    def lines(self) -> int:
+        """How many lines of the grid it takes, its heading among them."""
+        return 1 if self.collapsed else 1 + self.height
+
+    def placed(self, first_id: int, line: int) -> dashboard.Row:
+        """The row on this line, with its panels in it if it is collapsed; all others follow it on the board."""
+        at = models.GridPos(h=1, w=_WIDTH, x=0, y=line)
+        row = dashboard.Row(self.title).id(first_id).grid_pos(at).collapsed(self.collapsed)
         widths = self.widths or [_WIDTH // len(self.panels)] * len(self.panels)
         for place, (panel, width) in enumerate(zip(self.panels, widths, strict=True), start=1):
             panel.id(first_id + place)
@@ -64,7 +70,10 @@ class Row:
 def board(
     uid: str, title: str, about: str, rows: Sequence[Row], *, link: dashboard.DashboardLink, one_pool: bool = False
 ) -> dashboard.Dashboard:
-    """A board that Grafana is not to edit, of these rows, over any number of instances, and of pools or `one_pool`."""
+    """A board that Grafana is not to edit, of these rows, over any number of instances, and of pools or `one_pool`.
+
+    `one_pool` begins with the first pool, not with all of them.
+    """
     made = (
         dashboard.Dashboard(f"aiosqlitepool / {title}")
         .uid(uid)
@@ -79,10 +88,10 @@ def board(
         .annotation(_alerts())
         .link(link)
     )
-    number = 1
+    number, line = 1, 0
     for row in rows:
-        made.with_row(row.placed(number))
-        number += 1 + len(row.panels)
+        made.with_row(row.placed(number, line))
+        number, line = number + 1 + len(row.panels), line + row.lines
         for panel in () if row.collapsed else row.panels:
             made.with_panel(panel)  # type: ignore[arg-type]
     return made
@@ -114,10 +123,12 @@ def _chosen(name: str, label: str, among: str, *, one: bool = False) -> dashboar
         .query(query)
         .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(models.VariableSort.ALPHABETICAL_ASC)
-        # Also where one is to be chosen: a link may come from a board where all were.
+        # Also where one is to be chosen: in Grafana 10, a link may come from a board where all were.
         .all_value(_ALL)
         .include_all(not one)
-        .multi(not one)
+        # Of a variable with several values, Grafana escapes what means something in a regular expression. Of others it
+        # does not: `c++.db` would be an error, and `app.db` would match `app-db` too.
+        .multi(True)
     )
     if not one:
         variable.current(models.VariableOption(text="All", value="$__all"))

@@ -87,7 +87,6 @@ def _timeouts() -> Panel:
         "short",
         now(f"round({in_range(TIMEOUTS)})", "all pools"),
         bad=1,
-        decimals=0,
     )
 
 
@@ -110,8 +109,8 @@ def _traffic() -> Panel:
         "Is it used at all?",
         "Connections lent per second. Nothing, although the service has traffic: the program does not use the pool, or "
         "Prometheus does not reach it.",
-        "ops",
-        now(rate(ACQUIRES), "all pools"),
+        "short",
+        now(rate(ACQUIRES), "all pools, per second"),
     )
 
 
@@ -179,7 +178,6 @@ def _timeouts_of_one() -> Panel:
         "short",
         now(f"round({in_range(TIMEOUTS)})", "all instances"),
         bad=1,
-        decimals=0,
     )
 
 

@@ -12,7 +12,7 @@ COLOURS = {
     "idle": "green",
     "used": "blue",
     "waiting": "orange",
-    "max": "red",
+    "max": "text",
     "min_size": "purple",
     "P50": "green",
     "P90": "yellow",
@@ -76,8 +76,9 @@ def coloured(name: str) -> dict[str, Any]:
 
 def drawn(name: str, right_unit: str | None) -> dict[str, Any]:
     """The properties of the curve of this name; with a `right_unit`, its axis stands at the right."""
-    right = {} if right_unit is None else {"unit": right_unit, "custom.axisPlacement": "right"}
-    return coloured(name) | (_LIMIT if name in LIMITS else {}) | right
+    # Thresholds are those of the left axis.
+    right = {"unit": right_unit, "custom.axisPlacement": "right", "custom.thresholdsStyle": {"mode": "off"}}
+    return coloured(name) | (_LIMIT if name in LIMITS else {}) | (right if right_unit is not None else {})
 
 
 def properties(looks: dict[str, Any]) -> list[models.DynamicConfigValue]:

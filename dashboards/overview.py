@@ -20,8 +20,9 @@ from aiosqlitepool.subscribers._metrics import (
 )
 
 from . import databases, headlines, statements
+from .found import records, traces
 from .frame import DEPTH, OVERVIEW, Row, board, link_to
-from .panels import Panel, columns, lines, over_time, records, traces
+from .panels import Panel, columns, lines, over_time
 from .queries import (
     CAUSE,
     EACH,
@@ -59,7 +60,7 @@ def make() -> dashboard.Dashboard:
             Row("How do acquires end?", 8, [_slow_share(), paths(), failures()]),
             Row("What do connections do?", 8, [_holds(), _creates(), _closes()]),
             statements.row(),
-            Row("What goes wrong?", 7, [_health(), _rollbacks(), _subscribers()]),
+            Row("What goes wrong?", 7, [_health(), _rollbacks(), _subscribers()], collapsed=True),
             Row("Where, and for whom?", 9, [_hottest(), _slow_acquires()]),
             Row(
                 "How do databases write? (SQLiteDatabase)",
@@ -242,8 +243,9 @@ def _hottest() -> Panel:
         {"job": "job", "instance": "instance", POOL: "pool"},
         link=(
             "This pool in depth",
-            f"/d/{DEPTH}?var-datasource=${{datasource}}&var-job=${{__data.fields.job}}"
-            "&var-instance=${__data.fields.instance}&var-pool=${__data.fields.pool}&${__url_time_range}",
+            f"/d/{DEPTH}?var-datasource=${{datasource:percentencode}}"
+            + "".join(f"&var-{name}=${{__data.fields.{name}:percentencode}}" for name in ("job", "instance", "pool"))
+            + "&${__url_time_range}",
         ),
         warn=0.8,
         bad=1.0,
@@ -251,7 +253,7 @@ def _hottest() -> Panel:
 
 
 def _slow_acquires() -> Panel:
-    found = f'name = "{ACQUIRE_SPAN}" && span.{POOL_ATTRIBUTE} =~ "${{pool:pipe}}"'
+    found = f'name = "{ACQUIRE_SPAN}" && span.{POOL_ATTRIBUTE} =~ `${{pool:regex}}`'
     shown = ", ".join(f"span.{name}" for name in (POOL_ATTRIBUTE, ERROR_TYPE, ACQUIRE_PATH))
     return traces(
         "Slow acquisitions",
@@ -273,5 +275,5 @@ def _logs() -> Panel:
         "The records of the structlog subscriber as JSON, slow and failed acquires, failed checks, rollbacks and "
         "suspected leaks among them. Nothing: choose a Loki data source, or the records are not JSON with `event` and "
         "`pool`.",
-        '{service_name=~".+"} |= "pool." | json | event =~ "pool[.].+" | pool =~ "${pool:pipe}"',
+        '{service_name=~".+"} |= "pool." | json | event =~ "pool[.].+" | pool =~ `${pool:regex}`',
     )

@@ -15,25 +15,19 @@ from grafana_foundation_sdk.builders import (
     common,
     dashboard,
     heatmap,
-    logs,
-    loki,
     prometheus,
     stat,
     table,
-    tempo,
     timeseries,
 )
 from grafana_foundation_sdk.models import common as common_models
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models import heatmap as heatmap_models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
-from grafana_foundation_sdk.models.tempo import SearchTableType
 
 from .looks import BAR, coloured, drawn, properties, thresholds
 
 PROMETHEUS = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
-TEMPO = models.DataSourceRef(type_val="tempo", uid="${tempo_datasource}")
-LOKI = models.DataSourceRef(type_val="loki", uid="${loki_datasource}")
 
 
 class Panel(Protocol):
@@ -57,6 +51,9 @@ class Panel(Protocol):
 
 
 P = TypeVar("P", bound=Panel)
+
+# Units of what is often nothing but zeros: Grafana would draw an axis of them up to 100.
+_COUNTS = ("cpm", "short")
 
 
 # -- queries
@@ -97,6 +94,8 @@ def number(
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
         .no_value("no data")
+        # Of its own accord, Grafana makes a long name so small that nobody can read it.
+        .text(common.VizTextDisplayOptions().title_size(14).value_size(30))
     )
     if decimals is not None:
         panel.decimals(decimals)
@@ -115,12 +114,14 @@ def lines(
     connected: bool = False,
     names: Sequence[str] = (),
     right: dict[str, str] | None = None,
+    reaches: float | None = None,
     empty: str = "no data",
 ) -> timeseries.Panel:
     """Curves over time, thresholds dashed; `connected` draws a line over the gaps in them.
 
     `names` are values of a label that may appear as legends, `right` maps legends to the unit in which they stand
-    at the right, and `empty` is what it says when there is nothing to show.
+    at the right, `reaches` is how far the axis goes at least (of counts, to the highest threshold or to 1), and `empty`
+    is what it says when there is nothing to show.
     """
     marked = warn is not None or bad is not None
     style = "DASHED" if marked else "OFF"
@@ -147,6 +148,10 @@ def lines(
             .sort(common_models.SortOrder.DESCENDING)
         )
     )
+    if reaches is None and unit in _COUNTS:
+        reaches = bad or warn or 1
+    if reaches is not None:
+        panel.axis_soft_max(reaches)
     if connected:
         panel.span_nulls(True)
     if stacked:
@@ -173,7 +178,7 @@ def heat(title: str, asks: str, advice: str, query: str) -> heatmap.Panel:
             .steps(64)
         )
         .y_axis(heatmap.YAxisConfig().unit("s").axis_placement(common_models.AxisPlacement.LEFT))
-        .cell_values(heatmap.CellValues().unit("ops"))
+        .cell_values(heatmap.CellValues().unit("short"))
         .tooltip(heatmap.HeatmapTooltip().mode(common_models.TooltipDisplayMode.SINGLE).y_histogram(True))
         .show_legend()
     )
@@ -192,6 +197,8 @@ def ranking(title: str, asks: str, advice: str, unit: str, *queries: prometheus.
         .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.FIXED).fixed_color("blue"))
         .min(0)
         .decimals(1)
+        # Of its own accord, Grafana makes the text of few bars so large that names are cut off.
+        .text(common.VizTextDisplayOptions().title_size(12).value_size(14))
     )
     _finish(panel, title, asks, advice, unit, queries, thresholds())
     for name in (str(query.build().legend_format) for query in queries):
@@ -223,7 +230,7 @@ def columns(
     order = {name: place for place, name in enumerate([*names, *headings])}
     first = next(iter(values))
     panel = (
-        _table()
+        plain_table()
         .with_transformation(models.DataTransformerConfig(id_val="merge", options={}))
         .with_transformation(
             models.DataTransformerConfig(
@@ -246,34 +253,11 @@ def columns(
     return panel
 
 
-def traces(title: str, asks: str, advice: str, query: str) -> table.Panel:
-    """The spans that a TraceQL query finds, each leading to its trace."""
-    target = tempo.Dataquery().query_type("traceql").query(query).limit(20).spss(10)
-    target.table_type(SearchTableType.SPANS).datasource(TEMPO).ref_id("A")
-    panel = _table().datasource(TEMPO).with_target(target).unit("s")
-    return panel.title(title).description(_describe(asks, advice)).thresholds(thresholds())
-
-
-def records(title: str, asks: str, advice: str, query: str) -> logs.Panel:
-    """The log records that a LogQL query finds, the latest first."""
-    target = loki.Dataquery().expr(query).datasource(LOKI).ref_id("A").max_lines(200)
-    panel = (
-        logs.Panel()
-        .datasource(LOKI)
-        .with_target(target)
-        .show_time(True)
-        .wrap_log_message(True)
-        .enable_log_details(True)
-        .sort_order(common_models.LogsSortOrder.DESCENDING)
-        .unit("none")
-    )
-    return panel.title(title).description(_describe(asks, advice)).thresholds(thresholds())
-
-
 # -- what they share
 
 
-def _table() -> table.Panel:
+def plain_table() -> table.Panel:
+    """A table without anything in it."""
     panel = table.Panel().cell_options(common_models.TableAutoCellOptions())
     options: Any = panel.build().options
     options.footer = None  # gone from Grafana 13
@@ -290,11 +274,12 @@ def _finish(
     steps: dashboard.ThresholdsConfig,
 ) -> P:
     finished: Any = panel
-    finished.title(title).description(_describe(asks, advice)).unit(unit).thresholds(steps).datasource(PROMETHEUS)
+    finished.title(title).description(describe(asks, advice)).unit(unit).thresholds(steps).datasource(PROMETHEUS)
     for ref, query in zip(string.ascii_uppercase, queries, strict=False):
         finished.with_target(query.ref_id(ref).datasource(PROMETHEUS))
     return panel
 
 
-def _describe(asks: str, advice: str) -> str:
+def describe(asks: str, advice: str) -> str:
+    """The description of a panel."""
     return f"**{asks}** {advice}"

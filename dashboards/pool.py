@@ -21,7 +21,7 @@ from aiosqlitepool.subscribers._metrics import (
 
 from . import databases, headlines, program, statements, storage
 from .frame import DEPTH, OVERVIEW, Row, board, link_to
-from .panels import Panel, heat, lines, now, over_time, ranking
+from .panels import Panel, lines, now, over_time, ranking
 from .queries import (
     ASKED_FOR,
     CAUSE,
@@ -31,7 +31,6 @@ from .queries import (
     REASON,
     STATE,
     asked_for,
-    buckets,
     busy,
     busy_at,
     highest,
@@ -44,7 +43,7 @@ from .queries import (
     used,
     worst,
 )
-from .shared import failures, paths, wait_heat, waits
+from .shared import create_heat, failures, hold_heat, paths, wait_heat, waits
 
 _HOTTEST = 10
 
@@ -60,11 +59,11 @@ def make() -> dashboard.Dashboard:
             Row("Now", 4, headlines.of_one_pool()),
             Row("Which instance?", 8, [_load_by(), _queue_by(), _wait_by(), _demand_by()]),
             Row("How do acquires end?", 8, [paths(), waits(), failures()]),
-            Row("How long does each thing take?", 9, [wait_heat(), _hold_heat(), _create_heat()]),
+            Row("How long does each thing take?", 9, [wait_heat(), hold_heat(), create_heat()]),
             statements.row(),
             Row("How large should it be?", 8, [_sizing(), _advice()], widths=(14, 10)),
             Row("How do connections live?", 8, [_open(), _births_and_deaths(), _age(), _ages_now()]),
-            Row("What goes wrong?", 8, [_rollbacks(), _createfailures(), _health(), _subscribers()]),
+            Row("What goes wrong?", 8, [_rollbacks(), _createfailures(), _health(), _subscribers()], collapsed=True),
             program.row(),
             storage.row(),
             Row(
@@ -109,6 +108,7 @@ def _queue_by() -> Panel:
         over_time(worst(_HOTTEST, oldest(OLDEST_WAITER, *EACH)), INSTANCE),
         warn=1,
         bad=15,
+        reaches=1,
     )
 
 
@@ -135,29 +135,6 @@ def _demand_by() -> Panel:
 
 
 # -- how do acquires end?
-
-
-# -- how long does each thing take?
-
-
-def _hold_heat() -> Panel:
-    return heat(
-        "Time out of the pool by duration",
-        "Are there two kinds of holders?",
-        "A second band far above the first is the work that makes others wait. If it can wait itself, give it a pool "
-        "of its own.",
-        buckets(USE_TIME),
-    )
-
-
-def _create_heat() -> Panel:
-    return heat(
-        "Creating by duration",
-        "Is opening a connection slow?",
-        "A band above 10 ms is a slow disk, or a factory that does more than its pragmas. A caller on the path new "
-        "waits for all of it.",
-        buckets(CREATE_TIME),
-    )
 
 
 # -- how large should it be?
@@ -246,6 +223,7 @@ def _ages_now() -> Panel:
         over_time(worst(_HOTTEST, oldest(OLDEST_CHECKOUT, *EACH)), INSTANCE),
         warn=10,
         bad=60,
+        reaches=1,
     )
 
 

@@ -1,8 +1,8 @@
-"""Panels that both boards have."""
+"""Panels that both boards have, and the heatmaps of one."""
 
 from __future__ import annotations
 
-from aiosqlitepool.subscribers._metrics import ACQUIRES, TIMEOUTS, WAIT_TIME
+from aiosqlitepool.subscribers._metrics import ACQUIRES, CREATE_TIME, TIMEOUTS, USE_TIME, WAIT_TIME
 
 from .panels import Panel, heat, lines, over_time
 from .queries import ERROR, PATH, buckets, per_minute, quantile, rate
@@ -31,9 +31,10 @@ def waits() -> Panel:
         "the pool is too small or something is stuck. A dot is a wait; click it for its trace. Alert: "
         "AiosqlitepoolWaitSlow.",
         "s",
-        over_time(quantile(0.5, WAIT_TIME), "P50"),
+        # Of several queries for one metric, Grafana asks for the exemplars of the first.
+        over_time(quantile(0.5, WAIT_TIME), "P50", exemplars=True),
         over_time(quantile(0.9, WAIT_TIME), "P90"),
-        over_time(quantile(0.99, WAIT_TIME), "P99", exemplars=True),
+        over_time(quantile(0.99, WAIT_TIME), "P99"),
         warn=0.1,
         bad=1.0,
     )
@@ -47,6 +48,28 @@ def wait_heat() -> Panel:
         "Two bands are two kinds of callers: those who find a connection and those who queue. The upper one's height "
         "is how long the holders take. A band at acquisition_timeout is callers that fail.",
         buckets(WAIT_TIME),
+    )
+
+
+def hold_heat() -> Panel:
+    """How long connections were out, by bucket."""
+    return heat(
+        "Time out of the pool by duration",
+        "Are there two kinds of holders?",
+        "A second band far above the first is the work that makes others wait. If it can wait itself, give it a pool "
+        "of its own.",
+        buckets(USE_TIME),
+    )
+
+
+def create_heat() -> Panel:
+    """How long opening took, by bucket."""
+    return heat(
+        "Creating by duration",
+        "Is opening a connection slow?",
+        "A band above 10 ms is a slow disk, or a factory that does more than its pragmas. A caller on the path new "
+        "waits for all of it.",
+        buckets(CREATE_TIME),
     )
 
 

@@ -2,7 +2,7 @@
 
 The pack has Prometheus rules, alerts, an Alertmanager route, the runbook and the Grafana dashboards. The caller can set
 the base URLs of the links and scale all durations. Both are replaced in the text, without a YAML library, which keeps
-comments and layout.
+comments and layout. `formats` turns the pack into what other tools read.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+
+from .formats import DEFAULT, FORMATS
 
 __all__ = ["FilesExistError", "export", "main", "scale", "scaled"]
 
@@ -40,6 +42,7 @@ class FilesExistError(Exception):
 def export(
     directory: Path,
     *,
+    format: str = DEFAULT,
     force: bool = False,
     time_scale: float = 1.0,
     runbook_url: str | None = None,
@@ -48,26 +51,34 @@ def export(
     """Write the pack to `directory`. Return the paths of all its files, also of those that were up to date.
 
     Args:
-        directory: gets `metrics/` for Prometheus and Alertmanager, and `dashboards/` for Grafana. Created if missing.
+        directory: where to write. Created if missing.
+        format: what reads the files, a key of `FORMATS`. "prometheus" writes `metrics/` and `dashboards/`.
         force: overwrite files that differ.
         time_scale: the factor for every duration: intervals, rate windows and the `for` of alerts. Thresholds stay as
             they are. Use 0.05 to test alerts: 5 minutes become 15 seconds.
         runbook_url: the URL of the published `runbook.md`, for the links in alerts.
         grafana_url: the base URL of Grafana, for the links in alerts.
 
-    Raises `FilesExistError` if files differ and `force` is false, `ValueError` if `time_scale` is not positive, and any
-    `OSError`.
+    Raises `FilesExistError` if files differ and `force` is false, `ValueError` if `format` is unknown or `time_scale`
+    is not positive, and any `OSError`.
     """
-    if not 0 < time_scale < float("inf"):
-        raise ValueError(f"time_scale must be a positive number, not {time_scale!r}")
-    texts = {
-        directory / name: _rendered(name, text, time_scale, runbook_url, grafana_url)
+    _check(format, time_scale)
+    pack = {
+        name: _rendered(name, text, time_scale, runbook_url, grafana_url)
         for name, text in _pack()
         # The tests of the rules have fixed durations: they would fail for scaled rules.
         if time_scale == 1 or not name.startswith("metrics/tests/")
     }
+    texts = {directory / name: text for name, text in FORMATS[format](pack).items()}
     _write(texts, force)
     return tuple(sorted(texts))
+
+
+def _check(format: str, time_scale: float) -> None:
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+    if not 0 < time_scale < float("inf"):
+        raise ValueError(f"time_scale must be a positive number, not {time_scale!r}")
 
 
 def _write(texts: Mapping[Path, str], force: bool) -> None:
@@ -148,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         written = export(
             options.directory,
+            format=options.format,
             force=options.force,
             time_scale=options.time_scale,
             runbook_url=options.runbook_url,
@@ -173,7 +185,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Files that differ are overwritten only with --force. docs/sre-pack.md describes the next steps.",
     )
     add = parser.add_argument
-    add("directory", type=Path, metavar="DIR", help="where to write metrics/ and dashboards/; created if missing")
+    add("directory", type=Path, metavar="DIR", help="where to write; created if missing")
+    add("--format", choices=FORMATS, default=DEFAULT, help="what reads the files (default: %(default)s)")
     add("--force", action="store_true", help="overwrite files that differ")
     add("--runbook-url", type=_page, metavar="URL", help="URL of the published runbook.md, for the links in alerts")
     add("--grafana-url", type=_site, metavar="URL", help="base URL of Grafana, for the links in alerts")

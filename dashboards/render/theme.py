@@ -19,6 +19,7 @@ _NAMED = {
     "dark-red": "#c4162a",
     "blue": "#5794f2",
     "purple": "#b877d9",
+    "text": TEXT,
 }
 PALETTE = ("#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#5794f2", "#b877d9", "#705da0", "#37872d", "#fade2a")
 # From nothing to much, for heatmaps.

@@ -179,6 +179,7 @@ def test_something_unreadable_where_a_file_should_be_is_in_the_way(tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
+        (["--format", "helm"], "invalid choice: 'helm' (choose from 'prometheus', 'kubernetes', "),
         (["--time-scale", "0"], "must be a positive number, not '0'"),
         (["--time-scale", "fast"], "must be a positive number, not 'fast'"),
         (["--time-scale", "inf"], "must be a positive number, not 'inf'"),
@@ -212,6 +213,32 @@ def test_a_wrong_scale_is_a_value_error(tmp_path: Path) -> None:
         export(tmp_path, time_scale=-1)
 
 
+def test_a_wrong_format_is_a_value_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="format must be one of prometheus, kubernetes, .*, not 'helm'"):
+        export(tmp_path, format="helm")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("prometheus", {"metrics", "dashboards"}),
+        ("grafana-operator", {"grafanadashboards.yaml"}),
+        ("collector", {"collector.yaml"}),
+    ],
+)
+def test_a_format_is_chosen_by_its_name(name: str, expected: set[str], tmp_path: Path) -> None:
+    assert main(["export", str(tmp_path), "--format", name]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == expected
+
+
+def test_a_format_overwrites_nothing(tmp_path: Path) -> None:
+    mine = tmp_path / "collector.yaml"
+    mine.write_text("receivers: {}\n")
+    with pytest.raises(FilesExistError) as raised:
+        export(tmp_path, format="collector")
+    assert raised.value.paths == (mine,)
+
+
 # -- from a wheel
 
 
@@ -231,6 +258,8 @@ def test_a_built_wheel_in_a_fresh_environment_has_it_all(tmp_path: Path) -> None
     run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel, "aiosqlite")
     run(python, "-I", "-m", "aiosqlitepool", "export", tmp_path / "pack")
     assert written(tmp_path / "pack") == PACK
+    run(python, "-I", "-m", "aiosqlitepool", "export", "--format", "mixin", tmp_path / "mixin")
+    assert "mixin.libsonnet" in written(tmp_path / "mixin")
 
 
 def test_a_time_scale_is_any_positive_number() -> None:

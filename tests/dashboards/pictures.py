@@ -1,6 +1,6 @@
 """`make pictures`: run three programs for most of a day of theirs under a real Prometheus, and plot the boards of it.
 
-Takes six minutes; the pictures go to `docs/images`.
+Takes six minutes; the pictures go to `build/pictures`. Those of the documentation are drawn by `make boards-real`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HOUR = 0.74
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=6.0, help="how long, until the rush, a day has been (6)")
-    parser.add_argument("--directory", type=Path, default=ROOT / "docs" / "images")
+    parser.add_argument("--directory", type=Path, default=ROOT / "build" / "pictures")
     options = parser.parse_args()
     if not installed():
         print("This needs a Prometheus: apt-get install prometheus", file=sys.stderr)

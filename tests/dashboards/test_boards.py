@@ -134,9 +134,18 @@ def test_one_that_reads_a_table_or_a_number_asks_once_and_a_curve_asks_for_every
 
 def test_waits_lead_to_their_traces() -> None:
     for board in BOARDS.values():
-        targets = [target for panel in panels(board) for target in panel["targets"] if target.get("exemplar")]
-        assert any("histogram_quantile(0.99" in target["expr"] for target in targets)
-        assert all("db_client_connection" in target["expr"] for target in targets)
+        (waits,) = [panel for panel in panels(board) if panel["title"] == "Waits"]
+        assert any(target.get("exemplar") for target in waits["targets"])
+
+
+@each_panel
+def test_exemplars_are_asked_for_by_the_first_query_of_their_metric(panel: Json) -> None:
+    """Grafana leaves them out of the others."""
+    metrics = [re.findall(r"db_client_\w+_bucket", target.get("expr", "")) for target in panel["targets"]]
+    for place, target in enumerate(panel["targets"]):
+        if target.get("exemplar"):
+            assert metrics[place]
+            assert metrics.index(metrics[place]) == place
 
 
 def links(board: Json) -> list[str]:
@@ -170,6 +179,75 @@ def test_a_hot_instance_leads_to_its_pool_in_depth() -> None:
     (table,) = [panel for panel in panels(BOARDS["aiosqlitepool-overview"]) if panel["title"] == "Hottest instances"]
     columns = {new for change in table["transformations"] for new in change["options"].get("renameByName", {}).values()}
     assert {"job", "instance", "pool"} <= columns
+
+
+@each_board
+def test_what_a_link_takes_from_a_row_is_encoded(board: Json) -> None:
+    """A name may have any character: `c++.db` would arrive as `c  .db`, and `a&b.db` as `a`."""
+    for link in links(board):
+        assert all(
+            field.endswith(":percentencode") for field in re.findall(r"\$\{(__data[^}]*|datasource[^}]*)\}", link)
+        )
+
+
+@each_board
+def test_the_pools_can_be_several_so_that_grafana_escapes_their_names(board: Json) -> None:
+    """Of a variable with one value, Grafana puts the name into a regular expression as it is."""
+    for variable in board["templating"]["list"][3:]:
+        assert variable["multi"] is True
+
+
+@each_panel
+def test_a_search_for_traces_or_records_escapes_the_names_of_pools(panel: Json) -> None:
+    """As regular expressions, in raw strings: in a string with quotes, the backslash would be an escape of its own."""
+    for target in panel["targets"]:
+        if target["datasource"]["type"] != "prometheus":
+            text = target.get("expr") or target["query"]
+            assert "=~ `${pool:regex}`" in text
+            assert text.count("$") == 1
+
+
+def overrides(panel: Json) -> dict[str, Json]:
+    """The properties of a panel's series that differ, by their names."""
+    return {
+        override["matcher"]["options"]: {each["id"]: each["value"] for each in override["properties"]}
+        for override in panel["fieldConfig"]["overrides"]
+    }
+
+
+@each_panel
+def test_thresholds_are_drawn_for_the_left_axis_only(panel: Json) -> None:
+    for looks in overrides(panel).values():
+        if looks.get("custom.axisPlacement") == "right":
+            assert looks["custom.thresholdsStyle"] == {"mode": "off"}
+
+
+@each_panel
+def test_a_limit_is_not_drawn_as_an_alarm(panel: Json) -> None:
+    for name, looks in overrides(panel).items():
+        if name == "max" and "color" in looks:
+            assert looks["color"] == {"mode": "fixed", "fixedColor": "text"}
+
+
+@each_panel
+def test_an_axis_of_counts_is_not_that_of_a_hundred_when_all_are_zero(panel: Json) -> None:
+    defaults = panel["fieldConfig"]["defaults"]
+    if panel["type"] == "timeseries" and defaults["unit"] in ("cpm", "short"):
+        marks = [step["value"] for step in defaults["thresholds"]["steps"][1:]]
+        assert defaults["custom"]["axisSoftMax"] == (marks[-1] if marks else 1)
+
+
+@each_panel
+def test_a_name_beside_a_number_can_be_read_and_is_not_cut_off(panel: Json) -> None:
+    sizes = {"stat": {"titleSize": 14, "valueSize": 30}, "bargauge": {"titleSize": 12, "valueSize": 14}}
+    assert panel["options"].get("text") == sizes.get(panel["type"])
+
+
+@each_board
+def test_what_is_nothing_but_zeros_in_good_times_is_folded(board: Json) -> None:
+    (row,) = [panel for panel in board["panels"] if panel["title"] == "What goes wrong?"]
+    assert row["collapsed"]
+    assert "Failed health checks" in [panel["title"] for panel in row["panels"]]
 
 
 def test_panels_over_many_instances_show_the_hottest_only() -> None:

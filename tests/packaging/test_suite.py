@@ -16,6 +16,7 @@ from .environment import Environment
 # What a wheel could spoil: the public face, the driver's hold, every subscriber, files beside the code. Storms,
 # simulations and servers say nothing about packaging, and `make test` runs them.
 TESTS = (
+    "cli/formats",
     "cli/top",
     "debug/test_app.py",
     "debug/test_mounts.py",
