@@ -114,7 +114,7 @@ class Queue:
 
     async def give_back(self, job: Job) -> bool:
         """Let another worker have the job at once; False as `finish()` does, or if it has ended."""
-        async with self._pool.connection(label=f"give back job {job.id}") as connection:
+        async with self._pool.connection(label=f"requeue job {job.id}") as connection:
             return await self._change(connection, job, "due = 0")
 
     async def _change(self, connection: aiosqlite.Connection, job: Job, assignments: str, *values: object) -> bool:
@@ -175,7 +175,7 @@ class Worker:
 
     async def _give_back(self, job: Job) -> None:
         await self._queue.give_back(job)
-        log.info("job %d: given back", job.id)
+        log.info("job %d: put back into the queue", job.id)
 
 
 async def check_link(http: httpx.AsyncClient, url: str) -> int:

@@ -53,7 +53,7 @@ class Plan:
     limit: float = 120.0
     """Seconds that one round may take."""
     close_rounds: int = 0
-    """Rounds that those play in the first lane who are neck and neck, if that is more than the others do."""
+    """Rounds of contenders that are close, in the first lane; if that is more than the others have."""
 
     def steps(self) -> list[Step]:
         """Every round, in the order of play: all contenders have played one before any plays the next."""

@@ -89,10 +89,10 @@ export class PoolView {
     };
     const full = pool.used >= pool.max_size;
     tile("used", `${pool.used} of ${pool.max_size}`, `${pool.idle} idle, ${pool.max_size - pool.size} vacant`, full ? "full" : "");
-    const oldest = pool.waiting ? `oldest for ${duration(pool.oldest_waiter)}` : "nobody queues";
+    const oldest = pool.waiting ? `oldest for ${duration(pool.oldest_waiter)}` : "no caller waits";
     tile("waiting", number(pool.waiting), oldest, pool.waiting ? "warn" : "");
     tile("wait", waits.count ? duration(waits.p99) : "–", waits.count ? (waits.p50 ? `half within ${duration(waits.p50)}` : "half at once") : "none in the last minute");
-    tile("held", uses.count ? duration(uses.p99) : "–", pool.holders.length ? `longest now ${duration(pool.oldest_checkout)}` : "nobody holds one");
+    tile("held", uses.count ? duration(uses.p99) : "–", pool.holders.length ? `longest now ${duration(pool.oldest_checkout)}` : "none in use");
     const paths = ["idle", "new", "queued"];
     const total = rate ? paths.reduce((sum, path) => sum + rate[path], 0) : 0;
     tile("rate", rate ? `${number(total)}/s` : "–", rate ? paths.filter((path) => rate[path] > 0).map((path) => `${number(rate[path])} ${path}`).join(", ") || "none just now" : "counting …");
