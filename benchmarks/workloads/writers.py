@@ -1,8 +1,8 @@
 """Writers: each transaction inserts one row and stays open for 5 ms, like one that computes before it commits.
 
 With a connection for each task they collide in SQLite, whose busy handler polls instead of queueing; after 5 seconds
-it raises. With one connection they queue in the pool, in FIFO order. A database has one writer: `write()` acquires it for
-a transaction, `run_write()` runs the transaction in its thread.
+it raises. With one connection they queue in the pool, in FIFO order. A database has one writer: `write()` acquires it
+for a transaction, `run_write()` runs the transaction in its thread.
 """
 
 from __future__ import annotations

@@ -1,8 +1,22 @@
 from __future__ import annotations
 
 import pytest
+from rich.console import Console
 
-from aiosqlitepool.cli.top.board import _rate
+from aiosqlitepool.cli.top.board import Board, _rate
+from aiosqlitepool.cli.top.figures import Held, Percentile, PoolFigures, Span
+
+SPAN = Span(2.0, 12345, 1, 98765, Percentile(0.0324), Percentile(0.0496), Percentile(0.005), 3, 4, 5, 6)
+TOTAL = Span(None, 12345678, 1, 98765432, Percentile(0.0324), None, None, 3, 4, 5, 6)
+
+
+def shown(width: int, *holders: Held) -> list[str]:
+    """The lines of a board in a terminal of this width."""
+    pool = PoolFigures("app.db", 5, 0, 5, 4, 0.0253, 0.0022, SPAN, TOTAL, holders)
+    console = Console(width=width, highlight=False)
+    with console.capture() as captured:
+        console.print(Board([pool], "http://127.0.0.1:8000/metrics"))
+    return captured.get().splitlines()
 
 
 @pytest.mark.parametrize(
@@ -10,3 +24,41 @@ from aiosqlitepool.cli.top.board import _rate
 )
 def test_a_rate_is_as_exact_as_one_would_read_it(rate: float, shown: str) -> None:
     assert _rate(rate) == shown
+
+
+@pytest.mark.parametrize("width", [100, 80, 60])
+def test_it_fits_into_the_terminal_and_cuts_no_figure(width: int) -> None:
+    lines = shown(width)
+    assert max(map(len, lines)) <= width
+    assert "…" not in "".join(lines)
+    for figure in ("12,345,678", "98,765,432", "32.4 ms", "49.6 ms", "5.0 ms", "5 used, 0 idle of 5"):
+        assert figure in "\n".join(lines)
+
+
+def test_in_a_narrow_terminal_the_figures_stand_below_each_other() -> None:
+    rows = [" ".join(line.split()) for line in shown(60)]
+    assert "acq. queued 49,382/s 98,765,432" in rows
+    assert "timeouts 1.5/s 3" in rows
+    assert "rollbacks 3.0/s 6" in rows
+
+
+def test_a_legend_explains_the_headings() -> None:
+    legend = " ".join(" ".join(shown(60)[-6:]).split())
+    for words in ("acq.: acquires by path", "hold: time in use", "failures: connections", "rollbacks: releases"):
+        assert words in legend
+
+
+def test_holders_have_a_line_each_and_a_suspected_leak_says_so() -> None:
+    slow = "SELECT * FROM orders ORDER BY total DESC LIMIT 1000"
+    lines = shown(60, Held(2, "nightly report", 61.4, slow, True), Held(1, "GET /users\x1b[2J", 0.2, None, False))
+    (first,) = [line for line in lines if line.startswith("#2")]
+    (second,) = [line for line in lines if line.startswith("#1")]
+    assert " ".join(first.split()).startswith("#2 nightly report 61.4 s suspected leak SELECT")
+    assert first.rstrip().endswith("…")
+    assert second.split() == ["#1", "GET", "/users�[2J", "200", "ms"]
+
+
+def test_of_many_holders_the_longest_are_shown() -> None:
+    lines = shown(80, *(Held(number, f"task {number}", 1.0, None, False) for number in range(1, 1013)))
+    assert sum(line.lstrip().startswith("#") for line in lines) == 10
+    assert "and 1,002 more holders" in lines
