@@ -35,11 +35,17 @@ WORDS = {
 }
 PATTERN = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
 LONGEST = 30
-# What people read besides documents: Python whose strings are messages, and other files as they are.
-PYTHON = ("aiosqlitepool", "dashboards", "examples")
+# What people read besides documents: Python whose strings are messages, and files that they read or copy as they are.
+PYTHON = ("aiosqlitepool", "dashboards")
 TEXTS = sorted(
     path.relative_to(ROOT)
-    for pattern in ("metrics/*.yml", "aiosqlitepool/debug/page/*.html", "aiosqlitepool/debug/page/*.js")
+    for pattern in (
+        "aiosqlitepool/debug/page/*.html",
+        "aiosqlitepool/debug/page/*.js",
+        "docker-compose.yml",
+        "examples/**/*.py",
+        "metrics/*.yml",
+    )
     for path in ROOT.glob(pattern)
 )
 
@@ -60,7 +66,7 @@ def test_a_document_uses_the_plain_word(document: Path) -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=str)
-def test_an_alert_and_the_debug_page_use_the_plain_word(text: Path) -> None:
+def test_an_alert_an_example_and_the_debug_page_use_the_plain_word(text: Path) -> None:
     assert found_in(text_of(text)) == []
 
 
