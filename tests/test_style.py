@@ -32,6 +32,11 @@ WORDS = {
     r"at rest": "idle",
     r"nobody|whoever|somebody": "caller, waiter, holder, subscriber",
     r"whatever becomes of|what becomes of": "the result",
+    r"again and again|time and again": "repeatedly",
+    r"(fold|folds|folded|folding)( it)? (in|into)": "checkpoint",
+    r"for ever": "without limit",
+    r"neck and neck": "close",
+    r"one's turn": "wait for the writer",
 }
 PATTERN = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
 LONGEST = 30
