@@ -32,7 +32,7 @@ def _export(arguments: Sequence[str]) -> int:
 # Each command parses the arguments that follow its name, and returns the exit code.
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "demo": (_demo, "build a SQLite database and compare its use without and with a pool"),
-    "top": (_top, "show a program's pools from its /metrics endpoint, or its statements from its debug page"),
+    "top": (_top, "show a program's pools, holders and statements, from its /metrics endpoint or its debug page"),
     "export": (_export, "write the Prometheus rules, alerts, runbook and Grafana dashboards of the package"),
 }
 

@@ -52,7 +52,7 @@ def _run_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="a look: one Python, loop and regime, 2 rounds, scale 0.01, a tenth of the load",
     )
-    rounds = "rounds of each case (default: 3); of all workloads and contenders, those who are neck and neck play 3 x N"
+    rounds = "rounds of each case (default: 3); of contenders that are close, 3 x N"
     add("--rounds", type=int, choices=range(1, 101), metavar="N", help=rounds)
     add("--workload", action="append", choices=sorted(workloads()), metavar="NAME", help=_names("this", workloads()))
     add("--contender", action="append", choices=sorted(contenders()), metavar="NAME", help=_names("it", contenders()))

@@ -37,8 +37,8 @@ def transactions() -> Panel:
     return lines(
         "Transactions",
         "Do transactions commit?",
-        "Per second, by outcome. Rolled_back: the program's own code raised or was cancelled. Failed: it could not "
-        "begin or commit, mostly as the database was locked; its caller got the error. Alert: "
+        "Per second, by outcome. Rolled_back: the block or function raised or was cancelled. Failed: the transaction "
+        "could not begin or commit, mostly because the database was locked; the caller got the error. Alert: "
         "AiosqlitepoolTransactionsFailing.",
         "ops",
         over_time(rate(TRANSACTION_TIME, OUTCOME), f"{{{{{OUTCOME}}}}}"),
@@ -55,10 +55,9 @@ def waits_by_pool() -> Panel:
     """Which database's writers queue."""
     return lines(
         "Wait for a transaction",
-        "Whose writers queue, and for how long?",
-        "P99, from asking for a transaction to its beginning. One connection writes, so what is long here is the sum "
-        "of the transactions in front: see Transaction duration of the pool in depth. Alert: "
-        "AiosqlitepoolWriterQueueSlow.",
+        "In which database do writers wait, and for how long?",
+        "P99 of the wait before BEGIN. One connection writes, so a long wait is the sum of the transactions in front: "
+        "see Transaction duration on the board Pool in depth. Alert: AiosqlitepoolWriterQueueSlow.",
         "s",
         over_time(worst(_HOTTEST, quantile(0.99, TRANSACTION_WAIT, POOL)), POOL_NAME),
         warn=0.1,
@@ -68,12 +67,12 @@ def waits_by_pool() -> Panel:
 
 
 def wal_by_pool() -> Panel:
-    """Which database's WAL is not folded in."""
+    """Which database's WAL is not checkpointed."""
     return lines(
         "WAL",
-        "Is what is written folded into the database?",
-        "The largest of each. Up to about 4 MB is normal. One that only grows is pinned by a reader, or its writer "
-        "never pauses: see Checkpoints of the pool in depth. Alerts: AiosqlitepoolWalLarge, "
+        "Is the WAL checkpointed?",
+        "The largest of each. Up to about 4 MB is normal. A WAL that only grows is pinned by a reader, or its writer "
+        "never pauses: see Checkpoints on the board Pool in depth. Alerts: AiosqlitepoolWalLarge, "
         "AiosqlitepoolReaderPinsWal.",
         "decbytes",
         over_time(worst(_HOTTEST, largest(WAL_SIZE, POOL)), POOL_NAME),
@@ -90,9 +89,9 @@ def durations() -> Panel:
     """How long they take."""
     return lines(
         "Transaction duration",
-        "How long does one transaction keep the others waiting?",
-        "From BEGIN to its end. P99 up: a block that awaits something else while it is open, or one long job. P50 up: "
-        "the disk, or blocks that run_write would make one trip of.",
+        "How long does one transaction block the others?",
+        "From BEGIN to COMMIT or ROLLBACK. P99 rises: a block awaits something other than the database, or there is "
+        "one long job. P50 rises: a slow disk, or blocks of many trips: use run_write(), which is one trip.",
         "s",
         *_percentiles(TRANSACTION_TIME),
         warn=0.1,
@@ -105,10 +104,9 @@ def waits() -> Panel:
     """How long they are waited for."""
     return lines(
         "Wait for a transaction",
-        "How long do callers wait for their turn?",
-        "From asking to BEGIN: the queue for the writer, and other processes' locks. All up, with short durations: "
-        "more writes than one connection can do. With Busy retries: somebody else. Alert: "
-        "AiosqlitepoolWriterQueueSlow.",
+        "How long do callers wait for the writer?",
+        "Until BEGIN: the queue for the writer, and locks of other processes. All rise while durations are short: more "
+        "writes than one connection can do. With Busy retries: another process. Alert: AiosqlitepoolWriterQueueSlow.",
         "s",
         *_percentiles(TRANSACTION_WAIT),
         warn=0.1,
@@ -121,9 +119,9 @@ def busy_retries() -> Panel:
     """Who else is in the way."""
     return lines(
         "Busy retries",
-        "Is another process in the way?",
-        "Attempts per second at transactions that found the database locked (busy), or changed since they began to "
-        "read (snapshot). Find who else has the file open. Alert: AiosqlitepoolBusyRetries.",
+        "Does another process lock the database?",
+        "Attempts per second that found the database locked (busy), or changed since the transaction began to read "
+        "(snapshot). Find the other process that has the file open. Alert: AiosqlitepoolBusyRetries.",
         "ops",
         over_time(rate(BUSY_RETRIES, KIND), f"{{{{{KIND}}}}}"),
         names=BUSY_RETRIES.known,
@@ -136,9 +134,10 @@ def wal() -> Panel:
     """How large it is, by instance."""
     return lines(
         "WAL",
-        "Is what is written folded into the database?",
-        "Up to about 4 MB is normal; a large one is cut when the writer is idle and no reader needs it. It only "
-        "grows: see Oldest checkout of the pool .../read. Alerts: AiosqlitepoolWalLarge, AiosqlitepoolReaderPinsWal.",
+        "Is the WAL checkpointed?",
+        "Up to about 4 MB is normal. A large one is truncated when the writer is idle and no reader needs it. If it "
+        "only grows, see Oldest checkout of the pool .../read. Alerts: AiosqlitepoolWalLarge, "
+        "AiosqlitepoolReaderPinsWal.",
         "decbytes",
         over_time(worst(_HOTTEST, largest(WAL_SIZE, *EACH)), INSTANCE),
         warn=_GROWN,
@@ -148,12 +147,12 @@ def wal() -> Panel:
 
 
 def checkpoints() -> Panel:
-    """How folding it in went."""
+    """How checkpoints ended."""
     return lines(
         "Checkpoints",
-        "What keeps the WAL from being cut?",
-        "Made while nobody wrote, when the WAL was above checkpoint_above. Partial: a reader was in the way, and it "
-        "is tried again after 30 s. None while the WAL is large: the writer is never idle.",
+        "What prevents the WAL from being truncated?",
+        "Made while the writer is idle and the WAL is above checkpoint_above. Partial: a reader prevented the rest, "
+        "and the pool retries after 30 s. No checkpoints while the WAL is large: the writer is never idle.",
         "cpm",
         over_time(per_minute(CHECKPOINTS, RESULT), f"{{{{{RESULT}}}}}"),
         names=CHECKPOINTS.known,

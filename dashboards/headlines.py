@@ -40,8 +40,8 @@ def _fullest_pool() -> Panel:
     return number(
         "Fullest pool",
         "Is it full?",
-        "The mean of the last minute or so. At 100 % the next caller queues. Look at Demand: near max, the pool is too "
-        "small; far below, somebody keeps connections, see Time out of the pool. Alert: AiosqlitepoolSaturated.",
+        "The mean of about the last minute. At 100 % the next caller waits. Look at Demand: near max, the pool is too "
+        "small; far below, a caller holds connections for too long, see Use time. Alert: AiosqlitepoolSaturated.",
         "percentunit",
         # At any one moment, a pool of one connection is either full or empty.
         now(worst(1, f"{used(*EACH, lately=True)} / {limit(*EACH)}"), POOL_AT),
@@ -54,9 +54,9 @@ def _fullest_pool() -> Panel:
 def _longest_queue() -> Panel:
     return number(
         "Longest queue",
-        "Is anyone queueing?",
-        "Callers that come and go are harmless: the pool is busy. A queue that stays means more demand than the pool "
-        "can serve: shorten what holds connections before you raise pool_size. Alert: AiosqlitepoolSaturated.",
+        "Do callers wait?",
+        "A short queue is harmless: the pool is busy. A queue that stays means more demand than the pool can serve: "
+        "shorten the use of connections before you raise pool_size. Alert: AiosqlitepoolSaturated.",
         "short",
         now(worst(1, waiting(*EACH)), POOL_AT),
         warn=1,
@@ -69,8 +69,8 @@ def _worst_wait() -> Panel:
     return number(
         "Worst P99 wait",
         "How bad is it for users?",
-        "One request in a hundred waits longer than this before its first statement. See Waits for since when, and "
-        "Slow acquisitions for whom they waited for. Alert: AiosqlitepoolWaitSlow.",
+        "One request in a hundred waits longer than this before its first statement. Waits shows since when, Slow "
+        "acquisitions shows the holders. Alert: AiosqlitepoolWaitSlow.",
         "s",
         now(worst(1, quantile(0.99, WAIT_TIME, POOL)), POOL_NAME),
         warn=0.1,
@@ -82,8 +82,8 @@ def _timeouts() -> Panel:
     return number(
         "Timeouts in range",
         "Did callers fail?",
-        "Each is a request that got no connection within acquisition_timeout. Its error and its trace say who held the "
-        "connections. Alert: AiosqlitepoolAcquireTimeoutsBurningBudget.",
+        "Each is a request that got no connection within acquisition_timeout. Its error and its trace name the "
+        "holders. Alert: AiosqlitepoolAcquireTimeoutsBurningBudget.",
         "short",
         now(f"round({in_range(TIMEOUTS)})", "all pools"),
         bad=1,
@@ -93,9 +93,9 @@ def _timeouts() -> Panel:
 def _oldest_waiter() -> Panel:
     return number(
         "Oldest waiter",
-        "Is someone stuck right now?",
-        "The age of the request that waits longest. If it only grows, no connection comes back: find the oldest "
-        "checkout in Time out of the pool, and a task that waits for itself. Alert: AiosqlitepoolWaiterStuck.",
+        "Is a caller stuck right now?",
+        "The longest current wait. If it only grows, no connection is released: find the oldest checkout in Use time, "
+        "and a task that acquires while it holds a connection. Alert: AiosqlitepoolWaiterStuck.",
         "s",
         now(worst(1, oldest(OLDEST_WAITER, *EACH)), POOL_AT),
         warn=1,
@@ -107,8 +107,8 @@ def _traffic() -> Panel:
     return number(
         "Acquires",
         "Is it used at all?",
-        "Connections lent per second. Nothing, although the service has traffic: the program does not use the pool, or "
-        "Prometheus does not reach it.",
+        "Acquires per second. Zero although the service has traffic: the program does not use the pool, or Prometheus "
+        "cannot scrape it.",
         "short",
         now(rate(ACQUIRES), "all pools, per second"),
     )
@@ -121,8 +121,8 @@ def _fullest_instance() -> Panel:
     return number(
         "Fullest instance",
         "Is it full?",
-        "The mean of the last minute or so. At 100 % the next caller queues. Compare instances below, then see How "
-        "large should it be.",
+        "The mean of about the last minute. At 100 % the next caller waits. Compare the instances below. The row How "
+        "large should it be? shows which size is enough.",
         "percentunit",
         # At any one moment, a pool of one connection is either full or empty.
         now(worst(1, f"{used(*EACH, lately=True)} / {limit(*EACH)}"), INSTANCE),
@@ -135,8 +135,8 @@ def _fullest_instance() -> Panel:
 def _longest_queue_by_instance() -> Panel:
     return number(
         "Longest queue",
-        "Is anyone queueing?",
-        "Callers that stay here wait for a holder to finish. Time out of the pool says how long that takes.",
+        "Do callers wait?",
+        "Callers wait for a holder to release its connection. P99 use time shows how long that takes.",
         "short",
         now(worst(1, waiting(*EACH)), INSTANCE),
         warn=1,
@@ -149,7 +149,7 @@ def _wait() -> Panel:
     return number(
         "P99 wait",
         "How bad is it for users?",
-        "One request in a hundred waits longer for a connection. Over 100 ms, see by which path acquires end.",
+        "One request in a hundred waits longer than this for a connection. Above 100 ms, see Acquires by path.",
         "s",
         now(quantile(0.99, WAIT_TIME), "all instances"),
         warn=0.1,
@@ -159,10 +159,10 @@ def _wait() -> Panel:
 
 def _hold() -> Panel:
     return number(
-        "P99 time out",
-        "How long is a connection out?",
-        "Long: callers do other work while they hold one, or run statements that need an index. What is shortened here "
-        "needs no larger pool.",
+        "P99 use time",
+        "How long is a connection in use?",
+        "If it is long, callers do other work while they hold a connection, or run statements that need an index. "
+        "Shorter use has the same effect as a larger pool.",
         "s",
         now(quantile(0.99, USE_TIME), "all instances"),
         warn=1,
@@ -185,8 +185,8 @@ def _enough() -> Panel:
     return number(
         "Enough for 99 %",
         "What pool_size would have been enough?",
-        "With so many connections, nobody would have queued in 99 of 100 moments of the range, on the busiest "
-        "instance. Much less than max: make the pool smaller. More: see How large should it be before you raise it.",
+        "With this many connections, no caller would have waited in 99 of 100 moments of the range, on the busiest "
+        "instance. Far below max: make the pool smaller. Above max: see How large should it be? before you raise it.",
         "short",
         now(f"ceil({asked_for(0.99)})", "pool_size"),
         decimals=0,

@@ -52,7 +52,7 @@ def make() -> dashboard.Dashboard:
     return board(
         OVERVIEW,
         "Overview",
-        "Connection pools for SQLite: are they large enough, do callers wait or fail, and what is to blame.",
+        "Connection pools for SQLite: are they large enough, do callers wait or fail, and what is the cause?",
         [
             Row("Now", 4, headlines.of_all_pools()),
             Row("Is it large enough?", 8, [_headroom(), _demand(), _queue()]),
@@ -61,7 +61,7 @@ def make() -> dashboard.Dashboard:
             Row("What do connections do?", 8, [_holds(), _creates(), _closes()]),
             statements.row(),
             Row("What goes wrong?", 7, [_health(), _rollbacks(), _subscribers()], collapsed=True),
-            Row("Where, and for whom?", 9, [_hottest(), _slow_acquires()]),
+            Row("Which instance, and which caller?", 9, [_hottest(), _slow_acquires()]),
             Row(
                 "How do databases write? (SQLiteDatabase)",
                 8,
@@ -69,7 +69,9 @@ def make() -> dashboard.Dashboard:
             ),
             Row("What do the logs say? (needs Loki)", 10, [_logs()], collapsed=True),
         ],
-        link=link_to(DEPTH, "Pool in depth", "One pool: by instance, how its connections live, how large it should be"),
+        link=link_to(
+            DEPTH, "Pool in depth", "One pool: its instances, the life of its connections, and the right size"
+        ),
     )
 
 
@@ -80,8 +82,8 @@ def _headroom() -> Panel:
     return lines(
         "Connections",
         "How much headroom is there?",
-        "Used and idle, stacked, below the most that may be open. Used at max: callers queue. Far below max for days: "
-        "a smaller pool_size does as well, and SQLite is rarely faster with more than 5.",
+        "Used and idle, stacked; max is the most that may be open. Used at max: callers wait. Far below max for days: "
+        "use a smaller pool_size. SQLite is rarely faster with more than 5.",
         "short",
         over_time(total(COUNT, where=f'{STATE}="used"'), "used"),
         over_time(total(COUNT, where=f'{STATE}="idle"'), "idle"),
@@ -94,9 +96,9 @@ def _demand() -> Panel:
     return lines(
         "Demand",
         "What size would be enough?",
-        "By Little's law, the time that connections are out per second is how many are out on average. Near max: raise "
-        "pool_size or hold connections for less long. A connection counts when it comes back, so one that was out for "
-        "minutes shows as a peak above max.",
+        "The mean number of connections in use: by Little's law, the use time per second. Near max: shorten the use of "
+        "connections, or raise pool_size. A connection counts when it is released, so one that was in use for minutes "
+        "is a peak above max.",
         "short",
         over_time(busy(USE_TIME), "demand"),
         over_time(limit(), "max"),
@@ -106,9 +108,9 @@ def _demand() -> Panel:
 def _queue() -> Panel:
     return lines(
         "Queue",
-        "Since when, and in which pool, do callers queue?",
-        "Peaks are bursts: more than pool_size came at once. A plateau is a pool that cannot keep up. Nothing here "
-        "while waits are long: opening or checking connections is slow, see Creating connections.",
+        "Since when, and in which pool, do callers wait?",
+        "Peaks are bursts: more than pool_size callers at once. A plateau is a pool that cannot keep up. Zero while "
+        "waits are long: opening or checking connections is slow, see Creating connections.",
         "short",
         over_time(worst(_HOTTEST, waiting(POOL)), POOL_NAME),
     )
@@ -124,8 +126,8 @@ def _slow_share() -> Panel:
     return lines(
         "Share of acquires over 100 ms",
         "How many users notice?",
-        "Over 1 % for minutes is what AiosqlitepoolWaitSlow tells of. Compare with Acquires by path: if the share of "
-        "queued ones grew with it, demand did. With wait_buckets of your own, keep 0.1 among them.",
+        "Compare with Acquires by path: if queued ones grew too, demand grew. With your own wait_buckets, keep 0.1 "
+        "among them. Over 1 % for minutes raises the alert AiosqlitepoolWaitSlow.",
         "percentunit",
         over_time(worst(_HOTTEST, share_over(0.1, WAIT_TIME, POOL)), POOL_NAME),
         warn=0.01,
@@ -138,11 +140,10 @@ def _slow_share() -> Panel:
 
 def _holds() -> Panel:
     return lines(
-        "Time out of the pool",
-        "How long is a connection out?",
-        "What a caller does between acquire and release, its own awaits included. P99 up: look for work done while "
-        "holding a connection. Oldest grows without end: a leak, or a task that is stuck. Alert: "
-        "AiosqlitepoolConnectionHeldTooLong.",
+        "Use time",
+        "How long is a connection in use?",
+        "The time between acquire and release, with everything else that the caller awaits. P99 rises: look for other "
+        "work inside the block. Oldest only grows: a leak, or a stuck task. Alert: AiosqlitepoolConnectionHeldTooLong.",
         "s",
         over_time(quantile(0.5, USE_TIME), "P50"),
         over_time(quantile(0.99, USE_TIME), "P99"),
@@ -156,8 +157,8 @@ def _creates() -> Panel:
     return lines(
         "Creating connections",
         "Is opening a connection slow, or frequent?",
-        "A connection takes under 1 ms and the pragmas of the factory. Slow: the disk, or a factory that does too "
-        "much. Frequent: see Connections closed for what ends them. Alert: AiosqlitepoolConnectionCreateFailing.",
+        "Opening takes less than 1 ms, plus the pragmas of the factory. Slow: the disk, or a factory that does too "
+        "much. Frequent: see Connections closed for the reason. Alert: AiosqlitepoolConnectionCreateFailing.",
         "s",
         over_time(quantile(0.99, CREATE_TIME), "P99"),
         over_time(rate(CREATE_TIME), "creates"),
@@ -170,9 +171,9 @@ def _creates() -> Panel:
 def _closes() -> Panel:
     return lines(
         "Connections closed",
-        "Why do connections end?",
-        "Idle and lifetime are housekeeping, pool_closed is a shutdown. Unhealthy: the file was replaced or a worker "
-        "died. Reset_failed and broken: what a caller left could not be undone. Alert: AiosqlitepoolChurn.",
+        "Why are connections closed?",
+        "Idle and lifetime are maintenance, pool_closed is a shutdown. Unhealthy: the file was replaced, or a worker "
+        "thread ended. Reset_failed and broken: the connection could not be reset. Alert: AiosqlitepoolChurn.",
         "cpm",
         over_time(per_minute(CLOSED, REASON), f"{{{{{REASON}}}}}"),
         stacked=True,
@@ -186,9 +187,9 @@ def _closes() -> Panel:
 def _health() -> Panel:
     return lines(
         "Failed health checks",
-        "Do connections die while they are idle?",
+        "Do connections fail while they are idle?",
         "Callers do not see these: they get another connection. All at once: the database file was replaced, for "
-        "instance by a restored backup. One by one: worker threads die. Alert: AiosqlitepoolHealthCheckFailing.",
+        "example by a restored backup. One by one: worker threads end. Alert: AiosqlitepoolHealthCheckFailing.",
         "cpm",
         over_time(per_minute(HEALTH_FAILURES, POOL), POOL_NAME),
         bad=1,
@@ -197,10 +198,10 @@ def _health() -> Panel:
 
 def _rollbacks() -> Panel:
     return lines(
-        "Returns with work undone",
+        "Rolled back on return",
         "Do callers forget to commit?",
-        "The share of connections that came back with a transaction open, a statement running or a cursor half read. A "
-        "transaction is work that its caller lost: look for a missing commit. Alert: AiosqlitepoolWorkLost.",
+        "The share of releases with an open transaction, a running statement or a half-read cursor. A transaction is "
+        "work that its caller lost: look for a missing commit(). Alert: AiosqlitepoolWorkLost.",
         "percentunit",
         over_time(f"{rate(ROLLBACKS, CAUSE)} / on () group_left () {rate(USE_TIME)}", f"{{{{{CAUSE}}}}}"),
         names=ROLLBACKS.known,
@@ -212,9 +213,9 @@ def _rollbacks() -> Panel:
 def _subscribers() -> Panel:
     return lines(
         "Errors of subscribers",
-        "Can these numbers be trusted?",
-        "A handler of the pool's events raised, and what it should have counted or told is missing. The logger "
-        "aiosqlitepool has the traceback. Alert: AiosqlitepoolTelemetryErrors.",
+        "Are these numbers complete?",
+        "A handler of the pool's events raised, so its metric, span or log record is missing. The logger aiosqlitepool "
+        "has the traceback. Alert: AiosqlitepoolTelemetryErrors.",
         "cpm",
         over_time(per_minute(SUBSCRIBER_ERRORS, POOL), POOL_NAME),
         bad=1,
@@ -229,10 +230,10 @@ def _hottest() -> Panel:
     hottest = f"and on ({', '.join(EACH)}) {worst(_HOTTEST, load)}"
     return columns(
         "Hottest instances",
-        "Which process is to blame?",
-        "Load is used and waiting over max, the mean of the last minute or so: at 100 % the pool is full, above it "
-        "callers queue. One hot instance among cold ones: its traffic or its tasks differ. All hot: demand grew. A row "
-        "leads to its pool in depth.",
+        "Which process is the cause?",
+        "Load is used plus waiting, divided by max; the mean of about the last minute. At 100 % the pool is full, "
+        "above it callers wait. One hot instance: its traffic or its tasks differ. All hot: demand grew. A row links "
+        "to the board of its pool.",
         "percentunit",
         {
             "Load": (worst(_HOTTEST, load), "percentunit"),
@@ -257,10 +258,9 @@ def _slow_acquires() -> Panel:
     shown = ", ".join(f"span.{name}" for name in (POOL_ATTRIBUTE, ERROR_TYPE, ACQUIRE_PATH))
     return traces(
         "Slow acquisitions",
-        "Whom did they wait for?",
-        "Acquires that failed, or took longer than the pool's slow_acquire (50 ms). A span links to those of the "
-        "callers that held the connections meanwhile: open them, and see what they did. Empty: nothing was slow, or no "
-        "spans reach Tempo.",
+        "Which holders did they wait for?",
+        "Acquires that failed, or took longer than the pool's slow_acquire (50 ms). Each links to the spans of the "
+        "holders: open them to see their statements. Empty: no acquire was slow, or no spans reach Tempo.",
         f"{{ {found} }} | select({shown})",
     )
 
@@ -271,9 +271,9 @@ def _slow_acquires() -> Panel:
 def _logs() -> Panel:
     return records(
         "Records of the pools",
-        "What did the pools say at the time?",
-        "The records of the structlog subscriber as JSON, slow and failed acquires, failed checks, rollbacks and "
-        "suspected leaks among them. Nothing: choose a Loki data source, or the records are not JSON with `event` and "
+        "What did the pools log at the time?",
+        "The records of the structlog subscriber as JSON: slow and failed acquires, failed checks, rollbacks, "
+        "suspected leaks. Empty: choose a Loki data source, or check that the records are JSON with `event` and "
         "`pool`.",
         '{service_name=~".+"} |= "pool." | json | event =~ "pool[.].+" | pool =~ `${pool:regex}`',
     )

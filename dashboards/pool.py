@@ -53,8 +53,8 @@ def make() -> dashboard.Dashboard:
     return board(
         DEPTH,
         "Pool in depth",
-        "One connection pool: which instance, by which path, for how long, what ends its connections, and what size "
-        "would have been enough.",
+        "One connection pool: its instances, waits and use times, the life of its connections, and the size that would "
+        "have been enough.",
         [
             Row("Now", 4, headlines.of_one_pool()),
             Row("Which instance?", 8, [_load_by(), _queue_by(), _wait_by(), _demand_by()]),
@@ -62,7 +62,7 @@ def make() -> dashboard.Dashboard:
             Row("How long does each thing take?", 9, [wait_heat(), hold_heat(), create_heat()]),
             statements.row(),
             Row("How large should it be?", 8, [_sizing(), _advice()], widths=(14, 10)),
-            Row("How do connections live?", 8, [_open(), _births_and_deaths(), _age(), _ages_now()]),
+            Row("How long do connections live?", 8, [_open(), _births_and_deaths(), _age(), _ages_now()]),
             Row("What goes wrong?", 8, [_rollbacks(), _createfailures(), _health(), _subscribers()], collapsed=True),
             program.row(),
             storage.row(),
@@ -72,7 +72,7 @@ def make() -> dashboard.Dashboard:
                 [databases.transactions(), databases.durations(), databases.waits()],
             ),
             Row(
-                "What is in the way of writing? (SQLiteDatabase)",
+                "What delays writers? (SQLiteDatabase)",
                 8,
                 [databases.busy_retries(), databases.wal(), databases.checkpoints()],
             ),
@@ -89,8 +89,8 @@ def _load_by() -> Panel:
     return lines(
         "Load",
         "Which instance is full?",
-        "Used and waiting over max: above 100 % callers queue. One line apart from the others: that process has more "
-        "traffic, or a task in it keeps connections.",
+        "Used plus waiting, divided by max: above 100 %, callers wait. If one line differs from the others, that "
+        "process has more traffic, or a task in it holds connections.",
         "percentunit",
         over_time(worst(_HOTTEST, f"({ASKED_FOR}) / {limit(*EACH)}"), INSTANCE),
         warn=0.8,
@@ -101,9 +101,9 @@ def _load_by() -> Panel:
 def _queue_by() -> Panel:
     return lines(
         "Oldest waiter",
-        "Where is someone stuck?",
-        "A sawtooth is a queue that moves. A line that climbs at one second per second is one that does not: nothing "
-        "comes back. Alert: AiosqlitepoolWaiterStuck.",
+        "On which instance is a caller stuck?",
+        "A saw-tooth is a queue that moves. A line that rises by one second per second is a queue that does not: no "
+        "connection is released. Alert: AiosqlitepoolWaiterStuck.",
         "s",
         over_time(worst(_HOTTEST, oldest(OLDEST_WAITER, *EACH)), INSTANCE),
         warn=1,
@@ -115,8 +115,8 @@ def _queue_by() -> Panel:
 def _wait_by() -> Panel:
     return lines(
         "P99 wait by instance",
-        "Whose callers wait?",
-        "All instances alike: demand, or the database itself. One: look at that process's load and its traces.",
+        "On which instance do callers wait?",
+        "All instances: demand grew, or the database is slow. One instance: look at its load and its traces.",
         "s",
         over_time(worst(_HOTTEST, quantile(0.99, WAIT_TIME, *EACH)), INSTANCE),
         warn=0.1,
@@ -128,7 +128,7 @@ def _demand_by() -> Panel:
     return lines(
         "Demand",
         "Is traffic spread evenly?",
-        "Connections out on average, by Little's law. Uneven: the balancer, or work that only one process does.",
+        "The mean number of connections in use, by Little's law. Uneven: the load balancer, or work of one process.",
         "short",
         over_time(worst(_HOTTEST, busy(USE_TIME, *EACH)), INSTANCE),
     )
@@ -144,9 +144,9 @@ def _sizing() -> Panel:
     return lines(
         "Demand on the busiest instance",
         "How many connections did it need?",
-        "Demand is the mean, by Little's law. Asked for is used and waiting together at that moment: above max, "
-        "callers queued. Demand near max for minutes: the pool is too small. Demand low and asked for high: bursts, or "
-        "holders that did not come back.",
+        "Demand is the mean, by Little's law. Asked for is used plus waiting at that moment: above max, callers "
+        "waited. Demand near max for minutes: the pool is too small. Demand low and asked for high: bursts, or "
+        "connections that were not released.",
         "short",
         over_time(highest(busy(USE_TIME, *EACH)), "demand"),
         over_time(highest(ASKED_FOR), "asked for"),
@@ -158,10 +158,10 @@ def _advice() -> Panel:
     return ranking(
         "What pool_size would have been enough?",
         "How large should it be?",
-        "For the busiest instance, over the whole range: choose one without an incident. With less than demand, the "
-        "pool cannot keep up at all. Demand at P99 is what it would need if each were out as long as the slowest in a "
-        "hundred, as fine as the histogram's buckets. Asked for left nobody waiting in 99 of 100 moments. SQLite is "
-        "rarely faster with more than 5: before you go there, shorten the holds.",
+        "For the busiest instance, over the whole range: choose a range without an incident. Below demand, the pool "
+        "cannot keep up. Demand at P99 assumes that every use takes as long as the slowest in a hundred, as precise as "
+        "the histogram's buckets. With asked for, no caller waited in 99 of 100 moments. SQLite is rarely faster with "
+        "more than 5: shorten the use of connections first.",
         "short",
         now(highest(f"avg_over_time(({busy(USE_TIME, *EACH)})[$__range:$__rate_interval])"), "demand"),
         now(highest(busy_at(0.99, USE_TIME, *EACH)), "demand at P99"),
@@ -177,8 +177,8 @@ def _open() -> Panel:
     return lines(
         "Open connections",
         "How many are open, and for what?",
-        "Idle ones above min_size that never become used can go: lower idle_timeout. Fewer than min_size: they cannot "
-        "be opened, see Failures to connect.",
+        "If idle ones above min_size are never used, lower idle_timeout. Fewer than min_size: they cannot be opened, "
+        "see Failures to connect.",
         "short",
         over_time(used(), "used"),
         over_time(total(COUNT, where=f'{STATE}="idle"'), "idle"),
@@ -190,10 +190,9 @@ def _open() -> Panel:
 def _births_and_deaths() -> Panel:
     return lines(
         "Created and closed",
-        "What ends connections?",
-        "Created as a line, closed by reason below it. Idle and lifetime are housekeeping. If most of what is created "
-        "is soon closed, the pool does not pool: raise idle_timeout, max_lifetime or min_size. Alert: "
-        "AiosqlitepoolChurn.",
+        "Why are connections closed?",
+        "Created, and closed by reason. Idle and lifetime are maintenance. If most connections are closed soon after "
+        "they were created, raise idle_timeout, max_lifetime or min_size. Alert: AiosqlitepoolChurn.",
         "cpm",
         over_time(per_minute(CREATE_TIME), "created"),
         over_time(per_minute(CLOSED, REASON), f"{{{{{REASON}}}}}"),
@@ -205,8 +204,8 @@ def _age() -> Panel:
     return lines(
         "How old connections get",
         "Do connections live long enough to be worth pooling?",
-        "By Little's law, open connections over closes per second; straight where none was closed. Seconds: each is "
-        "opened for a handful of statements, and its cache of prepared ones is lost with it.",
+        "By Little's law, open connections divided by closes per second; a straight line where none was closed. A few "
+        "seconds: each runs only a few statements, and its cache of prepared statements is lost with it.",
         "s",
         over_time(f"{total(COUNT)} / ({rate(CLOSED)} > 0)", "age"),
         connected=True,
@@ -216,9 +215,9 @@ def _age() -> Panel:
 def _ages_now() -> Panel:
     return lines(
         "Oldest checkout",
-        "Is a connection lost?",
-        "The age of the connection that is out for longest. It climbs without end: its holder leaks it or hangs; the "
-        "record pool.checkout.leak_suspected names it. Alert: AiosqlitepoolConnectionHeldTooLong.",
+        "Is a connection never released?",
+        "The longest current use of a connection. If it only rises, the holder leaks it or hangs: the log record "
+        "pool.checkout.leak_suspected names the holder. Alert: AiosqlitepoolConnectionHeldTooLong.",
         "s",
         over_time(worst(_HOTTEST, oldest(OLDEST_CHECKOUT, *EACH)), INSTANCE),
         warn=10,
@@ -234,8 +233,8 @@ def _rollbacks() -> Panel:
     return lines(
         "Rollbacks on return",
         "What do callers leave behind?",
-        "Transaction: a commit is missing, and the work is gone. In_flight: the caller was cancelled in a statement. "
-        "Cursor: rows were not read to the end. Alert: AiosqlitepoolRollbacksOnReturn.",
+        "Transaction: a commit() is missing, and the writes are lost. In_flight: the caller was cancelled during a "
+        "statement. Cursor: rows were not read to the end. Alert: AiosqlitepoolRollbacksOnReturn.",
         "cpm",
         over_time(per_minute(ROLLBACKS, CAUSE), f"{{{{{CAUSE}}}}}"),
         names=ROLLBACKS.known,
@@ -247,8 +246,8 @@ def _createfailures() -> Panel:
     return lines(
         "Failures to connect",
         "Why can no connection be opened?",
-        "By exception. OperationalError: the file cannot be opened or is locked; check path, rights, disk and open "
-        "files. Any other comes from the factory. Alert: AiosqlitepoolConnectionCreateFailing.",
+        "By exception. OperationalError: the file cannot be opened or is locked: check the path, permissions, disk "
+        "space and open files. Any other comes from the factory. Alert: AiosqlitepoolConnectionCreateFailing.",
         "cpm",
         over_time(per_minute(CREATE_FAILURES, ERROR), f"{{{{{ERROR}}}}}"),
         bad=1,
@@ -258,8 +257,8 @@ def _createfailures() -> Panel:
 def _health() -> Panel:
     return lines(
         "Failed health checks",
-        "Do connections die while they are idle?",
-        "All instances at once: the database file was replaced. One: its worker threads die. Alert: "
+        "Do connections fail while they are idle?",
+        "All instances at once: the database file was replaced. One instance: its worker threads end. Alert: "
         "AiosqlitepoolHealthCheckFailing.",
         "cpm",
         over_time(worst(_HOTTEST, per_minute(HEALTH_FAILURES, *EACH)), INSTANCE),
@@ -270,9 +269,9 @@ def _health() -> Panel:
 def _subscribers() -> Panel:
     return lines(
         "Errors of subscribers",
-        "Can these numbers be trusted?",
-        "A handler of the pool's events raised, and what it should have counted or told is missing. The logger "
-        "aiosqlitepool has the traceback. Alert: AiosqlitepoolTelemetryErrors.",
+        "Are these numbers complete?",
+        "A handler of the pool's events raised, so its metric, span or log record is missing. The logger aiosqlitepool "
+        "has the traceback. Alert: AiosqlitepoolTelemetryErrors.",
         "cpm",
         over_time(worst(_HOTTEST, per_minute(SUBSCRIBER_ERRORS, *EACH)), INSTANCE),
         bad=1,

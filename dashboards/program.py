@@ -22,8 +22,8 @@ def _loop() -> Panel:
     return lines(
         "Event loop",
         "Does the program block its event loop?",
-        "The longest delay of a timer in the last 15 s. Above 100 ms: something computes or waits without await, and "
-        "every caller waits for it. It looks like a slow database, and is none: find it with asyncio's debug mode.",
+        "The longest delay of a timer in the last 15 s. Above 100 ms: code computes or blocks without await, and every "
+        "caller waits for it. It looks like a slow database, but it is not: find it with asyncio's debug mode.",
         "s",
         over_time(worst(_HOTTEST, largest(LOOP_LAG, *EACH)), INSTANCE),
         warn=0.1,
@@ -49,9 +49,9 @@ def _inline() -> Panel:
 def _leaks() -> Panel:
     return lines(
         "Leaks",
-        "Do connections come back?",
-        "Suspected: in use for longer than leak_threshold, or lost by their holder. Abandoned: still in use when the "
-        "pool closed. The log record pool.checkout.leak_suspected names the holder. Alert: "
+        "Are all connections released?",
+        "Suspected: in use for longer than leak_threshold, or dropped without a release. Abandoned: still in use when "
+        "the pool closed. The log record pool.checkout.leak_suspected names the holder. Alert: "
         "AiosqlitepoolConnectionHeldTooLong.",
         "cpm",
         over_time(per_minute(LEAKS), "suspected"),

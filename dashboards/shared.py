@@ -13,8 +13,8 @@ def paths() -> Panel:
     return lines(
         "Acquires by path",
         "Do callers find an idle connection?",
-        "Idle is free, new opens a connection, queued waited for one to come back. Many new ones: connections end too "
-        "soon, raise min_size or idle_timeout. Many queued ones: see Demand.",
+        "Idle: at once. New: the pool opened a connection. Queued: the caller waited for a release. Many new ones: "
+        "connections are closed too soon, raise min_size or idle_timeout. Many queued ones: see Demand.",
         "ops",
         over_time(rate(ACQUIRES, PATH), f"{{{{{PATH}}}}}"),
         stacked=True,
@@ -27,9 +27,8 @@ def waits() -> Panel:
     return lines(
         "Waits",
         "How long do callers wait for a connection?",
-        "All that acquired, and all that failed to. P99 up and P50 at nothing: bursts, or a few slow holders. All up: "
-        "the pool is too small or something is stuck. A dot is a wait; click it for its trace. Alert: "
-        "AiosqlitepoolWaitSlow.",
+        "All acquires, failed ones too. P99 high and P50 near zero: bursts, or a few slow holders. All high: the pool "
+        "is too small, or a task is stuck. Each dot is one wait: click it for its trace. Alert: AiosqlitepoolWaitSlow.",
         "s",
         # Of several queries for one metric, Grafana asks for the exemplars of the first.
         over_time(quantile(0.5, WAIT_TIME), "P50", exemplars=True),
@@ -44,9 +43,9 @@ def wait_heat() -> Panel:
     """The same by bucket."""
     return heat(
         "Waits by duration",
-        "Do all wait a little, or a few for long?",
-        "Two bands are two kinds of callers: those who find a connection and those who queue. The upper one's height "
-        "is how long the holders take. A band at acquisition_timeout is callers that fail.",
+        "Do all callers wait a little, or a few for long?",
+        "Two bands are two kinds of callers: those that find an idle connection, and those that wait. The upper band "
+        "shows how long holders take. A band at acquisition_timeout is callers that fail.",
         buckets(WAIT_TIME),
     )
 
@@ -54,10 +53,10 @@ def wait_heat() -> Panel:
 def hold_heat() -> Panel:
     """How long connections were out, by bucket."""
     return heat(
-        "Time out of the pool by duration",
+        "Use time by duration",
         "Are there two kinds of holders?",
-        "A second band far above the first is the work that makes others wait. If it can wait itself, give it a pool "
-        "of its own.",
+        "A second band far above the first is the work that makes others wait. If that work is not urgent, give it a "
+        "pool of its own.",
         buckets(USE_TIME),
     )
 
@@ -67,8 +66,8 @@ def create_heat() -> Panel:
     return heat(
         "Creating by duration",
         "Is opening a connection slow?",
-        "A band above 10 ms is a slow disk, or a factory that does more than its pragmas. A caller on the path new "
-        "waits for all of it.",
+        "A band above 10 ms is a slow disk, or a factory that does more than set pragmas. An acquire by the path new "
+        "includes this time.",
         buckets(CREATE_TIME),
     )
 
@@ -77,10 +76,10 @@ def failures() -> Panel:
     """Who got none, and why."""
     return lines(
         "Failed acquires by type",
-        "Who got no connection, and why?",
-        "Timeouts: nothing came back in time. Rejected: max_waiting was reached. Cancelled: the caller gave up first, "
-        "often a client that went away. Closed: the pool was shut under its callers. The rest are errors of "
-        "connecting.",
+        "Which acquires failed, and why?",
+        "Timeout: no connection was released in time. Rejected: max_waiting was reached. Cancelled: the caller was "
+        "cancelled, often because a client disconnected. Closed: the pool was closed while callers waited. All others "
+        "are errors of the factory.",
         "cpm",
         # This one is counted from the start; the others have no series until the first.
         over_time(per_minute(TIMEOUTS), "timeout"),

@@ -24,9 +24,9 @@ def _by_time() -> Panel:
     return ranking(
         "Time by statement",
         "What do connections run?",
-        "The time that each took in the range, all its runs together: operation and first table. What stands far above "
-        "the rest is worth an index, a smaller result or a cache, even if no single run is slow. The debug page has "
-        "the whole statement. Empty: give PrometheusSubscriber statement_summaries=20.",
+        "The total time of each in the range, by operation and first table. A statement far above the rest is worth an "
+        "index, a smaller result or a cache, even if no single run is slow. The debug page has the whole statement. "
+        "Empty: give PrometheusSubscriber statement_summaries=20.",
         "s",
         now(worst(_BARS, in_range(STATEMENT_TIME, SUMMARY)), f"{{{{{SUMMARY}}}}}"),
     ).no_value("Needs statement_summaries=20 of the subscriber")
@@ -37,8 +37,8 @@ def _by_operation() -> Panel:
     return lines(
         "P99 by operation",
         "Do statements become slow?",
-        "Of the time in SQLite, without any wait. One operation up: a statement of that kind, see Slow statements. All "
-        "up: the disk or the processor. COMMIT up: the disk is slow to sync. BEGIN up: another process writes.",
+        "Only the time in SQLite, without any wait. One operation rises: see Slow statements. All rise: the disk or "
+        "the processor. COMMIT rises: the disk syncs slowly. BEGIN rises: another process writes.",
         "s",
         over_time(worst(_CURVES, quantile(0.99, OPERATION_DURATION, OPERATION)), f"{{{{{OPERATION}}}}}"),
         warn=0.1,
@@ -51,9 +51,9 @@ def _slow() -> Panel:
     return lines(
         "Slow statements",
         "Which statements are slow, and why?",
-        "Those that took the pool's slow_statement (100 ms), with what SQLite's query plan warns of. A full scan: make "
-        "the index that its WHERE needs. A temporary B-tree: an index in the order of ORDER BY. The whole plan is in "
-        "the span and in the record pool.statement.slow. Alert: AiosqlitepoolSlowStatements.",
+        "Those that took longer than the pool's slow_statement (100 ms), with the warnings of the query plan. Full "
+        "scan: create an index for the WHERE. Temporary B-tree: create an index for the ORDER BY. The whole plan is in "
+        "the span and in the log record pool.statement.slow. Alert: AiosqlitepoolSlowStatements.",
         "cpm",
         over_time(
             worst(_CURVES, per_minute(SLOW_STATEMENTS, SUMMARY, PLAN_WARNING)),
@@ -68,10 +68,10 @@ def _slow() -> Panel:
 def _by_label() -> Panel:
     """For whom connections are out."""
     return lines(
-        "Connections out by label",
-        "Who keeps connections?",
-        "By Little's law, how many are out on average for each label. What rises when callers begin to queue is what "
-        "they queue for: shorten it, or give it a pool of its own. Acquires without a label are not shown. Empty: give "
+        "Connections in use by label",
+        "Which callers hold connections?",
+        "The mean number in use for each label, by Little's law. The label that rises when callers begin to wait is "
+        "the cause: shorten its use, or give it a pool of its own. Acquires without a label are not shown. Empty: give "
         "labels, and the subscriber by_label=True.",
         "short",
         over_time(worst(_CURVES, busy(USE_TIME, LABEL, where=f'{LABEL}!=""')), f"{{{{{LABEL}}}}}"),

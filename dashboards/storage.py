@@ -15,13 +15,13 @@ _NO_WRITER = "Only the writer of a SQLiteDatabase has them"
 
 def row() -> Row:
     """The row of these panels."""
-    return Row("Is the file well?", 8, [_errors(), _disk(), _backups()])
+    return Row("Is the database file healthy?", 8, [_errors(), _disk(), _backups()])
 
 
 def _errors() -> Panel:
     return lines(
         "Database errors",
-        "Does SQLite report that the database fails?",
+        "Does SQLite report errors of the database?",
         "By SQLite's error code. BUSY and LOCKED: another connection has the lock. FULL, IOERR, READONLY, CORRUPT and "
         "NOTADB: the disk or the file. The log record pool.database.failed has the statement. Alert: "
         "AiosqlitepoolDatabaseBroken.",
@@ -37,8 +37,8 @@ def _disk() -> Panel:
     return lines(
         "Disk and database",
         "Is there room to write?",
-        "What the disk has left, beside the size of the database. Free falls and the database does not grow: the WAL, "
-        "logs or backups on the same disk. Alert: AiosqlitepoolDiskFilling.",
+        "The free space of the disk, and the size of the database. If free falls while the database does not grow, "
+        "look for the WAL, logs or backups on the same disk. Alert: AiosqlitepoolDiskFilling.",
         "decbytes",
         over_time(smallest(DISK_FREE), "free"),
         over_time(largest(DATABASE_SIZE), "database"),
@@ -50,8 +50,8 @@ def _backups() -> Panel:
     return lines(
         "Backups",
         "How old is the last copy?",
-        "Time since the last db.backup() of each result, in processes that run. Failed lower than completed: the last "
-        "one failed, see the log record pool.backup.failed. Alert: AiosqlitepoolBackupFailing.",
+        "Time since the last db.backup() of each result, in running processes. Failed below completed: the last one "
+        "failed, see the log record pool.backup.failed. Alert: AiosqlitepoolBackupFailing.",
         "s",
         over_time(f"time() - {largest(LAST_BACKUP, BACKUP_RESULT)}", f"{{{{{BACKUP_RESULT}}}}}"),
         names=BACKUPS.known,

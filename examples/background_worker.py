@@ -1,16 +1,20 @@
-"""A job queue in SQLite, worked off by asyncio workers that share a pool. The jobs: see which links still work.
+"""A job queue in SQLite, with asyncio workers that share a pool. A job checks whether a link still works.
 
     pip install aiosqlitepool httpx
     python examples/background_worker.py jobs.db add https://example.org/ https://example.org/old
     python examples/background_worker.py jobs.db work --workers 4     # until Ctrl-C or SIGTERM
     python examples/background_worker.py jobs.db show
 
-Shows: jobs claimed atomically, by any number of workers and processes; a retry that waits longer each time; a result
-that is stored in the same transaction that ends its job; a stop at which jobs finish, or go back for the next worker;
-labels that say in every diagnosis what a connection is out for.
+Shows:
 
-The promise: no job is lost, and each result is stored once. What a job does outside the database (here: the request)
-may happen again, if its process is killed or its time is up in between: then its claim runs out, and another has it.
+- jobs that are claimed atomically, by any number of workers and processes;
+- retries with a delay that doubles each time;
+- a result that is stored in the transaction that ends its job;
+- a stop at which jobs finish, or are put back into the queue for another worker;
+- labels, so that each error and log record says what a connection is used for.
+
+No job is lost, and each result is stored once. The work outside the database (here: the request) may be repeated if its
+process is killed, or takes too long: its claim then expires, and another worker claims the job.
 """
 
 from __future__ import annotations
@@ -33,9 +37,9 @@ from aiosqlitepool import PoolError, SQLiteConnectionPool
 
 log = logging.getLogger("worker")
 
-# A claim holds for so many seconds, and no job may take longer: two are never at work on the same.
+# Seconds that a claim is valid. No job may take longer, so two workers never work on one job.
 CLAIM = 300.0
-POLL = 1.0  # seconds until an idle worker looks again
+POLL = 1.0  # seconds until an idle worker polls again
 ATTEMPTS = 5
 RETRY_AFTER = 2.0  # seconds, doubled for each failure
 
@@ -57,7 +61,7 @@ Pool = SQLiteConnectionPool[aiosqlite.Connection]
 
 
 class Job(NamedTuple):
-    """A job as it was claimed. Only the newest claim may end it."""
+    """A claimed job. Only the newest claim may end it."""
 
     id: int
     url: str
@@ -66,7 +70,7 @@ class Job(NamedTuple):
 
 
 class Queue:
-    """The jobs of one database. Every statement is a transaction of its own, unless it begins one."""
+    """The jobs of one database. Each statement is its own transaction, unless a method begins one."""
 
     def __init__(self, pool: Pool, clock: Callable[[], float] = time.time) -> None:
         self._pool = pool
@@ -80,8 +84,8 @@ class Queue:
             await connection.commit()
 
     async def claim(self) -> Job | None:
-        """The job that is due longest, for this caller alone; None if none is due."""
-        # One statement finds it and takes it: there is no moment in between for another worker.
+        """Claim the job that is due for longest; None if none is due."""
+        # One statement finds and claims it, so no other worker can claim it in between.
         claim = """
             UPDATE job SET claims = claims + 1, due = :now + :claim WHERE id = (
                 SELECT id FROM job WHERE state = 'waiting' AND due <= :now ORDER BY due, id LIMIT 1
@@ -93,9 +97,9 @@ class Queue:
             return None
 
     async def finish(self, job: Job, status: int) -> bool:
-        """End the job and store its result, both or neither; False if the claim had run out and another has it."""
+        """End the job and store its result, both or neither; False if the claim has expired."""
         async with self._pool.connection(label=f"finish job {job.id}") as connection:
-            # IMMEDIATE, so that the wait for other writers comes first, and nothing is refused half-way.
+            # IMMEDIATE: wait for other writers at the beginning, so that no statement fails half-way.
             await connection.execute("BEGIN IMMEDIATE")
             mine = await self._change(connection, job, "state = 'done', error = NULL")
             if mine:
@@ -104,7 +108,7 @@ class Queue:
             return mine
 
     async def retry(self, job: Job, error: str) -> bool:
-        """Have the job done again later, or give it up after `ATTEMPTS` failures; False as `finish()` does."""
+        """Schedule a retry, or fail the job for good after `ATTEMPTS` failures; False as from `finish()`."""
         due = self._clock() + RETRY_AFTER * 2**job.failures
         state = "failed" if job.failures + 1 >= ATTEMPTS else "waiting"
         async with self._pool.connection(label=f"retry job {job.id}") as connection:
@@ -113,8 +117,8 @@ class Queue:
             )
 
     async def give_back(self, job: Job) -> bool:
-        """Let another worker have the job at once; False as `finish()` does, or if it has ended."""
-        async with self._pool.connection(label=f"give back job {job.id}") as connection:
+        """Put the job back into the queue, due at once; False as from `finish()`, or if the job has ended."""
+        async with self._pool.connection(label=f"requeue job {job.id}") as connection:
             return await self._change(connection, job, "due = 0")
 
     async def _change(self, connection: aiosqlite.Connection, job: Job, assignments: str, *values: object) -> bool:
@@ -123,9 +127,9 @@ class Queue:
 
 
 class Worker:
-    """Works off a queue with `check`, one job after the other, until it is to stop.
+    """Runs `check` for the jobs of a queue, one after the other, until it is stopped.
 
-    Only `check` is ever broken off. What is done to the database is not, so it is never unknown whether it was done.
+    Only `check` is cancelled, never an operation of the database, so its result is always known.
     """
 
     def __init__(self, queue: Queue, check: Callable[[str], Awaitable[int]], stop: asyncio.Event) -> None:
@@ -135,20 +139,20 @@ class Worker:
         self._limit: asyncio.Timeout | None = None
 
     async def run(self) -> None:
-        """Return once it is to stop and the job at hand is done or given back."""
+        """Run until the worker is stopped, and its current job is done or back in the queue."""
         while not self._stop.is_set():
             try:
                 if job := await self._queue.claim():
                     await (self._give_back(job) if self._stop.is_set() else self._carry_out(job))
                     continue
             except (PoolError, sqlite3.Error):
-                # Somebody else's lock, a full disk: a worker outlives it. Its job is due again when the claim ends.
+                # A lock of another process, a full disk: go on. The job is due again when its claim expires.
                 log.exception("the database refused; trying again")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), POLL)
 
     def break_off(self) -> None:
-        """Give back the job at hand, if it is still being checked. Only for a worker that is to stop."""
+        """Cancel the check of the current job, so that it is put back into the queue. Call it only after a stop."""
         if self._limit is not None:
             self._limit.reschedule(asyncio.get_running_loop().time())
 
@@ -166,7 +170,7 @@ class Worker:
             log.info("job %d: %s answers %d%s", job.id, job.url, status, "" if mine else ", too late")
 
     async def _checked(self, job: Job) -> int:
-        # No connection is held meanwhile: a slow link must not keep others from the database.
+        # No connection is held here: a slow link must not block other callers.
         try:
             async with asyncio.timeout(CLAIM * 0.9) as self._limit:
                 return await self._check(job.url)
@@ -175,11 +179,11 @@ class Worker:
 
     async def _give_back(self, job: Job) -> None:
         await self._queue.give_back(job)
-        log.info("job %d: given back", job.id)
+        log.info("job %d: put back into the queue", job.id)
 
 
 async def check_link(http: httpx.AsyncClient, url: str) -> int:
-    """The status that the link answers with; raises `httpx.HTTPError` if it should be asked again."""
+    """Return the HTTP status of the link; raises `httpx.HTTPError` if the check should be repeated."""
     answer = await http.get(url)
     if answer.is_server_error:
         answer.raise_for_status()
@@ -188,12 +192,12 @@ async def check_link(http: httpx.AsyncClient, url: str) -> int:
 
 @contextlib.asynccontextmanager
 async def opened(path: str, workers: int) -> AsyncIterator[Queue]:
-    """The queue of this file; a few connections serve any number of workers, for none is held while a job runs."""
+    """Open the queue of this file. A few connections serve many workers: none is held while a job runs."""
     async with aiosqlite.connect(path) as connection:
         await connection.execute("PRAGMA journal_mode = WAL")
         await connection.executescript(SCHEMA)
     async with SQLiteConnectionPool(
-        # No implicit BEGIN. And wait for a lock rather than fail: other processes work here, too.
+        # No implicit BEGIN. Wait for a lock instead of failing: other processes use this file too.
         lambda: aiosqlite.connect(path, isolation_level=None, timeout=30),
         pool_size=min(workers, 4),
         name="jobs",
@@ -202,17 +206,17 @@ async def opened(path: str, workers: int) -> AsyncIterator[Queue]:
 
 
 async def work(path: str, count: int, grace: float) -> None:
-    """Work off the queue until SIGTERM or Ctrl-C; what is not done `grace` seconds later goes back."""
+    """Run the workers until SIGTERM or Ctrl-C. Put jobs that are not done `grace` seconds later back into the queue."""
     stop = asyncio.Event()
     for wish in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(wish, stop.set)
     async with opened(path, count) as queue, httpx.AsyncClient(timeout=30) as http, asyncio.TaskGroup() as group:
         workers = [Worker(queue, lambda url: check_link(http, url), stop) for _ in range(count)]
-        # A task's name, too, is told in every diagnosis.
+        # Errors and log records also show the name of a task.
         tasks = [group.create_task(each.run(), name=f"worker-{number}") for number, each in enumerate(workers, 1)]
         log.info("%d workers are at work", count)
         await stop.wait()
-        log.info("stopping: jobs at hand have %g s to finish", grace)
+        log.info("stopping: running jobs have %g s to finish", grace)
         await asyncio.wait(tasks, timeout=grace)
         for each in workers:
             each.break_off()
@@ -225,7 +229,7 @@ async def add(path: str, urls: list[str]) -> None:
 
 
 def show(path: str) -> None:
-    """Print every job and what came of it."""
+    """Print every job and its result."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         for row in connection.execute("SELECT id, state, status, url, error FROM job LEFT JOIN result ON job = id"):
             print(*("-" if value is None else value for value in row))

@@ -1,12 +1,12 @@
-"""Three subscribers of your own: a log of slow acquires, what happened before an error, and StatsD.
+"""Three subscribers: a log of slow acquires, the events before an error, and StatsD.
 
     pip install aiosqlitepool
     python examples/custom_subscribers.py
 
-Shows: a subscriber is an object with a method `attach(pool)` that subscribes to what it needs and returns what ends it.
-Its handlers run in the task that an event belongs to, so a context variable tells whose request it was. They hold up
-that task, so they must be quick. What they raise reaches nobody but the log. Levels, such as how many connections are
-in use, are read from `pool.stats()` when they are wanted, and never counted up and down.
+A subscriber is an object with a method `attach(pool)`. The method subscribes to events, and returns a function that
+ends this. Handlers run in the task that caused the event, so a context variable identifies its request. They delay that
+task, so they must be fast. Their exceptions are only logged. Levels, such as the number of connections in use, come
+from `pool.stats()`, not from counting events.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Detach = Callable[[], None]
 log = logging.getLogger(__name__)
 
 
-# -- one: ten lines
+# -- one: a log of slow acquires
 
 
 class SlowAcquires:
@@ -47,14 +47,14 @@ class SlowAcquires:
         log.warning("%s waited %.3f s for pool %s: %s", event.label, event.wait_time, event.pool, holders)
 
 
-# -- two: what happened before an error
+# -- two: the events before an error
 
 
 _trail: ContextVar[deque[PoolEvent] | None] = ContextVar("trail", default=None)
 
 
 class Trails:
-    """Writes each event into the trail of the request that it belongs to, if that keeps one."""
+    """Adds each event to the trail of its request, if the request keeps one."""
 
     def attach(self, pool: Pool, /) -> Detach:
         """Watch this pool."""
@@ -68,9 +68,9 @@ class Trails:
 
 @contextlib.contextmanager
 def trail(length: int = 20) -> Iterator[deque[PoolEvent]]:
-    """Keep the last pool events of one request, of its subtasks too; an error that leaves the block has them as notes.
+    """Keep the last pool events of a request and its subtasks; an exception that leaves the block has them as notes.
 
-    Notes are part of every traceback, so they are in whatever report the program makes of the error.
+    Notes are part of every traceback, and so of every error report.
     """
     events: deque[PoolEvent] = deque(maxlen=length)
     token = _trail.set(events)
@@ -90,18 +90,18 @@ def trail(length: int = 20) -> Iterator[deque[PoolEvent]]:
 class StatsD:
     """Sends metrics to a StatsD server: each event as it happens, and the levels every `interval` seconds.
 
-    Acquires that had to wait are timed, those that had not are only counted. A server that is not there harms nothing.
+    Acquires that waited are timed, the others only counted. If no server listens, the datagrams are lost.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 8125, *, interval: float = 10.0) -> None:
         self._interval = interval
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        # Names are looked up here and once; and a full buffer drops a datagram rather than stop the loop.
+        # The name is resolved once, here. A full buffer drops a datagram instead of blocking the loop.
         self._socket.connect((host, port))
         self._socket.setblocking(False)
 
     def attach(self, pool: Pool, /) -> Detach:
-        """Send what this pool does."""
+        """Send the metrics of this pool."""
         return _PoolMetrics(pool, self._send, self._interval).start()
 
     def _send(self, line: str) -> None:
@@ -109,7 +109,7 @@ class StatsD:
             self._socket.send(line.encode())
 
     def close(self) -> None:
-        """Close the socket; what is sent afterwards is dropped."""
+        """Close the socket; later metrics are dropped."""
         self._socket.close()
 
 
@@ -165,7 +165,7 @@ class _PoolMetrics:
 
 
 async def main() -> None:
-    """A pool of one connection and two that want it: see what each subscriber says."""
+    """Run two tasks that want the only connection, and print the output of each subscriber."""
     logging.basicConfig(format="%(levelname)s %(message)s")
     subscribers: list[Subscriber] = [SlowAcquires(), Trails(), StatsD()]
     async with SQLiteConnectionPool(

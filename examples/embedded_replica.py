@@ -7,21 +7,21 @@
     python examples/embedded_replica.py here.db --remote http://127.0.0.1:8080 "written here"
     python examples/embedded_replica.py there.db --remote http://127.0.0.1:8080 "written there"
 
-Shows: a pool over another driver than aiosqlite; reads and writes that go to a file at hand, as fast as ever and also
-when the network is down; a task that sends what was committed here and fetches what was committed elsewhere, over a
-connection of its own, so that a slow network takes none from the pool.
+Shows: a pool over another driver than aiosqlite; reads and writes of a local file, which are fast and also work without
+a network; a task that sends local commits and fetches those of other machines. The task has its own connection, so a
+slow network uses none of the pool.
 
-Know the limits before you build on it. Each was seen with pyturso 0.8, and the tests of this example hold it to them:
+Limits of pyturso 0.8, each with a test of this example:
 
-- Replicas agree in the end, not at once. A commit is safe on this machine only, until it was sent.
-- Of two that change the same row, the last to send wins, silently. That is so for two *new* rows with the same key,
-  too: give rows keys that are unique everywhere, as here, and no numbers counted up.
-- A pull while a transaction writes is refused as busy, and comes round again. Keep transactions short.
-- What is written to the file over any other connection than `turso.aio.sync` makes is never sent. A file that began
-  without a server is not one to go on with.
-- The very first start needs the server; later ones do not.
-- A request to the server has no time limit but that of `socket.setdefaulttimeout()`.
-- For a driver that the pool does not know, it rolls back at each return, and cannot interrupt a statement.
+- Replicas are eventually consistent. Until it is sent, a commit is only on this machine.
+- If two machines change the same row, the last one to send wins, without an error. The same is true for two *new* rows
+  with the same key: use globally unique keys, as here, and no counters.
+- A pull during a write transaction fails as busy, and is retried. Keep transactions short.
+- Only writes over connections of `turso.aio.sync` are sent. A file that was created without a server cannot be
+  synchronised later.
+- Only the first start needs the server.
+- The only time limit of a request to the server is `socket.setdefaulttimeout()`.
+- With an unknown driver, the pool rolls back at each release, and cannot interrupt a statement.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ SCHEMA = "CREATE TABLE IF NOT EXISTS note (id TEXT PRIMARY KEY, text TEXT NOT NU
 
 
 class Replica:
-    """A database file on this machine, and if `remote` is given, its other self on a server."""
+    """A database file on this machine, and its copy on a server if `remote` is given."""
 
     def __init__(self, path: str, remote: str | None = None, token: str | None = None) -> None:
         self._path = path
         self._remote = remote
         self._token = token
         self._line: ConnectionSync | None = None
-        # Writers take turns as in SQLite, so a few connections are plenty.
+        # There is one writer at a time, as in SQLite, so a few connections are enough.
         self.pool = SQLiteConnectionPool[turso.aio.Connection](self._connect, pool_size=4, name=os.path.basename(path))
 
     async def _connect(self) -> turso.aio.Connection:
         connection: turso.aio.Connection = await (
             turso.aio.connect(self._path) if self._remote is None else self._synced(self._remote)
         )
-        # Wait for another writer, or for a pull, rather than fail.
+        # Wait for another writer, or for a pull, instead of failing.
         await connection.execute("PRAGMA busy_timeout = 5000")
         return connection
 
@@ -72,10 +72,10 @@ class Replica:
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[Replica]:
-        """Open it until the block ends. Raises `turso.Error` if there is no file yet and no server to fetch it from."""
+        """Keep the database open in the block. Raises `turso.Error` if there is neither a file nor a server."""
         async with contextlib.AsyncExitStack() as stack:
             if self._remote is not None:
-                # First and alone: a file that is not there yet is fetched now.
+                # First, and alone: this fetches a file that does not exist yet.
                 self._line = await stack.enter_async_context(self._synced(self._remote))
             pool = await stack.enter_async_context(self.pool)
             async with pool.connection(label="schema") as connection:
@@ -84,10 +84,10 @@ class Replica:
             yield self
 
     async def synchronise(self) -> bool:
-        """Send what was committed here, fetch what was committed elsewhere; True if there was any such.
+        """Send local commits and fetch those of other machines; True if there were any.
 
-        One call does it for all connections of the file. Raises `turso.Error` if the server cannot be reached or the
-        database is busy; nothing is lost then, and the next call does the rest.
+        One call is enough for all connections of the file. Raises `turso.Error` if the server cannot be reached or the
+        database is busy. Nothing is lost then: the next call sends the rest.
         """
         if self._line is None:
             return False
@@ -95,7 +95,7 @@ class Replica:
         return bool(await self._line.pull())
 
     async def keep_synchronised(self, stop: asyncio.Event, every: float = 5.0) -> None:
-        """Synchronise every so many seconds until it is to stop, and once more then, so that nothing stays unsent."""
+        """Synchronise at this interval in seconds until the stop, and once more then, to send all commits."""
         while True:
             last = stop.is_set()
             try:
@@ -104,25 +104,25 @@ class Replica:
                 log.warning("not synchronised, %s: %s", "and stopping" if last else "trying again", error)
             if last:
                 return
-            # Woken, not cancelled: a request that is under way cannot be taken back.
+            # Woken, not cancelled: a request that has begun cannot be cancelled.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), every)
 
     async def add_note(self, text: str) -> None:
-        """Write a note into the file at hand."""
+        """Write a note into the local file."""
         async with self.pool.connection(label="add note") as connection:
             await connection.execute("INSERT INTO note VALUES (?, ?)", (uuid.uuid4().hex, text))
             await connection.commit()
 
     async def notes(self) -> list[str]:
-        """Every note in the file at hand, by text."""
+        """Every note of the local file, sorted by text."""
         async with self.pool.connection(label="list notes") as connection:
             rows = await (await connection.execute("SELECT text FROM note ORDER BY text")).fetchall()
         return [row[0] for row in rows]
 
 
 async def run(path: str, remote: str | None, texts: list[str]) -> None:
-    """Write these notes, as a service would that runs for a while, and print all that there are then."""
+    """Write these notes, synchronise as a service would, and print all notes."""
     stop = asyncio.Event()
     async with Replica(path, remote, os.environ.get("TURSO_AUTH_TOKEN")).opened() as replica:
         async with asyncio.TaskGroup() as service:
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--remote", metavar="URL", help="the server; its token is in TURSO_AUTH_TOKEN")
     options = parser.parse_intermixed_args()
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    # The driver sets none, and its thread would wait for ever. This is for the whole process.
+    # The driver sets no timeout, and its thread would wait without limit. This is for the whole process.
     socket.setdefaulttimeout(NETWORK_TIMEOUT)
     asyncio.run(run(options.database, options.remote, options.texts))
 

@@ -1,4 +1,4 @@
-"""A Litestar service: accounts, and money that moves between them. Pool in the app's state, metrics, debug page.
+"""A Litestar service: accounts and transfers. The pool is in the app's state; with metrics and the debug page.
 
     pip install "aiosqlitepool[prometheus]" litestar uvicorn
     DATABASE=bank.db uvicorn --factory litestar_service:create_app --app-dir examples
@@ -7,8 +7,8 @@
     curl localhost:8000/accounts/1
     curl localhost:8000/metrics          # and a page at http://localhost:8000/debug/pool/
 
-Shows: an app factory that makes the pool, so that each test has an app and a file of its own; a dependency that lends
-one connection to one request, labelled with what it is for; a transfer that fails half-way and leaves nothing behind.
+Shows: an app factory that makes the pool, so that each test has its own app and file; a dependency that acquires a
+connection for a request, with a label; a transfer that fails half-way and is rolled back.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS account (
 
 
 class NewAccount(Struct):
-    """An account to be; the balance is in cents."""
+    """A new account; the balance is in cents."""
 
     owner: Annotated[str, Meta(min_length=1, max_length=100)]
     balance: Annotated[int, Meta(ge=0)] = 0
@@ -96,7 +96,7 @@ async def transfer(data: JSONBody[Transfer], connection: Connection) -> Transfer
         except sqlite3.IntegrityError:
             raise ClientException(f"account {number} has less than {data.amount}", status_code=409) from None
         if not changed.rowcount:
-            # The payer may have paid already. That is not committed; the pool rolls it back.
+            # The payer may have paid already. This is not committed: the pool rolls it back.
             raise NotFoundException(f"there is no account {number}")
     await connection.commit()
     return data
@@ -104,12 +104,12 @@ async def transfer(data: JSONBody[Transfer], connection: Connection) -> Transfer
 
 @get("/metrics", include_in_schema=False, sync_to_thread=True)
 def metrics(request: Request[Any, Any, State], state: State) -> Response[bytes]:
-    """What Prometheus scrapes."""
+    """The metrics for Prometheus."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(state.registry), headers={"Content-Type": content_type})
 
 
-# -- the pool: made with the app, open as long as the app runs, lent to one request at a time
+# -- the pool: made with the app, and open while the app runs
 
 
 def make_pool(path: str, registry: CollectorRegistry) -> SQLiteConnectionPool[aiosqlite.Connection]:
@@ -128,7 +128,7 @@ def make_pool(path: str, registry: CollectorRegistry) -> SQLiteConnectionPool[ai
 async def lifespan(app: Litestar) -> AsyncGenerator[None, None]:
     """Make the tables, and open the pool until the server stops."""
     async with aiosqlite.connect(app.state.path) as connection:
-        # The mode stays in the file, and racing connections fail to set it: once, first and alone.
+        # The file keeps the mode. Set it once, alone: connections that set it at the same time fail.
         await connection.execute("PRAGMA journal_mode = WAL")
         await connection.executescript(SCHEMA)
     async with app.state.pool:
@@ -136,7 +136,7 @@ async def lifespan(app: Litestar) -> AsyncGenerator[None, None]:
 
 
 async def borrowed(request: Request[Any, Any, State], state: State) -> AsyncGenerator[aiosqlite.Connection, None]:
-    """A connection for one request. Litestar ends this before it sends the answer, and tells it of an error."""
+    """A connection for one request. Litestar ends this before it sends the response, and raises an error of it here."""
     pool = cast("SQLiteConnectionPool[aiosqlite.Connection]", state.pool)
     async with pool.connection(label=f"{request.method} {request.scope['path_template']}") as connection:
         yield connection
@@ -148,7 +148,7 @@ def busy(request: Request[Any, Any, State], error: Exception) -> Response[dict[s
 
 
 def debug_page(pool: SQLiteConnectionPool[aiosqlite.Connection]) -> ASGIApp:
-    """The page that shows the pool as it is now. It asks nobody for a password: keep it from strangers."""
+    """The debug page. It has no password: make it reachable for yourself only."""
     page = DebugApp(pool)
 
     @asgi("/debug/pool", is_mount=True, copy_scope=True)

@@ -1,8 +1,8 @@
-"""Load for the example service: users who read, write, come in crowds, and now and then ask for what is not there.
+"""Load for the example service: users that read and write, bursts of requests, and some requests for missing rows.
 
     python examples/load.py http://127.0.0.1:8000 --workers 8
 
-Waits until the service is up, says every few seconds how it fares, and goes on until Ctrl-C.
+Waits until the service is up, prints its figures every few seconds, and runs until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ READY_WITHIN = 60.0  # seconds
 SAY_EVERY = 5.0
 THINK = 0.2  # seconds between two requests of a worker, on average
 CROWD_EVERY = 2.0
-CROWD = 40  # requests at once: more than there are connections, so that some queue
+CROWD = 40  # requests at once: more than there are connections, so that some wait
 
 
 class Load:
@@ -45,7 +45,7 @@ class Load:
                 await asyncio.sleep(0.2)
 
     async def one(self) -> None:
-        """One request, of a kind that comes by chance."""
+        """Send one request of a random kind."""
         chance = self._choose.random()
         user = self._choose.choice(self._users) if self._users else 1
         if chance < 0.05 or not self._users:
@@ -55,7 +55,7 @@ class Load:
         elif chance < 0.15:
             await self._ask("POST", "/posts", {"user_id": user, "text": "Lorem ipsum. " * 20})
         elif chance < 0.16:
-            # No such user: what was written before that was found out is rolled back.
+            # No such user: the writes before this error are rolled back.
             await self._ask("POST", "/posts", {"user_id": -1, "text": "into the void"})
         elif chance < 0.40:
             await self._ask("GET", "/users")
@@ -77,19 +77,19 @@ class Load:
         return answer
 
     async def worker(self) -> None:
-        """One user, who thinks between requests."""
+        """Be one user, with a pause between requests."""
         while True:
             await self.one()
             await asyncio.sleep(self._choose.expovariate(1 / THINK))
 
     async def crowds(self) -> None:
-        """Many who come at once."""
+        """Send many requests at once."""
         while True:
             await asyncio.sleep(self._choose.expovariate(1 / CROWD_EVERY))
             await asyncio.gather(*(self.one() for _ in range(CROWD)))
 
     async def report(self) -> None:
-        """Say how it goes."""
+        """Print the figures."""
         while True:
             await asyncio.sleep(SAY_EVERY)
             seconds, self.seconds = sorted(self.seconds), []
@@ -100,12 +100,12 @@ class Load:
 
 
 async def run(url: str, workers: int) -> None:
-    """Load the service at `url` until cancelled, or told to stop: as by Ctrl-C, in between two turns of the loop."""
+    """Load the service at `url` until the task is cancelled, or a signal such as Ctrl-C arrives."""
     this = asyncio.current_task()
     assert this is not None
-    with contextlib.suppress(NotImplementedError):  # on Windows, where nobody sends it
+    with contextlib.suppress(NotImplementedError):  # on Windows, which has no such signal
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
-    # Straight there: a proxy of the environment seldom leads to a service that is tried out.
+    # Directly: a proxy of the environment rarely reaches a local service.
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits, trust_env=False) as client:
         load = Load(client)

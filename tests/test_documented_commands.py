@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -50,7 +52,7 @@ def ran(*command: str | Path, cwd: Path = ROOT) -> str:
 def options_known(module: list[str], arguments: list[str]) -> None:
     """A module of Python that helps, and tells of every option in these arguments."""
     helped = ran(sys.executable, "-m", *module, "--help")
-    assert "usage:" in helped
+    assert "usage:" in helped.lower()
     known = set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", helped))
     named = {each.partition("=")[0] for each in arguments if each.startswith("-")}
     assert named <= known, f"{module} knows no {named - known}"
@@ -75,6 +77,8 @@ def python(words: list[str], directory: Path) -> None:
         options_known([package, *commands], rest[len(commands) :])
     elif words[0].startswith("examples/"):
         ran(sys.executable, *words[:1], "--help")
+    elif words[0] in {"-W", "-X"}:
+        ran(sys.executable, *words, "-c", "")
 
 
 def export_pack(words: list[str], directory: Path) -> None:
@@ -102,6 +106,21 @@ def prometheus(words: list[str], directory: Path) -> None:
     ran("promtool", "check", "config", config, cwd=directory)
 
 
+def module(name: str) -> Callable[[list[str], Path], None]:
+    """A program that is a module of Python too: it must know the options."""
+    return lambda words, directory: options_known([name], words)
+
+
+def sqlite(words: list[str], directory: Path) -> None:
+    """SQL on a file; a command of SQLite's shell is one that its documentation has."""
+    for word in words[1:]:
+        if word.startswith("."):
+            assert word == ".recover"
+            return
+        with closing(sqlite3.connect(directory / words[0])) as db:
+            db.execute(word.replace("...", "1")).fetchall()
+
+
 def apt(words: list[str], directory: Path) -> None:
     """Only what the gate installs too."""
     packages = [word for word in words[2:] if not word.startswith("-")]
@@ -117,6 +136,9 @@ KNOWN: dict[tuple[str, ...], Callable[[list[str], Path], None]] = {
     (".venv/bin/python",): python,
     ("pip",): pip,
     ("prometheus",): prometheus,
+    ("pytest",): module("pytest"),
+    ("sqlite3",): sqlite,
+    ("uvicorn",): module("uvicorn"),
     ("sudo",): apt,
 }
 
@@ -130,12 +152,15 @@ def trial_of(words: list[str]) -> tuple[Callable[[list[str], Path], None], list[
 
 
 SHOWN = sorted({(document, *words) for document in DOCUMENTS for words in commands_in(document)})
+TRIED = r"(make|pip install|python -[mWX]|(\.venv/bin/)?python examples/\S+|pytest|sqlite3|uvicorn) \S"
 SPOKEN = sorted(
     {
         (document, *shlex.split(code))
         for document in DOCUMENTS
         for code in spoken_commands_in(document)
-        if re.match(r"(make|pip install|python -m|(\.venv/bin/)?python examples/\S+) \S", code)
+        if re.match(
+            r"(make|pip install|python -[mWX]|(\.venv/bin/)?python examples/\S+|pytest|sqlite3|uvicorn) \S", code
+        )
     }
 )
 

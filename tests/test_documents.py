@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
-from .support.documents import DOCUMENTS, ROOT, anchors, links_in, text_of
+from .support.documents import DOCUMENTS, FENCED, ROOT, anchors, is_secure_address, links_in, text_of
 
 LINKS = sorted({(document, link) for document in DOCUMENTS for link in links_in(document)})
 INNER = [(document, link) for document, link in LINKS if not re.match(r"[a-z][a-z+]*:", link)]
@@ -17,8 +16,6 @@ OUTER = sorted(
     # Also those that are only written down.
     | {(document, link) for document in DOCUMENTS for link in re.findall(r"https?://[^\s`)>\"',;]+", text_of(document))}
 )
-# Where a program of the reader's own answers.
-LOOPBACK = {"localhost", "127.0.0.1"}
 
 
 def test_the_documents_are_found() -> None:
@@ -41,13 +38,7 @@ def test_a_link_leads_somewhere(document: Path, link: str) -> None:
 
 @pytest.mark.parametrize(("document", "link"), OUTER, ids=str)
 def test_a_link_out_of_the_repository_is_a_secure_address(document: Path, link: str) -> None:
-    address = urlsplit(link)
-    assert address.hostname
-    assert address.port is None or address.hostname in LOOPBACK
-    if address.hostname not in LOOPBACK:
-        assert address.scheme == "https", f"{document} links to {link}"
-        assert re.fullmatch(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", address.hostname), document
-    assert not re.search(r"[\s<>\\^`{|]", link)
+    assert is_secure_address(link), f"{document} links to {link}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
@@ -56,3 +47,25 @@ def test_a_document_names_no_place_of_one_machine(document: Path) -> None:
     # Where a checkout lies, and where an index is: each reader has their own.
     assert not re.findall(r"(?<![\w./])/(?:home|root|work|Users|tmp)/[\w.-]+", text)
     assert not re.findall(r"--(?:extra-)?index-url|file:///|/simple/", text)
+
+
+def names_in_trees() -> list[tuple[Path, str]]:
+    """The files and folders that are named in drawings of the house, with the folder that each stands in."""
+    found = []
+    for document in DOCUMENTS:
+        for _, language, body in FENCED.findall(text_of(document)):
+            if language or not re.match(r"\S+/(\s|$)", body):
+                continue
+            folders = {0: document.parent}
+            for line in body.splitlines():
+                depth, names = len(line) - len(line.lstrip()), re.split(r" {2,}", line.strip())[0]
+                above = folders[max(each for each in folders if each <= depth)]
+                found += [(above, name) for name in re.findall(r"[\w.]+/?", names)]
+                folders = {each: folder for each, folder in folders.items() if each <= depth}
+                folders[depth + 1] = above / names.partition(" ")[0]
+    return found
+
+
+@pytest.mark.parametrize(("folder", "name"), names_in_trees(), ids=str)
+def test_a_drawing_of_the_house_names_what_is_there(folder: Path, name: str) -> None:
+    assert (ROOT / folder / name).exists() or (ROOT / folder / f"{name}.py").exists(), f"{folder} has no {name}"

@@ -1,4 +1,4 @@
-"""How the project writes: no words that have a plainer one, and no long sentences in the README."""
+"""How the project writes: no words that have a plainer one, and no sentence of more than thirty words."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+
+from dashboards.render.board import board_files, panels, read
 
 from .support.documents import DOCUMENTS, FENCED, ROOT, text_of
 
@@ -29,17 +32,26 @@ WORDS = {
     r"at rest": "idle",
     r"nobody|whoever|somebody": "caller, waiter, holder, subscriber",
     r"whatever becomes of|what becomes of": "the result",
+    r"again and again|time and again": "repeatedly",
+    r"(fold|folds|folded|folding)( it)? (in|into)": "checkpoint",
+    r"for ever": "without limit",
+    r"neck and neck": "close",
+    r"one's turn": "wait for the writer",
 }
 PATTERN = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
 LONGEST = 30
-# Not rewritten yet.
-LATER = {Path("metrics/runbook.md")}
-# Messages that programs may look for.
-KEPT = (
-    "connection was lent in another event loop",
-    " is not lent by pool ",
-    "is taken back: ",
-    "was given back to its pool",
+# What people read besides documents: Python whose strings are messages, and files that they read or copy as they are.
+PYTHON = ("aiosqlitepool", "dashboards")
+TEXTS = sorted(
+    path.relative_to(ROOT)
+    for pattern in (
+        "aiosqlitepool/debug/page/*.html",
+        "aiosqlitepool/debug/page/*.js",
+        "docker-compose.yml",
+        "examples/**/*.py",
+        "metrics/*.yml",
+    )
+    for path in ROOT.glob(pattern)
 )
 
 
@@ -53,14 +65,19 @@ def found_in(text: str) -> list[str]:
     return [found[0] for found in PATTERN.finditer(re.sub(r"\s+", " ", text))]
 
 
-@pytest.mark.parametrize("document", [each for each in DOCUMENTS if each not in LATER], ids=str)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_a_document_uses_the_plain_word(document: Path) -> None:
     assert found_in(prose(document)) == []
 
 
-def messages() -> Iterator[tuple[str, str]]:
-    """The texts of the package that users may read: all but docstrings."""
-    for path in sorted((ROOT / "aiosqlitepool").rglob("*.py")):
+@pytest.mark.parametrize("text", TEXTS, ids=str)
+def test_an_alert_an_example_and_the_debug_page_use_the_plain_word(text: Path) -> None:
+    assert found_in(text_of(text)) == []
+
+
+def messages(folder: str) -> Iterator[tuple[str, str]]:
+    """The texts of a folder that users may read: all strings but docstrings."""
+    for path in sorted((ROOT / folder).rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         docstrings = {id(each.value) for each in ast.walk(tree) if isinstance(each, ast.Expr)}
         for each in ast.walk(tree):
@@ -68,21 +85,40 @@ def messages() -> Iterator[tuple[str, str]]:
                 yield str(path.relative_to(ROOT)), each.value
 
 
-def test_a_message_uses_the_plain_word() -> None:
-    found = [(path, text) for path, text in messages() if found_in(text)]
-    assert [(path, text) for path, text in found if not any(kept in text for kept in KEPT)] == []
+@pytest.mark.parametrize("folder", PYTHON)
+def test_a_message_uses_the_plain_word(folder: str) -> None:
+    assert [(path, text) for path, text in messages(folder) if found_in(text)] == []
 
 
-def sentences(document: Path) -> list[str]:
+def sentences(text: str) -> list[str]:
     """Its sentences; a cell of a table and an item of a list end one."""
-    links = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", prose(document))
+    links = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
     parts = re.split(r"\n\s*\n|\n(?=\s*[-*|#])|(?<!\\)\||(?<=[.!?:]) |(?<=[.!?:]\*\*) |(?<=[.!?:])\n", links)
     return [" ".join(part.split()) for part in parts if part.strip()]
 
 
-def test_no_sentence_of_the_readme_has_more_than_thirty_words() -> None:
-    long = [each for each in sentences(Path("README.md")) if len(re.findall(r"\w[\w'-]*", each)) > LONGEST]
-    assert long == []
+def long_sentences(text: str) -> list[str]:
+    """Those of more than thirty words."""
+    return [each for each in sentences(text) if len(re.findall(r"\w[\w'-]*", each)) > LONGEST]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_no_sentence_of_a_document_has_more_than_thirty_words(document: Path) -> None:
+    assert long_sentences(prose(document)) == []
+
+
+def annotations() -> Iterator[str]:
+    """What alerts say."""
+    groups = yaml.safe_load(text_of(Path("metrics/alerts.yml")))["groups"]
+    for rule in (rule for group in groups for rule in group["rules"]):
+        yield from (re.sub(r"\{\{.*?\}\}", "value", rule["annotations"][each]) for each in ("summary", "description"))
+
+
+def test_no_sentence_of_an_alert_or_a_board_has_more_than_thirty_words() -> None:
+    boards = [panel["description"] for file in board_files() for panel in panels(read(file))]
+    said = [*annotations(), *boards]
+    assert len(said) > 100
+    assert [long for text in said for long in long_sentences(text)] == []
 
 
 def test_the_readme_has_at_most_300_lines() -> None:

@@ -16,7 +16,7 @@ from dataclasses import asdict, fields
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from aiosqlitepool import Holder, SQLiteConnectionPool, StatementStats
+from aiosqlitepool import Holder, SQLiteConnectionPool, StatementStats, Waiter
 from aiosqlitepool.events import (
     AcquireCancelled,
     AcquireFailed,
@@ -30,7 +30,7 @@ from aiosqlitepool.events import (
     event_types,
 )
 
-from .recent import RecentTimes
+from .recent import RecentLevel, RecentTimes
 from .stacks import stack_of
 from .words import describe
 
@@ -58,9 +58,12 @@ class Monitor:
     Args:
         pool: referenced weakly, so that the monitor does not keep it alive.
         stacks: whether to record which task holds a connection, to show its stack.
+        clock: the time in seconds, by which recent durations are kept for a minute.
     """
 
-    def __init__(self, pool: SQLiteConnectionPool[Any], stacks: bool) -> None:
+    def __init__(
+        self, pool: SQLiteConnectionPool[Any], stacks: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._pool = weakref.ref(pool)
         self._stacks = stacks
         self._numbers = itertools.count(1)
@@ -68,7 +71,8 @@ class Monitor:
         self._rings: defaultdict[type[PoolEvent], deque[_Kept]] = defaultdict(lambda: deque(maxlen=_KEPT))
         self._counts: Counter[str] = Counter({kind.name: 0 for kind in event_types()})
         self._paths = {"idle": 0, "new": 0, "queued": 0}
-        self._waits, self._holds = RecentTimes(), RecentTimes()
+        self._waits, self._holds = RecentTimes(clock), RecentTimes(clock)
+        self._waiting, self._in_use = RecentLevel(clock), RecentLevel(clock)
         # By connection, the task that holds it; empty without `stacks`.
         self._tasks: dict[int, weakref.ref[asyncio.Task[Any]]] = {}
         # The connection of the last AcquireSlow, until the ConnectionAcquired that follows it at once.
@@ -108,6 +112,8 @@ class Monitor:
     def _acquired(self, event: ConnectionAcquired) -> None:
         self._paths[event.path] += 1
         self._waits.observe(event.wait_time)
+        if event.wait_time:
+            self._waiting.ended(event.wait_time)
         slow, self._slow = self._slow, None
         # A slow acquire is listed once, with its holders; an immediate one, by far the most frequent, not at all.
         if event.wait_time and slow != event.connection:
@@ -119,11 +125,13 @@ class Monitor:
 
     def _failed(self, event: AcquireTimedOut) -> None:
         self._waits.observe(event.wait_time)
+        self._waiting.ended(event.wait_time)
         self._keep(event)
 
     def _released(self, event: ConnectionReleased) -> None:
         self._counts[event.name] += 1
         self._holds.observe(event.use_time)
+        self._in_use.ended(event.use_time)
         self._tasks.pop(event.connection, None)
 
     def _closed(self, event: ConnectionClosed) -> None:
@@ -140,14 +148,15 @@ class Monitor:
         pool = self.pool
         if pool is None:
             return None
-        stats = pool.stats()
+        stats, holders, waiters = pool.stats(), pool.holders(), pool.waiters()
         events = sorted((kept for ring in tuple(self._rings.values()) for kept in ring.copy()), reverse=True)
         described = [(kept, describe(kept.event)) for kept in events]
         return {
             **asdict(stats),
             "size": stats.size,
-            "holders": [self._holder(holder) for holder in pool.holders()],
-            "waiters": [asdict(waiter) for waiter in pool.waiters()[:_WAITERS]],
+            "holders": [self._holder(holder, stats.leak_threshold) for holder in holders],
+            "waiters": [asdict(waiter) for waiter in waiters[:_WAITERS]],
+            "recent": self._recent(holders, waiters),
             "wait_times": self._waits.summary(),
             "use_times": self._holds.summary(),
             "acquires": self._paths.copy(),
@@ -157,12 +166,20 @@ class Monitor:
             **(_statements(pool) if statements is True or (statements and pool.name in statements) else {}),
         }
 
-    def _holder(self, holder: Holder) -> dict[str, Any]:
+    def _recent(self, holders: Iterable[Holder], waiters: Iterable[Waiter]) -> dict[str, Any]:
+        """Return the mean levels of each whole second of the last minute, oldest first, and when the last one ended."""
+        ago, used = self._in_use.means(holder.held for holder in holders)
+        _, waiting = self._waiting.means(waiter.waited for waiter in waiters)
+        count = min(len(used), len(waiting))  # a second may have begun meanwhile
+        return {"ago": ago, "used": used[:count], "waiting": waiting[:count]}
+
+    def _holder(self, holder: Holder, leak_threshold: float | None) -> dict[str, Any]:
         shown: dict[str, Any] = {
             "connection": holder.connection,
             "task": holder.task,
             "label": holder.label,
             "held": holder.held,
+            "suspected": leak_threshold is not None and holder.held >= leak_threshold,
         }
         if holder.label is None and holder.coroutine is not None:
             shown["coroutine"] = holder.coroutine

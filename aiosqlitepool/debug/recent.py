@@ -1,4 +1,4 @@
-"""Percentiles of the durations of the last minute, from a small histogram of fixed size. Knows no pool."""
+"""Durations of the last minute: their percentiles, and how many ran at once. Of fixed size; knows no pool."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-__all__ = ["WINDOW", "RecentTimes"]
+__all__ = ["WINDOW", "RecentLevel", "RecentTimes"]
 
 # Seconds that are covered, and the number of pieces in which the oldest are dropped.
 WINDOW = 60.0
@@ -71,6 +71,52 @@ class RecentTimes:
         for percent in (50, 90, 99):
             found[f"p{percent}"] = min(longest, _percentile(counts, percent))
         return {**found, "max": longest}
+
+
+class RecentLevel:
+    """How many durations ran at once, on average, in each whole second of the last minute.
+
+    Computed from durations that have ended, and those that still run: between two events nothing has to be sampled. One
+    thread adds, any thread may read. All times are seconds, floats.
+    """
+
+    __slots__ = ("_clock", "_since", "_slots")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since = clock()
+        # By second modulo their number: the second, and the time that durations spent in it.
+        self._slots: list[tuple[int, float]] = [(-1, 0.0)] * (int(WINDOW) + 1)
+
+    def ended(self, seconds: float) -> None:
+        """Add a duration that ends now."""
+        now = self._clock()
+        for second, spent in _by_second(now, seconds):
+            index = second % len(self._slots)
+            of, before = self._slots[index]
+            self._slots[index] = second, spent + before if of == second else spent
+
+    def means(self, running: Iterable[float]) -> tuple[float, list[float]]:
+        """Return how long ago the last whole second ended, and the mean of each, oldest first.
+
+        Args:
+            running: for how many seconds each duration has run that still runs.
+        """
+        now = self._clock()
+        last = int(now)
+        first = max(last - int(WINDOW), math.ceil(self._since))
+        spent = {second: seconds for second, seconds in self._slots if first <= second < last}
+        for each in running:
+            for second, part in _by_second(now, each):
+                spent[second] = spent.get(second, 0.0) + part
+        return now - last, [round(spent.get(second, 0.0), 3) for second in range(first, last)]
+
+
+def _by_second(now: float, seconds: float) -> Iterable[tuple[int, float]]:
+    """Split a duration that ends now into the seconds of the last minute."""
+    begin = max(now - seconds, now - WINDOW)
+    for second in range(int(begin), int(now) + 1):
+        yield second, min(now, second + 1) - max(begin, second)
 
 
 def _percentile(counts: list[int], percent: int) -> float:

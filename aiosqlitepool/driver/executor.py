@@ -226,7 +226,7 @@ class Executor(Worker):
         if not self.is_open:
             raise self.closed_error("Connection closed")
         if _running_loop() is not self._loop:  # the result would go to the other loop, and this caller wait for ever
-            raise PoolUsageError("this connection was lent in another event loop: acquire one from a pool of this loop")
+            raise PoolUsageError("this connection belongs to another event loop: acquire one from a pool of this loop")
 
     def closed_error(self, message: str) -> Exception:
         """Return the error of aiosqlite for a use of a closed connection: of SQLite while it closes, then this one."""

@@ -177,7 +177,7 @@ class SQLiteConnectionPool(PoolStatements[C]):
         # A pool that closes takes connections from their holders, who made no mistake.
         if not is_current and self._state is not PoolState.CLOSING and self._state is not PoolState.CLOSED:
             raise PoolUsageError(
-                f"{connection!r} is not lent by pool {self.name!r}: released twice, or not its own. Release what "
+                f"{connection!r} is not in use in pool {self.name!r}: released twice, or not its own. Release what "
                 "acquire() of this pool returned, once, or use `async with pool.connection()`"
             )
         if is_current and isinstance(lease, Lease):

@@ -140,7 +140,7 @@ class Releaser(Generic[C]):
         now = self._clock()
         holder = lease.holder(now)
         log.warning(
-            "pool %r: a connection was never released and is taken back: %s. Release it, or use `async with`",
+            "pool %r: a holder never released its connection, so the pool reclaimed it: %s. Use `async with`",
             self._name,
             holder,
         )

@@ -93,7 +93,7 @@ class Leased(Adapted):
     @property
     def _open(self) -> Any:
         if self._connection is None:
-            raise sqlite3.ProgrammingError("this connection was given back to its pool")
+            raise sqlite3.ProgrammingError("this connection was released to its pool")
         return self._connection
 
     async def run(

@@ -72,7 +72,7 @@ class Routed(Adapted):
     async def _begin(self, writes: bool, label: str | None) -> None:
         if writes and self._db._writer.in_own_block:
             raise PoolUsageError(
-                "this task has a transaction open that writes, and a second one would wait for it for ever: commit the "
+                "this task has a transaction open that writes, and a second one would never get its turn: commit the "
                 "other session or write() block first, or use it"
             )
         block = self._db.write(label) if writes else self._db.read(label)

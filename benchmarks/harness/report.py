@@ -79,14 +79,14 @@ def _machine(results: Results) -> str:
     about = results.about
     how = [f"data set at scale {about['scale']:g}", f"{about['rounds']} rounds of each"]
     if about.get("close_rounds", 0) > about["rounds"]:
-        how.append(f"{about['close_rounds']} of those who are neck and neck")
+        how.append(f"{about['close_rounds']} of contenders that are close")
     if len(results.lanes()) > 1 and "other_rounds" in about:
         how.append(f"{about['other_rounds']} on other Pythons and other loops")
     if about["effort"] != 1:
         how.append(f"{about['effort']:g} of the full number of requests")
     where = f"{about['processor']}, {about['cores']} cores, load {about['load']:g} before it began, {about['system']}"
     when = f"{about['date']} at commit `{about['commit']}`"
-    measured = f"Measured on {when}: {where}; {', '.join(how)}. {_stands_on(results)}"
+    measured = f"Measured on {when}: {where}. With a {', '.join(how)}. {_stands_on(results)}"
     regimes = about.get("regimes", {}).items()
     unpinned = [f"“{regime}” was not pinned: {how}." for regime, how in regimes if how != "pinned"]
     # By hand, as where a result was put together from two.

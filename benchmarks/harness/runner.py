@@ -60,7 +60,7 @@ class Plan:
     limit: float = 120.0
     """Seconds that one round may take."""
     close_rounds: int = 0
-    """Rounds that those play in the first lane who are neck and neck, if that is more than the others do."""
+    """Rounds of contenders that are close, in the first lane; if that is more than the others have."""
     other_rounds: int = 1
     """Rounds in every lane but the first."""
     regimes: Collection[str] = tuple(REGIMES)

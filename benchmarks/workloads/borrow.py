@@ -1,7 +1,7 @@
 """Acquire and release alone, on a real connection that runs no statement: what the pool itself costs.
 
 Idle: one task, which always finds a free connection. Contended: 50 tasks and 5 connections, each kept for one turn of
-the loop, so that nine borrows of ten have to queue; the turn itself is part of the figure.
+the loop, so that nine acquires of ten have to wait; the turn itself is part of the figure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Memory: what 50 open connections add to the process, and what 10,000 waiters add to Python's heap, each.
 
 A connection is mostly its thread and SQLite's page cache, after one SELECT. A waiter is counted beyond the bare task
-and future that anybody who waits is made of. Each round is a process of its own.
+and future that every waiter needs. Each round is a process of its own.
 """
 
 from __future__ import annotations

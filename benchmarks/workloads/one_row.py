@@ -1,4 +1,4 @@
-"""4,000 times `execute()` and `fetchone()`: one row by its primary key, through a cursor, a borrow for each.
+"""4,000 times `execute()` and `fetchone()`: one row by its primary key, through a cursor, one acquire each.
 
 With one worker and with five, each with a connection.
 """

@@ -1,4 +1,4 @@
-"""1,000 requests across 100 workers: each borrows once and reads an author's page in four indexed queries.
+"""1,000 requests across 100 workers: each acquires once and reads an author's page in four indexed queries.
 
 Once with 5 connections, the size that suits SQLite, and once with 100, one for each worker.
 """

@@ -1,4 +1,4 @@
-"""10,000 SELECTs across 5 workers with 5 connections: one row by its primary key, a borrow for each.
+"""10,000 SELECTs across 5 workers with 5 connections: one row by its primary key, one acquire each.
 
 Hardly anything but the pool and the trip to the worker thread is left to measure.
 """

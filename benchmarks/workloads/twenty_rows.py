@@ -1,4 +1,4 @@
-"""4,000 times `async with execute()` and `async for`: 20 rows in the order of the primary key, a borrow for each.
+"""4,000 times `async with execute()` and `async for`: 20 rows in the order of the primary key, one acquire each.
 
 With one worker and with five, each with a connection.
 """

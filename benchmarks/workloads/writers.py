@@ -1,9 +1,8 @@
-"""Writers: each transaction inserts one row and stays open for 5 ms, as one that thinks before it commits.
+"""Writers: each transaction inserts one row and stays open for 5 ms, like one that computes before it commits.
 
-With a connection for each task they collide in SQLite, whose busy handler sleeps and does not queue; after 5 seconds
-it gives up, which is an error. With one connection they queue in the pool, first come, first served. A database has one
-connection that writes, whatever it reads with: `write()` lends it in a transaction, `run_write()` runs the transaction
-in its thread.
+With a connection for each task they collide in SQLite, whose busy handler polls instead of queueing; after 5 seconds
+it raises. With one connection they queue in the pool, in FIFO order. A database has one writer: `write()` acquires it
+for a transaction, `run_write()` runs the transaction in its thread.
 """
 
 from __future__ import annotations

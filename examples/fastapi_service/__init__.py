@@ -1,1 +1,1 @@
-"""A small FastAPI service over a database of its own, as its users may copy it."""
+"""A small FastAPI service over a `SQLiteDatabase`, to copy from."""

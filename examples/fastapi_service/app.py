@@ -2,8 +2,8 @@
 
     DATABASE=service.db uvicorn fastapi_service.app:app --app-dir examples
 
-A request that reads borrows a connection that cannot write. One that writes waits for its turn, and is a transaction:
-it is committed before the answer is sent, and a failure half-way leaves nothing behind.
+A request that reads uses a read-only connection. One that writes waits for the writer, and is a transaction: it is
+committed before the response is sent, and a failure rolls it back.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .telemetry import observe
 
 
 class NewUser(BaseModel):
-    """A user to be."""
+    """A new user."""
 
     name: str = Field(min_length=1, max_length=100)
 
@@ -39,7 +39,7 @@ class User(NewUser):
 
 
 class NewPost(BaseModel):
-    """A post to be."""
+    """A new post."""
 
     user_id: int
     text: str = Field(min_length=1, max_length=10_000)
@@ -53,7 +53,7 @@ class Post(NewPost):
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open a database for as long as the service runs. Each run, and each test, has its own."""
+    """Open a database while the service runs. Each run, and each test, has its own."""
     async with make_database(os.environ.get("DATABASE", "service.db")) as database:
         await database.run_write(make_tables)
         app.state.database = database
@@ -70,7 +70,7 @@ def database_of(request: Request) -> SQLiteDatabase:
 
 
 def label(request: Request) -> str:
-    """What a connection is acquired for: diagnoses of those who wait for it name this."""
+    """The label of a lease: errors and log records of waiters show it."""
     return f"{request.method} {request.scope['route'].path}"
 
 
@@ -86,7 +86,7 @@ async def writing(request: Request) -> AsyncIterator[aiosqlite.Connection]:
         yield connection
 
 
-# With the scope of the function, a transaction is committed, and its connection back, before the answer is sent.
+# With the scope of the function, a transaction is committed and its connection released before the response is sent.
 Reading = Annotated[aiosqlite.Connection, Depends(reading, scope="function")]
 Writing = Annotated[aiosqlite.Connection, Depends(writing, scope="function")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -95,7 +95,7 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 @app.exception_handler(PoolConnectionAcquireTimeoutError)
 @app.exception_handler(PoolFullError)
 async def busy(request: Request, error: Exception) -> JSONResponse:
-    """No connection, or no turn to write, in time: the caller may try again. Why is told by the pool's log records."""
+    """No connection, or no writer, in time: the client may retry. The pool's log records have the reason."""
     return JSONResponse({"detail": "busy, try again"}, status_code=503, headers={"Retry-After": "1"})
 
 
@@ -108,7 +108,7 @@ async def list_users(connection: Reading, limit: Limit = 50) -> list[User]:
 
 @app.post("/users", status_code=201)
 async def create_user(new: NewUser, request: Request) -> User:
-    """Add a user: all in one trip to the thread that writes, which is the fastest way."""
+    """Add a user in one trip to the worker thread, which is the fastest way."""
     try:
         number = await database_of(request).run_write(add_user, new.name, label=label(request))
     except sqlite3.IntegrityError:
@@ -138,7 +138,7 @@ async def create_post(new: NewPost, connection: Writing) -> Post:
     try:
         cursor = await connection.execute("INSERT INTO post (user_id, text) VALUES (?, ?)", (new.user_id, new.text))
     except sqlite3.IntegrityError:
-        # Whatever was written before is rolled back, by the block that lends the connection.
+        # The block of the connection rolls back all earlier writes.
         raise HTTPException(404, f"there is no user {new.user_id}") from None
     return Post(id=cursor.lastrowid or 0, **new.model_dump())
 
@@ -153,6 +153,6 @@ async def read_post(post_id: int, connection: Reading) -> Post:
 
 @app.get("/health", include_in_schema=False)
 async def health(connection: Reading) -> dict[str, str]:
-    """Whether a connection can be had and the database answers."""
+    """Whether the database answers within the time limit."""
     await connection.execute_fetchall("SELECT 1 FROM user LIMIT 1")
     return {"status": "ok"}

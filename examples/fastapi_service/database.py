@@ -24,18 +24,18 @@ SCHEMA = (
 
 
 async def rows_by_name(connection: aiosqlite.Connection) -> None:
-    """Set up a new connection; what is set here holds for every block."""
+    """Set up a new connection, for every block that uses it."""
     connection.row_factory = aiosqlite.Row
 
 
 def make_database(path: str) -> SQLiteDatabase:
     """Return a database for one run of the application: once closed, it cannot be opened again."""
-    # A request that cannot have a connection soon is better refused than kept. More connections make SQLite no faster.
+    # Refuse a request that gets no connection soon. More connections do not make SQLite faster.
     return SQLiteDatabase(path, readers=4, acquisition_timeout=5, max_waiting=200, on_connect=rows_by_name)
 
 
 def make_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables that are not there yet: all or none."""
+    """Create missing tables: all or none."""
     for statement in SCHEMA:
         connection.execute(statement)
 

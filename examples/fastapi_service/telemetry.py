@@ -1,5 +1,5 @@
-"""What the service tells of itself: metrics for Prometheus, log records, and where the environment says so, traces and
-the debug page."""
+"""The telemetry of the service: metrics for Prometheus, log records, and, if the environment says so, traces and the
+debug page."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from aiosqlitepool.subscribers.structlog import StructlogSubscriber
 
 def observe(app: FastAPI) -> None:
     """Observe every pool of the process, and serve `/metrics`."""
-    # Which statements take the time, and who keeps connections: up to 20 statements, and few labels, of each pool.
+    # The statements that take the time, and use time by label: up to 20 statements and a few labels of each pool.
     subscribe_all(PrometheusSubscriber(statement_summaries=20, by_label=True))
     subscribe_all(StructlogSubscriber())
-    # Not app.mount(): that answers /metrics with a redirect. Not `async def`: a scrape need not stop the loop.
+    # Not app.mount(): it redirects /metrics. Not `async def`: a scrape must not block the loop.
     app.add_api_route("/metrics", metrics, include_in_schema=False)
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
         trace(app)
     if os.environ.get("DEBUG_PAGE"):
-        # It shows statements and labels, and asks nobody for a password: keep it from strangers.
+        # It shows statements and labels, and has no password: make it reachable for yourself only.
         app.mount("/debug/pool", DebugApp())
 
 
 def metrics(request: Request) -> Response:
-    """What Prometheus scrapes, in OpenMetrics if it asks for that: only there are exemplars."""
+    """The metrics, as OpenMetrics if the scraper accepts it: only that format has exemplars."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        # `uvicorn --workers 2`, or gunicorn: any worker answers for all of them, from the files that they write.
+        # With `uvicorn --workers 2`, or gunicorn: each worker answers for all, from the files that they write.
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return Response(encode(registry), headers={"Content-Type": content_type})
@@ -44,7 +44,7 @@ def metrics(request: Request) -> Response:
 def trace(app: FastAPI) -> None:
     """Export a span for every request, and below it one for every slow acquire and every slow statement.
 
-    Name and sampling of the service are the environment's business, too: OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER.
+    The environment also sets the name and the sampling: OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER.
     """
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor

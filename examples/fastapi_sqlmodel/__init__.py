@@ -1,1 +1,1 @@
-"""A small FastAPI service over SQLModel and a database of its own, as its users may copy it."""
+"""A small FastAPI service with SQLModel over a `SQLiteDatabase`, to copy from."""

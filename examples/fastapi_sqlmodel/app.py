@@ -2,8 +2,8 @@
 
     DATABASE=heroes.db uvicorn fastapi_sqlmodel.app:app --app-dir examples
 
-A request that reads uses a connection that cannot write. One that writes waits for its turn, and is a transaction: what
-it has read cannot change before it writes.
+A request that reads uses a read-only connection. One that writes waits for the writer, and is a transaction: the rows
+that it has read cannot change before it writes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ app = FastAPI(title="Heroes", lifespan=lifespan)
 
 @app.exception_handler(TimeoutError)
 async def busy(request: Request, error: Exception) -> JSONResponse:
-    """No connection, or no turn to write, in time: the caller may try again. The error says who had it."""
+    """No connection, or no writer, in time: the client may retry. The error names the holders."""
     return JSONResponse({"detail": "busy, try again"}, status_code=503, headers={"Retry-After": "1"})
 
 
@@ -53,7 +53,7 @@ async def read_hero(hero_id: int, session: Reading) -> Hero:
 
 @app.post("/heroes/{hero_id}/training")
 async def train_hero(hero_id: int, training: Training, session: Writing) -> Hero:
-    """Make a hero stronger: reads and then writes, and no other request comes between."""
+    """Make a hero stronger: read, then write, with no other write between them."""
     hero = await found(hero_id, session)
     hero.strength += training.by
     return hero

@@ -23,8 +23,8 @@ ALEMBIC = Config(Path(__file__).with_name("alembic.ini"))
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Migrate and open a database for as long as the service runs. Each run, and each test, has its own."""
-    # In a thread: Alembic's environment runs an event loop of its own.
+    """Migrate and open a database while the service runs. Each run, and each test, has its own."""
+    # In a thread: Alembic's environment runs its own event loop.
     await asyncio.to_thread(command.upgrade, ALEMBIC, "head")
     path = os.environ.get("DATABASE", "heroes.db")
     async with SQLiteDatabase(path, readers=4, acquisition_timeout=5, max_waiting=200) as database:
@@ -35,7 +35,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def engine_of(request: Request, role: str) -> AsyncEngine:
-    """The engine of the application for this request: diagnoses of those who wait name the label."""
+    """The engine of the application, with a label for this request: errors and log records of waiters show it."""
     label = f"{request.method} {request.scope['route'].path}"
     engine: AsyncEngine = request.app.state.engine
     return engine.execution_options(sqlite_role=role, label=label)
@@ -48,14 +48,14 @@ async def reading(request: Request) -> AsyncIterator[AsyncSession]:
 
 
 async def writing(request: Request) -> AsyncIterator[AsyncSession]:
-    """A session that writes, for one request: its turn to write begins with its first statement, also if that reads.
+    """A session that writes, for one request: it waits for the writer at its first statement, also if that reads.
 
-    The end of the request commits, and a request that fails is rolled back.
+    The end of the request commits; a request that fails is rolled back.
     """
     async with AsyncSession(engine_of(request, "write"), expire_on_commit=False) as session, session.begin():
         yield session
 
 
-# With the scope of the function, a transaction is committed, and its connection back, before the answer is sent.
+# With the scope of the function, a transaction is committed and its connection released before the response is sent.
 Reading = Annotated[AsyncSession, Depends(reading, scope="function")]
 Writing = Annotated[AsyncSession, Depends(writing, scope="function")]

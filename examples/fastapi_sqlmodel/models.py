@@ -1,10 +1,10 @@
-"""The tables, and what goes over HTTP. A change of a table needs a migration: `alembic revision --autogenerate`."""
+"""The tables, and the bodies of requests. A changed table needs a migration: `alembic revision --autogenerate`."""
 
 from sqlmodel import Field, SQLModel
 
 
 class NewHero(SQLModel):
-    """A hero to be."""
+    """A new hero."""
 
     name: str = Field(min_length=1, max_length=100, unique=True)
     strength: int = Field(default=0, ge=0)

@@ -1,4 +1,4 @@
-"""Starts the example service, load on it, Prometheus and Alertmanager, says where they are, and ends them on Ctrl-C.
+"""Start the example service, its load, Prometheus and Alertmanager, print their addresses, and end them on Ctrl-C.
 
 python -m examples.stack_local
 """
@@ -43,7 +43,7 @@ def main() -> int:
             try:
                 watch(start(programs, Path(folder), options.time_scale))
             finally:
-                # Who presses Ctrl-C again would cut short the ending of the rest.
+                # A second Ctrl-C would leave some of the programs running.
                 for each in ENDING:
                     signal.signal(each, signal.SIG_IGN)
     except KeyboardInterrupt:
@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def start(programs: ExitStack, folder: Path, time_scale: float) -> list[Program]:
-    """Start everything, each as soon as what it needs is there, and say where it is."""
+    """Start all programs in the order of their dependencies, and print their addresses."""
     export(folder, time_scale=time_scale)
     metrics = folder / "metrics"
     environment = {**os.environ, "DEBUG_PAGE": "yes"}  # only this machine can reach it

@@ -1,6 +1,6 @@
-"""Programs that run beside this one: each on a free port, ready before it is used, and ended with what started it.
+"""Child programs: each on a free port, ready before it is used, and ended with this one.
 
-Knows how Prometheus and Alertmanager are started; nothing of pools or of what is scraped.
+Knows how to start Prometheus and Alertmanager; nothing of pools or metrics.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ PACKAGES = {"prometheus": "prometheus", "prometheus-alertmanager": "prometheus-a
 
 EXAMPLES = Path(__file__).parents[1]
 
-# What is to end everything: Ctrl-C, `kill`, and the end of the terminal.
+# Signals that end everything: Ctrl-C, `kill`, and the end of the terminal.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# Whatever proxy leads to the rest of the world, none leads to this machine.
+# No proxy for addresses of this machine.
 _ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 _READY_WITHIN = 60.0  # seconds; a busy machine is slow, a broken program ends at once
@@ -52,7 +52,7 @@ class ProgramEndedError(Exception):
 
 
 class Program:
-    """A program that runs: `url` is where it serves, `log` the file with all that it says."""
+    """A running program: `url` is its address, `log` the file with its output."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
         self.name = name
@@ -76,7 +76,7 @@ class Program:
         raise ProgramEndedError(f"{self.name} was not ready within {_READY_WITHIN:.0f} s:\n{self._last_words()}")
 
     def end(self) -> None:
-        """Ask it to end, and make it if it does not."""
+        """Ask it to end, and kill it if it does not."""
         self._process.terminate()
         try:
             self._process.wait(_END_WITHIN)
@@ -94,7 +94,7 @@ def missing() -> list[str]:
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens on."""
+    """Return a free port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -112,7 +112,7 @@ def running(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Iterator[Program]:
-    """Run a command that serves HTTP on `port` of loopback, from when it answers `ready` until the block ends."""
+    """Run a command that serves HTTP on `port` of loopback, from its answer to `ready` until the block ends."""
     with ExitStack() as stack:
         with undisturbed():
             program = Program(name, _started(command, log, env, cwd), f"http://127.0.0.1:{port}", log)
@@ -125,7 +125,7 @@ def _started(
     command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.Popen[bytes]:
     with log.open("wb") as output:
-        # In a session of its own: Ctrl-C reaches this program, which ends the others in order.
+        # In its own session: Ctrl-C reaches only this program, which ends the others in order.
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, cwd=cwd, start_new_session=True
         )
@@ -133,7 +133,7 @@ def _started(
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let Ctrl-C and its like come after the block: before its end nobody knows of a program that has just begun."""
+    """Delay Ctrl-C and similar signals until the block ends: a program that has just started would not be ended."""
     came: list[int] = []
     caught = [each for each in ENDING if threading.current_thread() is threading.main_thread()]
     handlers = {each: signal.signal(each, lambda number, _: came.append(number)) for each in caught}

@@ -88,6 +88,37 @@ def test_each_workload_has_its_table(small_run: tuple[str, Path]) -> None:
         assert float(improvement.removesuffix(" x")) == pytest.approx(quotient, rel=0.05, abs=0.06)
 
 
+def test_it_says_at_first_what_without_a_pool_is(small_run: tuple[str, Path]) -> None:
+    output, _ = small_run
+    before, said, _ = output.partition("Without pool, each request opens an aiosqlite connection and closes it")
+    assert said
+    assert "without pool" not in before
+
+
+def test_it_ends_with_one_sentence_of_what_was_seen(small_run: tuple[str, Path]) -> None:
+    output, _ = small_run
+    said = re.fullmatch(
+        r"In short: the pool served (.*) times the user pages and (.*) times the lookups per second; db.run_write\(\) "
+        r"wrote (.*) orders per second instead of (.*), the slowest in (.*) ms instead of (.*) ms\.",
+        output.splitlines()[-1],
+    )
+    assert said
+    improved = [
+        cells[2].removesuffix(" x") for unit in ("requests", "SELECTs") for cells in row(output, f"{unit} per second")
+    ]
+    (orders,), (longest,) = row(output, "orders per second"), row(output, "longest, ms")
+    assert said.groups()[:4] == (*improved, orders[2], orders[0])
+    # Rounded more than in the table.
+    assert [number(each) for each in said.groups()[4:]] == pytest.approx(
+        [number(longest[2]), number(longest[0])], abs=0.51
+    )
+
+
+def number(text: str) -> float:
+    """A number as people read it."""
+    return float(text.replace(",", ""))
+
+
 def test_orders_are_written_in_three_ways_of_which_two_never_fail(small_run: tuple[str, Path]) -> None:
     output, _ = small_run
     assert "Orders: 100 transactions, 5 writers, lock timeout 1 s" in output

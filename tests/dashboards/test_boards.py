@@ -290,7 +290,7 @@ def test_panels_of_what_a_subscriber_must_be_asked_for_say_so(told_apart: str, a
 def test_the_statements_have_a_row_of_their_own(board: Json) -> None:
     (row,) = [panel for panel in board["panels"] if panel["title"] == "What runs?"]
     titles = [panel["title"] for panel in panels(board) if panel["gridPos"]["y"] == row["gridPos"]["y"] + 1]
-    assert titles == ["Time by statement", "P99 by operation", "Slow statements", "Connections out by label"]
+    assert titles == ["Time by statement", "P99 by operation", "Slow statements", "Connections in use by label"]
 
 
 def test_logs_are_asked_for_only_when_somebody_opens_their_row() -> None:

@@ -189,7 +189,7 @@ def test_statements_are_shown_by_their_time_and_by_what_their_plans_warn_of(live
     assert {"SELECT note", "INSERT note", "BEGIN"} <= set(shown("Time by statement"))
     assert {"SELECT", "INSERT"} <= set(shown("P99 by operation"))
     until(lambda: shown("Slow statements").get("SELECT note full scan of note", 0) > 0, "a search was slow")
-    until(lambda: shown("Connections out by label").get("GET /search", 0) > 0, "a search had a connection")
+    until(lambda: shown("Connections in use by label").get("GET /search", 0) > 0, "a search had a connection")
 
 
 def test_the_hottest_instances_come_with_all_their_columns(live: Live) -> None:

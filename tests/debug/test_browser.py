@@ -60,6 +60,43 @@ async def test_it_shows_who_waits(looking: Looking, pool: StubPool) -> None:
     await expect(looking.rows("waiters")).to_have_count(0)
 
 
+async def test_a_suspected_leak_is_red_and_stays_on_top(browser: Browser, driver: StubDriver) -> None:
+    async with pool_of(driver, 2, leak_threshold=0.5) as pool, looking_at(pool, browser) as looking:
+        async with pool.connection(label="forgotten"):
+            await expect(looking.rows("holders").locator("em")).to_have_text("suspected leak")
+            async with pool.connection(label="late"):
+                await expect(looking.rows("holders")).to_have_count(2)
+                first = looking.rows("holders").first
+                await expect(first).to_contain_text("forgotten")
+                red = await first.locator("em").evaluate("(node) => getComputedStyle(node).color")
+                await expect(first.locator(".time")).to_have_css("color", red)
+                await expect(looking.part("slots").locator(".held.suspected")).to_have_count(2)
+        await expect(looking.part("slots").locator(".suspected")).to_have_count(0)
+
+
+SHOWN_ONCE = """async (pool) => {
+    const { PoolView } = await import("./pool.js");
+    const view = new PoolView(() => {});
+    view.show(pool, 100);
+    return view.history.map(({ at, used, waiting }) => [at, used, waiting]);
+}"""
+
+
+async def test_the_charts_begin_before_the_page_was_opened(looking: Looking, pool: StubPool) -> None:
+    app = DebugApp(pool)
+    (shown,) = app.snapshot()["pools"]
+    app.detach()
+    recent = {"ago": 0.5, "used": [1.0, 2.0], "waiting": [0.0, 3.0]}
+    points = await looking.page.evaluate(SHOWN_ONCE, {**shown, "recent": recent})
+    assert points == [[98.5, 1, 0], [99.5, 2, 3], [100, 0, 0]]
+
+
+async def test_bars_say_their_scale(looking: Looking) -> None:
+    for panel in ("Holders", "Waiters"):
+        heading = looking.page.get_by_role("heading", name=panel)
+        await expect(heading).to_contain_text("bars to 30 s, logarithmic")
+
+
 async def test_it_shows_what_failed(browser: Browser, driver: StubDriver) -> None:
     async with pool_of(driver, 1, acquisition_timeout=0) as pool, looking_at(pool, browser) as looking:
         await expect(looking.part("no-failures")).to_be_visible()

@@ -41,10 +41,54 @@ async def test_it_shows_the_levels_and_who_holds_and_waits(driver: StubDriver) -
         expected = {"pool": "app.db", "state": "open", "max_size": 2, "min_size": 1, "used": 2, "idle": 0, "waiting": 1}
         assert {key: shown[key] for key in expected} == expected
         assert (shown["size"], shown["oldest_waiter"], shown["oldest_checkout"]) == (2, about(1), about(4))
-        assert shown["holders"][0] == {"connection": 1, "task": "waiter 1", "label": "waiter 1", "held": about(4)}
+        assert shown["holders"][0] == {
+            "connection": 1,
+            "task": "waiter 1",
+            "label": "waiter 1",
+            "held": about(4),
+            "suspected": False,
+        }
         assert shown["waiters"] == [{"task": "GET /posts", "label": "GET /posts", "waited": about(1)}]
         for task in (first, second, third):
             await pool.release(await task)
+
+
+@timeless
+async def test_a_holder_is_a_suspected_leak_from_the_threshold_of_its_pool_on(driver: StubDriver) -> None:
+    async with pool_of(driver, 2, leak_threshold=60) as pool:
+        monitor = Monitor(pool, stacks=False)
+        forgotten = await pool.acquire("forgotten")
+        await asyncio.sleep(59)
+        async with pool.connection("late"):
+            assert [holder["suspected"] for holder in look(monitor)["holders"]] == [False, False]
+            await asyncio.sleep(2)
+            assert [holder["suspected"] for holder in look(monitor)["holders"]] == [True, False]
+        await pool.release(forgotten)
+
+
+@timeless
+async def test_without_a_threshold_no_holder_is_a_suspected_leak(driver: StubDriver) -> None:
+    async with pool_of(driver, 1, leak_threshold=None) as pool, pool.connection():
+        await asyncio.sleep(1000)
+        (holder,) = look(Monitor(pool, stacks=False))["holders"]
+        assert holder["suspected"] is False
+
+
+@timeless
+async def test_the_levels_of_the_last_minute_are_there_before_anyone_looked(driver: StubDriver) -> None:
+    loop = asyncio.get_running_loop()
+    async with pool_of(driver, 1) as pool:
+        monitor = Monitor(pool, stacks=False, clock=loop.time)
+        async with pool.connection():
+            second = await queued(pool, "second")
+            await asyncio.sleep(10)
+        held = await second
+        await asyncio.sleep(10)
+        recent = look(monitor)["recent"]
+        assert recent["used"][-19:] == about([1.0] * 19)
+        # Seconds that are not whole lie between.
+        assert recent["waiting"][-18:-11] + recent["waiting"][-9:] == about([1.0] * 7 + [0.0] * 9)
+        await pool.release(held)
 
 
 @timeless

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from aiosqlitepool.debug.recent import WINDOW, RecentTimes
+from aiosqlitepool.debug.recent import WINDOW, RecentLevel, RecentTimes
 
 from ..support.clock import Clock
 
@@ -65,3 +65,39 @@ def test_after_a_long_silence_it_begins_anew(times: RecentTimes, clock: Clock) -
     clock.advance(100 * WINDOW)
     times.observe(2.0)
     assert (times.summary()["count"], times.summary()["max"]) == (1, 2.0)
+
+
+@pytest.fixture
+def level(clock: Clock) -> RecentLevel:
+    return RecentLevel(clock)
+
+
+def test_a_level_is_the_mean_of_what_ran_at_once_in_each_second(level: RecentLevel, clock: Clock) -> None:
+    clock.advance(3)
+    level.ended(2.5)
+    level.ended(0.5)
+    assert level.means(()) == (0.0, pytest.approx([0.5, 1.0, 1.5]))
+
+
+def test_a_level_counts_what_still_runs(level: RecentLevel, clock: Clock) -> None:
+    clock.advance(2)
+    level.ended(1.0)
+    clock.advance(0.25)
+    assert level.means([1.75, 0.1]) == (pytest.approx(0.25), pytest.approx([0.5, 2.0]))
+
+
+def test_a_level_has_no_second_from_before_it_began(level: RecentLevel, clock: Clock) -> None:
+    assert level.means([100.0]) == (0.0, [])
+    clock.advance(1.5)
+    assert level.means([100.0])[1] == [1.0]
+
+
+def test_a_level_is_of_the_last_minute(level: RecentLevel, clock: Clock) -> None:
+    clock.advance(30)
+    level.ended(30.0)
+    clock.advance(WINDOW - 10)
+    assert level.means(())[1] == [1.0] * 10 + [0.0] * 50
+    level.ended(1000.0)
+    assert level.means(())[1] == [2.0] * 10 + [1.0] * 50
+    clock.advance(10 * WINDOW)
+    assert level.means(())[1] == [0.0] * 60

@@ -319,7 +319,7 @@ async def test_a_stale_handle_is_refused_and_the_present_holder_notices_nothing(
 
     async def attempt(stale: Stale) -> None:
         attempts.append(stale)
-        with pytest.raises(PoolUsageError, match=f"{REFUSED}|is not lent by pool"):
+        with pytest.raises(PoolUsageError, match=f"{REFUSED}|is not in use in pool"):
             await use_of(use, stale)
 
     async with pool_on(database) as pool:
@@ -336,7 +336,7 @@ async def test_a_stale_handle_is_refused_while_its_connection_is_idle(
 ) -> None:
     async with pool_on(database) as pool:
         stale = await once(pool)
-        with pytest.raises(PoolUsageError, match=f"{REFUSED}|is not lent by pool"):
+        with pytest.raises(PoolUsageError, match=f"{REFUSED}|is not in use in pool"):
             await use_of(use, stale)
         async with pool.connection() as connection:
             assert await texts(connection) == []

@@ -281,7 +281,7 @@ def test_what_does_not_finish_in_time_goes_back_and_is_done_by_the_next(path: Pa
         links.wait(3)
         working.signal(signal.SIGINT)
         assert working.end() == 0
-    assert len(re.findall(r"job \d: given back", working.said)) == 3
+    assert len(re.findall(r"job \d: put back into the queue", working.said)) == 3
     assert "Traceback" not in working.said
     assert rows(path, "SELECT DISTINCT state, due, failures FROM job") == [("waiting", 0.0, 0)]
     links.go.set()

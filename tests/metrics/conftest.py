@@ -26,7 +26,7 @@ async def scraped_alive(folder: Path, registry: CollectorRegistry) -> str:
 
     subscribers = [PrometheusSubscriber(registry, statement_summaries=20, by_label=True)]
     pool = SQLiteConnectionPool(connect, 1, 0.05, max_waiting=9, name="app.db", subscribers=subscribers)
-    async with pool, SQLiteDatabase(folder / "other.db", subscribers=subscribers) as database:
+    async with pool, SQLiteDatabase(folder / "other.db", subscribers=subscribers, inline_reads=True) as database:
         await database.backup(folder / "copy.db")
         with contextlib.suppress(aiosqlite.OperationalError):
             await pool.acquire()

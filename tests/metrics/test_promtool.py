@@ -48,7 +48,7 @@ def test_alertmanager_accepts_its_route() -> None:
 
 
 @pytest.mark.parametrize(
-    ("severity", "receiver"), [("critical", "on-call"), ("warning", "team"), ("info", "nobody"), ("other", "team")]
+    ("severity", "receiver"), [("critical", "on-call"), ("warning", "team"), ("info", "shown-only"), ("other", "team")]
 )
 def test_an_alert_goes_to_whom_its_severity_says(severity: str, receiver: str) -> None:
     config = f"--config.file={METRICS_DIR / 'alertmanager.yml'}"

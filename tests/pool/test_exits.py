@@ -121,7 +121,7 @@ asyncio.run(main())
         tmp_path,
     )
     assert (ended.code, ended.out) == (0, "[]\n"), ended.err
-    assert "'shop': a connection was never released and is taken back: Task-1 [the till]" in ended.err
+    assert "'shop': a holder never released its connection, so the pool reclaimed it: Task-1 [the till]" in ended.err
     ends_well(ended)
 
 

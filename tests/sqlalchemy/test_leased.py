@@ -66,7 +66,7 @@ async def test_a_connection_that_was_given_back_says_so(over_pool: AsyncEngine) 
     async with over_pool.connect() as connection:
         kept: Any = (await connection.get_raw_connection()).dbapi_connection
 
-    with pytest.raises(sqlite3.ProgrammingError, match="this connection was given back to its pool"):
+    with pytest.raises(sqlite3.ProgrammingError, match="this connection was released to its pool"):
         kept.commit()
     kept.rollback()
     kept.close()

@@ -6,12 +6,14 @@ import re
 import shlex
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 __all__ = [
     "DOCUMENTS",
     "ROOT",
     "anchors",
     "commands_in",
+    "is_secure_address",
     "links_in",
     "programs_in",
     "spoken_commands_in",
@@ -26,6 +28,21 @@ DOCUMENTS = sorted(
 )
 FENCED = re.compile(r"^(```+)([^\n]*)\n(.*?)^\1\s*$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(<?([^)\s>]+)>?(?:\s\"[^\"]*\")?\)|(?:src|srcset|href)=\"([^\"]+)\"|<(https?:[^>\s]+)>")
+
+
+# Where a program of the reader's own answers.
+LOOPBACK = {"localhost", "127.0.0.1"}
+
+
+def is_secure_address(link: str) -> bool:
+    """Whether it is a well-formed address that browsers reach by TLS, or one of the reader's own machine."""
+    address = urlsplit(link)
+    if re.search(r"[\s<>\\^`{|]", link) or not address.hostname:
+        return False
+    if address.hostname in LOOPBACK:
+        return address.scheme in {"http", "https"}
+    host = re.fullmatch(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,}", address.hostname)
+    return address.scheme == "https" and address.port is None and host is not None
 
 
 def text_of(document: Path) -> str:

@@ -30,6 +30,10 @@ __all__ = ["main"]
 
 _PROGRAM = "python -m aiosqlitepool demo"
 _SMALLEST, _LARGEST = 0.0001, 10.0  # scales; below 0.0001, a post would need more likes than there are users
+_CONTENDERS = (
+    "Without pool, each request opens an aiosqlite connection and closes it at its end. "
+    "With pool, all requests share {} connections, which stay open."
+)
 _INTERRUPTED = 130  # 128 + SIGINT, by the convention of shells
 
 
@@ -132,16 +136,13 @@ def _demonstrate(options: argparse.Namespace) -> None:
             select_users(database.size, options.selects, options.select_workers),
         )
         runs = [Run(workload, watch) for workload in workloads for watch in (None, Watch())]
+        show(_CONTENDERS.format(options.pool_size))
         try:
             asyncio.run(_execute_all(console, runs, database.path, options.pool_size))
         finally:
             tidy(database.path)
         writings = asyncio.run(_write_all(console, options.orders, options.writers))
-        for without, pooled in zip(runs[::2], runs[1::2], strict=True):
-            report.print_comparison(console, without, pooled)
-        report.print_writings(console, writings, options.writers)
-        report.print_events(console, runs)
-        report.print_slowest(console, runs)
+        report.print_results(console, runs, writings, options.writers)
         if options.keep or options.path is not None:
             console.print(f"The database is kept: {database.path}", soft_wrap=True)
         if options.serve:
@@ -150,6 +151,7 @@ def _demonstrate(options: argparse.Namespace) -> None:
                 asyncio.run(_serve(workloads[0], database.path, options.pool_size))
             tidy(database.path)
     console.print(f"All done in {time.monotonic() - began:.1f} s.")
+    show(report.conclusion(runs, writings))
 
 
 async def _execute_all(console: Console, runs: Sequence[Run], path: Path, pool_size: int) -> None:

@@ -29,12 +29,10 @@ from .orders import BUSY_TIMEOUT, Writing
 
 __all__ = [
     "building",
+    "conclusion",
     "console_for_stdout",
-    "print_comparison",
-    "print_events",
-    "print_slowest",
+    "print_results",
     "print_writing",
-    "print_writings",
     "watching",
 ]
 
@@ -179,7 +177,34 @@ def _board(console: Console, runs: Sequence[Run]) -> Table:
 # ------------------------------------------------------------------------------------------------- results
 
 
-def print_comparison(console: Console, without: Run, pooled: Run) -> None:
+def print_results(console: Console, runs: Sequence[Run], writings: Sequence[Writing], writers: int) -> None:
+    """Print all tables. Of `runs`, each without a pool is followed by the same with one."""
+    for without, pooled in _pairs(runs):
+        _print_comparison(console, without, pooled)
+    _print_writings(console, writings, writers)
+    _print_events(console, runs)
+    _print_slowest(console, runs)
+
+
+def conclusion(runs: Sequence[Run], writings: Sequence[Writing]) -> str:
+    """Return what was seen, in one sentence, from the measured figures."""
+    served = [
+        f"{pooled.summary().rate / without.summary().rate:.1f} times the {without.workload.title.lower()}"
+        for without, pooled in _pairs(runs)
+    ]
+    competing, queued = writings[0], writings[-1]
+    return (
+        f"In short: the pool served {' and '.join(served)} per second; {queued.title} wrote "
+        f"{queued.summary().rate:,.0f} orders per second instead of {competing.summary().rate:,.0f}, "
+        f"the slowest in {queued.longest:,.0f} ms instead of {competing.longest:,.0f} ms."
+    )
+
+
+def _pairs(runs: Sequence[Run]) -> Iterator[tuple[Run, Run]]:
+    return zip(runs[::2], runs[1::2], strict=True)
+
+
+def _print_comparison(console: Console, without: Run, pooled: Run) -> None:
     """Print the results of one workload without and with the pool, and the ratio of the two."""
     workload, before, after = without.workload, without.summary(), pooled.summary()
     table = _table(f"{workload.title}: {len(workload.keys):,} {workload.unit}, {workload.workers:,} workers")
@@ -202,7 +227,7 @@ def print_writing(console: Console, writing: Writing) -> None:
     console.print(f"Orders, {writing.title}: {done}", soft_wrap=True)
 
 
-def print_writings(console: Console, writings: Sequence[Writing], writers: int) -> None:
+def _print_writings(console: Console, writings: Sequence[Writing], writers: int) -> None:
     """Print a table with the results of all ways."""
     summaries = [writing.summary() for writing in writings]
     table = _table(f"Orders: {writings[0].orders:,} transactions, {writers:,} writers, lock timeout {BUSY_TIMEOUT:g} s")
@@ -217,7 +242,7 @@ def print_writings(console: Console, writings: Sequence[Writing], writers: int) 
     console.print(table)
 
 
-def print_events(console: Console, runs: Sequence[Run]) -> None:
+def _print_events(console: Console, runs: Sequence[Run]) -> None:
     """Print how often the pool of each run emitted each event, in the order of first emission."""
     pooled = [(run, run.watch.counts) for run in runs if run.watch is not None]
     table = _table("Events of the pools, warm-up included")
@@ -229,7 +254,7 @@ def print_events(console: Console, runs: Sequence[Run]) -> None:
     console.print(table)
 
 
-def print_slowest(console: Console, runs: Sequence[Run]) -> None:
+def _print_slowest(console: Console, runs: Sequence[Run]) -> None:
     """Print the slowest acquires, and the holders that they waited for."""
     acquired = [event for run in runs if run.watch is not None for event in run.watch.slowest]
     if not acquired:

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .endpoint import EndpointError
-from .statements import SORTS, page_url, read
+from .endpoint import DebugPageError, EndpointError
+from .page import page_url
+from .statements import SORTS, read
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -48,18 +49,18 @@ def _end(message: str, code: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
-        description="Show the state of a program's pools, from its /metrics endpoint, or the statements that ran on "
-        "them, from its debug page.",
-        epilog="The first line of a pool covers the time between two readings, the second the time since the program "
-        "started. Failures are connections that could not be opened or failed a health check. Statements are counted "
-        "since the pool was made, or its statements were reset.",
+        description="Show the state of a program's pools, from its /metrics endpoint or its debug page. The debug page "
+        "also has the holders of connections and, with --statements, the statements that ran.",
+        epilog="The line 'last' covers the time between two readings, the line 'total' the time since the program "
+        "started, or since its debug page was mounted. The percentiles of a debug page are those of the last minute. "
+        "Statements are counted since the pool was made, or its statements were reset.",
     )
     add = parser.add_argument
     add(
         "url",
         metavar="URL",
-        help="the endpoint: http://127.0.0.1:8000/metrics, or 127.0.0.1:8000 for short; with --statements the debug "
-        "page: http://127.0.0.1:8000/debug/pool/",
+        help="the metrics: http://127.0.0.1:8000/metrics, or 127.0.0.1:8000 for short; or the debug page: "
+        "http://127.0.0.1:8000/debug/pool/",
     )
     add("--interval", type=_seconds, default=2.0, metavar="S", help="seconds between readings (default: %(default)s)")
     add(
@@ -102,12 +103,20 @@ class _View(NamedTuple):
 
 
 def _pools(options: argparse.Namespace) -> _View:
-    from .board import board
+    from .board import Board
     from .figures import figures
     from .scrape import full_url, scrape
 
     url = full_url(options.url)
-    return _View(lambda: scrape(url), lambda now, before, error: board(figures(now, before), url, error), 2)
+    return _View(lambda: scrape(url), lambda now, before, error: Board(figures(now, before), url, error), 2)
+
+
+def _page(options: argparse.Namespace) -> _View:
+    from .board import Board
+    from .page_figures import read_page
+
+    url = page_url(options.url)
+    return _View(lambda: read_page(url), lambda now, before, error: Board(now.figures(before), url, error), 2)
 
 
 def _statements(options: argparse.Namespace) -> _View:
@@ -126,7 +135,12 @@ def _watch(options: argparse.Namespace) -> int:
         return _end(f"argument URL: {error}", 2)
     readings = _Readings(view.read)
     try:
-        readings.take()
+        try:
+            readings.take()
+        except DebugPageError:
+            view = _page(options)
+            readings = _Readings(view.read)
+            readings.take()
         if options.once and view.readings > 1:
             time.sleep(options.interval)
             readings.take()

@@ -8,7 +8,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-__all__ = ["EndpointError", "fetch", "parts_of", "printable"]
+__all__ = ["DebugPageError", "EndpointError", "fetch", "parts_of", "printable"]
 
 _TIMEOUT = 5.0  # seconds
 _LARGEST = 64 * 2**20  # bytes of a response
@@ -19,6 +19,10 @@ class EndpointError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+class DebugPageError(EndpointError):
+    """The endpoint is a debug page, where metrics were expected."""
 
 
 def printable(text: str) -> str:

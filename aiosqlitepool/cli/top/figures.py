@@ -26,7 +26,7 @@ from ...subscribers._metrics import (
 )
 from .scrape import Scrape
 
-__all__ = ["Percentile", "PoolFigures", "Span", "figures", "percentile"]
+__all__ = ["Held", "Percentile", "PoolFigures", "Span", "figures", "percentile"]
 
 
 class Percentile(NamedTuple):
@@ -56,11 +56,21 @@ class Span:
     rollbacks: float
 
 
+class Held(NamedTuple):
+    """A holder of a connection, for `held` seconds. `suspected` is true from the leak threshold of its pool on."""
+
+    connection: int
+    who: str
+    held: float
+    statement: str | None
+    suspected: bool
+
+
 @dataclass(frozen=True, slots=True)
 class PoolFigures:
     """One pool: its current levels, its figures between the two scrapes (`None` after the first), and its totals.
 
-    Ages are in seconds.
+    Ages are in seconds. Only a debug page has the holders, the longest first.
     """
 
     pool: str
@@ -72,6 +82,7 @@ class PoolFigures:
     oldest_checkout: float
     recent: Span | None
     total: Span
+    holders: tuple[Held, ...] = ()
 
 
 def figures(now: Scrape, before: Scrape | None = None) -> list[PoolFigures]:

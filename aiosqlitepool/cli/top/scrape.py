@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from ...subscribers._attributes import POOL
 from ...subscribers._metrics import COUNT, COUNTERS, HISTOGRAMS, LEVELS, OLDEST_CHECKOUT, OLDEST_WAITER, Metric
 from ...subscribers._metrics import label_name as spelled
-from .endpoint import EndpointError, fetch, parts_of
+from .endpoint import DebugPageError, EndpointError, fetch, parts_of
 
 __all__ = ["Scrape", "full_url", "scrape"]
 
@@ -85,13 +85,13 @@ def full_url(text: str) -> str:
 
 
 def scrape(url: str, clock: Callable[[], float] = time.monotonic) -> Scrape:
-    """Scrape the endpoint once. Raises `EndpointError` if it cannot be read or has no metrics of an open pool."""
+    """Scrape the endpoint once. Raises `EndpointError` if it cannot be read or has no metrics of an open pool.
+
+    If it is a debug page, raises `DebugPageError`.
+    """
     kind, text = fetch(url, _ACCEPT)
     if _is_debug_page(kind, text):
-        raise EndpointError(
-            f"{url} is a debug page: add --statements to see the statements of its pools, or pass the URL of the "
-            "metrics, like http://127.0.0.1:8000/metrics"
-        )
+        raise DebugPageError(f"{url} is a debug page")
     found = Scrape(clock())
     try:
         for family in _families(kind, text):

@@ -78,7 +78,7 @@ async function look() {
   else rest();
 }
 
-/** Wait for the next look, unless nobody is looking. */
+/** Wait for the next look, unless the page is hidden. */
 function rest() {
   clearTimeout(timer);
   if (paused || document.hidden) {

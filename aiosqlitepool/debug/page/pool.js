@@ -28,12 +28,13 @@ export class PoolView {
         if (this.wantsStatements) asksFor();
       },
     );
-    this.history = []; // what each look found, oldest first: {at, used, waiting, acquires}
+    this.history = []; // oldest first: {at, used, waiting, acquires}, what each look found
     this.unwanted = new Set(); // names of events that are not listed
   }
 
   show(pool, at) {
     const { part } = this;
+    if (!this.history.length) this.history = before(pool.recent, at);
     const previous = this.history.at(-1);
     this.history.push({ at, used: pool.used, waiting: pool.waiting, acquires: pool.acquires });
     while (this.history[0].at < at - SPANS[1] - GAP) this.history.shift();
@@ -43,7 +44,7 @@ export class PoolView {
     part.state.dataset.state = pool.state;
     say(part.sizes, sizes(pool));
     this.showSlots(pool);
-    this.showTiles(pool, previous && rates(previous, this.history.at(-1)));
+    this.showTiles(pool, previous?.acquires && rates(previous, this.history.at(-1)));
     this.showChart("used", pool.max_size, at);
     this.showChart("waiting", Math.max(4, ...this.history.map((point) => point.waiting)), at);
     this.showPeople(pool);
@@ -65,12 +66,13 @@ export class PoolView {
     const words = { busy: "being opened, checked, reset or handed on", idle: "idle", vacant: "vacant: no connection" };
     sync(this.part.slots, cells, "cell", (_, index) => index, (node, part, { kind, holder }, index) => {
       node.className = `cell ${kind}`;
+      node.classList.toggle("suspected", Boolean(holder?.suspected));
       node.classList.toggle("right", index >= cells.length / 2);
       node.tabIndex = holder ? 0 : -1;
       say(part.who, holder ? nameOf(holder) : "");
       say(part.age, holder && holder.held >= SETTLED ? duration(holder.held) : "");
       const about = holder
-        ? `connection ${holder.connection}\n${holder.label ?? "no label"}\n${holder.task}\nheld for ${duration(holder.held)}${waitsFor(holder, "\n")}${statementIn(holder)}`
+        ? `connection ${holder.connection}\n${holder.label ?? "no label"}\n${holder.task}\nheld for ${duration(holder.held)}${holder.suspected ? ", a suspected leak" : ""}${waitsFor(holder, "\n")}${statementIn(holder)}`
         : words[kind];
       say(part.tip, about);
       node.setAttribute("aria-label", about);
@@ -89,10 +91,10 @@ export class PoolView {
     };
     const full = pool.used >= pool.max_size;
     tile("used", `${pool.used} of ${pool.max_size}`, `${pool.idle} idle, ${pool.max_size - pool.size} vacant`, full ? "full" : "");
-    const oldest = pool.waiting ? `oldest for ${duration(pool.oldest_waiter)}` : "nobody queues";
+    const oldest = pool.waiting ? `oldest for ${duration(pool.oldest_waiter)}` : "no caller waits";
     tile("waiting", number(pool.waiting), oldest, pool.waiting ? "warn" : "");
     tile("wait", waits.count ? duration(waits.p99) : "–", waits.count ? (waits.p50 ? `half within ${duration(waits.p50)}` : "half at once") : "none in the last minute");
-    tile("held", uses.count ? duration(uses.p99) : "–", pool.holders.length ? `longest now ${duration(pool.oldest_checkout)}` : "nobody holds one");
+    tile("held", uses.count ? duration(uses.p99) : "–", pool.holders.length ? `longest now ${duration(pool.oldest_checkout)}` : "none in use");
     const paths = ["idle", "new", "queued"];
     const total = rate ? paths.reduce((sum, path) => sum + rate[path], 0) : 0;
     tile("rate", rate ? `${number(total)}/s` : "–", rate ? paths.filter((path) => rate[path] > 0).map((path) => `${number(rate[path])} ${path}`).join(", ") || "none just now" : "counting …");
@@ -131,6 +133,8 @@ export class PoolView {
     };
     sync(part.holders, pool.holders, "row", (holder) => holder.connection, (node, parts, holder) => {
       row(parts, holder, `#${holder.connection}`, holder.held);
+      node.classList.toggle("suspected", holder.suspected);
+      parts.suspected.hidden = !holder.suspected;
       parts.sql.hidden = !holder.statement;
       parts.sql.dataset.state = holder.statement_runs ? "runs" : "ran";
       say(parts.runs, holder.statement ? `${runs(holder)} ` : "");
@@ -196,6 +200,10 @@ function sizes(pool) {
   const limits = pool.min_size ? `${pool.min_size} to ${pool.max_size}` : `up to ${pool.max_size}`;
   return `${plural(pool.size, "connection")}, ${limits} allowed${errors}`;
 }
+
+/** What the program knows of the minute before this page was opened: the mean of each second, without acquires. */
+const before = ({ ago, used, waiting }, at) =>
+  used.map((level, index) => ({ at: at - ago - (used.length - 1 - index), used: level, waiting: waiting[index] }));
 
 /** Acquires per second by path between two looks; nothing after a gap or when the counts began anew. */
 function rates(before, now) {

@@ -19,6 +19,8 @@ from typing import Any
 import aiosqlite
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.__main__ import main
@@ -169,6 +171,23 @@ def test_what_is_wrong_at_first_ends_it(
     assert complaint in capsys.readouterr().err
 
 
+# -- the debug page
+
+
+@pytest.mark.parametrize("path", ["/debug/pool", "/debug/pool/", "/debug/pool/data.json"])
+async def test_of_a_debug_page_it_shows_the_holders_too(
+    driver: StubDriver, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with pool_of(driver, 2) as pool:
+        app = Starlette(routes=[Mount("/debug/pool", DebugApp(pool))])
+        async with served(app) as url, pool.connection("GET /users"):
+            arguments = ["top", f"{url}{path}", "--once", "--interval", "0.1"]
+            assert await asyncio.to_thread(main, arguments) == 0
+    out = capsys.readouterr().out
+    assert "1 used, 0 idle of 2" in out
+    assert re.search(r"^#1  GET /users  \d", out, re.MULTILINE)
+
+
 # -- statements
 
 
@@ -249,8 +268,6 @@ def test_a_terminal_gets_as_many_statements_as_fit(says: Callable[..., str]) -> 
 async def test_each_url_is_told_from_the_other(url: str, page: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert await asyncio.to_thread(main, ["top", page, "--once"]) == 1
     assert f"error: {page}/metrics returned HTTP status 404 Not Found" in capsys.readouterr().err
-    assert await asyncio.to_thread(main, ["top", f"{page}/data.json", "--once"]) == 1
-    assert "is a debug page: add --statements" in capsys.readouterr().err
     assert await asyncio.to_thread(main, ["top", url, "--once", "--statements"]) == 1
     assert "serves Prometheus metrics, and --statements reads a debug page: pass" in capsys.readouterr().err
 

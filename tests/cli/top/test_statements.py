@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from aiosqlitepool import SQLiteConnectionPool, SQLiteDatabase
 from aiosqlitepool.cli.top.endpoint import EndpointError
-from aiosqlitepool.cli.top.statements import SORTS, PoolStatements, page_url, read
+from aiosqlitepool.cli.top.page import page_url
+from aiosqlitepool.cli.top.statements import SORTS, PoolStatements, read
 from aiosqlitepool.debug import DebugApp
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
