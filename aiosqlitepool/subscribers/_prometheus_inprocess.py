@@ -6,10 +6,10 @@ An event costs an addition. A scrape, in any thread, reads the levels of the poo
 from __future__ import annotations
 
 import time
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import chain
+from functools import lru_cache, partial
+from itertools import accumulate, chain, repeat, starmap
 from typing import Any
 
 from prometheus_client.core import Metric as Family
@@ -24,7 +24,7 @@ from aiosqlitepool.events import (
     TransactionEnded,
 )
 
-from ._buckets import Bounds
+from ._buckets import Bounds, by_bucket
 from ._common import Detach, current_trace, together
 from ._counts import Counts, PoolCounts
 from ._handlers import fail_events
@@ -72,16 +72,9 @@ class _Histogram:
 
     def observe_all(self, many: Iterable[float], zeros: int = 0) -> None:
         """Count these observations, and `zeros` observations of 0 seconds."""
-        # Sorted: one search per bucket instead of one per observation takes half the time.
-        ordered, below = sorted(many), 0
-        for bucket, bound in enumerate(self.bounds):
-            if below == len(ordered):
-                break
-            up_to = bisect_right(ordered, bound, below)
-            self.counts[bucket] += up_to - below
-            below = up_to
-        self.counts[-1] += len(ordered) - below
-        self.counts[0] += zeros
+        ordered = sorted(many)
+        for bucket, number in by_bucket(self.bounds, ordered, zeros):
+            self.counts[bucket] += number
         self.sum = sum(ordered, self.sum)
 
     def copy(self) -> _Histogram:
@@ -181,6 +174,8 @@ class InProcessBackend:
             }
 
 
+# Building these took a sixth of a scrape. No reader changes them.
+@lru_cache(maxsize=8_192)
 def _labels(metric: Metric, pool: str, values: Values) -> dict[str, str]:
     # To Prometheus, an empty label and no label are the same.
     every = (pool, *values, *metric.fixed.values())
@@ -188,13 +183,14 @@ def _labels(metric: Metric, pool: str, values: Values) -> dict[str, str]:
 
 
 def _add_samples(family: Family, histogram: _Histogram) -> None:
-    name, below, add = f"{family.name}_bucket", 0, family.samples.append
     *of_buckets, labels = histogram.labels
-    for bucket, (count, of_bucket) in enumerate(zip(histogram.counts, of_buckets, strict=True)):
-        below += count
-        add(Sample(name, of_bucket, below, None, histogram.exemplars.get(bucket)))
-    add(Sample(f"{family.name}_count", labels, below))
-    add(Sample(f"{family.name}_sum", labels, histogram.sum))
+    # Iterators throughout: most of a scrape is the making of these samples.
+    below = tuple(accumulate(histogram.counts))
+    exemplars = map(histogram.exemplars.get, range(len(below)))
+    samples = zip(repeat(f"{family.name}_bucket"), of_buckets, below, repeat(None), exemplars)
+    family.samples.extend(starmap(Sample, samples))
+    family.samples.append(Sample(f"{family.name}_count", labels, below[-1]))
+    family.samples.append(Sample(f"{family.name}_sum", labels, histogram.sum))
 
 
 # -- handlers

@@ -11,10 +11,10 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
 from prometheus_client.core import Metric as Family
 
 from aiosqlitepool import SQLiteConnectionPool
@@ -27,6 +27,7 @@ from aiosqlitepool.events import (
 )
 
 from ._common import Detach, together
+from ._file_histogram import FileHistogram, FileHistograms
 from ._handlers import count_events, fail_events
 from ._level_updater import LevelUpdater
 from ._levels import Series
@@ -71,10 +72,7 @@ class MultiprocessBackend:
         # Registered as one collector: if the registry has one of the names already, none is registered.
         self._counters = {m: Counter(m.family, m.description, m.labels, registry=None) for m in COUNTERS}
         self._gauges = {m: _gauge(m) for m in LEVELS}
-        self._histograms = {
-            m: Histogram(m.family, m.description, m.labels, registry=None, buckets=bounds)
-            for m, bounds in settings.buckets.items()
-        }
+        self._histograms = {m: FileHistograms(m, bounds) for m, bounds in settings.buckets.items()}
         self._updater = LevelUpdater(self._set_levels, self._count_errors)
 
     def describe(self) -> Iterator[Family]:
@@ -87,7 +85,7 @@ class MultiprocessBackend:
         for metric in self._all():
             yield from metric.collect()
 
-    def _all(self) -> tuple[Counter | Gauge | Histogram, ...]:
+    def _all(self) -> tuple[Counter | Gauge | FileHistograms, ...]:
         return (*self._counters.values(), *self._gauges.values(), *self._histograms.values())
 
     def refresh(self) -> None:
@@ -112,7 +110,7 @@ class MultiprocessBackend:
     def _gauge(self, metric: Metric, pool: str, *values: str) -> Gauge:
         return self._gauges[metric].labels(pool, *values, *metric.fixed.values())
 
-    def _histogram(self, metric: Metric, pool: str, *values: str) -> Histogram:
+    def _histogram(self, metric: Metric, pool: str, *values: str) -> FileHistogram:
         return self._histograms[metric].labels(pool, *values, *metric.fixed.values())
 
     def _handlers(self, pool: str) -> Iterator[tuple[Any, Callable[[Any], None]]]:
@@ -141,7 +139,7 @@ class MultiprocessBackend:
 
     def _add_timings(self, pool: str) -> Callable[[PoolTimings], None]:
         acquired = {path: self._counter(ACQUIRES, pool, path).inc for path in ACQUIRES.known}
-        waited = self._histogram(WAIT_TIME, pool, "").observe
+        waited = self._histogram(WAIT_TIME, pool, "")
 
         def add_timings(timings: PoolTimings) -> None:
             acquired["idle"](timings.immediate)
@@ -149,9 +147,8 @@ class MultiprocessBackend:
                 acquired[path](len(waits))
             for slow in timings.slow:
                 acquired[slow.path]()
-                waited(slow.wait_time)
-            for seconds in chain(repeat(0.0, timings.immediate), *timings.waits.values()):
-                waited(seconds)
+                waited.observe(slow.wait_time)
+            waited.observe_all(chain.from_iterable(timings.waits.values()), zeros=timings.immediate)
 
         return add_timings
 
@@ -159,13 +156,8 @@ class MultiprocessBackend:
         uses, label = partial(self._histogram, USE_TIME, pool), self._limits[pool].label
         if self.settings.by_label:
             return ConnectionReleased, lambda event: uses(label(event.label)).observe(event.use_time)
-        used = uses("").observe
-
-        def add_uses(timings: PoolTimings) -> None:
-            for seconds in timings.uses:
-                used(seconds)
-
-        return PoolTimings, add_uses
+        used = uses("").observe_all
+        return PoolTimings, lambda timings: used(timings.uses)
 
     def _add_statements(self, pool: str) -> Callable[[StatementTimings], None]:
         durations, times = (
@@ -176,9 +168,7 @@ class MultiprocessBackend:
 
         def add_statements(timings: StatementTimings) -> None:
             for kind, runs in timings.runs.items():
-                duration = durations(kind.operation, self._limits[pool].error(kind.error))
-                for seconds in runs:
-                    duration.observe(seconds)
+                durations(kind.operation, self._limits[pool].error(kind.error)).observe_all(runs)
                 if self.settings.statement_summaries:
                     times(summary(kind.summary)).inc(sum(runs))
 
