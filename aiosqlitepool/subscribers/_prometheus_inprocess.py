@@ -26,7 +26,7 @@ from aiosqlitepool.events import (
 
 from ._buckets import Bounds, by_bucket
 from ._common import Detach, current_trace, together
-from ._counts import Counts, PoolCounts
+from ._counts import Counts, PoolCounts, bounded
 from ._handlers import fail_events
 from ._levels import Series
 from ._metrics import (
@@ -77,6 +77,15 @@ class _Histogram:
             self.counts[bucket] += number
         self.sum = sum(ordered, self.sum)
 
+    def take(self, other: _Histogram) -> None:
+        """Add the observations of another histogram of these bounds, and leave none there."""
+        for bucket, number in enumerate(other.counts):
+            self.counts[bucket] += number
+            other.counts[bucket] -= number
+        self.exemplars.update(other.exemplars)
+        self.sum += other.sum
+        other.sum = 0.0
+
     def copy(self) -> _Histogram:
         """Return a copy. Safe in any thread."""
         copy = _Histogram(self.bounds, self.labels)
@@ -106,10 +115,17 @@ class _PoolCounts(PoolCounts):
     def histogram(self, metric: Metric, *values: str) -> _Histogram:
         """Return the histogram of this metric and these values of its attributes."""
         if (metric, values) not in self.histograms:
-            labels, bounds = _labels(metric, self.name, values), self.buckets[metric]
+            labels, bounds = _labels(metric, self.shown, values), self.buckets[metric]
             every = [*({**labels, "le": bound} for bound in (*map(str, bounds), "+Inf")), labels]
             self.histograms[metric, values] = _Histogram(bounds, every)
         return self.histograms[metric, values]
+
+    def move_to(self, target: PoolCounts) -> None:
+        """Move all numbers and histograms to those of another name. What is observed later stays here."""
+        super().move_to(target)
+        assert isinstance(target, _PoolCounts)
+        for (metric, values), histogram in self.histograms.items():
+            target.histogram(metric, *bounded(target.histograms, metric, values)).take(histogram)
 
 
 class InProcessBackend:
@@ -166,12 +182,16 @@ class InProcessBackend:
         yield from families.values()
 
     def _histograms(self) -> dict[Series, _Histogram]:
+        found: dict[Series, _Histogram] = {}
         with self._counts.reading() as every:
-            return {
-                (metric, counts.name, values): histogram.copy()
-                for counts in every
-                for (metric, values), histogram in counts.histograms.copy().items()
-            }
+            for counts in every:
+                for (metric, values), histogram in counts.histograms.copy().items():
+                    copy, series = histogram.copy(), (metric, counts.shown, values)
+                    if series in found:
+                        found[series].take(copy)
+                    else:
+                        found[series] = copy
+        return found
 
 
 # Building these took a sixth of a scrape. No reader changes them.

@@ -48,6 +48,7 @@ from ._metrics import (
     WAIT_TIME,
     Metric,
 )
+from ._pool_names import PoolNames
 from ._settings import MetricSettings
 
 __all__ = ["MultiprocessBackend"]
@@ -67,7 +68,8 @@ class MultiprocessBackend:
 
     def __init__(self, settings: MetricSettings) -> None:
         self.settings = settings
-        # By the name of a pool, as its series: those last as long as the process.
+        self._names = PoolNames()
+        # By the name of a pool in metrics, as its series: those last as long as the process.
         self._limits: defaultdict[str, PoolLimits] = defaultdict(partial(PoolLimits, settings.statement_summaries))
         # Registered as one collector: if the registry has one of the names already, none is registered.
         self._counters = {m: Counter(m.family, m.description, m.labels, registry=None) for m in COUNTERS}
@@ -94,14 +96,14 @@ class MultiprocessBackend:
 
     def attach(self, pool: AnyPool, exemplars: bool) -> Detach:
         """Count the events of `pool`. This mode of prometheus_client has no exemplars."""
-        name = pool.name
+        name = self._names.shown(pool)
         shown = [each for each in (*COUNTERS, *HISTOGRAMS) if pool.stats().role is not None or not each.database]
         for metric in shown:
             for values in metric.first_values():
                 (self._counter if metric.kind == "counter" else self._histogram)(metric, name, *values)
         detaches = [pool.events.subscribe(kind, _writes(handler)) for kind, handler in self._handlers(name)]
         lag = PoolLag()
-        detaches += [self._updater.add(pool, lag), *lag.watch(pool)]
+        detaches += [self._updater.add(pool, name, lag), *lag.watch(pool)]
         return together(detaches)
 
     def _counter(self, metric: Metric, pool: str, *values: str) -> Counter:
