@@ -3,6 +3,7 @@ the debug page."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 from fastapi import FastAPI, Request, Response
@@ -60,3 +61,10 @@ def trace(app: FastAPI) -> None:
     )
     # Metrics go to Prometheus already.
     subscribe_all(OpenTelemetrySubscriber(provider, metrics=False))
+    app.state.tracer_provider = provider
+
+
+async def close(app: FastAPI) -> None:
+    """Send the spans that are not sent yet: the last thing that a process does. Without it, they are lost."""
+    if (provider := getattr(app.state, "tracer_provider", None)) is not None:
+        await asyncio.to_thread(provider.shutdown)
