@@ -61,7 +61,7 @@ stack-local: .venv/ready-examples ## the example under load, with Debian's Prome
 	@$(BIN)/python -m examples.stack_local $(ARGS)
 
 .PHONY: stack
-stack: ## the same in containers, with Grafana and Tempo (make stack-down ends it)
+stack: ## the same in containers, with Grafana, Tempo and Loki (make stack-down ends it)
 	@docker compose version >/dev/null || { echo "Docker with its compose plugin is needed; without: make stack-local"; exit 1; }
 	docker compose up --build --detach --wait
 	@echo "Boards: http://localhost:3000   The service: http://localhost:8000/docs"

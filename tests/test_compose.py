@@ -18,7 +18,14 @@ SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text())["services
 DOCKERFILE = (ROOT / "examples" / "fastapi_service" / "Dockerfile").read_text()
 PROVISIONING = ROOT / "dashboards" / "provisioning" / "datasources.yml"
 # Where each program listens, as its own configuration says or as it does by default.
-LISTENS = {"app": {8000}, "prometheus": {9090}, "alertmanager": {9093}, "tempo": {3200, 4318}, "grafana": {3000}}
+LISTENS = {
+    "app": {8000}, "prometheus": {9090}, "alertmanager": {9093}, "tempo": {3200, 4318}, "loki": {3100},
+    "grafana": {3000},
+}  # fmt: skip
+# Their images have no program that could check their health.
+UNCHECKED = ("load", "tempo", "loki", "alloy")
+# Built once, by the service `app`.
+BUILT = "aiosqlitepool-example"
 
 each_service = pytest.mark.parametrize("name", SERVICES)
 
@@ -32,8 +39,26 @@ def test_it_is_a_compose_file() -> None:
 @each_service
 def test_images_are_pinned(name: str) -> None:
     image = SERVICES[name]["image"]
-    assert "build" in SERVICES[name] or re.search(r":v?\d+\.\d+\.\d+$", image), image
+    assert image == BUILT or re.search(r":v?\d+\.\d+\.\d+$", image), image
     assert re.search(r"^FROM python:\d+\.\d+\.\d+-", DOCKERFILE, re.MULTILINE)
+
+
+def test_the_image_of_the_example_is_built_once() -> None:
+    assert [name for name, service in SERVICES.items() if "build" in service] == ["app"]
+    assert [name for name, service in SERVICES.items() if service["image"] == BUILT] == ["app", "load"]
+    assert SERVICES["load"]["pull_policy"] == "never"
+    assert SERVICES["load"]["depends_on"] == {"app": {"condition": "service_healthy"}}
+
+
+def test_the_log_records_of_the_service_get_to_the_board_that_asks_loki_for_them() -> None:
+    path = SERVICES["app"]["environment"]["LOG_FILE"]
+    config = (ROOT / "examples" / "compose" / "config.alloy").read_text()
+    (pattern,) = re.findall(r'"__path__" = "([^"]+)"', config)
+    assert Path(path).match(pattern)
+    assert "logs:/logs" in SERVICES["app"]["volumes"]
+    assert "logs:/logs:ro" in SERVICES["alloy"]["volumes"]
+    assert f'"service_name" = "{SERVICES["app"]["environment"]["OTEL_SERVICE_NAME"]}"' in config
+    assert "loki" in {source["uid"] for source in yaml.safe_load(PROVISIONING.read_text())["datasources"]}
 
 
 @each_service
@@ -41,11 +66,11 @@ def test_nothing_runs_as_root_or_can_become_it(name: str) -> None:
     service = SERVICES[name]
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    user = re.findall(r"^USER (\w+)$", DOCKERFILE, re.MULTILINE)[-1] if "build" in service else service["user"]
+    user = re.findall(r"^USER (\w+)$", DOCKERFILE, re.MULTILINE)[-1] if service["image"] == BUILT else service["user"]
     assert user.partition(":")[0] not in ("root", "0")
 
 
-@pytest.mark.parametrize("name", [name for name in SERVICES if name != "load"])
+@pytest.mark.parametrize("name", [name for name in SERVICES if name not in UNCHECKED])
 def test_its_health_is_checked_where_it_listens(name: str) -> None:
     check = SERVICES[name]["healthcheck"]["test"]
     (port,) = re.findall(r"http://127\.0\.0\.1:(\d+)/", " ".join(check))
@@ -86,6 +111,7 @@ def test_named_volumes_are_those_that_are_used() -> None:
         ("prometheus", "--config.file=", "/etc/prometheus/prometheus.yml"),
         ("alertmanager", "--config.file=", "/etc/alertmanager/alertmanager.yml"),
         ("tempo", "-config.file=", "/etc/tempo.yml"),
+        ("alloy", "", "/etc/alloy/config.alloy"),
     ],
 )
 def test_each_program_is_given_a_configuration_that_is_mounted(name: str, flag: str, target: str) -> None:
@@ -113,6 +139,7 @@ def addresses() -> list[str]:
         for target in each["targets"]
     ]
     told = " ".join(str(service.get(key)) for service in SERVICES.values() for key in ("command", "environment"))
+    told += (ROOT / "examples" / "compose" / "config.alloy").read_text()
     if PROVISIONING.exists():
         told += PROVISIONING.read_text()
     return found + [urlsplit(url).netloc for url in re.findall(r"http://[a-z]+:\d+", told)]
@@ -142,5 +169,6 @@ def test_the_image_is_built_from_what_is_there_and_not_ignored() -> None:
 @each_service
 def test_what_it_depends_on_is_a_service_whose_health_is_checked(name: str) -> None:
     for other, how in SERVICES[name].get("depends_on", {}).items():
-        assert how == {"condition": "service_healthy"}
-        assert "healthcheck" in SERVICES[other]
+        checked = "healthcheck" in SERVICES[other]
+        assert how == {"condition": "service_healthy" if checked else "service_started"}
+        assert checked == (other not in UNCHECKED)

@@ -134,14 +134,14 @@ def test_the_readme_shows_a_timeout_as_it_is() -> None:
 
 
 def test_the_metrics_of_several_workers_add_up(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python \{metrics.py\}\n(.*?)```", text_of(Path("docs/deployment.md")), re.DOTALL)
-    (tmp_path / "metrics.py").write_text(code)
+    code = re.findall(r"```python\n(.*?)```", text_of(Path("docs/deployment.md")), re.DOTALL)[0]
+    (tmp_path / "service.py").write_text(code)
     (tmp_path / "several").mkdir()
     env = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "several")}
     worker = "import prometheus_client; prometheus_client.Counter('served', 'Requests.').inc()"
     for _ in range(2):
         subprocess.run([sys.executable, "-c", worker], env=env, timeout=60, check=True)
-    show = [sys.executable, "-c", "import metrics; print(metrics.metrics().decode())"]
+    show = [sys.executable, "-c", "import service; print(service.metrics().body.decode())"]
     ran = subprocess.run(show, env=env, capture_output=True, text=True, timeout=60, check=True)
     assert "served_total 2.0" in ran.stdout
 

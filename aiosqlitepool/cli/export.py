@@ -1,8 +1,8 @@
 """Export the SRE pack from the installed package: `python -m aiosqlitepool export DIR`, or `export()`.
 
 The pack has Prometheus rules, alerts, an Alertmanager route, the runbook and the Grafana dashboards. The caller can set
-the base URLs of the links and scale all durations. Both are replaced in the text, without a YAML library, which keeps
-comments and layout. `formats` turns the pack into what other tools read.
+the base URLs of the links, scale all durations, and fit queries to a fleet. All is replaced in the text, without a YAML
+library, which keeps comments and layout. `formats` turns the pack into what other tools read.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from .fleet import Fleet, labels, selector
 from .formats import DEFAULT, FORMATS
+from .overwriting import FilesExistError, write
 
 __all__ = ["FilesExistError", "export", "main", "scale", "scaled"]
 
@@ -31,14 +33,6 @@ _BEFORE = rf"^\s*(?:- )?\w+:\s+(?={_DURATION}\s*(?:#.*)?$)|\[(?={_DURATION}[\]:]
 _DURATIONS = re.compile(rf"({_BEFORE})({_DURATION})", re.MULTILINE)
 
 
-class FilesExistError(Exception):
-    """Files at the target exist and differ. Nothing was written. `paths` names these files."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        super().__init__(f"{len(paths)} files exist and differ: {', '.join(map(str, paths))}")
-        self.paths: tuple[Path, ...] = tuple(paths)
-
-
 def export(
     directory: Path,
     *,
@@ -47,30 +41,39 @@ def export(
     time_scale: float = 1.0,
     runbook_url: str | None = None,
     grafana_url: str | None = None,
+    keep_labels: Sequence[str] = (),
+    selector: str | None = None,
+    overwritten: Callable[[Path, Path], object] = lambda path, copy: None,
 ) -> tuple[Path, ...]:
     """Write the pack to `directory`. Return the paths of all its files, also of those that were up to date.
 
     Args:
         directory: where to write. Created if missing.
         format: what reads the files, a key of `FORMATS`. "prometheus" writes `metrics/` and `dashboards/`.
-        force: overwrite files that differ.
+        force: overwrite files that differ. A copy of each is kept beside it, as `NAME.bak`.
         time_scale: the factor for every duration: intervals, rate windows and the `for` of alerts. Thresholds stay as
             they are. Use 0.05 to test alerts: 5 minutes become 15 seconds.
         runbook_url: the URL of the published `runbook.md`, for the links in alerts.
         grafana_url: the base URL of Grafana, for the links in alerts.
+        keep_labels: labels to keep in every aggregation, such as `("cluster", "namespace")`, where they tell services
+            of one job name from each other. Every scraped series must have them. The boards get a variable for each.
+        selector: matchers such as `job="api"` that every query of scraped series gets.
+        overwritten: called for each file that was overwritten, with its path and that of the copy.
 
-    Raises `FilesExistError` if files differ and `force` is false, `ValueError` if `format` is unknown or `time_scale`
-    is not positive, and any `OSError`.
+    Raises `FilesExistError` if files differ and `force` is false, `ValueError` if `format` is unknown, `time_scale`
+    is not positive, or `keep_labels` or `selector` invalid, and any `OSError`.
     """
     _check(format, time_scale)
+    fleet = Fleet(tuple(keep_labels), selector)
     pack = {
-        name: _rendered(name, text, time_scale, runbook_url, grafana_url)
+        name: _rendered(name, fleet.applied(name, text), time_scale, runbook_url, grafana_url)
         for name, text in _pack()
-        # The tests of the rules have fixed durations: they would fail for scaled rules.
-        if time_scale == 1 or not name.startswith("metrics/tests/")
+        # The tests of the rules have fixed durations and series: they would fail for others.
+        if (time_scale == 1 and selector is None) or not name.startswith("metrics/tests/")
     }
     texts = {directory / name: text for name, text in FORMATS[format](pack).items()}
-    _write(texts, force)
+    for path, copy in write(texts, force=force).items():
+        overwritten(path, copy)
     return tuple(sorted(texts))
 
 
@@ -79,20 +82,6 @@ def _check(format: str, time_scale: float) -> None:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
     if not 0 < time_scale < float("inf"):
         raise ValueError(f"time_scale must be a positive number, not {time_scale!r}")
-
-
-def _write(texts: Mapping[Path, str], force: bool) -> None:
-    changed = {path: text for path, text in texts.items() if not _holds(path, text)}
-    existing = sorted(path for path in changed if path.exists() or path.is_symlink())
-    if existing and not force:
-        raise FilesExistError(existing)
-    for path, text in changed.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode("utf-8"))
-
-
-def _holds(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_bytes() == text.encode("utf-8")
 
 
 def scaled(text: str, factor: float) -> str:
@@ -164,11 +153,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             time_scale=options.time_scale,
             runbook_url=options.runbook_url,
             grafana_url=options.grafana_url,
+            keep_labels=options.keep_labels,
+            selector=options.selector,
+            overwritten=_say_overwritten,
         )
     except FilesExistError as error:
         for path in error.paths:
             print(f"{_PROGRAM}: file exists and differs: {path}", file=sys.stderr)
-        print(f"{_PROGRAM}: nothing was written; use --force to overwrite", file=sys.stderr)
+        print(f"{_PROGRAM}: nothing was written; use --force to overwrite and keep copies", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"{_PROGRAM}: error: {error}", file=sys.stderr)
@@ -176,6 +168,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in written:
         print(path)
     return 0
+
+
+def _say_overwritten(path: Path, copy: Path) -> None:
+    print(f"{_PROGRAM}: overwrote a file that differed: {path}; it is kept as {copy.name}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -187,9 +183,17 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("directory", type=Path, metavar="DIR", help="where to write; created if missing")
     add("--format", choices=FORMATS, default=DEFAULT, help="what reads the files (default: %(default)s)")
-    add("--force", action="store_true", help="overwrite files that differ")
+    add("--force", action="store_true", help="overwrite files that differ, and keep each as NAME.bak")
     add("--runbook-url", type=_page, metavar="URL", help="URL of the published runbook.md, for the links in alerts")
     add("--grafana-url", type=_site, metavar="URL", help="base URL of Grafana, for the links in alerts")
+    add(
+        "--keep-labels",
+        type=labels,
+        default=(),
+        metavar="LABEL,...",
+        help="labels to keep in every aggregation, such as cluster,namespace; every series must have them",
+    )
+    add("--selector", type=selector, metavar="MATCHERS", help="matchers for every query, such as 'job=\"api\"'")
     add(
         "--time-scale",
         type=scale,

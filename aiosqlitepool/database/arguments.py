@@ -50,7 +50,7 @@ def bound(fn: Callable[[sqlite3.Connection, *Ts], R], args: tuple[*Ts]) -> Calla
 
 def label_of(fn: Callable[..., Any], label: str | None) -> str | None:
     """Return the label if there is one, else the function's `__name__`, else `None`."""
-    return getattr(fn, "__name__", None) if check_label(label) is None else label
+    return check_label(getattr(fn, "__name__", None) if label is None else label)
 
 
 def checked_timeout(timeout: float | None) -> float | None:

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote_to_bytes
 import aiosqlite
 
 from ..driver import call, discard, opened
+from ..pool.settings import LONGEST_NAME
 from .busy import busy_kind, pauses
 from .guard import guarded_class
 from .pragmas import IN_FILE, PragmaValue, Role, set_up, settings
@@ -73,8 +74,8 @@ class DatabaseFile:
 
     @property
     def name(self) -> str:
-        """The default name of the database: the file's name, or ":memory:"."""
-        return _MEMORY if self.in_memory else Path(self.path).name
+        """The default name of the database: the file's name, cut at the longest that a name may be, or ":memory:"."""
+        return _MEMORY if self.in_memory else Path(self.path).name[:LONGEST_NAME]
 
     def open_anchor(self) -> None:
         """Keep an in-memory database alive, also while the pools have no connection to it."""

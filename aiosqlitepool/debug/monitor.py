@@ -183,6 +183,8 @@ class Monitor:
         }
         if holder.label is None and holder.coroutine is not None:
             shown["coroutine"] = holder.coroutine
+        if holder.ended:
+            shown["ended"] = True
         if holder.waits_for is not None:
             shown |= {"waits_for": holder.waits_for, "waited": holder.waited}
         if holder.statement is not None:

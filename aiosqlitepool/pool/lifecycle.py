@@ -59,10 +59,17 @@ class PoolLifecycle(NotCopyable, Generic[C]):
     # For __del__, which runs also for a pool whose arguments were refused.
     _state: PoolState = PoolState.CLOSED
 
+    _is_named: bool
+
     @property
     def name(self) -> str:
         """The pool's name."""
         return str(self._settings.name)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the pool was given a name. Pools without one share the series `unnamed` in metrics."""
+        return self._is_named
 
     async def open(self) -> None:
         """Open the pool in the running loop, with `min_size` connections; harmless when it is open.

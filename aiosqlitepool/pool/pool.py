@@ -27,7 +27,7 @@ from .lease import Lease
 from .lifecycle import PoolState
 from .registry import Subscriber
 from .release import Releaser
-from .settings import OnConnect, PoolSettings, check_label, check_timeout
+from .settings import LONGEST_NAME, OnConnect, PoolSettings, check_label, check_timeout
 from .shutdown import Shutdown
 from .statements import PoolStatements
 
@@ -117,6 +117,7 @@ class SQLiteConnectionPool(PoolStatements[C]):
             health_check_after, leak_threshold, slow_acquire, slow_statement, read_ahead, on_connect, clock, name
         )  # fmt: skip
         subscribers = registry.checked_subscribers(subscribers)
+        self._is_named = name is not None
         self._settings = replace(settings, name=registry.claim_name(self, str(settings.name)))
         self._assemble(connection_factory)
         registry.register(self, subscribers)
@@ -150,8 +151,8 @@ class SQLiteConnectionPool(PoolStatements[C]):
         Entering the block raises `PoolConnectionAcquireTimeoutError`, `PoolFullError`, `PoolClosedError`,
         `PoolUsageError` in the wrong loop or process, or the driver's own exception when it cannot connect.
         """
-        if label is not None and not isinstance(label, str):
-            check_label(label)
+        if label is not None and (not isinstance(label, str) or len(label) > LONGEST_NAME):
+            label = check_label(label)
         if timeout is not None:
             timeout = check_timeout("timeout", timeout)
         return Lease(self._acquirer, self._releaser, label, timeout)

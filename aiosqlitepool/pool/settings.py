@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "LONGEST_NAME",
     "OnConnect",
     "MOST_CONNECTIONS",
     "PoolSettings",
@@ -24,6 +26,11 @@ OnConnect = Callable[[Any], Awaitable[Any]]
 
 # Each connection is a thread, and slots are made at once; a number beyond this is a mistake.
 MOST_CONNECTIONS = 10_000
+
+# Characters of the name of a pool, and of a label: both are in every record and series of theirs.
+LONGEST_NAME = 200
+# What the package appends to names: the roles of a database's pools, and a number where a name is in use.
+_APPENDED = re.compile(r"(?:#\d+)?(?:/(?:read|write))?(?:#\d+)?\Z")
 
 # Pools without a name are numbered in the order of their making: the same in every run of a program.
 _numbers = itertools.count(1)
@@ -136,6 +143,8 @@ def check_name(name: object) -> str:
         raise TypeError(f"name must be a str or None, not {name!r} ({type(name).__name__})")
     if not name.strip():
         raise ValueError(f"name must have at least one visible character, not {name!r}")
+    if (length := len(_APPENDED.sub("", name))) > LONGEST_NAME:
+        raise ValueError(f"name must have at most {LONGEST_NAME} characters, not {length}: {name[:50]!r}...")
     try:
         name.encode()
     except UnicodeEncodeError:  # one such label makes a whole scrape fail, also of what others show
@@ -144,7 +153,9 @@ def check_name(name: object) -> str:
 
 
 def check_label(label: object) -> str | None:
-    """Return `label` if it is a string or `None`."""
-    if label is not None and not isinstance(label, str):
+    """Return `label`, cut at 200 characters, if it is a string or `None`."""
+    if label is None:
+        return None
+    if not isinstance(label, str):
         raise TypeError(f"label must be a str or None, not {label!r} ({type(label).__name__})")
-    return label
+    return label if len(label) <= LONGEST_NAME else label[:LONGEST_NAME]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -17,20 +17,23 @@ from aiosqlitepool.events import PoolClosed, PoolTimings
 
 from ._common import Detach, renew_after_fork
 from ._handlers import count_events
-from ._levels import AnyPool, Series, levels, open_pools
+from ._levels import AnyPool, Series, lags, levels, open_pools
 from ._limits import PoolLimits
 from ._loop_lag import PoolLag
-from ._metrics import ACQUIRES, COUNTERS, LOOP_LAG, STATEMENT_TIME, SUBSCRIBER_ERRORS, Metric, Values
+from ._metrics import ACQUIRES, COUNTERS, STATEMENT_TIME, SUBSCRIBER_ERRORS, Metric, Values
+from ._pool_names import MOST_PAST, OTHER_POOLS, UNNAMED, PoolNames
 from ._statement_times import StatementTimes
 
-__all__ = ["Counts", "PoolCounts"]
+__all__ = ["Counts", "PoolCounts", "bounded"]
 
 P = TypeVar("P", bound="PoolCounts")
 
 
-# How many names of closed pools have their counts kept, of the pools that closed last; a name takes about 6 kB. A
+# How many names of closed pools have series of their own, of the pools that closed last; a name takes about 6 kB. A
 # program may open and close a database for each of its tenants, and no scrape may ever come.
-_MOST_CLOSED = 256
+_MOST_CLOSED = MOST_PAST
+# Series of one metric, of counts that were moved from pools of other names.
+_MOST_MOVED = 100
 
 
 class PoolCounts:
@@ -48,12 +51,15 @@ class PoolCounts:
         "lag",
         "limits",
         "name",
+        "shown",
         "statement_times",
         "token",
     )
 
     def __init__(self, name: str, statement_summaries: int = 0) -> None:
         self.name = name
+        # The name in metrics.
+        self.shown = name
         self.limits = PoolLimits(statement_summaries)
         self.statement_times = StatementTimes(statement_summaries)
         self.lag = PoolLag()
@@ -85,8 +91,20 @@ class PoolCounts:
         self.lag.end()
         self._pool = self._bus = self.token = None
 
-    def drop(self) -> None:
-        """Called before the counts are dropped."""
+    def move_to(self, target: PoolCounts) -> None:
+        """Move all numbers to those of another name. What is counted later stays here."""
+        for (metric, values), number in tuple(self.counts.items()):
+            del self.counts[metric, values]
+            target.add(metric, values, number)
+        target.errors += self.errors
+        self.errors = 0
+        self.statement_times.move_to(target.statement_times)
+
+    def add(self, metric: Metric, values: Values, number: float) -> None:
+        """Add a number of another pool; with `_OTHER` for its values if the metric has many series already."""
+        values = bounded(self.counts, metric, values)
+        before = self.counts.get((metric, values), 0)
+        self.counts[metric, values] = max(before, number) if metric.kind == "time" else before + number
 
     @property
     def pool(self) -> AnyPool | None:
@@ -131,16 +149,29 @@ class PoolCounts:
         return totals
 
 
+def bounded(known: Mapping[tuple[Metric, Values], object], metric: Metric, values: Values) -> Values:
+    """Return the values for a series that is moved: `_OTHER` for each if they would be one of too many."""
+    if (metric, values) in known or sum(each is metric for each, _ in known) < _MOST_MOVED:
+        return values
+    return (OTHER_POOLS,) * len(values)
+
+
 class Counts(Generic[P]):
     """The counts of all pools that feed the same metrics."""
 
-    def __init__(self, new_counts: Callable[[str], P], *, reads_statements: bool = False) -> None:
+    def __init__(
+        self, new_counts: Callable[[str], P], *, reads_statements: bool = False, names: PoolNames | None = None
+    ) -> None:
         self._new_counts = new_counts
+        # Where a series, once shown, lasts as long as the process.
+        self._names = names
         self._reads_statements = reads_statements
         self.renew_lock()
         renew_after_fork(self)
         # By name; those of pools that closed last are at the end.
         self._by_name: dict[str, P] = {}
+        # By name in metrics, what is left of closed pools that have no series of their own.
+        self._moved: dict[str, P] = {}
 
     def renew_lock(self) -> None:
         """Replace the lock."""
@@ -156,6 +187,10 @@ class Counts(Generic[P]):
             counts = self._by_name.get(name)
             if counts is None:
                 counts = self._by_name[name] = self._new_counts(name)
+                counts.shown = shown = self._names.shown(pool) if self._names else name if pool.is_named else UNNAMED
+                if shown != name:
+                    # Values beyond the limits are those of all pools that share the series.
+                    counts.limits = self._moved_to(shown).limits
             release = partial(self._release, counts, token := object())
             counts.watch(pool, token, release)
         handlers = count_events(counts.count, counts.note, counts.limits)
@@ -180,11 +215,21 @@ class Counts(Generic[P]):
             if counts.token is not token:
                 return
             counts.release()
+            has_series = counts.shown == counts.name
+            if not has_series:
+                # At once, so that no scrape adds them up. Its last events may still come, so that it stays for a while.
+                counts.move_to(self._moved_to(counts.shown))
             self._by_name[counts.name] = self._by_name.pop(counts.name)
-            closed = [each for each in self._by_name.values() if each.is_closed]
+            like = [each for each in self._by_name.values() if (each.shown == each.name) == has_series]
+            closed = [each for each in like if each.is_closed]
             for each in closed[: max(0, len(closed) - _MOST_CLOSED)]:
-                each.drop()
+                each.move_to(self._moved_to(OTHER_POOLS if has_series else each.shown))
                 del self._by_name[each.name]
+
+    def _moved_to(self, shown: str) -> P:
+        if shown not in self._moved:
+            self._moved[shown] = self._new_counts(shown)
+        return self._moved[shown]
 
     @contextmanager
     def reading(self) -> Iterator[tuple[P, ...]]:
@@ -200,21 +245,21 @@ class Counts(Generic[P]):
 
     def _every(self) -> tuple[P, ...]:
         with self._lock:
-            return tuple(self._by_name.values())
+            return (*self._by_name.values(), *self._moved.values())
 
     def counters(self) -> dict[Series, float]:
         """Return every counter by pool name. Safe in any thread."""
         self._read_statements(self._every())
+        found: dict[Series, float] = {}
         with self.reading() as every:
-            return {
-                (metric, counts.name, values): number
-                for counts in every
-                for (metric, values), number in counts.totals().items()
-            }
+            for counts in every:
+                for (metric, values), number in counts.totals().items():
+                    before = found.get(series := (metric, counts.shown, values), 0)
+                    found[series] = max(before, number) if metric.kind == "time" else before + number
+        return found
 
     def levels(self) -> dict[Series, float]:
         """Return every level of the pools that are not closed, by pool name. Safe in any thread."""
         every = self._every()
-        found = levels(open_pools(counts.pool for counts in every))
-        lags = ((counts.name, counts.lag.seconds()) for counts in every)
-        return found | {(LOOP_LAG, name, ()): lag for name, lag in lags if lag is not None}
+        found = levels(open_pools((counts.shown, counts.pool) for counts in every))
+        return found | lags((counts.shown, counts.lag) for counts in every)

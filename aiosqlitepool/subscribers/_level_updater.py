@@ -12,9 +12,8 @@ from aiosqlitepool.events import PoolClosed
 
 from ._common import Detach, renew_after_fork
 from ._ended_processes import forget_ended_processes
-from ._levels import AnyPool, Series, levels, open_pools
+from ._levels import AnyPool, Series, lags, levels, open_pools
 from ._loop_lag import PoolLag
-from ._metrics import LOOP_LAG
 
 __all__ = ["LevelUpdater"]
 
@@ -33,8 +32,9 @@ class LevelUpdater:
     ) -> None:
         self._set_levels = set_levels
         self._count_errors = count_errors
-        # By key, each attached pool, the lag of its loop, and how many exceptions of its handlers are counted already.
-        self._pools: dict[object, tuple[weakref.ref[AnyPool], PoolLag, int]] = {}
+        # By key, each attached pool, its name in metrics, the lag of its loop, and how many exceptions of its handlers
+        # are counted already.
+        self._pools: dict[object, tuple[weakref.ref[AnyPool], str, PoolLag, int]] = {}
         self._last: dict[Series, float] = {}
         self._thread: threading.Thread | None = None
         self.renew_lock()
@@ -46,11 +46,11 @@ class LevelUpdater:
         # Guards the fields above, and that an update is written whole. Reentrant: see `Counts`.
         self._lock = threading.RLock()
 
-    def add(self, pool: AnyPool, lag: PoolLag) -> Detach:
-        """Write the levels of this pool too. Returns a function that ends it."""
+    def add(self, pool: AnyPool, shown: str, lag: PoolLag) -> Detach:
+        """Write the levels of this pool too, under the name `shown`. Returns a function that ends it."""
         key = object()
         with self._lock:
-            self._pools[key] = (weakref.ref(pool), lag, pool.stats().subscriber_errors)
+            self._pools[key] = (weakref.ref(pool), shown, lag, pool.stats().subscriber_errors)
         # Once the pool has closed, and not only when it is detached: a server may end by a signal, without `atexit`.
         end = pool.events.subscribe(PoolClosed, lambda _: self.update())
         self.update()
@@ -67,24 +67,23 @@ class LevelUpdater:
     def update(self) -> None:
         """Write the current levels and pending timings. A level that no longer exists becomes 0."""
         with self._lock:
-            attached = [ref() for ref, _, _ in self._pools.values()]
+            attached = [ref() for ref, _, _, _ in self._pools.values()]
         # Without the lock: a handler of the timings may call this as well.
         for each in attached:
             if each is not None:
                 each.events.flush_timings()
         with self._lock:
-            pools = {key: (ref(), lag, counted) for key, (ref, lag, counted) in self._pools.items()}
-            found = levels(open_pools(pool for pool, _, _ in pools.values()))
-            lags = ((pool, lag.seconds()) for pool, lag, _ in pools.values())
-            found |= {(LOOP_LAG, pool.name, ()): lag for pool, lag in lags if pool is not None and lag is not None}
+            pools = {key: (ref(), shown, lag, counted) for key, (ref, shown, lag, counted) in self._pools.items()}
+            found = levels(open_pools((shown, pool) for pool, shown, _, _ in pools.values()))
+            found |= lags((shown, lag) for pool, shown, lag, _ in pools.values() if pool is not None)
             self._set_levels({**dict.fromkeys(self._last, 0.0), **found})
             self._last = found
-            for key, (pool, lag, counted) in pools.items():
+            for key, (pool, shown, lag, counted) in pools.items():
                 if pool is None:
                     del self._pools[key]
                 elif more := pool.stats().subscriber_errors - counted:
-                    self._pools[key] = (weakref.ref(pool), lag, counted + more)
-                    self._count_errors(pool.name, more)
+                    self._pools[key] = (weakref.ref(pool), shown, lag, counted + more)
+                    self._count_errors(shown, more)
             # In a forked child, the thread of the parent is not alive.
             if self._pools and (self._thread is None or not self._thread.is_alive()):
                 self._thread = threading.Thread(target=self._run, name="aiosqlitepool-levels", daemon=True)

@@ -24,7 +24,7 @@ MOST_LABELS = 50
 # What ends acquires without an exception's name.
 _KNOWN_ERRORS = frozenset({"timeout", "cancelled", "rejected", "closed"})
 # Characters of a value.
-_LONGEST = 100
+_LONGEST = 200
 
 
 class PoolLimits:

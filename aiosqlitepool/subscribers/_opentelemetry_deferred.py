@@ -35,13 +35,12 @@ class DeferredCounts(PoolCounts):
     """The counts of one pool, and its durations that are not recorded yet."""
 
     # Each deque is appended to by one thread at a time and read by any. Both operations are atomic: there is no lock.
-    __slots__ = ("_namespace", "_pending", "_record")
+    __slots__ = ("_pending", "_record")
 
     def __init__(self, name: str, record: Record, statement_summaries: int = 0) -> None:
         super().__init__(name, statement_summaries)
         self._record = record
         self._pending: dict[tuple[Metric, Values], deque[float]] = {}
-        self._namespace = namespace_of(name)
 
     def __len__(self) -> int:
         return sum(map(len, self._pending.copy().values()))
@@ -63,8 +62,9 @@ class DeferredCounts(PoolCounts):
 
     def add_statements(self, timings: StatementTimings) -> None:
         """Defer the statements of a batch."""
+        namespace = namespace_of(self.shown)
         for kind, runs in timings.executed():
-            values = (kind.operation, self.limits.error(kind.error), self.limits.summary(kind.summary), self._namespace)
+            values = (kind.operation, self.limits.error(kind.error), self.limits.summary(kind.summary), namespace)
             self._defer(OPERATION_DURATION, values, runs)
         self._limit()
 
@@ -77,8 +77,9 @@ class DeferredCounts(PoolCounts):
         if (excess := len(self) - _MOST) > 0:
             self.record(excess)
 
-    def drop(self) -> None:
-        """Record what is deferred: nothing will collect it."""
+    def move_to(self, target: PoolCounts) -> None:
+        """Move all numbers to those of another name, and record what is deferred: nothing will collect it."""
+        super().move_to(target)
         self.record(len(self))
 
     def record(self, at_most: int) -> None:
@@ -86,7 +87,7 @@ class DeferredCounts(PoolCounts):
         for (metric, values), durations in self._pending.copy().items():
             number = min(at_most, len(durations))
             if number > 0:
-                self._record(metric, self.name, values, _taken(durations, number))
+                self._record(metric, self.shown, values, _taken(durations, number))
                 at_most -= number
 
 

@@ -245,4 +245,11 @@ def _link(span: Span, holder: Holder) -> None:
         return
     context = holder.context.run(trace.get_current_span).get_span_context()
     if context.is_valid:
-        span.add_link(context, {names.CONNECTION: holder.connection, names.HELD_TIME: holder.held})
+        shown: Attributes = {names.CONNECTION: holder.connection, names.HELD_TIME: holder.held}
+        if holder.label is not None:
+            shown[names.LABEL] = holder.label
+        if holder.statement is not None:
+            shown[names.QUERY_TEXT] = holder.statement
+        if holder.ended:
+            shown[names.HOLDER_ENDED] = True
+        span.add_link(context, shown)

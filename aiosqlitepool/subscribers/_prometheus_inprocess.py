@@ -6,10 +6,10 @@ An event costs an addition. A scrape, in any thread, reads the levels of the poo
 from __future__ import annotations
 
 import time
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import chain
+from functools import lru_cache, partial
+from itertools import accumulate, chain, repeat, starmap
 from typing import Any
 
 from prometheus_client.core import Metric as Family
@@ -24,9 +24,9 @@ from aiosqlitepool.events import (
     TransactionEnded,
 )
 
-from ._buckets import Bounds
+from ._buckets import Bounds, by_bucket
 from ._common import Detach, current_trace, together
-from ._counts import Counts, PoolCounts
+from ._counts import Counts, PoolCounts, bounded
 from ._handlers import fail_events
 from ._levels import Series
 from ._metrics import (
@@ -72,17 +72,19 @@ class _Histogram:
 
     def observe_all(self, many: Iterable[float], zeros: int = 0) -> None:
         """Count these observations, and `zeros` observations of 0 seconds."""
-        # Sorted: one search per bucket instead of one per observation takes half the time.
-        ordered, below = sorted(many), 0
-        for bucket, bound in enumerate(self.bounds):
-            if below == len(ordered):
-                break
-            up_to = bisect_right(ordered, bound, below)
-            self.counts[bucket] += up_to - below
-            below = up_to
-        self.counts[-1] += len(ordered) - below
-        self.counts[0] += zeros
+        ordered = sorted(many)
+        for bucket, number in by_bucket(self.bounds, ordered, zeros):
+            self.counts[bucket] += number
         self.sum = sum(ordered, self.sum)
+
+    def take(self, other: _Histogram) -> None:
+        """Add the observations of another histogram of these bounds, and leave none there."""
+        for bucket, number in enumerate(other.counts):
+            self.counts[bucket] += number
+            other.counts[bucket] -= number
+        self.exemplars.update(other.exemplars)
+        self.sum += other.sum
+        other.sum = 0.0
 
     def copy(self) -> _Histogram:
         """Return a copy. Safe in any thread."""
@@ -113,10 +115,17 @@ class _PoolCounts(PoolCounts):
     def histogram(self, metric: Metric, *values: str) -> _Histogram:
         """Return the histogram of this metric and these values of its attributes."""
         if (metric, values) not in self.histograms:
-            labels, bounds = _labels(metric, self.name, values), self.buckets[metric]
+            labels, bounds = _labels(metric, self.shown, values), self.buckets[metric]
             every = [*({**labels, "le": bound} for bound in (*map(str, bounds), "+Inf")), labels]
             self.histograms[metric, values] = _Histogram(bounds, every)
         return self.histograms[metric, values]
+
+    def move_to(self, target: PoolCounts) -> None:
+        """Move all numbers and histograms to those of another name. What is observed later stays here."""
+        super().move_to(target)
+        assert isinstance(target, _PoolCounts)
+        for (metric, values), histogram in self.histograms.items():
+            target.histogram(metric, *bounded(target.histograms, metric, values)).take(histogram)
 
 
 class InProcessBackend:
@@ -173,14 +182,20 @@ class InProcessBackend:
         yield from families.values()
 
     def _histograms(self) -> dict[Series, _Histogram]:
+        found: dict[Series, _Histogram] = {}
         with self._counts.reading() as every:
-            return {
-                (metric, counts.name, values): histogram.copy()
-                for counts in every
-                for (metric, values), histogram in counts.histograms.copy().items()
-            }
+            for counts in every:
+                for (metric, values), histogram in counts.histograms.copy().items():
+                    copy, series = histogram.copy(), (metric, counts.shown, values)
+                    if series in found:
+                        found[series].take(copy)
+                    else:
+                        found[series] = copy
+        return found
 
 
+# Building these took a sixth of a scrape. No reader changes them.
+@lru_cache(maxsize=8_192)
 def _labels(metric: Metric, pool: str, values: Values) -> dict[str, str]:
     # To Prometheus, an empty label and no label are the same.
     every = (pool, *values, *metric.fixed.values())
@@ -188,13 +203,14 @@ def _labels(metric: Metric, pool: str, values: Values) -> dict[str, str]:
 
 
 def _add_samples(family: Family, histogram: _Histogram) -> None:
-    name, below, add = f"{family.name}_bucket", 0, family.samples.append
     *of_buckets, labels = histogram.labels
-    for bucket, (count, of_bucket) in enumerate(zip(histogram.counts, of_buckets, strict=True)):
-        below += count
-        add(Sample(name, of_bucket, below, None, histogram.exemplars.get(bucket)))
-    add(Sample(f"{family.name}_count", labels, below))
-    add(Sample(f"{family.name}_sum", labels, histogram.sum))
+    # Iterators throughout: most of a scrape is the making of these samples.
+    below = tuple(accumulate(histogram.counts))
+    exemplars = map(histogram.exemplars.get, range(len(below)))
+    samples = zip(repeat(f"{family.name}_bucket"), of_buckets, below, repeat(None), exemplars)
+    family.samples.extend(starmap(Sample, samples))
+    family.samples.append(Sample(f"{family.name}_count", labels, below[-1]))
+    family.samples.append(Sample(f"{family.name}_sum", labels, histogram.sum))
 
 
 # -- handlers

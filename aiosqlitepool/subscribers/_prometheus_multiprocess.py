@@ -11,10 +11,10 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
 from prometheus_client.core import Metric as Family
 
 from aiosqlitepool import SQLiteConnectionPool
@@ -27,6 +27,7 @@ from aiosqlitepool.events import (
 )
 
 from ._common import Detach, together
+from ._file_histogram import FileHistogram, FileHistograms
 from ._handlers import count_events, fail_events
 from ._level_updater import LevelUpdater
 from ._levels import Series
@@ -47,6 +48,7 @@ from ._metrics import (
     WAIT_TIME,
     Metric,
 )
+from ._pool_names import PoolNames
 from ._settings import MetricSettings
 
 __all__ = ["MultiprocessBackend"]
@@ -66,15 +68,13 @@ class MultiprocessBackend:
 
     def __init__(self, settings: MetricSettings) -> None:
         self.settings = settings
-        # By the name of a pool, as its series: those last as long as the process.
+        self._names = PoolNames()
+        # By the name of a pool in metrics, as its series: those last as long as the process.
         self._limits: defaultdict[str, PoolLimits] = defaultdict(partial(PoolLimits, settings.statement_summaries))
         # Registered as one collector: if the registry has one of the names already, none is registered.
         self._counters = {m: Counter(m.family, m.description, m.labels, registry=None) for m in COUNTERS}
         self._gauges = {m: _gauge(m) for m in LEVELS}
-        self._histograms = {
-            m: Histogram(m.family, m.description, m.labels, registry=None, buckets=bounds)
-            for m, bounds in settings.buckets.items()
-        }
+        self._histograms = {m: FileHistograms(m, bounds) for m, bounds in settings.buckets.items()}
         self._updater = LevelUpdater(self._set_levels, self._count_errors)
 
     def describe(self) -> Iterator[Family]:
@@ -87,7 +87,7 @@ class MultiprocessBackend:
         for metric in self._all():
             yield from metric.collect()
 
-    def _all(self) -> tuple[Counter | Gauge | Histogram, ...]:
+    def _all(self) -> tuple[Counter | Gauge | FileHistograms, ...]:
         return (*self._counters.values(), *self._gauges.values(), *self._histograms.values())
 
     def refresh(self) -> None:
@@ -96,14 +96,14 @@ class MultiprocessBackend:
 
     def attach(self, pool: AnyPool, exemplars: bool) -> Detach:
         """Count the events of `pool`. This mode of prometheus_client has no exemplars."""
-        name = pool.name
+        name = self._names.shown(pool)
         shown = [each for each in (*COUNTERS, *HISTOGRAMS) if pool.stats().role is not None or not each.database]
         for metric in shown:
             for values in metric.first_values():
                 (self._counter if metric.kind == "counter" else self._histogram)(metric, name, *values)
         detaches = [pool.events.subscribe(kind, _writes(handler)) for kind, handler in self._handlers(name)]
         lag = PoolLag()
-        detaches += [self._updater.add(pool, lag), *lag.watch(pool)]
+        detaches += [self._updater.add(pool, name, lag), *lag.watch(pool)]
         return together(detaches)
 
     def _counter(self, metric: Metric, pool: str, *values: str) -> Counter:
@@ -112,7 +112,7 @@ class MultiprocessBackend:
     def _gauge(self, metric: Metric, pool: str, *values: str) -> Gauge:
         return self._gauges[metric].labels(pool, *values, *metric.fixed.values())
 
-    def _histogram(self, metric: Metric, pool: str, *values: str) -> Histogram:
+    def _histogram(self, metric: Metric, pool: str, *values: str) -> FileHistogram:
         return self._histograms[metric].labels(pool, *values, *metric.fixed.values())
 
     def _handlers(self, pool: str) -> Iterator[tuple[Any, Callable[[Any], None]]]:
@@ -141,7 +141,7 @@ class MultiprocessBackend:
 
     def _add_timings(self, pool: str) -> Callable[[PoolTimings], None]:
         acquired = {path: self._counter(ACQUIRES, pool, path).inc for path in ACQUIRES.known}
-        waited = self._histogram(WAIT_TIME, pool, "").observe
+        waited = self._histogram(WAIT_TIME, pool, "")
 
         def add_timings(timings: PoolTimings) -> None:
             acquired["idle"](timings.immediate)
@@ -149,9 +149,8 @@ class MultiprocessBackend:
                 acquired[path](len(waits))
             for slow in timings.slow:
                 acquired[slow.path]()
-                waited(slow.wait_time)
-            for seconds in chain(repeat(0.0, timings.immediate), *timings.waits.values()):
-                waited(seconds)
+                waited.observe(slow.wait_time)
+            waited.observe_all(chain.from_iterable(timings.waits.values()), zeros=timings.immediate)
 
         return add_timings
 
@@ -159,13 +158,8 @@ class MultiprocessBackend:
         uses, label = partial(self._histogram, USE_TIME, pool), self._limits[pool].label
         if self.settings.by_label:
             return ConnectionReleased, lambda event: uses(label(event.label)).observe(event.use_time)
-        used = uses("").observe
-
-        def add_uses(timings: PoolTimings) -> None:
-            for seconds in timings.uses:
-                used(seconds)
-
-        return PoolTimings, add_uses
+        used = uses("").observe_all
+        return PoolTimings, lambda timings: used(timings.uses)
 
     def _add_statements(self, pool: str) -> Callable[[StatementTimings], None]:
         durations, times = (
@@ -176,9 +170,7 @@ class MultiprocessBackend:
 
         def add_statements(timings: StatementTimings) -> None:
             for kind, runs in timings.executed():
-                duration = durations(kind.operation, self._limits[pool].error(kind.error))
-                for seconds in runs:
-                    duration.observe(seconds)
+                durations(kind.operation, self._limits[pool].error(kind.error)).observe_all(runs)
                 if self.settings.statement_summaries:
                     times(summary(kind.summary)).inc(sum(runs))
 

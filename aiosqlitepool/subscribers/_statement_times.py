@@ -43,6 +43,13 @@ class StatementTimes:
         self._seen = {}
         self._keep(self._most)
 
+    def move_to(self, target: StatementTimes) -> None:
+        """Add all totals to those of another pool, and keep none."""
+        for summary, seconds in self._totals.items():
+            target._totals[summary] = target._totals.get(summary, 0.0) + seconds
+        self._totals = {}
+        target._keep(_MOST)
+
     def _keep(self, most: int) -> None:
         if len(self._totals) > most:
             self._totals = dict(self._longest(most))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import Context
 from typing import Any
 
 from aiosqlitepool import Holder, SQLiteConnectionPool
 from aiosqlitepool.events import (
+    AcquireFailed,
+    AcquireRejected,
     AcquireSlow,
     AcquireTimedOut,
     BackupEnded,
@@ -65,6 +69,8 @@ class PoolLog:
         yield ConnectionClosed, logging.DEBUG, self._connection_closed
         yield AcquireSlow, logging.WARNING, self._acquire_slow
         yield AcquireTimedOut, logging.ERROR, self._timed_out
+        yield AcquireRejected, logging.WARNING, self._rejected
+        yield AcquireFailed, logging.ERROR, self._acquire_failed
         yield ConnectionCreateFailed, logging.ERROR, self._create_failed
         yield HealthCheckFailed, logging.WARNING, self._health_failed
         yield IdleReplaced, logging.INFO, self._idle_replaced
@@ -117,6 +123,13 @@ class PoolLog:
     def _timed_out(self, event: AcquireTimedOut) -> None:
         waiting = {"pending": event.pending, "holders": _holders(event.holders), **_labelled(event.label)}
         self._log_limited("pool.acquire.timeout", "error", wait_ms=_ms(event.wait_time), **waiting)
+
+    def _rejected(self, event: AcquireRejected) -> None:
+        self._log_limited("pool.acquire.rejected", pending=event.pending, **_labelled(event.label))
+
+    def _acquire_failed(self, event: AcquireFailed) -> None:
+        what = {**_error(event.error), **_labelled(event.label)}
+        self._log_limited("pool.acquire.failed", "error", wait_ms=_ms(event.wait_time), pending=event.pending, **what)
 
     def _create_failed(self, event: ConnectionCreateFailed) -> None:
         what = _error(event.error)
@@ -210,9 +223,30 @@ class PoolLog:
             since, written = now, 0
         if written >= self._burst:
             self._limited[name] = (since, written, left_out + 1)
+            if not left_out:
+                self._flush_after(since + self._interval - now, level, name)
             return
         self._limited[name] = (since, written + 1, 0)
         self._log(level, name, **keys, **({"left_out": left_out} if left_out else {}))
+
+    def _flush_after(self, seconds: float, level: str, name: str) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # emitted in a thread: the next record of the name says how many were left out
+            return
+        # In an empty context: the record is of no trace.
+        loop.call_later(seconds, self._flush, level, name, context=Context())
+
+    def _flush(self, level: str, name: str) -> None:
+        """Say how many records of a name were left out, unless a later record has said so."""
+        since, _, left_out = self._limited.get(name, (0.0, 0, 0))
+        if not left_out:
+            return
+        if (remaining := since + self._interval - self._clock()) > 0:  # of a later interval
+            self._flush_after(remaining, level, name)
+            return
+        del self._limited[name]
+        self._log(level, "pool.records.left_out", left_out={name: left_out})
 
     def _log(self, level: str, name: str, **keys: Any) -> None:
         getattr(self._logger, level)(name, pool=self._name, **keys, **(current_trace() or {}))
@@ -241,7 +275,8 @@ def _holder(holder: Holder) -> dict[str, Any]:
     shown = {"connection": holder.connection, "task": holder.task, "held_ms": _ms(holder.held)}
     named = {"coroutine": holder.coroutine} if holder.label is None and holder.coroutine else _labelled(holder.label)
     waits = {} if holder.waits_for is None else {"waits_for": holder.waits_for, "waited_ms": _ms(holder.waited)}
-    return {**shown, **named, **_statement(holder), **waits}
+    ended = {"ended": True} if holder.ended else {}
+    return {**shown, **named, **_statement(holder), **waits, **ended}
 
 
 def _statement(holder: Holder) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from ._handlers import fail_events
 from ._levels import AnyPool
 from ._metrics import Metric, Values
 from ._opentelemetry_deferred import DeferredCounts, record_deferred
+from ._pool_names import PoolNames
 from ._settings import MetricSettings
 
 try:
@@ -161,7 +162,10 @@ class _Instruments:
     def __init__(self, meter: Meter, settings: MetricSettings) -> None:
         self.settings, summaries = settings, settings.statement_summaries
         self.counts: Counts[DeferredCounts] = Counts(
-            lambda name: DeferredCounts(name, self.record_deferred, summaries), reads_statements=summaries > 0
+            lambda name: DeferredCounts(name, self.record_deferred, summaries),
+            reads_statements=summaries > 0,
+            # The SDK keeps each series of its histograms.
+            names=PoolNames(),
         )
         self._collection = threading.local()
         for metric in (*_metrics.LEVELS, *_metrics.COUNTERS):
@@ -285,16 +289,16 @@ class _PoolMetrics:
         self._counts.add_timings(timings)
         for slow in timings.slow:
             context = slow.context.run(otel_context.get_current)
-            self._record(_metrics.WAIT_TIME, slow.wait_time, timings.pool, "", context=context)
+            self._record(_metrics.WAIT_TIME, slow.wait_time, self._counts.shown, "", context=context)
 
     def _created(self, event: ConnectionCreated) -> None:
-        self._record(_metrics.CREATE_TIME, event.create_time, event.pool)
+        self._record(_metrics.CREATE_TIME, event.create_time, self._counts.shown)
 
     def _transaction_ended(self, event: TransactionEnded) -> None:
-        self._record(_metrics.TRANSACTION_TIME, event.duration, event.pool, event.outcome)
-        self._record(_metrics.TRANSACTION_WAIT, event.wait_time, event.pool)
+        self._record(_metrics.TRANSACTION_TIME, event.duration, self._counts.shown, event.outcome)
+        self._record(_metrics.TRANSACTION_WAIT, event.wait_time, self._counts.shown)
 
     def _failed(self, event: Any, error_type: str) -> None:
         context = trace.set_span_in_context(span_of_failure(event), Context())
         kind = self._counts.limits.error(error_type)
-        self._record(_metrics.WAIT_TIME, event.wait_time, event.pool, kind, context=context)
+        self._record(_metrics.WAIT_TIME, event.wait_time, self._counts.shown, kind, context=context)

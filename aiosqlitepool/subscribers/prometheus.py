@@ -6,6 +6,7 @@ One of two back-ends keeps the numbers: `_prometheus_inprocess`, or, in promethe
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from aiosqlitepool import SQLiteConnectionPool
 from ._buckets import CREATE_BUCKETS, STATEMENT_BUCKETS, TRANSACTION_BUCKETS, USE_BUCKETS, WAIT_BUCKETS
 from ._common import Detach
 from ._settings import MetricSettings
+from ._workers import workers
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry
@@ -27,6 +29,8 @@ except ModuleNotFoundError as _error:
 __all__ = ["PrometheusSubscriber"]
 
 AnyPool = SQLiteConnectionPool[Any]
+
+log = logging.getLogger("aiosqlitepool")
 
 
 class Backend(Protocol):
@@ -59,7 +63,8 @@ class PrometheusSubscriber:
     In several processes, with `PROMETHEUS_MULTIPROC_DIR` set before prometheus_client is imported, there are no
     exemplars, and levels and timings are up to a second old: a process that is killed does not write its last ones. The
     levels of processes that have ended leave the sums within a second, while another one runs. Serve a registry with
-    `prometheus_client.multiprocess.MultiProcessCollector`, or each scrape sees one process.
+    `prometheus_client.multiprocess.MultiProcessCollector`, or each scrape sees one process. Without the variable, a
+    warning says so if the arguments of the server, or `WEB_CONCURRENCY`, tell of several workers.
 
     Args:
         registry: the registry of the metrics; prometheus_client's default registry if not given.
@@ -144,4 +149,10 @@ def _new_backend(settings: MetricSettings) -> Backend:
         return MultiprocessBackend(settings)
     from ._prometheus_inprocess import InProcessBackend
 
+    if (number := workers()) > 1:
+        log.warning(
+            "%d worker processes, and PROMETHEUS_MULTIPROC_DIR is not set: each scrape sees one of them. Set it to an "
+            "empty directory, and serve a registry with MultiProcessCollector",
+            number,
+        )
     return InProcessBackend(settings)

@@ -21,8 +21,8 @@ from pydantic import BaseModel, Field
 
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError, SQLiteDatabase
 
+from . import telemetry
 from .database import add_user, make_database, make_tables
-from .telemetry import observe
 
 
 class NewUser(BaseModel):
@@ -54,14 +54,17 @@ class Post(NewPost):
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open a database while the service runs. Each run, and each test, has its own."""
-    async with make_database(os.environ.get("DATABASE", "service.db")) as database:
-        await database.run_write(make_tables)
-        app.state.database = database
-        yield
+    try:
+        async with make_database(os.environ.get("DATABASE", "service.db")) as database:
+            await database.run_write(make_tables)
+            app.state.database = database
+            yield
+    finally:
+        await telemetry.close(app)
 
 
 app = FastAPI(title="Users and posts", lifespan=lifespan)
-observe(app)
+telemetry.observe(app)
 
 
 def database_of(request: Request) -> SQLiteDatabase:

@@ -146,6 +146,39 @@ def test_force_overwrites(tmp_path: Path) -> None:
     assert (tmp_path / "metrics" / "alerts.yml").read_bytes() == (ROOT / "metrics" / "alerts.yml").read_bytes()
 
 
+def test_force_keeps_a_copy_of_what_a_user_has_edited_and_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alerts = tmp_path / "metrics" / "alerts.yml"
+    for edited in ("first\n", "second\n"):
+        export(tmp_path, force=True)
+        alerts.write_text(edited)
+    capsys.readouterr()
+    assert main(["export", str(tmp_path), "--force"]) == 0
+    assert alerts.read_bytes() == (ROOT / "metrics" / "alerts.yml").read_bytes()
+    assert (alerts.parent / "alerts.yml.bak").read_text() == "first\n"
+    assert (alerts.parent / "alerts.yml.bak2").read_text() == "second\n"
+    assert capsys.readouterr().err == (
+        f"python -m aiosqlitepool export: overwrote a file that differed: {alerts}; it is kept as alerts.yml.bak2\n"
+    )
+    assert written(tmp_path) == sorted([*PACK, "metrics/alerts.yml.bak", "metrics/alerts.yml.bak2"])
+
+
+def test_a_caller_of_export_gets_each_overwritten_file_and_its_copy(tmp_path: Path) -> None:
+    export(tmp_path)
+    rules = tmp_path / "metrics" / "rules.yml"
+    rules.write_text("groups: []\n")
+    overwritten: list[tuple[Path, Path]] = []
+    export(tmp_path, force=True, overwritten=lambda path, copy: overwritten.append((path, copy)))
+    assert overwritten == [(rules, tmp_path / "metrics" / "rules.yml.bak")]
+
+
+def test_force_with_nothing_edited_keeps_no_copies(tmp_path: Path) -> None:
+    export(tmp_path)
+    export(tmp_path, force=True)
+    assert written(tmp_path) == PACK
+
+
 def test_files_of_others_in_the_directory_stay(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     export(tmp_path, force=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ SOURCES: dict[str, Any] = {
 }
 
 
-def test_there_is_a_source_for_metrics_for_traces_and_for_alerts() -> None:
+def test_there_is_a_source_for_metrics_for_traces_for_logs_and_for_alerts() -> None:
     assert {uid: source["type"] for uid, source in SOURCES.items()} == {
         "prometheus": "prometheus",
         "tempo": "tempo",
+        "loki": "loki",
         "alertmanager": "alertmanager",
     }
 
@@ -52,6 +54,14 @@ def test_every_source_that_another_leads_to_is_there(source: dict[str, Any]) -> 
 def test_exemplars_lead_to_traces_by_the_label_that_they_have() -> None:
     (destination,) = SOURCES["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
     assert (destination["name"], destination["datasourceUid"]) == ("trace_id", "tempo")
+
+
+def test_log_records_lead_to_traces_by_the_key_that_they_have() -> None:
+    (field,) = SOURCES["loki"]["jsonData"]["derivedFields"]
+    record = json.dumps({"event": "pool.acquire.slow", "trace_id": "0af7651916cd43dd8448eb211c80319c"})
+    found = re.search(field["matcherRegex"], record)
+    assert found is not None
+    assert (found[1], field["datasourceUid"]) == ("0af7651916cd43dd8448eb211c80319c", "tempo")
 
 
 def test_spans_lead_to_metrics_by_an_attribute_and_a_label_that_there_are() -> None:

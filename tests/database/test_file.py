@@ -363,3 +363,9 @@ async def test_reading_inside_ones_own_block_in_memory_is_refused_at_once(memory
         with pytest.raises(PoolUsageError, match="an in-memory database has no WAL"):
             await memory.run_read(texts)
     assert await memory.run_read(texts) == ["a"]
+
+
+async def test_the_default_name_of_a_database_is_cut_at_the_longest_that_a_name_may_be(tmp_path: Path) -> None:
+    database = SQLiteDatabase(tmp_path / ("a" * 250))
+    assert repr("a" * 200)[1:-1] in repr(database)
+    assert "a" * 201 not in repr(database)

@@ -41,13 +41,8 @@ async def test_it_shows_the_levels_and_who_holds_and_waits(driver: StubDriver) -
         expected = {"pool": "app.db", "state": "open", "max_size": 2, "min_size": 1, "used": 2, "idle": 0, "waiting": 1}
         assert {key: shown[key] for key in expected} == expected
         assert (shown["size"], shown["oldest_waiter"], shown["oldest_checkout"]) == (2, about(1), about(4))
-        assert shown["holders"][0] == {
-            "connection": 1,
-            "task": "waiter 1",
-            "label": "waiter 1",
-            "held": about(4),
-            "suspected": False,
-        }
+        held = {"connection": 1, "task": "waiter 1", "label": "waiter 1", "held": about(4), "ended": True}
+        assert shown["holders"][0] == {**held, "suspected": False}
         assert shown["waiters"] == [{"task": "GET /posts", "label": "GET /posts", "waited": about(1)}]
         for task in (first, second, third):
             await pool.release(await task)
@@ -164,6 +159,15 @@ async def test_an_acquire_that_went_at_once_and_a_clean_return_are_counted_and_n
         shown = look(monitor)
     assert (shown["counts"]["acquire_wait"], shown["counts"]["release"]) == (1, 1)
     assert not {"acquire_wait", "release"} & set(names(shown["events"]))
+
+
+@timeless
+async def test_a_holder_whose_task_has_ended_is_shown_as_such(driver: StubDriver) -> None:
+    async with pool_of(driver, 1) as pool:
+        monitor = Monitor(pool, stacks=False)
+        held = await asyncio.create_task(pool.acquire())
+        assert look(monitor)["holders"][0]["ended"] is True
+        await pool.release(held)
 
 
 @timeless

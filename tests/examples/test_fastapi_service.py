@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sqlite3
 from contextlib import closing
@@ -155,3 +156,13 @@ def test_without_the_environment_nothing_is_traced(tmp_path: Path) -> None:
         exposed = httpx.get(f"{program.url}/metrics", headers={"Accept": "application/openmetrics-text"}).text
         assert "aiosqlitepool_acquires_total" in exposed
         assert "trace_id" not in exposed
+
+
+def test_log_records_go_to_a_file_as_lines_of_json(tmp_path: Path) -> None:
+    records = tmp_path / "service.log"
+    with service(tmp_path / "service.db", tmp_path / "output", {**os.environ, "LOG_FILE": str(records)}):
+        lines = [json.loads(line) for line in records.read_text().splitlines()]
+    opened = [line for line in lines if line["event"] == "pool.opened"]
+    assert {line["pool"] for line in opened} == {"service.db/write", "service.db/read"}
+    assert {line["level"] for line in opened} == {"info"}
+    assert all(line["timestamp"] for line in lines)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aiosqlitepool import SQLiteConnectionPool
+from aiosqlitepool.pool.settings import check_label
 
 from ..support.stub import StubDriver
 
@@ -192,3 +193,18 @@ def test_construction_does_not_connect() -> None:
     driver = StubDriver()
     SQLiteConnectionPool(driver, min_size=5)
     assert driver.attempts == 0
+
+
+def test_a_long_label_is_cut_at_200_characters() -> None:
+    assert check_label("a" * 200) == "a" * 200
+    assert check_label("a" * 100_000) == "a" * 200
+
+
+async def test_diagnoses_and_events_have_the_cut_label(driver: StubDriver) -> None:
+    async with SQLiteConnectionPool(driver, 1) as pool, pool.connection("é" * 201):
+        assert [holder.label for holder in pool.holders()] == ["é" * 200]
+
+
+def test_what_the_package_appends_to_a_name_does_not_count(driver: StubDriver) -> None:
+    first, second = SQLiteConnectionPool(driver, name="a" * 200), SQLiteConnectionPool(driver, name="a" * 200)
+    assert (first.name, second.name) == ("a" * 200, "a" * 200 + "#2")

@@ -70,7 +70,7 @@ def test_a_pool_that_is_about_to_be_collected_is_counted_to_its_last_event() -> 
             with every.reading() as (past,):
                 counted.append(past.totals()[ACQUIRES, ("idle",)])
 
-    pool = Pool(lambda: None)  # type: ignore[arg-type,return-value]
+    pool = Pool(lambda: None, name="app.db")  # type: ignore[arg-type,return-value]
     counts, _ = every.attach(pool)
     pool.events.subscribe(PoolTimings, counts.count_acquires)
     del pool, counts
@@ -114,7 +114,7 @@ async def test_the_levels_can_be_written_while_another_thread_delivers_timings(d
 
     updater._lock = watched = Lock()  # type: ignore[assignment]
     pool.events.subscribe(PoolTimings, lambda timings: free.append(watched.held == 0))
-    detach = updater.add(pool, PoolLag())
+    detach = updater.add(pool, pool.name, PoolLag())
     released(pool.events, 0.25)
     updater.update()
     assert free == [True]
@@ -123,7 +123,7 @@ async def test_the_levels_can_be_written_while_another_thread_delivers_timings(d
 
 async def test_an_updater_keeps_no_detached_pool_alive(driver: StubDriver) -> None:
     pool = pool_of(driver)
-    LevelUpdater(lambda levels: None, lambda pool, errors: None).add(pool, PoolLag())()
+    LevelUpdater(lambda levels: None, lambda pool, errors: None).add(pool, pool.name, PoolLag())()
     await pool.close()
     alive = weakref.ref(pool)
     del pool

@@ -29,7 +29,7 @@ at_work.wait()
 child = os.fork()
 if not child:
     signal.alarm(60)  # instead of hanging forever
-    counts.attach(SQLiteConnectionPool(lambda: None))
+    counts.attach(SQLiteConnectionPool(lambda: None, name="app.db"))
     with counts.reading() as every:
         os._exit(len(every))
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

@@ -115,9 +115,9 @@ def test_uses_by_label_are_bounded_by_the_next_batch(
     assert (len(counts), len(recorded)) == (100, 50)
 
 
-def test_durations_are_recorded_before_they_are_dropped(recorded: Recorded, counts: DeferredCounts) -> None:
+def test_durations_are_recorded_before_the_numbers_are_moved(recorded: Recorded, counts: DeferredCounts) -> None:
     add(counts, 1.0, immediate=1)
-    counts.drop()
+    counts.move_to(DeferredCounts("_OTHER", recorded))
     assert (recorded.of(WAIT_TIME, ""), recorded.of(USE_TIME, ""), len(counts)) == ([0.0], [1.0], 0)
 
 

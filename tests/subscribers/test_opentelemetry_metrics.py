@@ -230,7 +230,7 @@ def test_without_metrics_a_failure_has_its_span_all_the_same(telemetry: Telemetr
     assert pool.stats().subscriber_errors == 0
 
 
-@pytest.mark.parametrize("name", ['say "hi"\nand \\go', "x" * 10_000])
+@pytest.mark.parametrize("name", ['say "hi"\nand \\go', "x" * 200])
 def test_a_hostile_pool_name_arrives_as_it_is(telemetry: Telemetry, name: str) -> None:
     emit_acquired(observed_pool(telemetry, name), 1.0)
     assert telemetry.point(WAIT, name).count == 1  # type: ignore[union-attr]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from contextvars import copy_context
 from pathlib import Path
 
 import aiosqlite
@@ -16,11 +17,13 @@ from aiosqlitepool import PoolClosedError, PoolConnectionAcquireTimeoutError, Po
 from aiosqlitepool.events import (
     AcquirePath,
     AcquireSlow,
+    AcquireTimedOut,
     ConnectionCreated,
     ErrorInfo,
     HealthCheckFailed,
     IdleReplaced,
 )
+from aiosqlitepool.stats import Holder
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 
 from ..support.acquires import acquired
@@ -156,6 +159,26 @@ async def test_an_acquire_span_is_the_child_of_its_waiters_span_and_linked_to_th
         "aiosqlitepool.connection.id": 1,
         "aiosqlitepool.connection.held_time": pytest.approx(0, abs=0.001),
     }
+
+
+def test_a_link_names_the_label_the_statement_and_whether_the_task_has_ended(telemetry: Telemetry) -> None:
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[telemetry.subscriber()])
+    with telemetry.tracer.start_as_current_span("holder"):
+        context = copy_context()
+    holders = [
+        Holder(1, "Task-3", "GET /export", 8.2, context, ended=True, statement="SELECT 1"),
+        Holder(2, "Task-4", None, 1.0, context),
+    ]
+    pool.events.emit(AcquireTimedOut(pool.name, 1.0, 0, tuple(holders)))
+    named, plain = telemetry.span(ACQUIRE).links
+    assert dict(named.attributes or {}) == {
+        "aiosqlitepool.connection.id": 1,
+        "aiosqlitepool.connection.held_time": 8.2,
+        "aiosqlitepool.acquire.label": "GET /export",
+        "db.query.text": "SELECT 1",
+        "aiosqlitepool.holder.ended": True,
+    }
+    assert set(plain.attributes or {}) == {"aiosqlitepool.connection.id", "aiosqlitepool.connection.held_time"}
 
 
 @timeless

@@ -477,8 +477,9 @@ async def test_of_pools_that_have_closed_the_last_ones_are_remembered(
         for name in ("a", "b", "a", "c"):
             async with SQLiteConnectionPool(driver, name=name, subscribers=[prometheus]) as pool:
                 emit_acquired(pool, 0.0, "idle")
-        shown = [scrape(ACQUIRES, name, aiosqlitepool_acquire_path="idle") for name in ("open", "a", "b", "c")]
-    assert shown == [0, 2, None, 1]
+        names = ("open", "a", "b", "c", "_OTHER")
+        shown = [scrape(ACQUIRES, name, aiosqlitepool_acquire_path="idle") for name in names]
+    assert shown == [0, 2, None, 1, 1]
 
 
 def test_a_registry_with_a_metric_of_that_name_is_refused_with_it(scrape: Scrape) -> None:
@@ -494,7 +495,7 @@ def test_other_buckets_in_a_registry_that_has_the_metrics_are_refused(scrape: Sc
         PrometheusSubscriber(scrape.registry, wait_buckets=[1.0])
 
 
-@pytest.mark.parametrize("name", ['say "hi"\nand \\go', "x" * 10_000, "数据库", "{}=,'"])
+@pytest.mark.parametrize("name", ['say "hi"\nand \\go', "x" * 200, "数据库", "{}=,'"])
 def test_a_hostile_pool_name_arrives_as_it_is(
     driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape, name: str
 ) -> None:

@@ -285,7 +285,7 @@ def test_no_label_makes_a_scrape_fail(driver: StubDriver, scrape: Scrape) -> Non
     for label in ("half a pair \ud800", 'say "hi"\nand \\go', "x" * 100_000, "\x00", "{}=,'", ""):
         released(pool.events, 0.01, label=label)
     found = by(scrape.registry, f"{USES}_count", LABEL)
-    assert found == {"half a pair ?": 1, 'say "hi"\nand \\go': 1, "x" * 100: 1, "\x00": 1, "{}=,'": 1, "": 1}
+    assert found == {"half a pair ?": 1, 'say "hi"\nand \\go': 1, "x" * 200: 1, "\x00": 1, "{}=,'": 1, "": 1}
 
 
 # -- what a program sends

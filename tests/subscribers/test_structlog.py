@@ -17,6 +17,8 @@ from structlog.testing import CapturingLogger
 
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteConnectionPool
 from aiosqlitepool.events import (
+    AcquireFailed,
+    AcquireRejected,
     AcquireSlow,
     AcquireTimedOut,
     BackupEnded,
@@ -381,6 +383,88 @@ def test_what_the_last_flood_left_out_is_told_when_the_pool_closes(log: Log, clo
         slow(pool)
     pool.events.emit(PoolClosed("app.db", 0))
     assert log.only("pool.closed")[1]["left_out"] == {"pool.acquire.slow": 4}
+
+
+@timeless
+async def test_what_was_left_out_is_logged_when_its_interval_ends(log: Log) -> None:
+    clock = asyncio.get_running_loop().time
+    pool = log.pool(burst=1, interval=10, clock=clock)
+    slow(pool)
+    await asyncio.sleep(4)
+    for _ in range(5):
+        slow(pool)
+        timed_out(pool)
+    await asyncio.sleep(5.5)
+    assert log.names() == ["pool.acquire.slow", "pool.acquire.timeout"]
+    await asyncio.sleep(1)
+    left_out = log.records[-1]
+    assert left_out == (
+        "warning", {"event": "pool.records.left_out", "pool": "app.db", "left_out": {"pool.acquire.slow": 5}}
+    )  # fmt: skip
+    await asyncio.sleep(100)
+    assert log.records[-1][0] == "error"
+    assert log.records[-1][1]["left_out"] == {"pool.acquire.timeout": 4}
+    assert len(log.records) == 4
+    slow(pool)  # says nothing of what was logged already
+    assert "left_out" not in log.records[-1][1]
+    await pool.close()
+
+
+@timeless
+async def test_what_a_later_record_has_said_is_not_logged_again(log: Log, clock: Clock) -> None:
+    pool = log.pool(burst=1, interval=10, clock=clock)
+    slow(pool)
+    slow(pool)
+    clock.advance(10)
+    slow(pool)
+    await asyncio.sleep(20)
+    assert [keys.get("left_out") for _, keys in log.records] == [None, 1]
+    await pool.close()
+
+
+@timeless
+async def test_a_timer_of_an_earlier_interval_waits_for_the_end_of_the_later_one(log: Log, clock: Clock) -> None:
+    pool = log.pool(burst=1, interval=10, clock=clock)
+    slow(pool)
+    slow(pool)
+    clock.advance(10)
+    slow(pool)
+    slow(pool)
+    await asyncio.sleep(10.5)
+    assert [keys.get("left_out") for _, keys in log.records] == [None, 1]
+    clock.advance(10)
+    await asyncio.sleep(10.5)
+    assert log.records[-1][1]["left_out"] == {"pool.acquire.slow": 1}
+    await pool.close()
+
+
+# -- the culprit
+
+
+def test_a_holder_has_its_label_its_statement_and_whether_its_task_has_ended(log: Log) -> None:
+    holder = Holder(1, "Task-3", "GET /export", 8.2, ended=True, statement="SELECT 1", statement_time=0.5)
+    pool = log.pool()
+    pool.events.emit(AcquireTimedOut("app.db", 1.0, 0, (holder,)))
+    assert log.only("pool.acquire.timeout")[1]["holders"] == [
+        {
+            "connection": 1, "task": "Task-3", "held_ms": 8200.0, "label": "GET /export", "statement": "SELECT 1",
+            "statement_ms": 500.0, "statement_runs": False, "ended": True,
+        }
+    ]  # fmt: skip
+
+
+def test_a_rejected_acquire_is_a_warning(log: Log) -> None:
+    log.pool().events.emit(AcquireRejected("app.db", 0.0, 7, "GET /"))
+    level, keys = log.only("pool.acquire.rejected")
+    assert (level, keys["pending"], keys["label"]) == ("warning", 7, "GET /")
+
+
+def test_an_acquire_that_failed_is_an_error(log: Log) -> None:
+    error = ErrorInfo("sqlite3.OperationalError", "unable to open database file")
+    log.pool().events.emit(AcquireFailed("app.db", 0.25, 2, error, "GET /"))
+    level, keys = log.only("pool.acquire.failed")
+    assert (level, keys["wait_ms"], keys["pending"], keys["label"]) == ("error", 250.0, 2, "GET /")
+    assert (keys["error_type"], keys["error"]) == (error.type, str(error))
 
 
 # -- levels

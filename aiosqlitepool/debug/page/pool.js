@@ -72,7 +72,7 @@ export class PoolView {
       say(part.who, holder ? nameOf(holder) : "");
       say(part.age, holder && holder.held >= SETTLED ? duration(holder.held) : "");
       const about = holder
-        ? `connection ${holder.connection}\n${holder.label ?? "no label"}\n${holder.task}\nheld for ${duration(holder.held)}${holder.suspected ? ", a suspected leak" : ""}${waitsFor(holder, "\n")}${statementIn(holder)}`
+        ? `connection ${holder.connection}\n${holder.label ?? "no label"}\n${holder.task}\nheld for ${duration(holder.held)}${holder.suspected ? ", a suspected leak" : ""}${waitsFor(holder, "\n")}${hasEnded(holder, "\n")}${statementIn(holder)}`
         : words[kind];
       say(part.tip, about);
       node.setAttribute("aria-label", about);
@@ -127,7 +127,7 @@ export class PoolView {
     const row = (parts, who, position, seconds) => {
       say(parts.number, position);
       say(parts.label, nameOf(who));
-      say(parts.task, `${nameOf(who) === who.task ? "" : who.task}${waitsFor(who, " ")}`);
+      say(parts.task, `${nameOf(who) === who.task ? "" : who.task}${waitsFor(who, " ")}${hasEnded(who, " ")}`);
       say(parts.time, duration(seconds));
       parts.bar.style.setProperty("--share", share(seconds).toFixed(3));
     };
@@ -194,6 +194,7 @@ const nameOf = (who) => who.label ?? who.coroutine ?? who.task;
 const runs = (holder) => `${holder.statement_runs ? "runs" : "ran"} for ${duration(holder.statement_time)}:`;
 const statementIn = (holder) => (holder.statement ? `\n${runs(holder)} ${cut(holder.statement, SHORT)}` : "");
 const waitsFor = (who, before) => (who.waits_for ? `${before}waits for ${who.waits_for}` : "");
+const hasEnded = (who, before) => (who.ended ? `${before}its task has ended` : "");
 
 function sizes(pool) {
   const errors = pool.subscriber_errors ? `; ${plural(pool.subscriber_errors, "error")} in handlers of its events` : "";
