@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import sqlite3
+import threading
 import types
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
@@ -185,6 +186,8 @@ def _handle_class(kind: type[aiosqlite.Connection]) -> type[aiosqlite.Connection
     opening = (
         name for name in ("__aenter__", "__await__") if getattr(kind, name) is getattr(aiosqlite.Connection, name)
     )
+    if kind.__repr__ is threading.Thread.__repr__:  # up to aiosqlite 0.21 a connection is a thread, a handle is none
+        attributes["__repr__"] = object.__repr__
     attributes |= dict.fromkeys(opening, _refuse_to_open) | {
         "__slots__": ("_pool_adapter", "_pool_lease"),
         "__module__": __name__,

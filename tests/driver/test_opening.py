@@ -12,9 +12,10 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import PoolUsageError, SQLiteConnectionPool
-from aiosqlitepool.driver import KNOWS_AIOSQLITE, AiosqliteAdapter, adapter_for
+from aiosqlitepool.driver import AiosqliteAdapter, adapter_for
 from aiosqlitepool.driver.generic_adapter import GenericAdapter
-from aiosqlitepool.driver.opening import connect, discard_locals, knows_aiosqlite, opened
+from aiosqlitepool.driver.internals import thread_of
+from aiosqlitepool.driver.opening import connect, discard_locals, opened
 from aiosqlitepool.testing import Recorder
 
 from ..support.children import run_program
@@ -35,20 +36,6 @@ async def fails_to_open(factory: Factory, **settings: Any) -> BaseException:
 
 async def usable(connection: aiosqlite.Connection) -> bool:
     return list(await connection.execute_fetchall("SELECT 1")) == [(1,)]
-
-
-# -- what is known of aiosqlite
-
-
-def test_the_installed_aiosqlite_has_the_internals_that_are_used() -> None:
-    assert knows_aiosqlite()
-    assert KNOWS_AIOSQLITE
-
-
-@pytest.mark.parametrize("missing", ["_execute", "_conn"])
-def test_an_aiosqlite_without_these_internals_is_noticed(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(aiosqlite.Connection, missing)
-    assert not knows_aiosqlite()
 
 
 # -- opening
@@ -84,7 +71,7 @@ async def test_a_factory_that_makes_no_connection_is_a_type_error() -> None:
 
 async def test_an_aiosqlite_connection_is_opened_in_a_thread_that_keeps_no_program_alive(database: Path) -> None:
     connection = await opened(aiosqlite.connect(database))
-    assert connection._thread.daemon
+    assert thread_of(connection).daemon
     assert await usable(connection)
     await connection.close()
 
@@ -354,10 +341,10 @@ def test_a_worker_that_opens_its_file_after_its_loop_was_closed_prints_nothing(
                 await pool.acquire()
 
     asyncio.run(give_up())
-    assert connections[0]._thread.is_alive()
+    assert thread_of(connections[0]).is_alive()
     enough.set()
-    connections[0]._thread.join(60)
-    assert not connections[0]._thread.is_alive()
+    thread_of(connections[0]).join(60)
+    assert not thread_of(connections[0]).is_alive()
     assert complaints == []
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         late[0].execute("SELECT 1")
@@ -375,7 +362,7 @@ class Own(aiosqlite.Connection):
 
 async def own(database: Path) -> Own:
     connection = Own(lambda: sqlite3.connect(database), 64)
-    connection._thread.daemon = True
+    thread_of(connection).daemon = True
     await connection
     return connection
 
@@ -482,7 +469,7 @@ async def test_an_overriding_connection_that_is_abandoned_in_its_loop_closes_its
 def test_an_overriding_connection_can_be_abandoned_without_a_loop(database: Path) -> None:
     connection = asyncio.run(own(database))
     adapter_for(connection).abandon()
-    connection._thread.join(60)
+    thread_of(connection).join(60)
     assert workers() == 0
 
 

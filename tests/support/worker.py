@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any
 
 import aiosqlite
-import aiosqlite.core
 
 from aiosqlitepool.driver import AiosqliteAdapter, Handle
+from aiosqlitepool.driver.internals import STOP
 
 __all__ = [
     "ENDLESS",
@@ -142,7 +142,7 @@ def end_worker(connection: aiosqlite.Connection) -> None:
 
     def end() -> object:
         adapter.native.close()
-        return aiosqlite.core._STOP_RUNNING_SENTINEL
+        return STOP
 
     adapter._put(end)
     adapter._thread.join(60)  # not awaited in a thread: that of the executor would stay
