@@ -19,7 +19,7 @@ from aiosqlitepool.driver.opening import connect, discard_locals, opened
 from aiosqlitepool.testing import Recorder
 
 from ..support.children import run_program
-from ..support.worker import until_workers_are, workers
+from ..support.worker import HASH, until_workers_are, workers
 
 BAD = "PRAGMA no_such_pragma = ,"
 
@@ -416,7 +416,7 @@ async def test_connections_of_a_class_with_equality_of_its_own_are_pooled(databa
         def __eq__(self, other: object) -> bool:
             return isinstance(other, Equal)
 
-        __hash__ = None  # type: ignore[assignment]
+        __hash__ = HASH
 
     async with SQLiteConnectionPool(lambda: Equal(lambda: sqlite3.connect(database), 64), 2) as pool:
         async with pool.connection() as first, pool.connection() as second:

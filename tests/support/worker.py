@@ -17,6 +17,7 @@ from aiosqlitepool.driver.internals import STOP
 
 __all__ = [
     "ENDLESS",
+    "HASH",
     "Gate",
     "adapter_of",
     "began",
@@ -27,6 +28,9 @@ __all__ = [
     "until_workers_are",
     "workers",
 ]
+
+# What a class of connections that defines __eq__ has as __hash__: none, unless it is a thread, which needs one.
+HASH: Any = threading.Thread.__hash__ if issubclass(aiosqlite.Connection, threading.Thread) else None
 
 # Runs until it is interrupted; calls began() first.
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT began() UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
@@ -65,7 +69,11 @@ def jobs(connection: aiosqlite.Connection) -> int:
 
 def workers() -> int:
     """How many worker threads run."""
-    return sum("_connection_worker_thread" in thread.name for thread in threading.enumerate())
+    # Up to aiosqlite 0.21 a connection is its thread.
+    return sum(
+        "_connection_worker_thread" in thread.name or isinstance(thread, aiosqlite.Connection)
+        for thread in threading.enumerate()
+    )
 
 
 async def until_workers_are(count: int) -> None:
