@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextlib import closing
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 import aiosqlite
@@ -41,7 +41,8 @@ _METHODS: Final[tuple[tuple[str, tuple[Any, ...]], ...]] = (
 
 def thread_of(connection: Any) -> threading.Thread:
     """Return the worker thread of an aiosqlite connection, started or not."""
-    return connection if isinstance(connection, threading.Thread) else connection._thread  # type: ignore[no-any-return]
+    thread: threading.Thread = connection if isinstance(connection, threading.Thread) else connection._thread
+    return thread
 
 
 def queue_job(connection: Any, job: Callable[[], object]) -> None:
@@ -89,14 +90,19 @@ def _has_attributes() -> bool:
 
 def _thread_ends() -> bool:
     """Whether a thread runs its jobs in order, and ends at one that returns the marker."""
-    probe, ran = aiosqlite.connect(":memory:"), list[int]()
+    probe, ran = aiosqlite.connect(":memory:"), list[object]()
+
+    def job(returned: object) -> object:
+        ran.append(returned)
+        return returned
+
     thread = thread_of(probe)
     thread.daemon = True
-    queue_job(probe, lambda: ran.append(1))
-    queue_job(probe, lambda: (ran.append(2), STOP)[1])
+    for returned in (None, STOP):
+        queue_job(probe, partial(job, returned))
     thread.start()
     thread.join(_PATIENCE)
-    return ran == [1, 2] and not thread.is_alive()
+    return ran == [None, STOP] and not thread.is_alive()
 
 
 def _calls_pass_execute() -> bool:

@@ -18,6 +18,7 @@ from aiosqlitepool.driver.internals import STOP
 __all__ = [
     "ENDLESS",
     "HASH",
+    "IS_THREAD",
     "Gate",
     "adapter_of",
     "began",
@@ -29,8 +30,12 @@ __all__ = [
     "workers",
 ]
 
-# What a class of connections that defines __eq__ has as __hash__: none, unless it is a thread, which needs one.
-HASH: Any = threading.Thread.__hash__ if issubclass(aiosqlite.Connection, threading.Thread) else None
+# Up to aiosqlite 0.21 a connection is its thread: it can be hashed, is collected only after it was closed, and a factory
+# that fails has to close it.
+IS_THREAD = issubclass(aiosqlite.Connection, threading.Thread)
+
+# What a class of connections that defines __eq__ has as __hash__.
+HASH: Any = threading.Thread.__hash__ if IS_THREAD else None
 
 # Runs until it is interrupted; calls began() first.
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT began() UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
