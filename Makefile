@@ -102,6 +102,7 @@ test-dist: dist ## test what was built: alone, with each extra, and with the tes
 # The oldest aiosqlite that pyproject.toml allows, the last of each series, and what the index has as the newest.
 PYTHONS ?= 3.11 3.12 3.13 3.14 3.15
 OLDEST_AIOSQLITE := $(shell sed -n 's/^dependencies = .*aiosqlite>=\([0-9.]*\).*/\1/p' pyproject.toml)
+NEXT_PYTHONS ?= 3.14 3.15
 AIOSQLITES ?= ==$(OLDEST_AIOSQLITE).* ==0.21.* ==0.22.* >=$(OLDEST_AIOSQLITE)
 
 .matrix/%/ready: pyproject.toml
@@ -122,6 +123,13 @@ matrix: ## run the suite on every supported Python that is here (PYTHONS=3.12 fo
 		done; \
 	done
 
+.PHONY: matrix-next
+matrix-next: ## run the suite on Pythons that only Debian's unstable has, in a root made by debootstrap (needs root)
+	@for series in $(NEXT_PYTHONS); do \
+		echo "== Python $$series, of Debian's unstable"; \
+		$(LIMIT) 3600 .ci/next $$series $(ARGS) || exit 1; \
+	done
+
 .PHONY: coverage
 coverage: ## the same as test COVERAGE=yes
 	@$(MAKE) --no-print-directory test COVERAGE=yes
@@ -136,4 +144,4 @@ pictures: .venv/ready-dev ## plot the boards from a real Prometheus (needs Debia
 
 .PHONY: clean
 clean: ## remove everything that was made here
-	rm -rf .venv .matrix .demo benchmarks/.cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv .matrix .next .demo benchmarks/.cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -15,8 +15,9 @@ from .cursors import can_read_ahead
 from .executor import Executor
 from .inline import InlineReads
 from .internals import queue_job
+from .private import PRIVATE, is_private
 from .protocol import Lessee
-from .sqlite import PRIVATE, File, autocommit, file_of, is_private, roll_back
+from .sqlite import File, autocommit, file_of, roll_back
 from .statements import StatementLog
 from .unsaved import Unsaved
 

@@ -30,7 +30,7 @@ __all__ = [
     "workers",
 ]
 
-# Up to aiosqlite 0.21 a connection is its thread: it can be hashed, is collected only after it was closed, and a factory
+# Up to aiosqlite 0.21 a connection is its thread: it can be hashed, is collected only once it is closed, and a factory
 # that fails has to close it.
 IS_THREAD = issubclass(aiosqlite.Connection, threading.Thread)
 
