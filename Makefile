@@ -121,6 +121,9 @@ matrix: ## run the suite on every supported Python that is here (PYTHONS=3.12 fo
 			echo "== Python $$series, aiosqlite$$aiosqlite"; \
 			$(LIMIT) 1800 .matrix/$$series/bin/python -m pytest -n $(WORKERS) $(ARGS) || exit 1; \
 		done; \
+		case $$series in 3.11) continue;; esac; \
+		echo "== Python $$series, with eager tasks"; \
+		EAGER_TASKS=yes $(LIMIT) 1800 .matrix/$$series/bin/python -m pytest -n $(WORKERS) tests/driver tests/pool tests/database || exit 1; \
 	done
 
 .PHONY: matrix-next
