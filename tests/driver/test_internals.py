@@ -193,3 +193,12 @@ def test_a_handle_of_a_class_with_a_text_of_its_own_shows_that(database: Path) -
                 return repr(connection)
 
     assert asyncio.run(shown()) == "named"
+
+
+async def test_a_program_can_ask_whether_the_thread_of_a_handle_runs(database: Path) -> None:
+    """As the saver of LangGraph does, in the way of each series of aiosqlite."""
+    async with SQLiteConnectionPool(connect(database)) as pool:
+        async with pool.connection() as connection:
+            lent: Any = connection
+            is_alive = lent.is_alive if hasattr(aiosqlite.Connection, "is_alive") else lent._thread.is_alive
+            assert is_alive()

@@ -240,6 +240,7 @@ async def test_what_another_kind_of_connection_writes_is_never_sent(server: str,
 
 
 async def test_what_is_copied_from_a_database_is_sent(server: str, here: str, there: str, tmp_path: Path) -> None:
+    texts = [f"{number:03}" for number in range(99)]
     async with SQLiteDatabase(tmp_path / "app.db") as db:
         await db.migrate([embedded_replica.SCHEMA])
         await db.execute_many(
@@ -249,7 +250,7 @@ async def test_what_is_copied_from_a_database_is_sent(server: str, here: str, th
         await one.copy_notes(str(tmp_path / "app.db"))
         await one.synchronise()
     async with Replica(there, server).opened() as two:
-        assert await two.notes() == [f"{number:03}" for number in range(99)]
+        assert await two.notes() == texts
 
 
 async def test_sqlite_reads_the_file_of_a_replica_that_is_closed(server: str, here: str) -> None:
