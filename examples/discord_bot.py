@@ -55,7 +55,7 @@ class Bot(commands.Bot):
         if isinstance(cause, PoolConnectionAcquireTimeoutError | PoolFullError):
             await ctx.send("I am busy, please try again.")
         else:
-            await super().on_command_error(ctx, error)  # type: ignore[arg-type]
+            await super().on_command_error(ctx, error)
 
 
 @commands.command()
