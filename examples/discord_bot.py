@@ -60,7 +60,7 @@ class Bot(commands.Bot):
 
 @commands.command()
 async def praise(ctx: commands.Context[Bot], user: int) -> None:
-    """Give somebody a point."""
+    """Give a user a point."""
     async with ctx.bot.db.write("praise") as connection:
         row = await (await connection.execute(ADD_POINT, (user,))).fetchone()
     assert row is not None
@@ -71,7 +71,7 @@ async def praise(ctx: commands.Context[Bot], user: int) -> None:
 async def best(ctx: commands.Context[Bot]) -> None:
     """Say who has the most points."""
     rows = await ctx.bot.db.fetch_all(BEST, label="best")
-    await ctx.send("\n".join(f"<@{user}> has {points}" for user, points in rows) or "nobody has any")
+    await ctx.send("\n".join(f"<@{user}> has {points}" for user, points in rows) or "no points yet")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ async def said(command: Any, bot: Bot, *arguments: Any) -> list[str]:
 
 
 async def test_points_are_counted(bot: Bot) -> None:
-    assert await said(best, bot) == ["nobody has any"]
+    assert await said(best, bot) == ["no points yet"]
     assert await said(praise, bot, 7) == ["<@7> has 1"]
     assert await said(praise, bot, 7) == ["<@7> has 2"]
     assert await said(praise, bot, 8) == ["<@8> has 1"]

@@ -181,7 +181,7 @@ async def test_a_block_that_is_cancelled_twice_still_gives_the_connection_back(d
 def test_ctrl_c_in_a_rollback_ends_the_loop_and_still_gives_the_slot_back(driver: StubDriver) -> None:
     """asyncio raises a KeyboardInterrupt of any task from `run_forever()`; a program may run the loop again.
 
-    Not of an eager one, whose `create_task()` raises it: that slot stays taken until the pool closes.
+    Not of an eager one, whose `create_task()` raises it.
     """
     loop = asyncio.new_event_loop()
     loop.set_task_factory(None)
