@@ -99,10 +99,11 @@ dist: .venv/ready-dev ## build the wheel and the sdist, as they would be publish
 test-dist: dist ## test what was built: alone, with each extra, and with the tests of the sdist
 	DIST=dist $(LIMIT) 1200 $(BIN)/python -m pytest tests/packaging $(ARGS)
 
-# The oldest and the newest aiosqlite that pyproject.toml allows. While they are one and the same, one run is enough.
-PYTHONS ?= 3.11 3.12 3.13
-NEWEST_AIOSQLITE := 0.22.1
-AIOSQLITES = $(sort $(NEWEST_AIOSQLITE) $(shell sed -n 's/^dependencies = .*>=\(.*\),.*/\1/p' pyproject.toml))
+# The oldest aiosqlite that pyproject.toml allows, the last of each series, and what the index has as the newest.
+PYTHONS ?= 3.11 3.12 3.13 3.14 3.15
+OLDEST_AIOSQLITE := $(shell sed -n 's/^dependencies = .*aiosqlite>=\([0-9.]*\).*/\1/p' pyproject.toml)
+NEXT_PYTHONS ?= 3.14 3.15
+AIOSQLITES ?= ==$(OLDEST_AIOSQLITE).* ==0.21.* ==0.22.* >=$(OLDEST_AIOSQLITE)
 
 .matrix/%/ready: pyproject.toml
 	@$$(.ci/interpreter $*) -m venv $(@D)
@@ -111,15 +112,25 @@ AIOSQLITES = $(sort $(NEWEST_AIOSQLITE) $(shell sed -n 's/^dependencies = .*>=\(
 	@touch $@
 
 .PHONY: matrix
-matrix: ## run the suite on every supported Python that is here (PYTHONS=3.12 for one), oldest and newest aiosqlite
+matrix: ## run the suite on every supported Python that is here (PYTHONS=3.12 for one), with each series of aiosqlite
 	@for series in $(PYTHONS); do \
 		.ci/interpreter $$series >/dev/null || { echo "== Python $$series is not here: left out"; continue; }; \
 		$(MAKE) --no-print-directory .matrix/$$series/ready || exit 1; \
-		for aiosqlite in $(AIOSQLITES); do \
-			.matrix/$$series/bin/python -m pip install --quiet --disable-pip-version-check aiosqlite==$$aiosqlite || exit 1; \
-			echo "== Python $$series, aiosqlite $$aiosqlite"; \
+		for aiosqlite in $(foreach each,$(AIOSQLITES),'$(each)'); do \
+			.matrix/$$series/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "aiosqlite$$aiosqlite" || exit 1; \
+			echo "== Python $$series, aiosqlite$$aiosqlite"; \
 			$(LIMIT) 1800 .matrix/$$series/bin/python -m pytest -n $(WORKERS) $(ARGS) || exit 1; \
 		done; \
+		case $$series in 3.11) continue;; esac; \
+		echo "== Python $$series, with eager tasks"; \
+		EAGER_TASKS=yes $(LIMIT) 1800 .matrix/$$series/bin/python -m pytest -n $(WORKERS) tests/driver tests/pool tests/database || exit 1; \
+	done
+
+.PHONY: matrix-next
+matrix-next: ## run the suite on Pythons that only Debian's unstable has, in a root made by debootstrap (needs root)
+	@for series in $(NEXT_PYTHONS); do \
+		echo "== Python $$series, of Debian's unstable"; \
+		$(LIMIT) 3600 .ci/next $$series $(ARGS) || exit 1; \
 	done
 
 .PHONY: coverage
@@ -144,4 +155,4 @@ boards-checks: .venv/ready-dev ## have Grafana's own code check the boards, in l
 
 .PHONY: clean
 clean: ## remove everything that was made here
-	rm -rf .venv .matrix .demo benchmarks/.cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv .matrix .next .demo benchmarks/.cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

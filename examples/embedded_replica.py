@@ -32,6 +32,7 @@ import contextlib
 import logging
 import os
 import socket
+import sqlite3
 import uuid
 from collections.abc import AsyncIterator
 
@@ -112,6 +113,14 @@ class Replica:
         """Write a note into the local file."""
         async with self.pool.connection(label="add note") as connection:
             await connection.execute("INSERT INTO note VALUES (?, ?)", (uuid.uuid4().hex, text))
+            await connection.commit()
+
+    async def copy_notes(self, path: str) -> None:
+        """Copy the notes of a database that was none of these replicas: of a `SQLiteDatabase`, say."""
+        with contextlib.closing(sqlite3.connect(path)) as old:
+            rows = old.execute("SELECT id, text FROM note").fetchall()
+        async with self.pool.connection(label="copy notes") as connection:
+            await connection.executemany("INSERT INTO note VALUES (?, ?)", rows)
             await connection.commit()
 
     async def notes(self) -> list[str]:

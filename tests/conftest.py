@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,17 @@ from .support.clock import Clock
 from .support.files import make_database
 from .support.spread import ByFile, longest_first
 from .support.stub import StubDriver
+
+
+def eager_loop(made: Any = asyncio.new_event_loop) -> asyncio.AbstractEventLoop:
+    """A loop whose tasks run up to their first wait inside `create_task()`."""
+    loop: asyncio.AbstractEventLoop = made()
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]  # from Python 3.12
+    return loop
+
+
+if os.environ.get("EAGER_TASKS"):
+    asyncio.new_event_loop = asyncio.events.new_event_loop = eager_loop
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

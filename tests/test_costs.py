@@ -34,9 +34,9 @@ from .support.stub import StubDriver
 Numbers = dict[tuple[int, int], tuple[int, int]]
 
 # At most so many instructions and calls in code of the package, by Python. A later Python is held to the last numbers.
-BORROW: Numbers = {(3, 11): (398, 20), (3, 12): (374, 21), (3, 13): (367, 21)}
-BORROW_AND_SELECT: Numbers = {(3, 11): (564, 36), (3, 12): (524, 37), (3, 13): (518, 37)}
-BORROW_OBSERVED: Numbers = {(3, 11): (473, 25), (3, 12): (441, 26), (3, 13): (433, 26)}
+BORROW: Numbers = {(3, 11): (398, 20), (3, 12): (374, 21), (3, 13): (367, 21), (3, 14): (386, 21)}
+BORROW_AND_SELECT: Numbers = {(3, 11): (564, 36), (3, 12): (524, 37), (3, 13): (518, 37), (3, 14): (548, 37)}
+BORROW_OBSERVED: Numbers = {(3, 11): (473, 25), (3, 12): (441, 26), (3, 13): (433, 26), (3, 14): (458, 26)}
 # Below this part of a number it is out of date.
 STALE = 0.9
 
@@ -156,4 +156,4 @@ async def cost_of_waiters(pool: StubPool, waiters: int) -> Costs:
 
 @pytest.mark.parametrize("numbers", [BORROW, BORROW_AND_SELECT, BORROW_OBSERVED])
 def test_a_later_python_is_held_to_the_last_numbers(numbers: Numbers) -> None:
-    assert allowed(numbers, (3, 99)) == Costs(*numbers[3, 13])
+    assert allowed(numbers, (3, 99)) == Costs(*numbers[max(numbers)])

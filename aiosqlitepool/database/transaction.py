@@ -193,8 +193,10 @@ def execute(native: sqlite3.Connection, statement: str) -> None:
         try:
             return native.execute(statement).close()
         except sqlite3.OperationalError as error:
+            if busy_kind(error) is None or "in progress" not in str(error):
+                raise
             cursors = half_read(native) if cursors is None else cursors
-            if busy_kind(error) is None or not cursors:
+            if not cursors:
                 raise
             cursors.pop().close()
 

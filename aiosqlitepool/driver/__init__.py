@@ -14,8 +14,9 @@ from .executor import read_inline
 from .generic_adapter import GenericAdapter
 from .handle import Handle, guarded, handle_class
 from .inline import InlineReads, Reading, Unfinished
+from .internals import KNOWS_AIOSQLITE, warn_of_generic_adapter
 from .jobs import Job, call, call_anyway, call_last, call_to_the_end, ended
-from .opening import KNOWS_AIOSQLITE, abandon, attached, connect, discard, is_overridden, opened
+from .opening import abandon, attached, connect, discard, is_overridden, opened
 from .protocol import Adapter, Connection, Lessee
 from .shield import shielded
 from .single import (
@@ -93,7 +94,10 @@ def adapter_for(
     number of rows that its statements read ahead, `log` where they are recorded, and `inline` what runs short reads in
     the loop's own thread.
     """
-    if not (KNOWS_AIOSQLITE and KNOWS_SQLITE3 and isinstance(raw, aiosqlite.Connection)):
+    if not isinstance(raw, aiosqlite.Connection):
+        return GenericAdapter(raw)
+    if not (KNOWS_AIOSQLITE and KNOWS_SQLITE3):
+        warn_of_generic_adapter()
         return GenericAdapter(raw)
     attached[id(raw)] = raw
     if is_overridden(raw):

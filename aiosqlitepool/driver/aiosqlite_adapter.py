@@ -14,8 +14,10 @@ from ..events import RollbackCause
 from .cursors import can_read_ahead
 from .executor import Executor
 from .inline import InlineReads
+from .internals import queue_job
+from .private import PRIVATE, is_private
 from .protocol import Lessee
-from .sqlite import PRIVATE, File, autocommit, file_of, is_private, roll_back
+from .sqlite import File, autocommit, file_of, roll_back
 from .statement_log import StatementLog
 from .unsaved import Unsaved
 
@@ -94,9 +96,9 @@ class AiosqliteAdapter(Executor):
         """
         raw, native = self.raw, self.native
         # aiosqlite's own loop keeps the result of the job before the one that it runs: not one of the factory's.
-        raw._tx.put_nowait((None, self._before_serving))
+        queue_job(raw, self._before_serving)
         # In a context of its own: from Python 3.14 the thread's may be that of the request which opened the connection.
-        raw._tx.put_nowait((None, partial(Context().run, self._serve)))
+        queue_job(raw, partial(Context().run, self._serve))
         raw._connection, raw._running = None, False
         await self.post(self._begin)
         is_own = self._file is None and await self.post(partial(is_private, native))

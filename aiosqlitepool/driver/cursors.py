@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from time import perf_counter
 from typing import Any, ClassVar, Final
 
@@ -28,6 +29,15 @@ __all__ = [
 READ_AHEAD_TIME: Final = 0.0002
 
 _step = sqlite3.Cursor.__next__
+
+
+def _zero_is_all() -> bool:
+    """Return whether `fetchmany(0)` returns all rows, as before Python 3.14, and not none."""
+    with closing(sqlite3.Connection(":memory:")) as native, closing(sqlite3.Cursor(native)) as cursor:
+        return cursor.execute("SELECT 1").fetchmany(0) == [(1,)]
+
+
+_ZERO_IS_ALL: Final = _zero_is_all()
 
 # The operations whose first argument is SQL.
 RUN_SQL: Final = frozenset({"execute", "executemany", "executescript", "_execute_fetchall", "_execute_insert"})
@@ -125,10 +135,10 @@ class ReadAheadCursor(sqlite3.Cursor):
         return next(self, None)
 
     def fetchmany(self, size: int | None = None) -> list[Any]:
-        """Return the next rows, `arraysize` of them by default; as in `sqlite3`, 0 and less stands for all."""
+        """Return the next rows, `arraysize` of them by default. 0 and less mean what they mean for `sqlite3`."""
         wanted = self.arraysize if size is None else size
         if wanted <= 0:
-            return self.fetchall()
+            return self.fetchall() if _ZERO_IS_ALL else super().fetchmany(wanted)
         self._check_open()
         rows = self._take(wanted)
         if len(rows) < wanted and not self.is_done:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import sqlite3
+import threading
 import types
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
@@ -178,6 +179,13 @@ def handle_class(raw: aiosqlite.Connection) -> type[aiosqlite.Connection]:
     return of_its_class
 
 
+# Up to aiosqlite 0.21 a connection is a thread; a handle, which is none that was set up, replaces what it inherits.
+_NO_THREAD: dict[str, Any] = {
+    "__repr__": object.__repr__,
+    "is_alive": lambda handle: handle._pool_adapter.is_alive,
+}
+
+
 @functools.cache
 def _handle_class(kind: type[aiosqlite.Connection]) -> type[aiosqlite.Connection]:
     attributes: dict[str, Any] = {name: _Forwarded(name, kind) for name in _plain_attributes(kind)}
@@ -185,6 +193,8 @@ def _handle_class(kind: type[aiosqlite.Connection]) -> type[aiosqlite.Connection
     opening = (
         name for name in ("__aenter__", "__await__") if getattr(kind, name) is getattr(aiosqlite.Connection, name)
     )
+    thread: Any = threading.Thread
+    attributes |= {name: own for name, own in _NO_THREAD.items() if getattr(kind, name, None) is getattr(thread, name)}
     attributes |= dict.fromkeys(opening, _refuse_to_open) | {
         "__slots__": ("_pool_adapter", "_pool_lease"),
         "__module__": __name__,

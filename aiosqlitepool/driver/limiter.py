@@ -3,13 +3,15 @@
 Worker threads and the event loop share the GIL, which SQLite releases several times in each statement. Threads on
 several cores that wake together spend more time on handing the GIL around than on their statements. So at most two
 statements run at once, and the others wait in the event loop. A long one, which mostly runs without the GIL, no longer
-counts after a millisecond. On one core threads take turns anyway, and a limit would only cost wake-ups of the loop.
+counts after a millisecond. On one core threads take turns anyway, and a limit would only cost wake-ups of the loop. A
+Python without the GIL needs no limit.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import Context
@@ -30,15 +32,20 @@ class Limiter:
     Args:
         clock: Returns the time in seconds.
         cores: How many cores the process may use; with one, no statement is delayed. Default: ask the system.
+        has_gil: Whether threads share the GIL; if not, no statement is delayed. Default: ask the interpreter.
     """
 
     __slots__ = ("_clock", "_delayed", "_running", "_timer_set", "completed", "limits")
 
-    def __init__(self, clock: Callable[[], float] = perf_counter, cores: int | None = None) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = perf_counter, cores: int | None = None, has_gil: bool | None = None
+    ) -> None:
         if cores is None:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._clock = clock
-        self.limits: bool = cores > 1
+        if has_gil is None:
+            has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()  # from Python 3.13
+        self.limits: bool = cores > 1 and has_gil
         # When each statement that counts was started, the oldest first.
         self._running: dict[object, float] = {}
         # Called as `completed(key, None)`: the statement counts no longer. `start_delayed_soon` must follow, once for

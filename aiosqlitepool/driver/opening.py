@@ -16,14 +16,13 @@ from types import FrameType
 from typing import Any, Final
 
 import aiosqlite
-import aiosqlite.core
 
 from ..errors import PoolUsageError
 from .completions import Completions
+from .internals import KNOWS_AIOSQLITE, STOP, queue_job, thread_of
 from .worker import close_and_stop, interrupt_until_exit
 
 __all__ = [
-    "KNOWS_AIOSQLITE",
     "abandon",
     "attached",
     "connect",
@@ -37,22 +36,6 @@ __all__ = [
 # Seconds that a worker thread needs to end, so that it does not outlive a loop that is closed right after.
 _THREAD_END: Final = 0.005
 
-
-def knows_aiosqlite() -> bool:
-    """Whether the installed aiosqlite has the internals that the adapter uses."""
-    probe = aiosqlite.connect(":memory:")
-    return (
-        hasattr(aiosqlite.core, "_STOP_RUNNING_SENTINEL")
-        and isinstance(getattr(aiosqlite.Connection, "_conn", None), property)
-        and all(
-            hasattr(probe, name)
-            for name in ("_execute", "_tx", "_thread", "_running", "_connection", "_connector", "_iter_chunk_size")
-        )
-        and not probe._thread.is_alive()
-    )
-
-
-KNOWS_AIOSQLITE: Final = knows_aiosqlite()
 
 # Every connection that a pool has taken over, by identity: a user's class may define __eq__ and __hash__.
 attached: weakref.WeakValueDictionary[int, aiosqlite.Connection] = weakref.WeakValueDictionary()
@@ -93,7 +76,8 @@ async def opened(made: Awaitable[Any]) -> Any:
     """
     if not (KNOWS_AIOSQLITE and isinstance(made, aiosqlite.Connection) and _is_plain(made)):
         return await made
-    if made._thread.ident is not None:
+    thread = thread_of(made)
+    if thread.ident is not None:
         raise PoolUsageError(
             f"connection_factory returned {made!r}, which was awaited before: let it make a connection in each call, "
             "such as lambda: aiosqlite.connect('app.db')"
@@ -109,10 +93,10 @@ async def opened(made: Awaitable[Any]) -> Any:
             error = raised
         completions.post(future, made, error)
 
-    made._thread.daemon = True
+    thread.daemon = True
     # From Python 3.14 a thread may keep a copy of the context in which it is started, for as long as it runs.
-    Context().run(made._thread.start)
-    made._tx.put_nowait((None, connect))
+    Context().run(thread.start)
+    queue_job(made, connect)
     try:
         return await future
     except BaseException:
@@ -122,7 +106,7 @@ async def opened(made: Awaitable[Any]) -> Any:
 
 def discard(made: aiosqlite.Connection) -> None:
     """Close a connection that no pool has taken over, and end its worker thread, without waiting for that."""
-    made._tx.put_nowait((None, lambda: _close_and_stop(made)))
+    queue_job(made, lambda: _close_and_stop(made))
 
 
 def _is_plain(made: aiosqlite.Connection) -> bool:
@@ -133,7 +117,7 @@ def _is_plain(made: aiosqlite.Connection) -> bool:
 
 def _close_and_stop(made: aiosqlite.Connection) -> object:
     native, made._connection, made._running = made._connection, None, False
-    return aiosqlite.core._STOP_RUNNING_SENTINEL if native is None else close_and_stop(native)()
+    return STOP if native is None else close_and_stop(native)()
 
 
 async def discard_locals(error: BaseException) -> None:
@@ -187,5 +171,5 @@ def abandon(raw: aiosqlite.Connection) -> None:
     """Let such a connection close by itself, in its worker thread. Safe in any thread, and without a running loop."""
     native, raw._connection, raw._running = raw._connection, None, False
     if native is not None:
-        raw._tx.put_nowait((None, close_and_stop(native)))
-        interrupt_until_exit(raw._thread, native)
+        queue_job(raw, close_and_stop(native))
+        interrupt_until_exit(thread_of(raw), native)

@@ -19,7 +19,10 @@ _MOST_LINES: Final = 50
 _LONGEST: Final = 200
 
 _COUNT: Final = re.compile(r"uses (\d+)")
-_SCAN: Final = re.compile(r"SCAN (?:TABLE )?(?!\d* ?CONSTANT ROW|.*VIRTUAL TABLE)([^(].*?)(?= USING| AS | LEFT-JOIN|$)")
+# Not of constants, which SQLite 3.53 calls VALUES.
+_SCAN: Final = re.compile(
+    r"SCAN (?:TABLE )?(?!\d* ?CONSTANT ROW|\d+-ROW VALUES|.*VIRTUAL TABLE)([^(].*?)(?= USING| AS | LEFT-JOIN|$)"
+)
 # A table that exists for the length of the statement only: it must be scanned.
 _TEMPORARY: Final = re.compile(r"(?:CO-ROUTINE|MATERIALIZE) (\S+)")
 _SORT: Final = re.compile(r"USE TEMP B-TREE(.*)")

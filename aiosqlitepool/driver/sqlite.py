@@ -5,16 +5,15 @@ To be used in the thread that may use the connection. Knows nothing of aiosqlite
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 import math
 import os
 import sqlite3
-import threading
 import time
 import weakref
 from collections.abc import Iterable
+from contextlib import closing
 from typing import Any, Final, NamedTuple, cast
 
 from ..errors import ConnectionBrokenError
@@ -23,13 +22,12 @@ from .proxies import held
 
 __all__ = [
     "KNOWS_SQLITE3",
-    "PRIVATE",
     "File",
     "LeaseCursors",
     "autocommit",
     "file_of",
     "half_read",
-    "is_private",
+    "name_of",
     "note_busy",
     "roll_back",
 ]
@@ -130,31 +128,6 @@ def name_of(native: sqlite3.Connection) -> bytes:
     finally:
         native.text_factory = text_factory
     return name or b""
-
-
-# Marks a database in memory: a size in pages that it never reaches, which connections of a shared cache have in common.
-_MARK: Final = 2**30 - 2
-_marking: Final = threading.Lock()
-
-# What a pool says of a second connection to such a database.
-PRIVATE: Final = (
-    "has an in-memory database of its own, without what earlier connections wrote: use SQLiteDatabase(':memory:'), "
-    "whose connections share one, or pool_size=1 with idle_timeout=None"
-)
-
-
-def is_private(native: sqlite3.Connection) -> bool:
-    """Whether the connection has a database that no earlier connection of a pool has: in memory, or temporary."""
-    with _marking, contextlib.suppress(sqlite3.Error):  # another connection that shares it changes its schema
-        if name_of(native):
-            return False
-        cursor = native.cursor()
-        cursor.row_factory = None
-        (most,) = cursor.execute("PRAGMA main.max_page_count").fetchone()
-        if most > _MARK:
-            cursor.execute(f"PRAGMA main.max_page_count = {_MARK}").fetchall()
-            return True
-    return False
 
 
 def file_of(native: sqlite3.Connection) -> File | None:
@@ -263,11 +236,19 @@ def half_read(native: sqlite3.Connection) -> list[sqlite3.Cursor | sqlite3.Blob]
     """Return the cursors of a connection that still hold a statement, oldest first, and its blobs, wherever kept.
 
     Slower than `LeaseCursors` (about 5 us), but complete: CPython's connection has a list of weak references to its
-    cursors, and one to its blobs. `native` may be the proxy of an instrumentation.
+    cursors, and one to its blobs. From Python 3.15 it has none of the cursors: then all objects of the program are
+    searched, in milliseconds and in no order. `native` may be the proxy of an instrumentation.
     """
-    lists = [each for each in gc.get_referents(held(native, sqlite3.Connection)) if type(each) is list]
-    known = [ref() for each in lists for ref in each if isinstance(ref, weakref.ref)]
+    own = held(native, sqlite3.Connection)
+    known = _listed(own)
+    if not _LISTS_CURSORS:
+        known = [each for each in gc.get_referrers(own) if issubclass(type(each), sqlite3.Cursor)] + known
     return [each for each in known if each is not None and _may_pin(each)]
+
+
+def _listed(native: object) -> list[Any]:
+    lists = [each for each in gc.get_referents(native) if type(each) is list]
+    return [ref() for each in lists for ref in each if isinstance(ref, weakref.ref)]
 
 
 def _may_pin(each: sqlite3.Cursor | sqlite3.Blob) -> bool:
@@ -292,6 +273,15 @@ def _find_statement_type() -> type | None:
 
 
 _STATEMENT: Final = _find_statement_type()
+
+
+def _lists_cursors() -> bool:
+    """Return whether connections of this Python refer to their cursors."""
+    with closing(sqlite3.Connection(":memory:")) as connection, closing(sqlite3.Cursor(connection)) as cursor:
+        return cursor in _listed(connection)
+
+
+_LISTS_CURSORS: Final = _lists_cursors()
 
 # Whether half-read cursors can be told from others.
 KNOWS_SQLITE3: Final = _STATEMENT is not None

@@ -13,10 +13,10 @@ from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 import aiosqlite
-import aiosqlite.core
 
 from ..errors import ConnectionBrokenError
 from .completions import Completions
+from .internals import STOP, thread_of
 
 __all__ = ["INTERRUPT_PATIENCE", "Worker", "close_and_stop", "interrupt", "interrupt_until_exit"]
 
@@ -30,9 +30,6 @@ _LONGEST_INTERVAL: Final = 0.05
 
 # Seconds for which a program that ends waits for a worker, where no daemon thread can be started any more.
 _EXIT_PATIENCE: Final = 0.2
-
-# What the last job of a worker thread returns to aiosqlite's loop. Checked in `opening`.
-_STOP: Final = getattr(aiosqlite.core, "_STOP_RUNNING_SENTINEL", None)
 
 _running_loop = asyncio.get_running_loop
 
@@ -63,7 +60,7 @@ class Worker:
         self._loop = _running_loop()
         self._completions = Completions.of(self._loop)
         self._limiter = self._completions.limiter
-        self._thread: threading.Thread = raw._thread
+        self._thread: threading.Thread = thread_of(raw)
         # Operations of leases handed to the worker, and finished by it, ever; it is idle when they are equal.
         self._sent = 0
         self._done = 0
@@ -77,7 +74,7 @@ class Worker:
         """
         get, run, job = self._jobs.get, self._run, None
         try:
-            while job is not _STOP:
+            while job is not STOP:
                 job = get()
                 if type(job) is tuple:
                     run(*job)
@@ -86,7 +83,7 @@ class Worker:
                     job = job()
         finally:
             self.is_alive = False
-        return _STOP
+        return STOP
 
     def check_alive(self) -> None:
         """Raise `ConnectionBrokenError` unless it is."""
@@ -191,7 +188,7 @@ def close_and_stop(
             error = raised
         if then is not None:
             then(error)
-        return _STOP
+        return STOP
 
     return job
 

@@ -26,6 +26,10 @@ __all__ = ["PooledDialect"]
 class _DBAPI(AsyncAdapt_aiosqlite_dbapi):
     """Opens connections of this package's kind, for whatever pool: without a lease, they close themselves."""
 
+    def __init__(self, driver: Any, sqlite: Any) -> None:
+        super().__init__(driver, sqlite)
+        self.has_stop = True  # with each aiosqlite: `Adapted.terminate` needs no stop() of it, which 0.22.1 brought
+
     def connect(self, *args: Any, async_creator_fn: Any = None, **kwargs: Any) -> Any:
         """Open a connection."""
         return Leased(await_only(opened((async_creator_fn or aiosqlite.connect)(*args, **kwargs))))

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiosqlite
 
-from ..driver import call, call_as_statement
+from ..driver import call, call_as_statement, discard
 from ..pool.lease import Lease
 from .adapted import Adapted
 from .options import label_of, role_of
@@ -76,7 +76,7 @@ class Leased(Adapted):
         """Let the pool notice that the handle is gone: it takes the connection back and reports the leak."""
         connection, lease = self._connection, self._take()
         if lease is None:
-            connection.stop()
+            discard(connection)
         else:
             lease.keep_nothing()
 

@@ -20,7 +20,7 @@ __all__ = ["ROOT", "ContenderFile", "Interpreter", "contenders", "pythons", "wor
 ROOT = Path(__file__).parents[1]
 
 _METADATA = re.compile(r"^# /// script\n((?:^#(?: .*)?\n)+?)^# ///$", re.MULTILINE)
-_PYTHONS = ("3.11", "3.12", "3.13")
+_PYTHONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 # The order of the tables: the limits first, this pool and database last, all others in between.
 _FIRST = ("plain_sqlite3", "floor", "open_close", "aiosqlitepool_1")
 _LAST = (
@@ -100,7 +100,7 @@ class Interpreter:
 
 
 def pythons() -> dict[str, Interpreter]:
-    """Every CPython from 3.11 to 3.13 that is installed: this one, those on the path, and those of pyenv."""
+    """Every CPython from 3.11 to 3.15 that is installed: this one, those on the path, and those of pyenv."""
     found: dict[str, Interpreter] = {}
     for candidate in _candidates():
         version = _version(candidate)

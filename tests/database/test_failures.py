@@ -142,7 +142,8 @@ async def test_a_file_that_is_damaged_is_told_by_its_readers(database: Path, rec
     async with SQLiteDatabase(database, subscribers=[recorder]) as db:
         with pytest.raises(sqlite3.DatabaseError, match="malformed"):
             await db.fetch_all("SELECT text FROM note")
-    ((pool, error, label, statement),) = failures(recorder)
+    # A newer SQLite finds it again when it brings its statistics up to date, at the end.
+    (pool, error, label, statement), *_ = failures(recorder)
     assert (pool, error.database_code) == ("app.db/read", "SQLITE_CORRUPT")
     assert (label, statement) == ("fetch_all", "SELECT text FROM note")
 

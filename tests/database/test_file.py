@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import os
 import sqlite3
 import sys
@@ -197,11 +198,12 @@ async def test_arguments_of_sqlite3_reach_each_connection(database: Path) -> Non
             self.row_factory = lambda cursor, row: {"row": row}
             self.text_factory = bytes
 
+    sqlite3.register_converter("in_words", lambda value: datetime.date.fromisoformat(value.decode()))
     args = {"factory": Connection, "detect_types": sqlite3.PARSE_COLNAMES, "cached_statements": 7}
     async with SQLiteDatabase(database, connect_args=args) as db:
         for run in (db.run_read, db.run_write):
             assert await run(lambda native: isinstance(native, Connection))
-            rows = await run(lambda native: native.execute("SELECT '2026-01-02' AS 'day [date]', 'x'").fetchall())
+            rows = await run(lambda native: native.execute("SELECT '2026-01-02' AS 'day [in_words]', 'x'").fetchall())
             assert [str(row) for row in rows] == ["{'row': (datetime.date(2026, 1, 2), b'x')}"]
         assert (await db.checkpoint()).result == "complete"
 

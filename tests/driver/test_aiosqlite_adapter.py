@@ -1046,7 +1046,7 @@ def test_a_pool_whose_loop_ended_can_be_closed_and_leaves_no_thread(database: Pa
     before = workers()
     pool = pool_on(database, 2)
     connection = asyncio.run(pool.acquire())
-    thread = connection._thread
+    thread = adapter_of(connection)._thread
     asyncio.run(pool.close())
     thread.join(PATIENCE)
     assert workers() == before

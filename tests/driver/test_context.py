@@ -158,7 +158,7 @@ async def test_what_the_pool_runs_for_itself_sees_no_request(database: Path, fac
     async def dirty() -> None:
         async with pool.connection() as connection:
             await connection.execute("INSERT INTO note (text) VALUES ('never')")
-            await connection.set_authorizer(authorize)
+            await call(connection, lambda native: native.set_authorizer(authorize))
 
     async with SQLiteConnectionPool(lambda: factory(database), 1) as pool:
         await as_caller("alice", dirty)  # whose connection it opens, and whose transaction it rolls back

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import gc
 import os
+import sys
 import weakref
 from collections.abc import Callable, Collection, Coroutine
 from contextvars import ContextVar
@@ -58,7 +59,7 @@ def the_loop() -> FineLoop:
 
 
 def limiter_here(cores: int = 2) -> Limiter:
-    return Limiter(asyncio.get_running_loop().time, cores)
+    return Limiter(asyncio.get_running_loop().time, cores, has_gil=True)
 
 
 def complete(limiter: Limiter, keys: Collection[object]) -> None:
@@ -261,13 +262,19 @@ async def test_on_one_core_no_statement_is_delayed() -> None:
     assert (started, limiter.delayed) == (list(range(101)), 0)
 
 
+@pytest.mark.parametrize("has_gil", [True, False])
+def test_without_the_gil_no_statement_is_delayed(monkeypatch: pytest.MonkeyPatch, has_gil: bool) -> None:
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: has_gil, raising=False)
+    assert Limiter(cores=2).limits == has_gil
+
+
 @pytest.mark.parametrize(("cores", "delayed"), [({3}, 0), ({0, 3}, 1)])
 @in_virtual_time
 async def test_the_cores_that_the_system_gives_the_process_decide(
     monkeypatch: pytest.MonkeyPatch, cores: set[int], delayed: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: cores, raising=False)
-    limiter = Limiter()
+    limiter = Limiter(has_gil=True)
     send_all(limiter, lambda job: None, range(3))
     assert limiter.delayed == delayed
 
@@ -331,7 +338,7 @@ async def test_a_statement_is_out_of_the_queue_before_it_starts() -> None:
 
 
 def test_a_statement_whose_sender_gets_an_error_is_not_in_the_queue() -> None:
-    limiter, started = Limiter(lambda: 0.0, cores=2), list[int]()
+    limiter, started = Limiter(lambda: 0.0, cores=2, has_gil=True), list[int]()
     send_all(limiter, started.append, range(2))
     with pytest.raises(RuntimeError):  # no event loop runs here, in which a timer could be set
         limiter.send(started.append, 2, 2)

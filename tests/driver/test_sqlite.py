@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from wrapt import ObjectProxy
 
-from aiosqlitepool.driver.sqlite import File, LeaseCursors, file_of, half_read, is_private, roll_back
+from aiosqlitepool.driver import sqlite
+from aiosqlitepool.driver.sqlite import File, LeaseCursors, file_of, half_read, roll_back
 from aiosqlitepool.errors import ConnectionBrokenError
 
 from ..support.clock import Clock
@@ -58,44 +59,6 @@ def test_looking_for_the_file_leaves_the_program_s_own_factories_as_they_are(tmp
 def test_memory_is_no_file() -> None:
     with contextlib.closing(sqlite3.connect(":memory:")) as native:
         assert file_of(native) is None
-
-
-@pytest.mark.parametrize("path", [":memory:", ""], ids=["in memory", "temporary"])
-def test_a_database_without_a_name_is_private_to_its_connection(path: str) -> None:
-    for _ in range(2):
-        with contextlib.closing(sqlite3.connect(path)) as native:
-            native.row_factory = lambda cursor, row: None
-            assert is_private(native)
-
-
-def test_a_named_database_is_not_private(tmp_path: Path) -> None:
-    for path in (f"file:{tmp_path}/app.db", "file:/shared?vfs=memdb"):
-        with contextlib.closing(sqlite3.connect(path, uri=True)) as native:
-            assert not is_private(native)
-
-
-def test_a_shared_cache_is_private_to_its_first_connection_only() -> None:
-    uri = "file:shared?mode=memory&cache=shared"
-    with contextlib.closing(sqlite3.connect(uri, uri=True)) as one:
-        assert is_private(one)
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as other:
-            assert not is_private(other)
-
-
-def test_a_shared_cache_whose_schema_changes_just_now_is_not_private() -> None:
-    uri = "file:changing?mode=memory&cache=shared"
-    with contextlib.closing(sqlite3.connect(uri, uri=True)) as one:
-        one.execute("BEGIN IMMEDIATE")
-        one.execute("CREATE TABLE note (text TEXT)")
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as other:
-            assert not is_private(other)
-
-
-def test_a_limit_of_the_programs_own_is_left_as_it_is() -> None:
-    with contextlib.closing(sqlite3.connect(":memory:")) as native:
-        native.execute("PRAGMA max_page_count = 100")
-        assert not is_private(native)
-        assert native.execute("PRAGMA max_page_count").fetchone() == (100,)
 
 
 def test_a_file_that_is_still_there_is_well(file: File) -> None:
@@ -341,3 +304,17 @@ def test_a_connection_knows_what_holds_a_statement_of_it_wherever_that_is_kept(c
         assert half_read(connection) == [first, second, blob]
     second.close()
     assert half_read(ObjectProxy(connection)) == [first, blob]  # that a blob is closed cannot be seen
+
+
+def test_where_a_connection_does_not_refer_to_its_cursors_they_are_found_all_the_same(
+    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from Python 3.15: no order is promised then."""
+    monkeypatch.setattr(sqlite, "_LISTS_CURSORS", False)
+    monkeypatch.setattr(sqlite, "_listed", lambda native: [])
+    first, done, second = (begun(connection) for _ in range(3))
+    done.fetchall()
+    with contextlib.closing(sqlite3.connect(":memory:")) as other:
+        kept = begun(other)
+        assert {*map(id, half_read(connection))} == {id(first), id(second)}
+        assert half_read(other) == [kept]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pytest
 import turso
 import turso.aio
 
+from aiosqlitepool import SQLiteDatabase
 from examples import embedded_replica
 from examples.embedded_replica import Replica
 from examples.stack_local.programs import free_port
@@ -231,3 +234,35 @@ async def test_what_another_kind_of_connection_writes_is_never_sent(server: str,
         await one.synchronise()
     async with Replica(there, server).opened() as two:
         assert await two.notes() == []
+
+
+# -- from and to SQLite
+
+
+async def test_what_is_copied_from_a_database_is_sent(server: str, here: str, there: str, tmp_path: Path) -> None:
+    texts = [f"{number:03}" for number in range(99)]
+    async with SQLiteDatabase(tmp_path / "app.db") as db:
+        await db.migrate([embedded_replica.SCHEMA])
+        await db.execute_many(
+            "INSERT INTO note VALUES (?, ?)", [(f"{number:03}", f"{number:03}") for number in range(99)]
+        )
+    async with Replica(here, server).opened() as one:
+        await one.copy_notes(str(tmp_path / "app.db"))
+        await one.synchronise()
+    async with Replica(there, server).opened() as two:
+        assert await two.notes() == texts
+
+
+async def test_sqlite_reads_the_file_of_a_replica_that_is_closed(server: str, here: str) -> None:
+    async with Replica(here, server).opened() as one:
+        await one.add_note("a note")
+    with contextlib.closing(sqlite3.connect(here)) as connection:
+        assert connection.execute("SELECT text FROM note").fetchall() == [("a note",)]
+
+
+async def test_the_pool_counts_callers_and_knows_no_statements(here: str) -> None:
+    async with Replica(here).opened() as replica:
+        await replica.add_note("a note")
+        assert await replica.pool.fetch_val("SELECT count(*) FROM note") == 1
+        assert replica.pool.statements() == ()
+        assert (replica.pool.stats().used, replica.pool.stats().idle) == (0, 1)

@@ -132,6 +132,7 @@ async def test_of_a_caller_cancelled_in_the_middle_of_the_queue_nothing_is_kept_
 
 
 async def test_a_caller_cancelled_before_it_ever_ran_leaves_no_trace() -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
     pool, events = pool_of(StubDriver())
     caller = asyncio.create_task(pool.acquire())
 
@@ -276,6 +277,7 @@ async def test_a_caller_cancelled_just_before_it_is_told_that_it_is_late_leaves_
 
 
 async def test_a_caller_cancelled_just_after_it_was_told_that_the_pool_closed_leaves_as_cancelled() -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # it counts the turns of the loop
     pool, events = pool_of(StubDriver())
     held = await pool.acquire()
     caller = asyncio.create_task(pool.acquire())

@@ -87,6 +87,8 @@ def test_a_name_that_another_thread_takes_in_between_is_not_taken_twice(monkeypa
     assert first.name == "app.db"
 
 
+# Other tests may have left a thread.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 async def test_a_forked_child_has_the_names_of_the_pools_that_it_cannot_use() -> None:
     async with pool_of(StubDriver(), name="app.db"):
         child = os.fork()

@@ -532,9 +532,10 @@ async def test_a_statement_that_fails_is_an_event_with_the_name_of_its_error(
             await db.fetch_all("SELECT * FROM missing")
         with pytest.raises(sqlite3.IntegrityError):
             await db.execute("INSERT INTO note (id, text) VALUES (1, 'a'), (1, 'b')")
-    assert [(event.summary, event.error, event.plan) for event in recorder.of(StatementSlow)] == [
-        ("SELECT missing", "sqlite3.OperationalError", ()),
-        ("INSERT note", "sqlite3.IntegrityError", ("SCAN 2 CONSTANT ROWS",)),
+    plans = [(event.summary, event.error, [line[:6] for line in event.plan]) for event in recorder.of(StatementSlow)]
+    assert plans == [
+        ("SELECT missing", "sqlite3.OperationalError", []),
+        ("INSERT note", "sqlite3.IntegrityError", ["SCAN 2"]),  # constant rows, or a VALUES clause
     ]
 
 
@@ -612,6 +613,8 @@ async def test_the_last_times_of_a_pool_arrive_before_it_has_closed(database: Pa
     assert isinstance(closed, PoolClosed)
 
 
+# Other tests may have left a thread.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 async def test_a_forked_child_emits_no_times_of_its_parent(database: Path) -> None:
     got: list[StatementTimings] = []
     async with pool_on(database) as pool:

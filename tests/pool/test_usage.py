@@ -117,7 +117,7 @@ def test_a_path_instead_of_a_factory_is_told_what_a_factory_is(factory: Any) -> 
 
 
 async def test_a_connection_instead_of_a_factory_is_told_what_a_factory_is(database: Path) -> None:
-    with pytest.raises(TypeError, match=r"must be a function that opens a connection.*not <aiosqlite\..*Connection"):
+    with pytest.raises(TypeError, match=r"must be a function that opens a connection.*not <.*Connection"):
         SQLiteConnectionPool(aiosqlite.connect(database))  # type: ignore[arg-type]
 
 
@@ -139,7 +139,7 @@ async def test_a_factory_of_sqlite3_is_told_to_use_aiosqlite() -> None:
 async def test_a_factory_that_returns_an_open_connection_is_told_to_make_one_in_each_call(database: Path) -> None:
     async with aiosqlite.connect(database) as connection, SQLiteConnectionPool(lambda: connection) as pool:
         with pytest.raises(
-            PoolUsageError, match=r"returned <aiosqlite.*Connection.* was awaited before: let it make a connection"
+            PoolUsageError, match=r"returned <.*Connection.* was awaited before: let it make a connection"
         ):
             await pool.acquire()
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import NullPool, StaticPool
 
 from aiosqlitepool import PoolClosedError, PoolUsageError, SQLiteConnectionPool, SQLiteDatabase
+from aiosqlitepool.driver.internals import thread_of
 from aiosqlitepool.sqlalchemy import AioSQLitePool, create_async_engine
 from aiosqlitepool.testing import Recorder
 
@@ -159,7 +160,7 @@ async def test_a_connection_of_another_pool_class_that_is_forgotten_is_closed(tm
     with pytest.warns(exc.SAWarning, match="garbage collector"):
         del connection
         gc.collect()
-    while raw._thread.is_alive():
+    while thread_of(raw).is_alive():
         await asyncio.sleep(0.001)
 
 

@@ -49,7 +49,8 @@ def queried(prometheus: str, expression: str) -> list[dict[str, Any]]:
     try:
         answer = ask(f"{prometheus}/api/v1/query", query=expression)
     except urllib.error.HTTPError as error:
-        raise AssertionError(f"{expression}: {error.read().decode()}") from None
+        with error:
+            raise AssertionError(f"{expression}: {error.read().decode()}") from None
     result: list[dict[str, Any]] = answer["data"]["result"]
     return result
 

@@ -22,7 +22,7 @@ __all__ = [
 
 ROOT = Path(__file__).parents[2]
 # What other tools put here is not the project's; a checkout without git has these documents too.
-FOREIGN = {".venv", ".matrix", ".demo", ".pytest_cache", ".cache", "node_modules", "build", "dist", "site"}
+FOREIGN = {".venv", ".matrix", ".next", ".demo", ".pytest_cache", ".cache", "node_modules", "build", "dist", "site"}
 DOCUMENTS = sorted(
     path.relative_to(ROOT) for path in ROOT.rglob("*.md") if not FOREIGN & set(path.relative_to(ROOT).parts)
 )

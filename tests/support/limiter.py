@@ -12,4 +12,4 @@ __all__ = ["limit_here"]
 
 def limit_here() -> None:
     """Limit the statements of all connections that are opened in this loop from now on."""
-    Completions.of(asyncio.get_running_loop()).limiter = Limiter(cores=2)
+    Completions.of(asyncio.get_running_loop()).limiter = Limiter(cores=2, has_gil=True)

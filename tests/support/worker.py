@@ -11,12 +11,14 @@ from types import TracebackType
 from typing import Any
 
 import aiosqlite
-import aiosqlite.core
 
 from aiosqlitepool.driver import AiosqliteAdapter, Handle
+from aiosqlitepool.driver.internals import STOP
 
 __all__ = [
     "ENDLESS",
+    "HASH",
+    "IS_THREAD",
     "Gate",
     "adapter_of",
     "began",
@@ -27,6 +29,13 @@ __all__ = [
     "until_workers_are",
     "workers",
 ]
+
+# Up to aiosqlite 0.21 a connection is its thread: it can be hashed, is collected only once it is closed, and a factory
+# that fails has to close it.
+IS_THREAD = issubclass(aiosqlite.Connection, threading.Thread)
+
+# What a class of connections that defines __eq__ has as __hash__.
+HASH: Any = threading.Thread.__hash__ if IS_THREAD else None
 
 # Runs until it is interrupted; calls began() first.
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT began() UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
@@ -65,7 +74,11 @@ def jobs(connection: aiosqlite.Connection) -> int:
 
 def workers() -> int:
     """How many worker threads run."""
-    return sum("_connection_worker_thread" in thread.name for thread in threading.enumerate())
+    # Up to aiosqlite 0.21 a connection is its thread.
+    return sum(
+        "_connection_worker_thread" in thread.name or isinstance(thread, aiosqlite.Connection)
+        for thread in threading.enumerate()
+    )
 
 
 async def until_workers_are(count: int) -> None:
@@ -142,7 +155,7 @@ def end_worker(connection: aiosqlite.Connection) -> None:
 
     def end() -> object:
         adapter.native.close()
-        return aiosqlite.core._STOP_RUNNING_SENTINEL
+        return STOP
 
     adapter._put(end)
     adapter._thread.join(60)  # not awaited in a thread: that of the executor would stay
