@@ -44,7 +44,7 @@ class Limiter:
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._clock = clock
         if has_gil is None:
-            has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()  # from Python 3.13
+            has_gil = bool(getattr(sys, "_is_gil_enabled", lambda: True)())  # from Python 3.13
         self.limits: bool = cores > 1 and has_gil
         # When each statement that counts was started, the oldest first.
         self._running: dict[object, float] = {}
