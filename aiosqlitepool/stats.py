@@ -120,10 +120,11 @@ class PoolStats:
 class StatementStats:
     """What one pool knows of one statement. Times are seconds, floats; `first_seen` and `last_seen` are Unix times.
 
-    `statement` is normalized: on one line, with `?` for each literal. `run` is the time that it ran, `wait` the time
-    from the call to its beginning. With `inline_reads`, `inline` of the calls ran in the event loop's own thread, and
-    `retried` began there, were too long, and ran again in a worker thread. `labels` are those of the leases that it
-    came from, at most 8. `plan` is SQLite's query plan, once the statement was slow; "<-- ..." marks what makes it so.
+    `statement` is normalized: on one line, with `?` for each literal. `run` is the time that SQLite ran it, `wait` the
+    time from the call to its beginning. Only `run_total` includes rows that were fetched later. With `inline_reads`,
+    `inline` of the calls ran in the event loop's own thread, and `retried` began there, were too long, and ran again in
+    a worker thread. `labels` are those of the leases that it came from, at most 8. `plan` is SQLite's query plan of its
+    last slow run; "<-- ..." marks what makes it slow.
     """
 
     statement: str

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import closing
 from typing import Any, Final, TypeVar, overload
 
-from ..driver import Change, Executed, Fetch, Parameters, RowFactory, check_sql, raw_row
+from ..driver import Change, Executed, Fetch, Parameters, RowFactory, check_parameters, check_sql, raw_row
 from ..pool.settings import check_label
 from ..sql import first_word
 from .arguments import checked_timeout
@@ -20,6 +20,7 @@ R = TypeVar("R")
 
 # The first words of statements that change the database. WITH may begin either: it reads.
 _CHANGES: Final = frozenset({"INSERT", "REPLACE", "UPDATE", "DELETE"})
+_READS: Final = frozenset({"SELECT", "VALUES", "WITH"})
 
 
 class Statements(DatabaseLifecycle):
@@ -112,16 +113,21 @@ class Statements(DatabaseLifecycle):
         self, sql: str, parameters: Iterable[Parameters], *, label: str | None = None, timeout: float | None = None
     ) -> int:
         """Run a statement once for each of the parameters, as one transaction; return the number of rows changed."""
-        given = list(parameters)  # in the event loop: an iterator may use what belongs to it
+        check_sql(sql)
+        # In the event loop: an iterator may use what belongs to it.
+        given = [check_parameters(each) for each in parameters]
 
         def execute(native: sqlite3.Connection) -> int:
             with closing(native.cursor()) as cursor:
                 return cursor.executemany(sql, given).rowcount
 
-        return await self._write(execute, check_sql(sql), check_label(label) or "execute_many", timeout)
+        return await self._write(execute, sql, check_label(label) or "execute_many", timeout)
 
     def _fetch(self, statement: Fetch, label: str, timeout: float | None) -> Awaitable[list[Any]]:
-        if not self._reader.runs_inline(statement.sql) and first_word(statement.sql) in _CHANGES:
+        word = "SELECT" if self._reader.runs_inline(statement.sql) else first_word(statement.sql)
+        if word not in _READS:
+            check_statement(statement.sql)
+        if word in _CHANGES:
             return self._write(statement, statement.sql, label, timeout)
         self._check_readable()
         return self._reader.run_one(statement, statement.sql, label, checked_timeout(timeout))

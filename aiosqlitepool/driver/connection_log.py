@@ -26,7 +26,7 @@ class ConnectionLog:
         self._native = native
         self._log = log
         self._is_retried = is_retried
-        # SQLite's count of changed rows after the newest statement.
+        # SQLite's count of changed rows after the newest operation.
         self._changes = 0
 
     def record(
@@ -42,6 +42,10 @@ class ConnectionLog:
         changed, self._changes = changes - self._changes, changes
         figures: Figures = (place, lease.label, began - sent, ended - began, rows, changed, failure)
         self._log.record(statement, figures, lease, native, context)
+
+    def pass_over(self) -> None:
+        """Take note of what a function has changed, which is not recorded: it is no change of the next statement."""
+        self._changes = self._native.total_changes
 
     def failed(self, error: BaseException, lease: Lessee, context: Context, statement: object) -> None:
         """Report an error, if it means that the database failed."""

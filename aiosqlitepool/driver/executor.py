@@ -59,7 +59,7 @@ class Executor(Worker):
         self._first: Callable[[sqlite3.Connection], None] | None = None
         # The lease that may use the connection now, and whether its last operation has run, as the worker says.
         self.lease: Lessee | None = None
-        self.is_over = False
+        self.is_over: bool = False
         self._in_transaction = False
         self._cursors = LeaseCursors(self.native)
         # What restores the pragmas of a connection, and whether the lease may have changed them.
@@ -101,6 +101,8 @@ class Executor(Worker):
                 if statement is not None:
                     source = fn.__self__ if place is None else result
                     self._log.record(lease, context, statement, place, source, failure, sent, began)
+                else:
+                    self._log.pass_over()
                 if error is not None or type(result) not in _NO_CURSOR:
                     self._note_cursors(future, result, error)
                 self._in_transaction = self.native.in_transaction

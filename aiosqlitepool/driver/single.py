@@ -59,16 +59,8 @@ class Statement(Generic[R]):
     __slots__ = ("_parameters", "sql")
 
     def __init__(self, sql: str, parameters: Parameters) -> None:
-        if type(parameters) is not tuple and (
-            isinstance(parameters, str | bytes) or not hasattr(parameters, "__getitem__")
-        ):
-            kind = type(parameters).__name__
-            raise TypeError(
-                f"parameters must be a tuple, a list or a mapping, not {parameters!r} ({kind}): a tuple of one value "
-                "is written (value,)"
-            )
         self.sql: str = check_sql(sql)
-        self._parameters = parameters
+        self._parameters = parameters if type(parameters) is tuple else check_parameters(parameters)
 
     @abstractmethod
     def __call__(self, native: sqlite3.Connection, /) -> R:
@@ -144,6 +136,17 @@ class Change(Statement[Executed]):
         if getattr(cursor, "description", ()) is not None:
             await cursor.fetchall()
         return Executed(getattr(cursor, "rowcount", -1), getattr(cursor, "lastrowid", None))
+
+
+def check_parameters(parameters: Parameters) -> Parameters:
+    """Return `parameters` if they are a tuple, a list or a mapping."""
+    if isinstance(parameters, str | bytes) or not hasattr(parameters, "__getitem__"):
+        kind = type(parameters).__name__
+        raise TypeError(
+            f"parameters must be a tuple, a list or a mapping, not {parameters!r} ({kind}): a tuple of one value "
+            "is written (value,)"
+        )
+    return parameters
 
 
 def check_sql(sql: object) -> str:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import Any, Final, NamedTuple, cast
 
@@ -254,9 +254,11 @@ def _listed(native: object) -> list[Any]:
 def _may_pin(each: sqlite3.Cursor | sqlite3.Blob) -> bool:
     if type(each) is ReadAheadCursor:
         return not each.is_done
-    # CPython releases a cursor's statement at its last row. Whether a blob is open cannot be known.
+    if issubclass(type(each), sqlite3.Blob):  # whether it is open cannot be known
+        return True
+    # CPython releases a cursor's statement at its last row, but that of executemany(), which has no rows, not at all.
     held: Iterable[type | None] = map(type, gc.get_referents(each))
-    return _STATEMENT in held or issubclass(type(each), sqlite3.Blob)
+    return _description(each) is not None and _STATEMENT in held
 
 
 def _find_statement_type() -> type | None:
@@ -273,6 +275,8 @@ def _find_statement_type() -> type | None:
 
 
 _STATEMENT: Final = _find_statement_type()
+# Not that of a class of the program.
+_description: Final[Callable[[Any], Any]] = vars(sqlite3.Cursor)["description"].__get__
 
 
 def _lists_cursors() -> bool:

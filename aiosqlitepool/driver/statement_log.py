@@ -83,8 +83,8 @@ class _Total:
     """Everything about one normalized statement."""
 
     __slots__ = (
-        "changed", "errors", "explained", "first", "inline", "labels", "last", "operation", "plan", "retried", "rows",
-        "run", "summary", "wait",
+        "changed", "errors", "explained", "fetched", "first", "inline", "labels", "last", "operation", "plan",
+        "retried", "rows", "run", "summary", "wait",
     )  # fmt: skip
 
     def __init__(self, statement: str, now: float) -> None:
@@ -94,6 +94,8 @@ class _Total:
         self.explained = -math.inf
         self.errors = self.rows = self.changed = self.inline = self.retried = 0
         self.first = self.last = now
+        # Seconds of fetching more rows, and of attempts in the loop that were too long.
+        self.fetched = 0.0
         self.labels: dict[str, None] = {}
         self.run, self.wait = _Times(), _Times()
 
@@ -102,7 +104,7 @@ class _Total:
         run, wait = self.run, self.wait
         return StatementStats(
             statement, self.operation, run.count, self.errors, self.rows, self.changed,
-            run.total, run.total / max(1, run.count), run.maximum, run.p99(),
+            run.total + self.fetched, run.total / max(1, run.count), run.maximum, run.p99(),
             wait.total, wait.total / max(1, run.count), wait.maximum, wait.p99(),
             self.first, self.last, tuple(self.labels), self.plan, self.inline, self.retried,
         )  # fmt: skip
@@ -247,7 +249,7 @@ class StatementLog:
             total.run.add(runs)
             total.wait.add(waits)
         else:
-            total.run.total += sum(runs)
+            total.fetched += sum(runs)
         total.inline += len(group) if place == "inline" else 0
         total.retried += len(group) if place == "retried" else 0
         if place is not None and StatementTimings in self._handlers:

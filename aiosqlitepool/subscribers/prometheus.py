@@ -30,7 +30,7 @@ __all__ = ["PrometheusSubscriber"]
 
 AnyPool = SQLiteConnectionPool[Any]
 
-log = logging.getLogger("aiosqlitepool")
+log: logging.Logger = logging.getLogger("aiosqlitepool")
 
 
 class Backend(Protocol):

@@ -107,6 +107,28 @@ async def test_execute_is_one_transaction_and_says_what_it_did(db: SQLiteDatabas
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("parameters", [["ab"], [("a",), 1]])
+async def test_parameters_of_execute_many_are_checked_one_by_one(db: SQLiteDatabase, parameters: Any) -> None:
+    with pytest.raises(TypeError, match="parameters must be a tuple, a list or a mapping, not"):
+        await db.execute_many(INSERT, parameters)
+
+
+@pytest.mark.parametrize("sql", ["COMMIT", "VACUUM", "BEGIN"])
+async def test_fetch_refuses_what_cannot_be_the_only_statement_of_a_transaction(db: SQLiteDatabase, sql: str) -> None:
+    with pytest.raises(PoolUsageError, match=f"{sql} inside a transaction of the database"):
+        await db.fetch_all(sql)
+
+
+async def test_a_statement_changes_only_its_own_rows(db: SQLiteDatabase) -> None:
+    """What functions had changed before was counted as changed by the next statement of a block."""
+    await fill(db, *"abcdefg")
+    await db.execute("UPDATE note SET text = 'x'")
+    async with db.write() as connection:
+        await connection.execute("UPDATE note SET text = 'a' WHERE id = 1")
+    (row,) = (row for row in db.writer.statements() if "WHERE" in row.statement)
+    assert row.rows_changed == 1
+
+
 async def test_execute_many_returns_the_number_of_rows_and_is_all_or_nothing(db: SQLiteDatabase) -> None:
     assert await db.execute_many("INSERT INTO note (id, text) VALUES (?, ?)", iter([(1, "a"), (2, "b")])) == 2
     with pytest.raises(sqlite3.IntegrityError):

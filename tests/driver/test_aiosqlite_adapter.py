@@ -131,6 +131,15 @@ async def test_a_dirty_return_makes_one_trip(database: Path) -> None:
 # -- what a lease leaves behind
 
 
+async def test_a_committed_executemany_leaves_no_cursor_open(database: Path, recorder: Recorder) -> None:
+    """Its statement stays with its cursor, which looked half-read: each release was counted as a rollback."""
+    async with pool_on(database, subscribers=[recorder]) as pool:
+        async with pool.connection() as connection:
+            await connection.executemany("INSERT INTO note (text) VALUES (?)", [("a",), ("b",)])
+            await connection.commit()
+    assert recorder.of(RolledBackOnReturn) == []
+
+
 async def test_an_uncommitted_write_is_gone_after_the_return(database: Path, recorder: Recorder) -> None:
     async with pool_on(database, subscribers=[recorder]) as pool:
         async with pool.connection() as connection:

@@ -10,7 +10,7 @@ import pytest
 
 from aiosqlitepool.driver import Reading, read_inline
 from aiosqlitepool.driver.generic_adapter import GenericAdapter
-from aiosqlitepool.driver.inline import STALL_WINDOW, InlineReads, LoopTurn, Unfinished, unwatch
+from aiosqlitepool.driver.inline import STALL_WINDOW, InlineReads, LoopTurn, Unfinished, _preemptions, unwatch
 
 from ..support.clock import Clock
 
@@ -118,6 +118,12 @@ async def test_a_read_that_is_slow_because_the_machine_is_busy_stays(
     for _ in range(5):
         read(inline, native, "SELECT preempt()")
     assert inline.takes("SELECT preempt()")
+
+
+def test_how_often_the_system_has_taken_the_processor_is_counted() -> None:
+    before = _preemptions()
+    sum(range(10_000_000))
+    assert 0 <= before <= _preemptions()
 
 
 async def test_long_statements_are_not_kept(inline: InlineReads) -> None:

@@ -10,7 +10,7 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import PoolUsageError, SQLiteConnectionPool
-from aiosqlitepool.driver import call, call_anyway, call_to_the_end, ended
+from aiosqlitepool.driver import call, call_anyway, call_last, call_to_the_end, ended
 from aiosqlitepool.driver.jobs import Job, submit
 
 from ..support.databases import Hold
@@ -160,3 +160,17 @@ async def test_a_cancelled_caller_whose_function_is_withdrawn_before_it_wakes_up
                     await caller
             hold.let_go()
             await first
+
+
+async def test_nothing_runs_behind_the_last_call(database: Path) -> None:
+    async with pool_on(database) as pool, pool.connection() as connection:
+        assert await call_last(connection, one) == 1
+        with pytest.raises(PoolUsageError, match="went back to the pool"):
+            await connection.execute("SELECT 1")
+        with pytest.raises(PoolUsageError, match="went back to the pool"):
+            await call(connection, one)
+
+
+async def test_a_last_call_is_a_call_for_a_connection_of_an_unknown_driver(database: Path) -> None:
+    async with aiosqlite.connect(database) as connection:
+        assert await call_last(connection, one) == 1
