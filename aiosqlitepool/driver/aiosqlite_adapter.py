@@ -109,7 +109,8 @@ class AiosqliteAdapter(Executor):
         """Return a handle for this lease, or `None` if the worker is dead."""
         if not self.is_alive:
             return None
-        self.lease, self.is_over = lease, False
+        self.lease = lease
+        self.is_over = False
         handle: Any = _new(self._handle_class)
         self._set_adapter(handle, self)
         self._set_lease(handle, lease)
