@@ -48,7 +48,7 @@ def served(server: str, folder: Path, **environment: str) -> Iterator[tuple[http
             yield http, log
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)  # gunicorn waits for 30 s itself for a connection that is kept alive
 
 
 def answers(http: httpx.Client, process: subprocess.Popen[bytes]) -> bool:

@@ -91,7 +91,9 @@ class Trouble:
     @contextlib.asynccontextmanager
     async def database(self, **more: Any) -> AsyncIterator[SQLiteDatabase]:
         """A database of one row, for the trouble and, after that, for ever."""
-        async with SQLiteDatabase(self.file, name=self._pool_name.rpartition("/")[0], **more) as database:
+        async with SQLiteDatabase(
+            self.file, name=self._pool_name.rpartition("/")[0], inline_reads=True, **more
+        ) as database:
             async with database.write() as connection:
                 await connection.execute("CREATE TABLE note (text BLOB)")
                 await connection.execute("INSERT INTO note VALUES ('')")
