@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, PoolFullError, PoolUsageError, SQLiteDatabase
-from aiosqlitepool.database.transaction import Transaction
+from aiosqlitepool.database.transaction import Transaction, execute
 from aiosqlitepool.events import AcquireRejected, AcquireTimedOut, BusyRetried, RolledBackOnReturn, TransactionEnded
 from aiosqlitepool.testing import Recorder
 
@@ -480,3 +480,20 @@ async def test_a_cursor_that_a_function_leaves_open_does_not_keep_it_from_its_co
         await db.run_write(lambda native: kept.append(native.execute(RETURNING)))
     assert notes(database) == ["a", "b"]
     assert recorder.of(BusyRetried) == []
+
+
+class InProgress(sqlite3.Connection):
+    """A connection whose statement in progress cannot be found."""
+
+    def execute(self, *_: object) -> sqlite3.Cursor:
+        error = sqlite3.OperationalError("cannot commit transaction - SQL statements in progress")
+        error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+        raise error
+
+
+def test_a_commit_that_an_unknown_statement_prevents_is_refused() -> None:
+    with (
+        contextlib.closing(sqlite3.connect(":memory:", factory=InProgress)) as native,
+        pytest.raises(sqlite3.OperationalError, match="in progress"),
+    ):
+        execute(native, "COMMIT")
