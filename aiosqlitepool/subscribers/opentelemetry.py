@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, get_args
 
 from aiosqlitepool import SQLiteConnectionPool, __version__
@@ -161,12 +162,9 @@ class _Instruments:
 
     def __init__(self, meter: Meter, settings: MetricSettings) -> None:
         self.settings, summaries = settings, settings.statement_summaries
-        self.counts: Counts[DeferredCounts] = Counts(
-            lambda name: DeferredCounts(name, self.record_deferred, summaries),
-            reads_statements=summaries > 0,
-            # The SDK keeps each series of its histograms.
-            names=PoolNames(),
-        )
+        new = partial(DeferredCounts, record=self.record_deferred, statement_summaries=summaries)
+        names = PoolNames()  # the SDK keeps each series of its histograms
+        self.counts = Counts[DeferredCounts](new, reads_statements=summaries > 0, names=names)
         self._collection = threading.local()
         for metric in (*_metrics.LEVELS, *_metrics.COUNTERS):
             create = {
@@ -262,9 +260,7 @@ def _attach_metrics(instruments: _Instruments, pool: AnyPool) -> Detach:
 
 
 class _PoolMetrics:
-    """Feeds the instruments with the events of one pool."""
-
-    # Keeps nothing of the bus, which keeps this: a closed pool would wait for the garbage collector.
+    """Feeds the instruments with the events of one pool. Keeps nothing of its bus, which keeps this."""
 
     def __init__(self, instruments: _Instruments, counts: DeferredCounts) -> None:
         self._counts = counts
