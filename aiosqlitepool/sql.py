@@ -12,6 +12,7 @@ __all__ = [
     "GAP",
     "LONGEST_READ",
     "PLAN_WARNING",
+    "READS",
     "first_word",
     "normalized",
     "operation_of",
@@ -22,6 +23,9 @@ __all__ = [
 # Characters of a normalized statement, and of a text that is looked at.
 _LONGEST: Final = 2_000
 LONGEST_READ: Final = 10_000
+
+# The first words of statements that read. WITH may begin any.
+READS: Final = frozenset({"SELECT", "VALUES", "WITH"})
 
 # What SQLite skips before a token. Atomic: a comment ends at the first "*/", also if the rest does not match then.
 GAP: Final = r"(?>(?:[\s;\ufeff]|--[^\n]*|/\*.*?(?:\*/|\Z))*)"

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, overload
 
 from ..driver import Change, Executed, Fetch, Parameters, RowFactory, check_parameters, check_sql, raw_row
 from ..pool.settings import check_label
-from ..sql import first_word
+from ..sql import READS, first_word
 from .arguments import checked_timeout
 from .guard import check_statement
 from .lifecycle import DatabaseLifecycle
@@ -20,7 +20,6 @@ R = TypeVar("R")
 
 # The first words of statements that change the database. WITH may begin either: it reads.
 _CHANGES: Final = frozenset({"INSERT", "REPLACE", "UPDATE", "DELETE"})
-_READS: Final = frozenset({"SELECT", "VALUES", "WITH"})
 
 
 class Statements(DatabaseLifecycle):
@@ -125,7 +124,7 @@ class Statements(DatabaseLifecycle):
 
     def _fetch(self, statement: Fetch, label: str, timeout: float | None) -> Awaitable[list[Any]]:
         word = "SELECT" if self._reader.runs_inline(statement.sql) else first_word(statement.sql)
-        if word not in _READS:
+        if word not in READS:
             check_statement(statement.sql)
         if word in _CHANGES:
             return self._write(statement, statement.sql, label, timeout)

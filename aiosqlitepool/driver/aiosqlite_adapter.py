@@ -63,12 +63,11 @@ class AiosqliteAdapter(Executor):
             roll_back(native)
         if unsaved is not None:
             unsaved.forget()
+        self._leave_loop()
         if self._pragmas_used:
-            if self._first is not None:
-                self._first(native)
             for statement in self._session_sql:
                 native.execute(statement).close()
-            self._pragmas_used, self._first = False, None
+            self._pragmas_used = False
         self._in_transaction = native.in_transaction
         if has_written:
             return "transaction"

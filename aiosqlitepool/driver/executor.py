@@ -53,10 +53,9 @@ class Executor(Worker):
         self, raw: aiosqlite.Connection, session_sql: Sequence[str], log: StatementLog, inline: InlineReads | None
     ) -> None:
         super().__init__(raw)
-        # What runs short reads in the loop's own thread.
+        # What runs short reads in the loop's own thread, and the busy timeout (ms) while it has the connection.
         self._inline = inline
-        # What the worker does before its next operation: it lets the connection leave the loop.
-        self._first: Callable[[sqlite3.Connection], None] | None = None
+        self._busy_timeout: int | None = None
         # The lease that may use the connection now, and whether its last operation has run, as the worker says.
         self.lease: Lessee | None = None
         self.is_over: bool = False
@@ -89,9 +88,7 @@ class Executor(Worker):
             try:
                 if lease is not self.lease or self.is_over:
                     raise lease.refusal() or PoolUsageError(_ENDED)
-                if self._first is not None:
-                    self._first(self.native)
-                    self._first = None
+                self._leave_loop()
                 result = context.run(fn, *args, **kwargs)
             except BaseException as raised:
                 error, failure = raised, "cancelled" if future.cancelled() else error_name(raised)
@@ -114,6 +111,13 @@ class Executor(Worker):
         self._completions.post(future, result, error)
         # Its traceback holds this frame: a cycle would keep half-read cursors and arguments until it is collected.
         future = error = None
+
+    def _leave_loop(self) -> None:
+        """Let the connection wait for locks and work as long as it takes, which it does not while reads have it."""
+        if self._busy_timeout is not None:
+            unwatch(self.native)
+            self.native.execute(f"PRAGMA busy_timeout = {self._busy_timeout}").close()
+            self._busy_timeout = None
 
     def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         self._cursors.note(result)
@@ -185,13 +189,12 @@ class Executor(Worker):
         """Return `read()`, which executes `sql`, run in the loop's thread; raises `Unfinished` if it must not be."""
         if self._sent != self._done or not self.is_alive or getattr(self.native, "has_progress_handler", True):
             raise Unfinished
-        if self._first is None:
+        if self._busy_timeout is None:
             with closing(self.native.cursor()) as cursor:
                 cursor.row_factory = None  # not that of the program
-                (milliseconds,) = cursor.execute("PRAGMA busy_timeout").fetchone()
-                self._first = partial(_leave_loop, milliseconds)
+                (self._busy_timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+                inline.watch(self.native)
                 cursor.execute("PRAGMA busy_timeout = 0")
-            inline.watch(self.native)
         began = perf_counter()
         try:
             result = inline.run(sql, read)
@@ -268,12 +271,6 @@ class Executor(Worker):
         """The same without waiting; returns a future of the end, or `None` if it is closed or no loop runs."""
         self.check_lease(lease)
         return self.stop_behind() if self.is_open else None
-
-
-def _leave_loop(busy_timeout: int, native: sqlite3.Connection) -> None:
-    """Let a connection wait for locks again, for so many milliseconds, and work as long as it takes."""
-    unwatch(native)
-    native.execute(f"PRAGMA busy_timeout = {busy_timeout}").close()
 
 
 def read_inline(

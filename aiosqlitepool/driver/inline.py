@@ -13,13 +13,21 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, ClassVar, Final, TypeVar
 
-try:
-    import resource
-except ImportError:  # pragma: no cover - Windows
-    resource = None  # type: ignore[assignment]
-
-from ..sql import LONGEST_READ, first_word, normalized
+from ..sql import LONGEST_READ, READS, first_word, normalized
 from .sqlite import is_busy
+
+try:
+    from resource import RUSAGE_THREAD, getrusage
+except ImportError:  # pragma: no cover - on macOS and Windows, which do not count by thread
+
+    def _preemptions() -> int:
+        return 0
+else:
+
+    def _preemptions() -> int:
+        """Return how often the system took the processor from this thread: a read is then slow through no fault."""
+        return getrusage(RUSAGE_THREAD).ru_nivcsw
+
 
 __all__ = ["InlineReads", "LoopTurn", "Reading", "Unfinished", "is_one_statement", "unwatch"]
 
@@ -38,7 +46,6 @@ _MOST_KINDS: Final = 500
 # Seconds of one window in which the longest stall is looked for: usually the time between two scrapes.
 STALL_WINDOW: Final = 15.0
 
-_READS: Final = frozenset({"SELECT", "VALUES", "WITH"})
 _set_handler = sqlite3.Connection.set_progress_handler
 
 
@@ -98,11 +105,6 @@ class LoopTurn:
 
     def _begin(self) -> None:
         self._spent = 0.0
-
-
-def _preemptions() -> int:
-    """Return how often the system has taken the processor from this thread: such a thread is slow through no fault."""
-    return 0 if resource is None else resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
 
 
 class _Kind:
@@ -185,7 +187,7 @@ class InlineReads:
         for kinds in (self._kinds, self._normalized):
             if len(kinds) >= _MOST_KINDS:
                 kinds.clear()
-        is_read = first_word(sql) in _READS and "pragma" not in sql.lower()
+        is_read = first_word(sql) in READS and "pragma" not in sql.lower()
         kind = self._normalized.setdefault(normalized(sql), _Kind(0 if is_read else float("inf")))
         if len(sql) <= LONGEST_READ:
             self._kinds[sql] = kind
