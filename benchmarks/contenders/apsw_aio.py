@@ -13,24 +13,21 @@ fetchone() make two, and `async for` three, for up to 64 rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
-from contextvars import ContextVar
-from itertools import cycle
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import apsw
 import apsw.aio
 
 from . import PRAGMAS, Contender
+from ._kept_open import KeptOpen
 
 
 class ApswAio(Contender):
     queues = False
 
     async def open(self, path: str, size: int) -> None:
-        self._connections = [await self._connect(path) for _ in range(size)]
-        self._next = cycle(self._connections)
-        self._mine: ContextVar[Any] = ContextVar("mine")
+        self._open = KeptOpen([await self._connect(path) for _ in range(size)])
 
     @staticmethod
     async def _connect(path: str) -> Any:
@@ -39,14 +36,10 @@ class ApswAio(Contender):
         return conn
 
     def connection(self) -> AbstractAsyncContextManager[Any]:
-        conn = self._mine.get(None)
-        if conn is None:
-            conn = next(self._next)
-            self._mine.set(conn)
-        return nullcontext(conn)
+        return self._open.connection()
 
     async def close(self) -> None:
-        for conn in self._connections:
+        for conn in self._open.connections:
             await conn.aclose()
 
     async def fetch(self, conn: Any, sql: str, *parameters: object) -> Sequence[Any]:

@@ -10,28 +10,21 @@ Each task uses one connection, always the same; where there are more tasks than 
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, nullcontext
-from contextvars import ContextVar
-from itertools import cycle
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from ._aiosqlite import AiosqliteContender, connect
+from ._kept_open import KeptOpen
 
 
 class Floor(AiosqliteContender):
     queues = False
 
     async def open(self, path: str, size: int) -> None:
-        self._connections = [await connect(path) for _ in range(size)]
-        self._next = cycle(self._connections)
-        self._mine: ContextVar[Any] = ContextVar("mine")
+        self._open = KeptOpen([await connect(path) for _ in range(size)])
 
     def connection(self) -> AbstractAsyncContextManager[Any]:
-        conn = self._mine.get(None)
-        if conn is None:
-            conn = next(self._next)
-            self._mine.set(conn)
-        return nullcontext(conn)
+        return self._open.connection()
 
     async def one(self, sql: str, *parameters: object) -> Any:
         async with self.connection() as conn:
@@ -39,7 +32,7 @@ class Floor(AiosqliteContender):
             return rows[0] if rows else None
 
     async def close(self) -> None:
-        for conn in self._connections:
+        for conn in self._open.connections:
             await conn.close()
 
 
