@@ -20,7 +20,7 @@ from ..errors import PoolUsageError, error_name
 from ..timings import StatementPlace
 from .connection_log import ConnectionLog
 from .cursors import RUN_SQL, closes_cursor, statement_of
-from .inline import InlineReads, Reading, Unfinished, is_one_statement, unwatch
+from .inline import InlineReads, Reading, Unfinished, is_one_statement
 from .protocol import Adapter, Lessee
 from .sqlite import LeaseCursors, note_busy
 from .statement_log import StatementLog
@@ -113,9 +113,8 @@ class Executor(Worker):
         future = error = None
 
     def _leave_loop(self) -> None:
-        """Let the connection wait for locks and work as long as it takes, which it does not while reads have it."""
+        """Let the connection wait for locks, which it does not while reads in the loop have it."""
         if self._busy_timeout is not None:
-            unwatch(self.native)
             self.native.execute(f"PRAGMA busy_timeout = {self._busy_timeout}").close()
             self._busy_timeout = None
 
@@ -193,11 +192,10 @@ class Executor(Worker):
             with closing(self.native.cursor()) as cursor:
                 cursor.row_factory = None  # not that of the program
                 (self._busy_timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()
-                inline.watch(self.native)
                 cursor.execute("PRAGMA busy_timeout = 0")
         began = perf_counter()
         try:
-            result = inline.run(sql, read)
+            result = inline.run(sql, self.native, read)
         except Unfinished:
             self._log.record(lease, copy_context(), sql, "retried", None, None, began, began)
             raise

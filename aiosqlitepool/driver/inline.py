@@ -29,7 +29,7 @@ else:
         return getrusage(RUSAGE_THREAD).ru_nivcsw
 
 
-__all__ = ["InlineReads", "LoopTurn", "Reading", "Unfinished", "is_one_statement", "unwatch"]
+__all__ = ["InlineReads", "LoopTurn", "Reading", "Unfinished", "is_one_statement"]
 
 R = TypeVar("R")
 
@@ -193,20 +193,15 @@ class InlineReads:
             self._kinds[sql] = kind
         return kind
 
-    def watch(self, native: sqlite3.Connection) -> None:
-        """Have the work of this connection counted, until `unwatch()`."""
-        _set_handler(native, self._is_too_long, _STEPS)
-
-    def run(self, sql: str, read: Callable[[], R]) -> R:
-        """Return `read()`, which executes `sql` with a connection that is watched.
-
-        Raises `Unfinished` if that is too much for the loop.
-        """
+    def run(self, sql: str, native: sqlite3.Connection, read: Callable[[], R]) -> R:
+        """Return `read()`, which executes `sql` with `native`; raises `Unfinished` if that is too much for the loop."""
         kind, is_unfinished = self._kind(sql), False
         preemptions = self._preemptions() if kind.was_slow else 0
         began = self._clock()
         self._calls, self._until = 0, began + _LONGEST
         try:
+            # Only for this read: it would also interrupt what is no read, such as a health check in the worker.
+            _set_handler(native, self._is_too_long, _STEPS)
             return read()
         except sqlite3.Error as error:
             is_unfinished = self._calls > _MOST_CALLS or _must_wait(error)
@@ -214,6 +209,7 @@ class InlineReads:
                 raise Unfinished from None
             raise
         finally:
+            _set_handler(native, None, 0)
             ended = self._clock()
             self._stalled(ended, self.turn.spend(ended - began))
             if is_unfinished:
@@ -226,11 +222,6 @@ class InlineReads:
         if self._clock() > self._until:
             self._calls = _MOST_CALLS + 1
         return self._calls > _MOST_CALLS
-
-
-def unwatch(native: sqlite3.Connection) -> None:
-    """Let a connection work as long as it takes."""
-    _set_handler(native, None, 0)
 
 
 def _must_wait(error: sqlite3.Error) -> bool:

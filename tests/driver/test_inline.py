@@ -10,7 +10,7 @@ import pytest
 
 from aiosqlitepool.driver import Reading, read_inline
 from aiosqlitepool.driver.generic_adapter import GenericAdapter
-from aiosqlitepool.driver.inline import STALL_WINDOW, InlineReads, LoopTurn, Unfinished, _preemptions, unwatch
+from aiosqlitepool.driver.inline import STALL_WINDOW, InlineReads, LoopTurn, Unfinished, _preemptions
 
 from ..support.clock import Clock
 
@@ -35,16 +35,15 @@ def preempted() -> list[None]:
 
 
 @pytest.fixture
-async def native(inline: InlineReads) -> AsyncIterator[sqlite3.Connection]:
+async def native() -> AsyncIterator[sqlite3.Connection]:
     native = sqlite3.connect(":memory:")
-    inline.watch(native)
     yield native
     native.close()
 
 
 def read(inline: InlineReads, native: sqlite3.Connection, sql: str) -> list[tuple[object, ...]]:
     assert inline.takes(sql)
-    return inline.run(sql, lambda: native.execute(sql).fetchall())
+    return inline.run(sql, native, lambda: native.execute(sql).fetchall())
 
 
 def refusals(inline: InlineReads, sql: str) -> int:
@@ -80,7 +79,6 @@ async def test_a_read_beyond_its_budget_is_interrupted_and_goes_to_the_worker_fo
             read(inline, native, LONG)
         pauses.append(refusals(inline, LONG))
     assert pauses == [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10_000, 10_000]
-    unwatch(native)
     assert native.execute(LONG).fetchall() == [(100_000,)]  # without the budget
 
 
@@ -126,6 +124,15 @@ def test_how_often_the_system_has_taken_the_processor_is_counted() -> None:
     assert 0 <= before <= _preemptions()
 
 
+async def test_what_is_no_read_has_no_budget_on_a_connection_that_has_read(
+    inline: InlineReads, native: sqlite3.Connection, clock: Clock
+) -> None:
+    """A pragma, a health check and a rollback were interrupted, once the time of the read before was over."""
+    read(inline, native, SHORT)
+    clock.advance(1.0)
+    assert native.execute(LONG).fetchall() == [(100_000,)]
+
+
 async def test_long_statements_are_not_kept(inline: InlineReads) -> None:
     for number in range(10):
         assert inline.takes(f"SELECT '{number * 'x' * 10_000}'")
@@ -136,7 +143,9 @@ async def test_a_read_that_was_slow_once_stays(inline: InlineReads, native: sqli
     native.create_function("sleep", 1, clock.advance)
     for milliseconds in (2, 0, 2, 0):
         assert inline.takes("SELECT sleep(?)")
-        inline.run("SELECT sleep(?)", lambda ms=milliseconds: native.execute("SELECT sleep(?)", (ms / 1e3,)).fetchall())
+        inline.run(
+            "SELECT sleep(?)", native, lambda ms=milliseconds: native.execute("SELECT sleep(?)", (ms / 1e3,)).fetchall()
+        )
     assert inline.takes("SELECT sleep(?)")
 
 
@@ -160,7 +169,7 @@ async def test_a_read_that_would_have_to_wait_for_a_lock_goes_to_the_worker(
 
     assert inline.takes(SHORT)
     with pytest.raises(Unfinished):
-        inline.run(SHORT, locked)
+        inline.run(SHORT, native, locked)
     assert not inline.takes(SHORT)
 
 
@@ -173,7 +182,7 @@ async def test_an_error_of_the_statement_is_its_own(inline: InlineReads, native:
 async def test_a_kind_that_was_forgotten_meanwhile_runs(inline: InlineReads, native: sqlite3.Connection) -> None:
     assert inline.takes(SHORT)
     inline._kinds.clear()
-    assert inline.run(SHORT, lambda: native.execute(SHORT).fetchall()) == [(1,)]
+    assert inline.run(SHORT, native, lambda: native.execute(SHORT).fetchall()) == [(1,)]
 
 
 async def test_statements_beyond_five_hundred_are_forgotten(inline: InlineReads) -> None:
@@ -213,7 +222,7 @@ async def test_the_longest_stall_is_that_of_the_last_scrape_or_two(
     native.create_function("sleep", 1, clock.advance)
     stalls = []
     for seconds, later in ((0.0004, 10.0), (0.0001, 10.0), (0.0002, 14.0), (0.0001, 0.0)):
-        inline.run("SELECT sleep(?)", lambda s=seconds: native.execute("SELECT sleep(?)", (s,)).fetchall())
+        inline.run("SELECT sleep(?)", native, lambda s=seconds: native.execute("SELECT sleep(?)", (s,)).fetchall())
         stalls.append(round(inline.stall(), 6))
         await inline.turn.next()
         await asyncio.sleep(0)
@@ -230,5 +239,5 @@ async def test_reads_in_one_turn_of_the_loop_are_one_stall(
 ) -> None:
     native.create_function("sleep", 1, clock.advance)
     for _ in range(3):
-        inline.run("SELECT sleep(0.0001)", lambda: native.execute("SELECT sleep(0.0001)").fetchall())
+        inline.run("SELECT sleep(0.0001)", native, lambda: native.execute("SELECT sleep(0.0001)").fetchall())
     assert inline.stall() == pytest.approx(0.0003)
