@@ -36,12 +36,17 @@ class Gaps:
         self.held: float = 0.0
         self._since = time.monotonic()
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to look whether others need a gap."""
+        return time.monotonic() - self._since >= _EVERY
+
     def before_begin(self) -> None:
         """Sleep, if the lock was held nearly all the time, and another process has the database open."""
+        if not self.is_due:
+            return
         now = time.monotonic()
         passed = now - self._since
-        if passed < _EVERY:
-            return
         if self.held > _BUSY * passed and is_open_elsewhere(f"{self._path}-shm"):
             time.sleep(_GAP)
             now += _GAP

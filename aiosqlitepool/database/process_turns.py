@@ -59,7 +59,7 @@ class ProcessTurns:
         # Whether a thread waits for our turn.
         self._thread_waits = False
 
-    # -- in the worker thread
+    # -- in the worker thread, or in the loop: nothing here waits for another process
 
     def begin(self, transaction: object) -> None:
         """Take a turn, or go on with it. Raises `NotOurTurn` if others are to write first."""

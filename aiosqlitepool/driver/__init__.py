@@ -15,7 +15,7 @@ from .generic_adapter import GenericAdapter
 from .handle import Handle, guarded, handle_class
 from .inline import InlineReads, Reading, Unfinished
 from .internals import KNOWS_AIOSQLITE, warn_of_generic_adapter
-from .jobs import Job, call, call_anyway, call_last, call_to_the_end, ended
+from .jobs import Job, call, call_anyway, call_last, call_to_the_end, ended, run_at_once
 from .opening import abandon, attached, connect, discard, is_overridden, opened
 from .protocol import Adapter, Connection, Lessee
 from .shield import shielded
@@ -77,6 +77,7 @@ __all__ = [
     "opened",
     "raw_row",
     "read_inline",
+    "run_at_once",
     "run_alone",
     "shielded",
     "was_attached",

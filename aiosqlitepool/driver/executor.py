@@ -53,7 +53,7 @@ class Executor(Worker):
         self, raw: aiosqlite.Connection, session_sql: Sequence[str], log: StatementLog, inline: InlineReads | None
     ) -> None:
         super().__init__(raw)
-        # What runs short reads in the loop's own thread, and the busy timeout (ms) while it has the connection.
+        # What runs short reads in the loop's own thread, and the busy timeout (ms) while the loop has the connection.
         self._inline = inline
         self._busy_timeout: int | None = None
         # The lease that may use the connection now, and whether its last operation has run, as the worker says.
@@ -113,7 +113,7 @@ class Executor(Worker):
         future = error = None
 
     def _leave_loop(self) -> None:
-        """Let the connection wait for locks, which it does not while reads in the loop have it."""
+        """Let the connection wait for locks, which it does not while the loop has it."""
         if self._busy_timeout is not None:
             self.native.execute(f"PRAGMA busy_timeout = {self._busy_timeout}").close()
             self._busy_timeout = None
@@ -188,11 +188,7 @@ class Executor(Worker):
         """Return `read()`, which executes `sql`, run in the loop's thread; raises `Unfinished` if it must not be."""
         if self._sent != self._done or not self.is_alive or getattr(self.native, "has_progress_handler", True):
             raise Unfinished
-        if self._busy_timeout is None:
-            with closing(self.native.cursor()) as cursor:
-                cursor.row_factory = None  # not that of the program
-                (self._busy_timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()
-                cursor.execute("PRAGMA busy_timeout = 0")
+        self._enter_loop()
         began = perf_counter()
         try:
             result = inline.run(sql, self.native, read)
@@ -208,6 +204,26 @@ class Executor(Worker):
             self._cursors.note(result)
         self._log.record(lease, copy_context(), sql, "inline", result, None, began, began)
         return result
+
+    def run_at_once(self, lease: Lessee, fn: Callable[[sqlite3.Connection], object]) -> bool:
+        """Run `fn(native)` in the loop's thread, without waiting for locks; False if the worker has something to do."""
+        if not self.is_idle_for(lease):
+            return False
+        self._in_transaction = True  # until it is known: Ctrl-C may fall in between
+        try:
+            self._enter_loop()
+            fn(self.native)
+        finally:
+            self._in_transaction = self.native.in_transaction
+        return True
+
+    def _enter_loop(self) -> None:
+        """Let the connection wait for no lock: the loop would wait with it. The next job of the worker ends that."""
+        if self._busy_timeout is None:
+            with closing(self.native.cursor()) as cursor:
+                cursor.row_factory = None  # not that of the program
+                (self._busy_timeout,) = cursor.execute("PRAGMA busy_timeout").fetchone()
+                cursor.execute("PRAGMA busy_timeout = 0")
 
     def _inspect(self, fn: Callable[..., Any], args: Any) -> None:
         if self.guard is not None:

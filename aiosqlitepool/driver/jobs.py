@@ -14,7 +14,7 @@ import aiosqlite
 from .handle import Handle
 from .shield import shielded
 
-__all__ = ["Job", "call", "call_anyway", "call_last", "call_to_the_end", "ended"]
+__all__ = ["Job", "call", "call_anyway", "call_last", "call_to_the_end", "ended", "run_at_once"]
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -121,6 +121,14 @@ async def call_anyway(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Co
     if cancellation is not None:
         raise cancellation
     return running.result()
+
+
+def run_at_once(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Connection], object]) -> bool:
+    """Run `fn(native)` in the event loop's own thread, where it waits for no lock; False if only the worker can run it.
+
+    For what takes SQLite microseconds, on a connection that any thread may use.
+    """
+    return isinstance(connection, Handle) and connection._pool_adapter.run_at_once(connection._pool_lease, fn)
 
 
 async def ended(running: asyncio.Future[Any]) -> asyncio.CancelledError | None:
