@@ -36,7 +36,7 @@ __all__ = ["Writer", "WriterPool"]
 
 R = TypeVar("R")
 
-# Seconds: a BEGIN in the loop's thread that took longer was slow. Such ones may take a thousandth of the loop's time.
+# Seconds: a BEGIN in the loop's thread that takes longer is slow. Slow ones may take a thousandth of the loop's time.
 _SLOW: Final = 0.001
 _PAUSES: Final = 1000
 
@@ -138,7 +138,8 @@ class Writer:
         self._connection: aiosqlite.Connection | None = None
         self._owner: asyncio.Task[Any] | None = None
         self._depth = 0
-        # When a transaction may begin in the loop's thread again, after one that was slow there.
+        # Whether the newest BEGIN in the loop's thread was slow, and when the next one may be there.
+        self._was_slow = False
         self._at_once_from = 0.0
         # How many write, or wait for that.
         self.callers: int = 0
@@ -232,8 +233,9 @@ class Writer:
             except sqlite3.Error:  # the worker meets it, too, waits, and reports it
                 pass
             finally:
-                took = time.monotonic() - now
-                if took > _SLOW:
+                took, was_slow = time.monotonic() - now, self._was_slow
+                self._was_slow = took > _SLOW
+                if self._was_slow and was_slow:  # the first time may be that of a busy machine
                     self._at_once_from = now + _PAUSES * took
         await call_to_the_end(connection, transaction.begin)
 
