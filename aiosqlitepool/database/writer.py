@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 import aiosqlite
 
-from ..driver import call_anyway, call_last, call_to_the_end, guarded, half_read, run_at_once
+from ..driver import begin_at_once, call_anyway, call_last, call_to_the_end, guarded, half_read
 from ..errors import PoolUsageError
 from ..pool.lease import SharedLease
 from ..pool.pool import SQLiteConnectionPool
@@ -228,7 +228,7 @@ class Writer:
         now = time.monotonic()
         if now >= self._at_once_from and not self.gaps.is_due:
             try:
-                if run_at_once(connection, transaction.begin_at_once):
+                if begin_at_once(connection, transaction.begin_at_once):
                     return
             except sqlite3.Error:  # the worker meets it, too, waits, and reports it
                 pass

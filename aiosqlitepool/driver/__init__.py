@@ -15,7 +15,7 @@ from .generic_adapter import GenericAdapter
 from .handle import Handle, guarded, handle_class
 from .inline import InlineReads, Reading, Unfinished
 from .internals import KNOWS_AIOSQLITE, warn_of_generic_adapter
-from .jobs import Job, call, call_anyway, call_last, call_to_the_end, ended, run_at_once
+from .jobs import Job, begin_at_once, call, call_anyway, call_last, call_to_the_end, ended
 from .opening import abandon, attached, connect, discard, is_overridden, opened
 from .protocol import Adapter, Connection, Lessee
 from .shield import shielded
@@ -59,6 +59,7 @@ __all__ = [
     "StatementLog",
     "Unfinished",
     "adapter_for",
+    "begin_at_once",
     "call",
     "call_anyway",
     "call_as_statement",
@@ -77,7 +78,6 @@ __all__ = [
     "opened",
     "raw_row",
     "read_inline",
-    "run_at_once",
     "run_alone",
     "shielded",
     "was_attached",

@@ -56,6 +56,8 @@ class Executor(Worker):
         # What runs short reads in the loop's own thread, and the busy timeout (ms) while the loop has the connection.
         self._inline = inline
         self._busy_timeout: int | None = None
+        # The lease whose transaction began in the loop: it has the lock, so that its statements need not wait for it.
+        self.has_lock: Lessee | None = None
         # The lease that may use the connection now, and whether its last operation has run, as the worker says.
         self.lease: Lessee | None = None
         self.is_over: bool = False
@@ -88,7 +90,8 @@ class Executor(Worker):
             try:
                 if lease is not self.lease or self.is_over:
                     raise lease.refusal() or PoolUsageError(_ENDED)
-                self._leave_loop()
+                if self._busy_timeout is not None and (lease is not self.has_lock or self._pragmas_used):
+                    self._leave_loop()
                 result = context.run(fn, *args, **kwargs)
             except BaseException as raised:
                 error, failure = raised, "cancelled" if future.cancelled() else error_name(raised)
@@ -205,20 +208,21 @@ class Executor(Worker):
         self._log.record(lease, copy_context(), sql, "inline", result, None, began, began)
         return result
 
-    def run_at_once(self, lease: Lessee, fn: Callable[[sqlite3.Connection], object]) -> bool:
-        """Run `fn(native)` in the loop's thread, without waiting for locks; False if the worker has something to do."""
+    def begin_at_once(self, lease: Lessee, fn: Callable[[sqlite3.Connection], object]) -> bool:
+        """Begin a transaction by `fn(native)` in the loop's thread; False if the worker has something to do."""
         if not self.is_idle_for(lease):
             return False
         self._in_transaction = True  # until it is known: Ctrl-C may fall in between
         try:
             self._enter_loop()
             fn(self.native)
+            self.has_lock = lease
         finally:
             self._in_transaction = self.native.in_transaction
         return True
 
     def _enter_loop(self) -> None:
-        """Let the connection wait for no lock: the loop would wait with it. The next job of the worker ends that."""
+        """Let the connection wait for no lock: the loop would wait with it. The next job that may have to ends that."""
         if self._busy_timeout is None:
             with closing(self.native.cursor()) as cursor:
                 cursor.row_factory = None  # not that of the program

@@ -14,7 +14,7 @@ import aiosqlite
 from .handle import Handle
 from .shield import shielded
 
-__all__ = ["Job", "call", "call_anyway", "call_last", "call_to_the_end", "ended", "run_at_once"]
+__all__ = ["Job", "begin_at_once", "call", "call_anyway", "call_last", "call_to_the_end", "ended"]
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -105,7 +105,8 @@ async def call_last(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Conn
     def last(native: sqlite3.Connection) -> R:
         result = fn(native, *args)
         if isinstance(connection, Handle):
-            connection._pool_adapter.is_over = True
+            adapter = connection._pool_adapter
+            adapter.is_over, adapter.has_lock = True, None
         return result
 
     return await Job(connection, last).result()
@@ -123,12 +124,12 @@ async def call_anyway(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Co
     return running.result()
 
 
-def run_at_once(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Connection], object]) -> bool:
-    """Run `fn(native)` in the event loop's own thread, where it waits for no lock; False if only the worker can run it.
+def begin_at_once(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Connection], object]) -> bool:
+    """Begin a transaction by `fn(native)` in the event loop's own thread; False if only the worker can do it.
 
-    For what takes SQLite microseconds, on a connection that any thread may use.
+    It waits for no lock. For a connection that any thread may use.
     """
-    return isinstance(connection, Handle) and connection._pool_adapter.run_at_once(connection._pool_lease, fn)
+    return isinstance(connection, Handle) and connection._pool_adapter.begin_at_once(connection._pool_lease, fn)
 
 
 async def ended(running: asyncio.Future[Any]) -> asyncio.CancelledError | None:
