@@ -131,9 +131,10 @@ class Writer:
     `timeout` is the default of each call, in seconds; `None` for no limit.
     """
 
-    def __init__(self, pool: WriterPool, timeout: float | None) -> None:
+    def __init__(self, pool: WriterPool, timeout: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         self.pool = pool
         self._timeout = timeout
+        self._clock = clock
         # The open block: its connection, the task that opened it, and the number of savepoints open inside it.
         self._connection: aiosqlite.Connection | None = None
         self._owner: asyncio.Task[Any] | None = None
@@ -225,7 +226,7 @@ class Writer:
 
         BEGIN IMMEDIATE takes SQLite less than the trip that this saves. There is no moment between it and the block.
         """
-        now = time.monotonic()
+        now = self._clock()
         if now >= self._at_once_from and not self.gaps.is_due:
             try:
                 if begin_at_once(connection, transaction.begin_at_once):
@@ -233,7 +234,7 @@ class Writer:
             except sqlite3.Error:  # the worker meets it, too, waits, and reports it
                 pass
             finally:
-                took, was_slow = time.monotonic() - now, self._was_slow
+                took, was_slow = self._clock() - now, self._was_slow
                 self._was_slow = took > _SLOW
                 if self._was_slow and was_slow:  # the first time may be that of a busy machine
                     self._at_once_from = now + _PAUSES * took
