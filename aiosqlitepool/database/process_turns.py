@@ -68,9 +68,13 @@ class ProcessTurns:
         with self._mutex:
             if self._has_lock and self._is_over():
                 self._unlock()
-            is_overtaking = next(iter(self._waiting), transaction) is not transaction
-            if is_overtaking or not (self._has_lock or self._lock()):
+            # It had its turn, and SQLite was locked: those behind it wait for it, so that it must stay before them.
+            is_again = self._transaction is transaction
+            is_next = is_again or next(iter(self._waiting), transaction) is transaction
+            if not (is_next and (self._has_lock or self._lock())):
                 self._waiting.setdefault(transaction, None)
+                if is_again:
+                    self._waiting = {transaction: None, **self._waiting}
                 raise NotOurTurn
             self._waiting.pop(transaction, None)
             self._since = min(self._since, self._clock())

@@ -271,6 +271,43 @@ asyncio.run(main())
     assert counts["ours"] < 100
 
 
+async def two_in_their_turn(turns: ProcessTurns, other: Other) -> None:
+    """Two transactions have waited, and the first has begun, which finds the database locked."""
+    other.lock()
+    for transaction in ("first", "second"):
+        with pytest.raises(NotOurTurn):
+            turns.begin(transaction)
+    waiting = asyncio.create_task(turns.wait("first", None))
+    await until_true(lambda: turns._thread_waits)
+    other.unlock()
+    await waiting
+    turns.begin("first")
+
+
+async def test_a_transaction_that_finds_the_database_locked_tries_again_in_its_turn(
+    turns: ProcessTurns, other: Other
+) -> None:
+    await two_in_their_turn(turns, other)
+    turns.begin("first")
+    turns.end("first", has_more=True)
+    turns.begin("second")
+
+
+async def test_a_transaction_that_found_the_database_locked_until_its_turn_was_over_keeps_its_place(
+    turns: ProcessTurns, other: Other, clock: Clock
+) -> None:
+    """Functions behind it wait for it: behind one of them, it would wait for ever."""
+    await two_in_their_turn(turns, other)
+    clock.advance(2 * TURN)
+    _mark_waiting(other.descriptor, is_waiting=True)
+    with pytest.raises(NotOurTurn):
+        turns.begin("first")
+    _mark_waiting(other.descriptor, is_waiting=False)
+    with pytest.raises(NotOurTurn):
+        turns.begin("second")
+    turns.begin("first")
+
+
 # -- where there are no turns
 
 
