@@ -14,7 +14,7 @@ import pytest
 
 from aiosqlitepool import SQLiteDatabase
 from aiosqlitepool.database.writer import Writer
-from aiosqlitepool.driver import begin_at_once
+from aiosqlitepool.driver import begin_at_once, call
 from aiosqlitepool.events import DatabaseFailed, RolledBackOnReturn, TransactionEnded
 from aiosqlitepool.testing import Recorder
 
@@ -176,12 +176,12 @@ async def test_an_error_of_begin_is_raised_on_entering_and_reported_once(
         return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_TRANSACTION else sqlite3.SQLITE_OK
 
     async with db.writer.connection() as connection:
-        await connection.set_authorizer(authorizer)
+        await call(connection, lambda native: native.set_authorizer(authorizer))
     with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
         async with db.write():
             raise AssertionError("entered")
     async with db.writer.connection() as connection:
-        await connection.set_authorizer(lambda *_: sqlite3.SQLITE_OK)
+        await call(connection, lambda native: native.set_authorizer(lambda *_: sqlite3.SQLITE_OK))
     await write(db)
     assert [event.outcome for event in recorder.of(TransactionEnded)] == ["failed", "committed"]
     assert recorder.of(DatabaseFailed) == []
