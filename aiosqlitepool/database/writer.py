@@ -139,9 +139,10 @@ class Writer:
         self._connection: aiosqlite.Connection | None = None
         self._owner: asyncio.Task[Any] | None = None
         self._depth = 0
-        # Whether the newest BEGIN in the loop's thread was slow, and when the next one may be there.
+        # Whether the newest BEGIN in the loop's thread was slow, and when the next one may be there. None in memory:
+        # without WAL, a COMMIT may have to wait for readers.
         self._was_slow = False
-        self._at_once_from = 0.0
+        self._at_once_from = math.inf if pool.file.in_memory else 0.0
         # How many write, or wait for that.
         self.callers: int = 0
         self.gaps: Gaps = Gaps(pool.file.path)

@@ -107,6 +107,16 @@ async def test_a_block_without_a_statement_is_a_transaction_too(
     assert [event.outcome for event in recorder.of(TransactionEnded)] == ["committed"]
 
 
+async def test_a_block_in_memory_begins_in_the_worker(trace: Trace) -> None:
+    async with SQLiteDatabase(":memory:", on_connect=trace.on_connect) as db:
+        stop_clocks(db, trace)
+        await db.execute("CREATE TABLE note (text TEXT)")
+        trace.taken()
+        await write(db)
+        assert trace.taken() == [WORKER]
+        assert await db.fetch_val("SELECT text FROM note") == "a"
+
+
 async def test_a_function_begins_in_the_worker(db: SQLiteDatabase, trace: Trace) -> None:
     await db.run_write(add, "a")
     assert trace.taken() == [WORKER]
