@@ -35,7 +35,7 @@ _DECIDED: Final = {
     "timeout": "acquisition_timeout is the time to wait for the locks of other processes",
     "isolation_level": "the database begins and ends all transactions itself",
     "autocommit": "the database begins and ends all transactions itself",
-    "check_same_thread": "each connection is used in a thread of its own",
+    "check_same_thread": "the database decides which thread uses a connection",
 }
 
 
