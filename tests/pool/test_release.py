@@ -179,12 +179,8 @@ async def test_a_block_that_is_cancelled_twice_still_gives_the_connection_back(d
 
 
 def test_ctrl_c_in_a_rollback_ends_the_loop_and_still_gives_the_slot_back(driver: StubDriver) -> None:
-    """asyncio raises a KeyboardInterrupt of any task from `run_forever()`; a program may run the loop again.
-
-    Not of an eager one, whose `create_task()` raises it.
-    """
+    """asyncio raises a KeyboardInterrupt of any task from `run_forever()`; a program may run the loop again."""
     loop = asyncio.new_event_loop()
-    loop.set_task_factory(None)
     pool = SQLiteConnectionPool(driver, 1, name="app.db")
     held = loop.run_until_complete(pool.acquire())
     held.on_rollback = fails(KeyboardInterrupt())
