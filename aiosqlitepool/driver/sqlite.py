@@ -204,7 +204,7 @@ class LeaseCursors:
 
     def half_read(self) -> list[sqlite3.Cursor | sqlite3.Blob]:
         """Return the cursors that still hold a statement, and the blobs."""
-        known = [each for ref in tuple(self.older) if (each := ref()) is not None]
+        known = [each for ref in list(self.older) if (each := ref()) is not None]
         if self.newest is not None:
             known.append(self.newest)
         return [each for each in known if _may_pin(each)]

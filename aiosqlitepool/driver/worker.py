@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
@@ -230,7 +231,7 @@ def interrupt_until_exit(thread: threading.Thread, interrupts: Interrupts) -> No
         target=_interrupt_repeatedly, args=(thread, interrupts), name="aiosqlitepool-exit", daemon=True
     )
     try:
-        interrupter.start()
+        Context().run(interrupter.start)  # not in that of the request, as in `opened`
     except RuntimeError:  # pragma: no cover - from Python 3.12, a program that ends can start no thread
         _interrupt_repeatedly(thread, interrupts, _EXIT_PATIENCE)
 
