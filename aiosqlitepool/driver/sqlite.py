@@ -257,8 +257,10 @@ def _may_pin(each: sqlite3.Cursor | sqlite3.Blob) -> bool:
     if issubclass(type(each), sqlite3.Blob):  # whether it is open cannot be known
         return True
     # CPython releases a cursor's statement at its last row, but that of executemany(), which has no rows, not at all.
+    if _description(each) is None:  # asked first: without the GIL, get_referents() stops all threads
+        return False
     held: Iterable[type | None] = map(type, gc.get_referents(each))
-    return _description(each) is not None and _STATEMENT in held
+    return _STATEMENT in held
 
 
 def _find_statement_type() -> type | None:
