@@ -8,7 +8,7 @@ from typing import Self
 from ..copying import NotCopyable
 from ..driver import shielded
 from ..errors import PoolClosedError, PoolUsageError
-from ..pool.background import running_loop
+from ..pool.background import begin_later, running_loop
 from ..pool.diagnostics import closed_for_good
 from ..pool.settings import check_seconds
 from .file import DatabaseFile
@@ -82,8 +82,8 @@ class DatabaseLifecycle(NotCopyable):
         if self._closing is None:
             self._opened = False
             # A task of its own: the cancellation of a caller must not stop it half-way.
-            closing = self._close(timeout)
-            self._closing = asyncio.get_running_loop().create_task(closing, name=f"{self._name}:close-database")
+            loop = asyncio.get_running_loop()
+            self._closing = begin_later(self._close(timeout), loop, name=f"{self._name}:close-database")
         await asyncio.shield(self._closing)
 
     async def _close(self, timeout: float | None) -> None:

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from typing import Final
 
@@ -141,7 +142,8 @@ class ProcessTurns:
             # One thread waits, for whoever comes: a caller that is cancelled leaves it to the next one.
             if not self._thread_waits:
                 wait = partial(self._wait_in_thread, self._descriptor, loop)
-                threading.Thread(target=wait, name="aiosqlitepool-turn", daemon=True).start()
+                thread = threading.Thread(target=wait, name="aiosqlitepool-turn", daemon=True)
+                Context().run(thread.start)  # not in that of the request, as in `opened`
                 self._thread_waits = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):

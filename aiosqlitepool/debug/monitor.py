@@ -149,7 +149,7 @@ class Monitor:
         if pool is None:
             return None
         stats, holders, waiters = pool.stats(), pool.holders(), pool.waiters()
-        events = sorted((kept for ring in tuple(self._rings.values()) for kept in ring.copy()), reverse=True)
+        events = sorted((kept for ring in list(self._rings.values()) for kept in ring.copy()), reverse=True)
         described = [(kept, describe(kept.event)) for kept in events]
         return {
             **asdict(stats),

@@ -64,7 +64,7 @@ class RecentTimes:
         """Return `count`, `p50`, `p90`, `p99` and `max` of the last minute; zeros if nothing was observed."""
         # Skips outdated pieces instead of replacing them: only the observing thread writes.
         stale = max(0, int((self._clock() - self._turns_at) // (WINDOW / _PIECES)) + 1)
-        pieces = list(self._pieces)[max(0, stale - _PIECES + len(self._pieces)) :]
+        pieces = list(self._pieces.copy())[max(0, stale - _PIECES + len(self._pieces)) :]
         counts = [sum(column) for column in zip(*(piece.counts for piece in pieces), strict=True)]
         longest = max((piece.longest for piece in pieces), default=0.0)
         found: dict[str, float | int] = {"count": sum(counts)}

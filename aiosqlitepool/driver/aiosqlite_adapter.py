@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextvars import Context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 
@@ -75,6 +75,10 @@ class AiosqliteAdapter(Executor):
         return "cursor" if half_read else None
 
     def _before_serving(self) -> None:
+        # Where a factory has awaited aiosqlite itself, threads of a free-threaded Python run in a copy of its context,
+        # for as long as they run: they would keep alive what the request that opened the connection has in it.
+        for variable in copy_context():
+            variable.set(None)
         if autocommit(self.native) is False:
             self._unsaved = unsaved = Unsaved(self.native)
             run = self._run
@@ -97,7 +101,7 @@ class AiosqliteAdapter(Executor):
         raw, native = self.raw, self.native
         # aiosqlite's own loop keeps the result of the job before the one that it runs: not one of the factory's.
         queue_job(raw, self._before_serving)
-        # In a context of its own: from Python 3.14 the thread's may be that of the request which opened the connection.
+        # In a context of its own, in which these variables are not set.
         queue_job(raw, partial(Context().run, self._serve))
         raw._connection, raw._running = None, False
         await self.post(self._begin)

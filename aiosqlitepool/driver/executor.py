@@ -24,7 +24,7 @@ from .inline import InlineReads, Reading, Unfinished, is_one_statement
 from .protocol import Adapter, Lessee
 from .sqlite import LeaseCursors, note_busy
 from .statement_log import StatementLog
-from .worker import Worker, interrupt
+from .worker import Worker
 
 __all__ = ["Executor", "Guard", "read_inline"]
 
@@ -269,13 +269,13 @@ class Executor(Worker):
         if alone and not row_by_row and self.running is future:
             own = self._cursors.cursor_of(getattr(fn, "__self__", None))
             if all(each is own for each in self._cursors.half_read()):
-                interrupt(self.native)
+                self.interrupts.send()
 
     def interrupt_for(self, lease: Lessee) -> None:
         """Interrupt what runs, and withdraw what the limiter delays."""
         self.check_lease(lease)
         self.withdraw(sqlite3.OperationalError("interrupted"))
-        interrupt(self.native)
+        self.interrupts.send()
 
     async def close_for(self, lease: Lessee) -> None:
         """Close the connection behind what was queued, for the holder of this lease; harmless when it is closed."""

@@ -20,7 +20,7 @@ import aiosqlite
 from ..errors import PoolUsageError
 from .completions import Completions
 from .internals import KNOWS_AIOSQLITE, STOP, queue_job, thread_of
-from .worker import close_and_stop, interrupt_until_exit
+from .worker import Interrupts, close_and_stop, interrupt_until_exit
 
 __all__ = [
     "abandon",
@@ -117,7 +117,7 @@ def _is_plain(made: aiosqlite.Connection) -> bool:
 
 def _close_and_stop(made: aiosqlite.Connection) -> object:
     native, made._connection, made._running = made._connection, None, False
-    return STOP if native is None else close_and_stop(native)()
+    return STOP if native is None else close_and_stop(Interrupts(native))()
 
 
 async def discard_locals(error: BaseException) -> None:
@@ -171,5 +171,6 @@ def abandon(raw: aiosqlite.Connection) -> None:
     """Let such a connection close by itself, in its worker thread. Safe in any thread, and without a running loop."""
     native, raw._connection, raw._running = raw._connection, None, False
     if native is not None:
-        queue_job(raw, close_and_stop(native))
-        interrupt_until_exit(thread_of(raw), native)
+        interrupts = Interrupts(native)
+        queue_job(raw, close_and_stop(interrupts))
+        interrupt_until_exit(thread_of(raw), interrupts)

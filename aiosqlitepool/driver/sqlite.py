@@ -204,7 +204,7 @@ class LeaseCursors:
 
     def half_read(self) -> list[sqlite3.Cursor | sqlite3.Blob]:
         """Return the cursors that still hold a statement, and the blobs."""
-        known = [each for ref in tuple(self.older) if (each := ref()) is not None]
+        known = [each for ref in list(self.older) if (each := ref()) is not None]
         if self.newest is not None:
             known.append(self.newest)
         return [each for each in known if _may_pin(each)]
@@ -257,8 +257,10 @@ def _may_pin(each: sqlite3.Cursor | sqlite3.Blob) -> bool:
     if issubclass(type(each), sqlite3.Blob):  # whether it is open cannot be known
         return True
     # CPython releases a cursor's statement at its last row, but that of executemany(), which has no rows, not at all.
+    if _description(each) is None:  # asked first: without the GIL, get_referents() stops all threads
+        return False
     held: Iterable[type | None] = map(type, gc.get_referents(each))
-    return _description(each) is not None and _STATEMENT in held
+    return _STATEMENT in held
 
 
 def _find_statement_type() -> type | None:

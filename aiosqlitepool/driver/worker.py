@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextvars import Context
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
@@ -18,7 +19,7 @@ from ..errors import ConnectionBrokenError
 from .completions import Completions
 from .internals import STOP, thread_of
 
-__all__ = ["INTERRUPT_PATIENCE", "Worker", "close_and_stop", "interrupt", "interrupt_until_exit"]
+__all__ = ["INTERRUPT_PATIENCE", "Interrupts", "Worker", "close_and_stop", "interrupt_until_exit"]
 
 R = TypeVar("R")
 
@@ -32,6 +33,34 @@ _LONGEST_INTERVAL: Final = 0.05
 _EXIT_PATIENCE: Final = 0.2
 
 _running_loop = asyncio.get_running_loop
+
+
+class Interrupts:
+    """Interrupts one native connection, in any thread, but never while it closes or after that.
+
+    `sqlite3` itself relies on the GIL for this: without it, an interrupt beside a close uses freed memory and crashes.
+    """
+
+    __slots__ = ("_is_closed", "_lock", "_native")
+
+    def __init__(self, native: sqlite3.Connection) -> None:
+        self._native = native
+        self._is_closed = False
+        # Reentrant: a signal or the garbage collector may run code of the pool's inside an interrupt.
+        self._lock = threading.RLock()
+
+    def send(self) -> None:
+        """Interrupt the statement that runs; do nothing once the connection is closed."""
+        with self._lock:
+            if not self._is_closed:
+                with contextlib.suppress(sqlite3.ProgrammingError):  # closed behind the pool's back
+                    self._native.interrupt()
+
+    def close_connection(self) -> None:
+        """Close the connection, in its worker thread, after an interrupt that is being sent."""
+        with self._lock:
+            self._is_closed = True
+        self._native.close()
 
 
 class Worker:
@@ -51,6 +80,7 @@ class Worker:
                 "`await aiosqlite.connect('app.db')` returns, and leave the closing to the pool"
             )
         self.native: sqlite3.Connection = native
+        self.interrupts: Interrupts = Interrupts(native)
         # Until the connection is closed, by the pool or by a holder.
         self.is_open: bool = True
         # Until then and while the worker serves it.
@@ -111,7 +141,7 @@ class Worker:
         pause = INTERRUPT_INTERVAL
         while self._sent != self._done and not done.done():
             if self.running is not None:
-                interrupt(self.native)
+                self.interrupts.send()
             await asyncio.wait({done}, timeout=pause)
             pause = min(2 * pause, _LONGEST_INTERVAL)
 
@@ -154,12 +184,12 @@ class Worker:
         """Interrupt, and leave the closing to the worker. Safe in any thread."""
         self._stop(None)
         if self._sent != self._done:
-            interrupt_until_exit(self._thread, self.native)
+            interrupt_until_exit(self._thread, self.interrupts)
 
     def _stop(self, done: asyncio.Future[Any] | None) -> None:
         self.is_open = self.is_alive = False
         then = None if done is None else partial(self._completions.post, done, None)
-        self._put(close_and_stop(self.native, then))
+        self._put(close_and_stop(self.interrupts, then))
         # Behind the end of the worker they would never run.
         self.withdraw(ConnectionBrokenError("the connection was closed before this operation began"))
 
@@ -171,19 +201,19 @@ class Worker:
         except RuntimeError:
             done = None
         then = None if done is None else partial(self._completions.post, done, None)
-        self._limiter.send_now(self._put, close_and_stop(self.native, then))
+        self._limiter.send_now(self._put, close_and_stop(self.interrupts, then))
         return done
 
 
 def close_and_stop(
-    native: sqlite3.Connection, then: Callable[[BaseException | None], None] | None = None
+    interrupts: Interrupts, then: Callable[[BaseException | None], None] | None = None
 ) -> Callable[[], object]:
     """Return the last job of a worker: close the connection, call `then(error)`, and end the thread."""
 
     def job() -> object:
         error: BaseException | None = None
         try:
-            native.close()
+            interrupts.close_connection()
         except BaseException as raised:  # the thread must end all the same
             error = raised
         if then is not None:
@@ -193,28 +223,22 @@ def close_and_stop(
     return job
 
 
-def interrupt(native: sqlite3.Connection) -> None:
-    """Interrupt the statement that runs."""
-    with contextlib.suppress(sqlite3.ProgrammingError):  # closed a moment ago
-        native.interrupt()
-
-
-def interrupt_until_exit(thread: threading.Thread, native: sqlite3.Connection) -> None:
+def interrupt_until_exit(thread: threading.Thread, interrupts: Interrupts) -> None:
     """Interrupt the connection repeatedly, from a daemon thread, until its worker thread exits. Returns at once."""
     if not thread.is_alive():
         return
     interrupter = threading.Thread(
-        target=_interrupt_repeatedly, args=(thread, native), name="aiosqlitepool-exit", daemon=True
+        target=_interrupt_repeatedly, args=(thread, interrupts), name="aiosqlitepool-exit", daemon=True
     )
     try:
-        interrupter.start()
+        Context().run(interrupter.start)  # not in that of the request, as in `opened`
     except RuntimeError:  # pragma: no cover - from Python 3.12, a program that ends can start no thread
-        _interrupt_repeatedly(thread, native, _EXIT_PATIENCE)
+        _interrupt_repeatedly(thread, interrupts, _EXIT_PATIENCE)
 
 
-def _interrupt_repeatedly(thread: threading.Thread, native: sqlite3.Connection, at_most: float = float("inf")) -> None:
+def _interrupt_repeatedly(thread: threading.Thread, interrupts: Interrupts, at_most: float = float("inf")) -> None:
     waited, pause = 0.0, INTERRUPT_INTERVAL
     while thread.is_alive() and waited < at_most:
-        interrupt(native)
+        interrupts.send()
         time.sleep(pause)
         waited, pause = waited + pause, min(2 * pause, _LONGEST_INTERVAL)

@@ -8,11 +8,14 @@ import contextvars
 import math
 import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from ..errors import PoolUsageError
 
-__all__ = ["BackgroundTasks", "GRACE", "Timer", "quietly", "running_loop"]
+__all__ = ["BackgroundTasks", "GRACE", "Timer", "begin_later", "quietly", "running_loop"]
+
+R = TypeVar("R")
 
 # Seconds that closing waits for tasks that were told to stop and should have stopped by then.
 GRACE: Final = 0.2
@@ -25,6 +28,27 @@ def running_loop(user: str) -> asyncio.AbstractEventLoop:
     except RuntimeError:
         message = f"{user} needs asyncio, and no asyncio event loop runs here: use asyncio.run(). Trio is not supported"
         raise PoolUsageError(message) from None
+
+
+# From Python 3.12; before it, no loop has this factory.
+_EAGER: Final[object] = getattr(asyncio, "eager_task_factory", object())
+
+
+def begin_later(
+    work: Coroutine[Any, Any, R],
+    loop: asyncio.AbstractEventLoop,
+    *,
+    name: str | None = None,
+    context: contextvars.Context | None = None,
+) -> asyncio.Task[R]:
+    """Create a task that begins in a later turn of the loop, also under `asyncio.eager_task_factory`.
+
+    An eager task begins inside `create_task()`, which raises a Ctrl-C or `sys.exit()` of its first step: the pool would
+    never learn that the task has ended, and lose the slot.
+    """
+    create: Any = partial(asyncio.Task, loop=loop) if loop.get_task_factory() is _EAGER else loop.create_task
+    task: asyncio.Task[R] = create(work, name=name, context=context)
+    return task
 
 
 class BackgroundTasks:
@@ -53,7 +77,7 @@ class BackgroundTasks:
         except RuntimeError:  # the loop is closed, and its last coroutines are being thrown away
             work.close()
             raise
-        task = loop.create_task(work, name=f"{self._pool}:{name}", context=context)
+        task = begin_later(work, loop, name=f"{self._pool}:{name}", context=context)
         # The pool itself warns, once and with names, if its loop is closed while tasks are pending.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._running.add(task)
@@ -138,7 +162,7 @@ def _fire(ref: weakref.ref[Timer]) -> None:
 
 def quietly(closing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """Run it to its end, also if that is not awaited; its exception is retrieved."""
-    task = asyncio.get_running_loop().create_task(closing)
+    task = begin_later(closing, asyncio.get_running_loop())
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # as in BackgroundTasks.spawn
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     return task

@@ -67,7 +67,7 @@ class Diagnostics:
 
     def _sharers(self) -> list[Any]:
         """Return the shared leases, in the order in which the worker thread runs their functions."""
-        return [each for pooled in self._connections() for each in tuple(pooled.sharers)]
+        return [each for pooled in self._connections() for each in list(pooled.sharers)]
 
     def not_begun(self) -> list[Any]:
         """Return the shared leases whose function has been sent to the worker thread and has not begun."""

@@ -20,7 +20,7 @@ from ..events import PoolClosed, PoolOpened
 from ..stats import Holder
 from . import registry
 from .acquire import Acquirer
-from .background import Timer, running_loop
+from .background import Timer, begin_later, running_loop
 from .diagnostics import closed_for_good
 from .inventory import Inventory
 from .release import Releaser
@@ -102,7 +102,7 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         if self._closing is None:
             self._stop_lending()
             # A task of its own: a cancelled caller must not leave it half done.
-            self._closing = loop.create_task(self._close(), name=f"{self.name}:close-pool")
+            self._closing = begin_later(self._close(), loop, name=f"{self.name}:close-pool")
         await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> Self:

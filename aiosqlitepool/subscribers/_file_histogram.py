@@ -79,6 +79,6 @@ class FileHistograms:
     def collect(self) -> Iterator[Family]:
         """Yield the family with the samples of this process."""
         for family in self.describe():
-            for series in tuple(self._series.values()):
+            for series in list(self._series.values()):
                 series.add_samples(family)
             yield family

@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextvars import Context
 
 from aiosqlitepool.events import PoolClosed
 
@@ -87,7 +88,8 @@ class LevelUpdater:
             # In a forked child, the thread of the parent is not alive.
             if self._pools and (self._thread is None or not self._thread.is_alive()):
                 self._thread = threading.Thread(target=self._run, name="aiosqlitepool-levels", daemon=True)
-                self._thread.start()
+                # From Python 3.14 a thread may keep a copy of the context in which it is started.
+                Context().run(self._thread.start)
 
     def _run(self) -> None:
         while True:

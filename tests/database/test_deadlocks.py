@@ -96,6 +96,8 @@ async def test_a_write_block_may_wait_for_a_task_that_reads(db: SQLiteDatabase) 
 
 
 async def test_in_memory_a_task_that_a_write_block_awaits_cannot_read(memory: SQLiteDatabase) -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task reads before the block awaits it
+
     async def read() -> None:
         async with memory.read():
             pass
@@ -142,6 +144,7 @@ async def errors_of(*crossing: Coroutine[Any, Any, None]) -> str:
 
 async def test_the_timeout_of_a_reader_and_the_writer_crosswise_names_both(database: Path) -> None:
     async with SQLiteDatabase(database, readers=1, acquisition_timeout=0.5, name="app") as db:
+        await db.run_read(texts)  # opened before the timeout counts
         both = asyncio.Barrier(2)
         told = await errors_of(crosswise(db.read, db.write, "auth", both), crosswise(db.write, db.read, "order", both))
     assert "has waited for app/" in told
@@ -168,6 +171,8 @@ async def test_the_timeout_of_a_pool_and_a_database_crosswise_names_both(databas
         SQLiteDatabase(database, acquisition_timeout=0.5, name="app") as db,
         SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1, acquisition_timeout=0.5, name="plain") as pool,
     ):
+        async with pool.connection():
+            pass  # opened before the timeout counts
         both = asyncio.Barrier(2)
         told = await errors_of(
             crosswise(db.write, pool.connection, "first", both), crosswise(pool.connection, db.write, "second", both)

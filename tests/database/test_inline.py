@@ -146,6 +146,7 @@ async def test_an_error_is_that_of_sqlite_and_costs_no_connection(db: SQLiteData
 
 
 async def test_a_cancelled_read_has_not_begun(db: SQLiteDatabase) -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
     await warm(db)
     reading = asyncio.create_task(db.fetch_val("SELECT 1"))
     in_block = asyncio.create_task(in_a_block(db, "SELECT 1"))
@@ -168,6 +169,7 @@ async def in_a_block(db: SQLiteDatabase, sql: str) -> Any:
 
 
 async def test_a_read_waits_for_the_next_turn_and_a_statement_of_a_block_goes_to_its_worker(db: SQLiteDatabase) -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
     await warm(db)
     reading = asyncio.gather(db.fetch_val("SELECT thread()"), in_a_block(db, "SELECT thread()"))
     reads(db).turn.spend(1.0)

@@ -152,7 +152,11 @@ async def test_a_commit_does_not_fail_when_the_loop_was_closed(db: SQLiteDatabas
 # -- holding readers
 
 
-async def test_new_readers_wait_until_those_that_read_have_ended(db: SQLiteDatabase, recorder: Recorder) -> None:
+async def test_new_readers_wait_until_those_that_read_have_ended(
+    db: SQLiteDatabase, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_PATIENCE", "_MORE_PATIENCE", "_COPY_PATIENCE"):
+        monkeypatch.setattr(truncation, name, 60.0)
     made = truncation_of(db, Clock())
     async with db.read(snapshot=True) as connection:
         assert await texts_now(connection) == []

@@ -1148,6 +1148,7 @@ async def test_a_statement_cancelled_while_it_is_delayed_leaves_nothing_to_clean
         assert jobs(connection) == trips
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_connection_released_with_a_delayed_statement_is_lent_clean(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

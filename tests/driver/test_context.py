@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import sqlite3
+import sys
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
@@ -109,6 +110,8 @@ async def test_what_a_function_sets_is_not_seen_by_its_caller_nor_by_the_next_fu
 @pytest.fixture
 def inheriting_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let threads do what those of Python 3.14 may do: keep a copy of the context in which they are started."""
+    if getattr(sys.flags, "thread_inherit_context", False):  # free-threaded Pythons do by default
+        return
     start = threading.Thread.start
 
     def start_here(thread: threading.Thread) -> None:
@@ -126,8 +129,15 @@ class Request:
 request_variable: contextvars.ContextVar[Request] = contextvars.ContextVar("request")
 
 
+async def connected(database: Path) -> aiosqlite.Connection:
+    return await aiosqlite.connect(database)
+
+
 @pytest.mark.usefixtures("inheriting_threads")
-async def test_a_connection_does_not_keep_the_context_of_the_request_that_opened_it(database: Path) -> None:
+@pytest.mark.parametrize("factory", [aiosqlite.connect, connected])
+async def test_a_connection_does_not_keep_the_context_of_the_request_that_opened_it(
+    database: Path, factory: Callable[[Path], Any]
+) -> None:
     async def serve() -> weakref.ref[Request]:
         request = Request()
         request_variable.set(request)
@@ -135,15 +145,11 @@ async def test_a_connection_does_not_keep_the_context_of_the_request_that_opened
             await connection.execute_fetchall("SELECT 1")
         return weakref.ref(request)
 
-    async with pool_on(database) as pool:
+    async with SQLiteConnectionPool(lambda: factory(database), 1) as pool:
         request = await asyncio.create_task(serve())
         await asyncio.sleep(0)
         gc.collect()
         assert request() is None
-
-
-async def connected(database: Path) -> aiosqlite.Connection:
-    return await aiosqlite.connect(database)
 
 
 @pytest.mark.usefixtures("inheriting_threads")

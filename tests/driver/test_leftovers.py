@@ -118,3 +118,54 @@ async def test_what_the_factory_has_run_is_not_kept(database: Path, traced: Trac
 
     async with SQLiteConnectionPool(connect, 1, min_size=1):
         await traced.until_dead()
+
+
+async def insert_one(connection: aiosqlite.Connection) -> None:
+    await connection.execute("INSERT INTO note (text) VALUES ('x')")
+    await connection.commit()
+
+
+async def insert_many(connection: aiosqlite.Connection) -> None:
+    await connection.executemany("INSERT INTO note (text) VALUES (?)", [(each,) for each in "abc"])
+    await connection.commit()
+
+
+async def insert_returning(connection: aiosqlite.Connection) -> None:
+    async with connection.execute("INSERT INTO note (text) VALUES ('x') RETURNING id") as cursor:
+        await cursor.fetchone()
+    await connection.commit()
+
+
+async def read_one(connection: aiosqlite.Connection) -> None:
+    await (await connection.execute("SELECT 1 UNION SELECT 2")).fetchone()
+
+
+async def read_all(connection: aiosqlite.Connection) -> None:
+    async with connection.execute(
+        "WITH RECURSIVE n(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM n) SELECT x FROM n LIMIT 1000"
+    ) as cursor:
+        await cursor.fetchall()
+
+
+async def run_script(connection: aiosqlite.Connection) -> None:
+    await connection.executescript("SELECT 1; SELECT 2")
+
+
+@pytest.mark.parametrize("work", [insert_one, insert_many, insert_returning, read_one, read_all, run_script])
+async def test_a_release_asks_the_garbage_collector_nothing(
+    database: Path, monkeypatch: pytest.MonkeyPatch, work: Callable[[aiosqlite.Connection], Awaitable[None]]
+) -> None:
+    """Without the GIL, that stops all threads, and costs more than all else of a release."""
+    asked: list[object] = []
+
+    def get_referents(*objects: object) -> list[Any]:
+        asked.extend(objects)
+        return []
+
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1) as pool:
+        connection = await pool.acquire()
+        await work(connection)
+        with monkeypatch.context() as watched:
+            watched.setattr(gc, "get_referents", get_referents)
+            await pool.release(connection)
+    assert asked == []

@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from aiosqlitepool import ConnectionBrokenError, SQLiteConnectionPool
 from aiosqlitepool.driver import AiosqliteAdapter
-from aiosqlitepool.driver.worker import interrupt_until_exit
+from aiosqlitepool.driver.worker import Interrupts, interrupt_until_exit
 
 from ..support.stub import settle
 from ..support.worker import ENDLESS, adapter_of, began, busy_worker, end_worker, until_workers_are, workers
@@ -149,7 +149,7 @@ async def test_a_worker_that_has_ended_is_not_interrupted(
 ) -> None:
     await connection.close()
     await until_workers_are(0)
-    interrupt_until_exit(worker._thread, worker.native)
+    interrupt_until_exit(worker._thread, worker.interrupts)
     assert INTERRUPTER not in threads()
 
 
@@ -158,13 +158,105 @@ async def test_interrupting_until_the_exit_returns_at_once_and_ends_with_the_wor
 ) -> None:
     with busy_worker(connection):
         before = time.monotonic()
-        interrupt_until_exit(worker._thread, worker.native)
+        interrupt_until_exit(worker._thread, worker.interrupts)
         assert time.monotonic() - before < PATIENCE / 2
         assert INTERRUPTER in threads()
     await worker.close()
     async with asyncio.timeout(PATIENCE):
         while INTERRUPTER in threads():
             await asyncio.sleep(0.001)
+
+
+# -- interrupts beside the closing
+
+
+class Native(sqlite3.Connection):
+    """Notes when it is interrupted and closed; `while_interrupted` runs inside an interrupt."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:", check_same_thread=False)
+        self.log: list[str] = []
+        self.while_interrupted: Callable[[], object] = lambda: None
+
+    def interrupt(self) -> None:
+        self.log.append("interrupt begins")
+        self.while_interrupted()
+        super().interrupt()
+        self.log.append("interrupt ends")
+
+    def close(self) -> None:
+        self.log.append("close")
+        super().close()
+
+
+def test_a_connection_is_closed_only_after_an_interrupt_that_is_being_sent() -> None:
+    native = Native()
+    interrupts = Interrupts(native)
+    closer = threading.Thread(target=interrupts.close_connection)
+
+    def close_meanwhile() -> None:
+        closer.start()
+        closer.join(0.05)  # time enough for a close that does not wait
+
+    native.while_interrupted = close_meanwhile
+    interrupts.send()
+    closer.join(PATIENCE)
+    assert native.log == ["interrupt begins", "interrupt ends", "close"]
+
+
+def test_a_connection_that_closes_is_not_interrupted() -> None:
+    native = Native()
+    interrupts = Interrupts(native)
+    interrupts.close_connection()
+    interrupts.send()
+    assert native.log == ["close"]
+
+
+def test_an_interrupt_inside_an_interrupt_of_the_same_thread_is_sent() -> None:
+    """As from a signal's handler, or when the garbage collector runs there."""
+    native = Native()
+    interrupts = Interrupts(native)
+
+    def interrupt_once_more() -> None:
+        native.while_interrupted = lambda: None
+        interrupts.send()
+
+    native.while_interrupted = interrupt_once_more
+    interrupts.send()
+    assert native.log == 2 * ["interrupt begins"] + 2 * ["interrupt ends"]
+    interrupts.close_connection()
+
+
+def test_a_connection_that_was_closed_behind_the_pools_back_can_be_interrupted() -> None:
+    native = sqlite3.connect(":memory:")
+    interrupts = Interrupts(native)
+    native.close()
+    interrupts.send()
+    with pytest.raises(sqlite3.ProgrammingError):
+        native.interrupt()
+
+
+async def test_closing_beside_interrupts_from_another_thread_crashes_nothing(database: Path) -> None:
+    """Without the GIL, plain sqlite3 crashes here."""
+    ended = threading.Event()
+    current: list[Interrupts] = []
+
+    def interrupt() -> None:
+        while not ended.is_set():
+            for each in current[:]:
+                each.send()
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    try:
+        for _ in range(200):
+            async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1) as pool:
+                async with pool.connection() as lent:
+                    current[:] = [adapter_of(lent).interrupts]
+    finally:
+        ended.set()
+        interrupter.join(PATIENCE)
+    assert not interrupter.is_alive()
 
 
 # -- counting

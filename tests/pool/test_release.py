@@ -178,13 +178,11 @@ async def test_a_block_that_is_cancelled_twice_still_gives_the_connection_back(d
             assert connection is driver.connections[0]
 
 
-def test_ctrl_c_in_a_rollback_ends_the_loop_and_still_gives_the_slot_back(driver: StubDriver) -> None:
-    """asyncio raises a KeyboardInterrupt of any task from `run_forever()`; a program may run the loop again.
-
-    Not of an eager one, whose `create_task()` raises it.
-    """
+@pytest.mark.parametrize("factory", {None, getattr(asyncio, "eager_task_factory", None)})  # from Python 3.12
+def test_ctrl_c_in_a_rollback_ends_the_loop_and_still_gives_the_slot_back(driver: StubDriver, factory: Any) -> None:
+    """asyncio raises a KeyboardInterrupt of any task from `run_forever()`; a program may run the loop again."""
     loop = asyncio.new_event_loop()
-    loop.set_task_factory(None)
+    loop.set_task_factory(factory)
     pool = SQLiteConnectionPool(driver, 1, name="app.db")
     held = loop.run_until_complete(pool.acquire())
     held.on_rollback = fails(KeyboardInterrupt())
