@@ -101,7 +101,9 @@ class Truncation:
         """
         wal_bytes = self._file.wal_bytes()
         self._writer.look_at = time.monotonic() + max(_LOOK_EVERY, (self._copy_above - wal_bytes) / _FASTEST)
-        if wal_bytes > self._above and (self._is_holding or self._clock() >= self._next_at):
+        # Not during a copy: only one connection can make a checkpoint.
+        tries = self._is_holding or (not self.is_asked_to_copy and self._clock() >= self._next_at)
+        if wal_bytes > self._above and tries:
             self._empty(native, wal_bytes)
         elif wal_bytes > self._copy_above and self._clock() >= self._copy_at:
             self._copy_at = math.inf  # until the event loop has seen to it
@@ -142,7 +144,7 @@ class Truncation:
 
     @property
     def is_asked_to_copy(self) -> bool:
-        """Whether a commit has left a large WAL."""
+        """Whether a commit has left a large WAL, which is to be copied, or is being copied."""
         return self._copy_at == math.inf
 
     async def copy(self) -> None:

@@ -227,6 +227,23 @@ async def test_commits_ask_for_one_copy_at_a_time_and_not_at_once_for_the_next(d
     assert await commit() == 2
 
 
+async def test_a_commit_does_not_get_in_the_way_of_a_copy(db: SQLiteDatabase, recorder: Recorder) -> None:
+    """Only one connection can make a checkpoint: readers were held because the copy was in the way."""
+    asked: list[None] = []
+    made = Truncation(db._writer, db._reader.pool, db._file, 0, 1_000_000, lambda: asked.append(None), Clock())
+    made.start()
+    await db.run_write(add, "a")
+    assert made.is_asked_to_copy
+    db._writer.look_at = 0.0
+    await db.run_write(add, "a" * 1_000_000)
+    assert len(asked) == 1
+    assert recorder.of(Checkpointed) == []
+    await made.copy()
+    db._writer.look_at = 0.0
+    await db.run_write(add, "b")
+    assert [event.wal_bytes > 0 for event in recorder.of(Checkpointed)] == [True, False]
+
+
 async def test_a_commit_leaves_the_copying_to_others(database: Path) -> None:
     async with SQLiteDatabase(database, checkpoint_above=50_000_000) as db:
         for _ in range(3):  # SQLite's own limit, at which a commit copies, would be 4 MB
