@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Final
 
 from ..driver import call_to_the_end
-from ..errors import ErrorInfo
+from ..errors import ErrorInfo, PoolClosedError
 from ..events import (
     CheckpointBlocked,
     Checkpointed,
@@ -161,6 +161,8 @@ class Truncation:
             self._writer.pool.events.emit(event)
         except sqlite3.Error as error:
             self._emit_failed(ErrorInfo.of(error))
+        except PoolClosedError:  # the last connection to close makes a checkpoint
+            pass
         finally:
             self._copy_at = self._clock() + _COPY_EVERY
 

@@ -207,6 +207,13 @@ async def test_a_copy_that_fails_is_told_and_nothing_is_raised(
     assert (event.pool, event.error.code) == ("app.db/write", "SQLITE_IOERR_WRITE")
 
 
+async def test_a_database_that_closes_needs_no_copy_any_more(database: Path) -> None:
+    async with SQLiteDatabase(database) as db:
+        made = truncation_of(db, Clock())
+    await made.copy()
+    assert not made.is_asked_to_copy
+
+
 async def test_commits_ask_for_one_copy_at_a_time_and_not_at_once_for_the_next(db: SQLiteDatabase) -> None:
     asked: list[None] = []
     clock = Clock()
