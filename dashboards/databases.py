@@ -135,7 +135,7 @@ def wal() -> Panel:
     return lines(
         "WAL",
         "Is the WAL checkpointed?",
-        "Up to about 4 MB is normal. A large one is truncated when the writer is idle and no reader needs it. If it "
+        "Up to 4 MB is normal, and 15 MB while the writer never pauses. It is truncated when no reader needs it. If it "
         "only grows, see Oldest checkout of the pool .../read. Alerts: AiosqlitepoolWalLarge, "
         "AiosqlitepoolReaderPinsWal.",
         "decbytes",
@@ -151,8 +151,8 @@ def checkpoints() -> Panel:
     return lines(
         "Checkpoints",
         "What prevents the WAL from being truncated?",
-        "Made while the writer is idle and the WAL is above checkpoint_above. Partial: a reader prevented the rest, "
-        "and the pool retries after 30 s. No checkpoints while the WAL is large: the writer is never idle.",
+        "Made while the WAL is above checkpoint_above. Partial: a reader prevented the rest, and the pool tries again. "
+        "No checkpoints while the WAL is large: another program is to make them.",
         "cpm",
         over_time(per_minute(CHECKPOINTS, RESULT), f"{{{{{RESULT}}}}}"),
         names=CHECKPOINTS.known,

@@ -54,8 +54,8 @@ class SQLiteDatabase(Statements):
         writer_warn_after: the same for the writer connection.
         reader_max_age: seconds after which a read block or function loses its connection and gets `TimeoutError` from
             each use, and at its end. Its task is not cancelled. `None` for no limit.
-        checkpoint_above: the WAL size in bytes above which the idle writer runs a checkpoint. `None` leaves all
-            checkpoints to another program, such as Litestream.
+        checkpoint_above: the WAL size in bytes above which a reader's connection copies it into the database, and the
+            idle writer empties it. `None` leaves all checkpoints to another program, such as Litestream.
         wal_ceiling: the WAL size in bytes above which a commit waits, for 50 ms at most, until the readers have ended
             and the WAL is empty. `None` for no ceiling.
         queue_across_processes: let writers of several processes take turns, by a lock on the file `<path>-writer`.
@@ -97,7 +97,7 @@ class SQLiteDatabase(Statements):
         max_age = check_seconds("reader_max_age", reader_max_age, positive=True)
         reader_warn_after = check_seconds("reader_warn_after", reader_warn_after, positive=True)
         writer_warn_after = check_seconds("writer_warn_after", writer_warn_after, positive=True)
-        # SQLite itself would run a checkpoint after each commit above 4 MB.
+        # SQLite itself would run checkpoints, too.
         unattended: Mapping[str, PragmaValue] = {"wal_autocheckpoint": 0} if checkpoint_above is None else {}
         all_pragmas = {**unattended, **checked_pragmas(pragmas)}
         file = DatabaseFile(path, all_pragmas, checked_connect_args(connect_args), timeout)

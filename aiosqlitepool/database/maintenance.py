@@ -96,10 +96,13 @@ class Maintenance:
 
     async def run_due(self) -> None:
         """Checkpoint and optimize if either is due and the writer is idle. Truncate a WAL that grows all the same."""
-        if not self._writer.is_busy:
+        truncation = self._truncation
+        if truncation is not None and truncation.is_asked_to_copy:
+            await self._run_logged(truncation.copy)
+        elif not self._writer.is_busy:
             await self._run_idle()
-        if self._truncation is not None and self._truncation.is_due():
-            await self._run_logged(self._truncation.run)
+        if truncation is not None and truncation.is_due():
+            await self._run_logged(truncation.run)
 
     async def _run_idle(self) -> None:
         now = self._clock()

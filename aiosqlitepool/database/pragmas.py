@@ -19,6 +19,8 @@ PragmaValue = str | int | float | bool
 
 # Pragmas are set in the order in which they stand here.
 _COMMON: dict[str, PragmaValue] = {
+    # In WAL mode, a power failure can lose the last commits but cannot corrupt the database. Readers run checkpoints.
+    "synchronous": "NORMAL",
     "foreign_keys": True,  # SQLite keeps it off for compatibility with programs older than 2009
     "temp_store": "MEMORY",  # sorts and temporary tables create no file
     "cache_size": -16_000,  # in KiB: 16 MB instead of 2
@@ -27,9 +29,10 @@ _BY_ROLE: dict[Role, dict[str, PragmaValue]] = {
     "write": {
         # Readers and the writer do not wait for each other. Stored in the file: only the writer sets it.
         "journal_mode": "WAL",
-        # In WAL mode, a power failure can lose the last commits but cannot corrupt the database.
-        "synchronous": "NORMAL",
         **_COMMON,
+        # Pages in the WAL above which each commit runs a checkpoint itself: more than `truncation.py` leaves there.
+        # For programs that keep the connection of the writer, whose commits that module does not see.
+        "wal_autocheckpoint": 5_000,
         # Milliseconds. Blocks the worker thread and cannot be cancelled: longer waits are in the event loop. Set last:
         # until then the connection waits for nothing.
         "busy_timeout": 20,

@@ -31,8 +31,9 @@ __all__ = ["Reader", "ReaderPool"]
 
 R = TypeVar("R")
 
-# How many turns of the loop a short read waits for a connection that is idle, before it queues for one.
-_TURNS: Final = 3
+# How many turns of the loop a short read waits for a connection that is idle, before it queues for one. In these turns
+# a queue must empty: behind one that does not, no connection is ever idle, and no read goes without a lease again.
+_TURNS: Final = 10
 
 _NOTE = "a connection that reads cannot write: use write(), run_write() or execute()"
 

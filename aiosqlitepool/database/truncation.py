@@ -13,9 +13,11 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
-from ..errors import ErrorInfo
+from ..driver import call_to_the_end
+from ..errors import ErrorInfo, PoolClosedError
 from ..events import (
     CheckpointBlocked,
     Checkpointed,
@@ -46,8 +48,11 @@ _COPY_PATIENCE: Final = 0.1
 _POLL: Final = 0.002
 _LOOK_EVERY: Final = 0.001
 _FASTEST: Final = 1e9
-# Bytes above `checkpoint_above` from which readers are held: SQLite's own checkpoints keep most WALs below that.
-_SLACK: Final = 1_000_000
+# Seconds from one copy, which holds nobody up, to the next.
+_COPY_EVERY: Final = 0.1
+# Bytes above `checkpoint_above` from which a commit empties the WAL, and readers are held if they prevent it. Such a
+# commit waits for the disk two or three times, and the writers behind it with it: so it must be rare.
+_SLACK: Final = 11_000_000
 # Seconds from one attempt that failed to the next: doubled from the first up to the last.
 _FIRST_PAUSE: Final = 0.1
 _LAST_PAUSE: Final = 30.0
@@ -70,12 +75,14 @@ class Truncation:
         self._readers = readers
         self._file = file
         self._ceiling = math.inf if ceiling is None else ceiling
+        self._copy_above = min(above, self._ceiling)
         self._above = min(above + _SLACK, self._ceiling)
         self._wake = wake
         self._clock = clock
         self._pause = _FIRST_PAUSE
-        # Both threads write the following: until when nothing is tried, and whether readers are held. Then each commit
-        # tries.
+        # Both threads write the following: until when nothing is copied, until when nothing is tried, and whether
+        # readers are held. Then each commit tries.
+        self._copy_at = -math.inf
         self._next_at = -math.inf
         self._is_holding = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -88,15 +95,22 @@ class Truncation:
     # -- in the writer's worker thread
 
     def after_commit(self, native: sqlite3.Connection) -> None:
-        """Truncate the WAL if it is large, and ask for the readers to be held if they are in the way.
+        """Have a large WAL copied. Truncate one that is still larger, or ask for the readers in the way to be held.
 
         Above the ceiling, wait for the readers, so that the WAL does not grow meanwhile.
         """
         wal_bytes = self._file.wal_bytes()
-        self._writer.look_at = time.monotonic() + max(_LOOK_EVERY, (self._above - wal_bytes) / _FASTEST)
-        if not self._is_holding and self._clock() < self._next_at:
-            return
-        if wal_bytes <= self._above or self._truncate(native):
+        self._writer.look_at = time.monotonic() + max(_LOOK_EVERY, (self._copy_above - wal_bytes) / _FASTEST)
+        # Not during a copy: only one connection can make a checkpoint.
+        tries = self._is_holding or (not self.is_asked_to_copy and self._clock() >= self._next_at)
+        if wal_bytes > self._above and tries:
+            self._empty(native, wal_bytes)
+        elif wal_bytes > self._copy_above and self._clock() >= self._copy_at:
+            self._copy_at = math.inf  # until the event loop has seen to it
+            self._call_in_loop(self._wake)
+
+    def _empty(self, native: sqlite3.Connection, wal_bytes: int) -> None:
+        if self._truncate(native):
             return
         asks = not self._is_holding
         if asks:
@@ -127,6 +141,30 @@ class Truncation:
             self._loop.call_soon_threadsafe(fn, *args)
 
     # -- in the event loop
+
+    @property
+    def is_asked_to_copy(self) -> bool:
+        """Whether a commit has left a large WAL, which is to be copied, or is being copied."""
+        return self._copy_at == math.inf
+
+    async def copy(self) -> None:
+        """Copy the WAL into the database while the writer goes on, so that little is left to do in its way.
+
+        Uses the connection of a reader, or that of the writer if all readers are in use.
+        """
+        readers = self._readers.stats()
+        pool = self._readers if readers.used < readers.max_size else self._writer.pool
+        try:
+            async with pool.connection(label="checkpoint") as connection:
+                work = partial(checkpoint, pool=self._writer.pool, truncates=False)
+                event = await call_to_the_end(connection, work)
+            self._writer.pool.events.emit(event)
+        except sqlite3.Error as error:
+            self._emit_failed(ErrorInfo.of(error))
+        except PoolClosedError:  # the last connection to close makes a checkpoint
+            pass
+        finally:
+            self._copy_at = self._clock() + _COPY_EVERY
 
     def is_due(self) -> bool:
         """Return whether the WAL is large, and it is time to do something about it."""
@@ -215,7 +253,7 @@ class Truncation:
         pool.events.emit(CheckpointBlocked(pool.name, wal_bytes, holders))
 
 
-def checkpoint(native: sqlite3.Connection, pool: WriterPool) -> Checkpointed:
+def checkpoint(native: sqlite3.Connection, pool: WriterPool, *, truncates: bool = True) -> Checkpointed:
     """Copy the WAL into the database without waiting for any lock, and truncate it if no reader needs it."""
     started_at = time.monotonic()
     (busy_timeout,) = row_of(native, "PRAGMA busy_timeout")
@@ -223,7 +261,7 @@ def checkpoint(native: sqlite3.Connection, pool: WriterPool) -> Checkpointed:
     try:
         busy, pages, moved = row_of(native, "PRAGMA wal_checkpoint(PASSIVE)")
         # Only then: TRUNCATE copies pages, too, and locks writers of other processes out meanwhile.
-        if not busy and pages == moved:
+        if truncates and not busy and pages == moved:
             row_of(native, "PRAGMA wal_checkpoint(TRUNCATE)")
     finally:
         row_of(native, f"PRAGMA busy_timeout = {busy_timeout}")

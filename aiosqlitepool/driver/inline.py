@@ -17,16 +17,24 @@ from ..sql import LONGEST_READ, READS, first_word, normalized
 from .sqlite import is_busy
 
 try:
-    from resource import RUSAGE_THREAD, getrusage
+    from resource import RUSAGE_SELF, RUSAGE_THREAD, getrusage
 except ImportError:  # pragma: no cover - on macOS and Windows, which do not count by thread
 
     def _preemptions() -> int:
+        return 0
+
+    def _disk_reads() -> int:
         return 0
 else:
 
     def _preemptions() -> int:
         """Return how often the system took the processor from this thread: a read is then slow through no fault."""
         return getrusage(RUSAGE_THREAD).ru_nivcsw
+
+    def _disk_reads() -> int:
+        """Return a number that grows when any thread reads from a disk what the system does not have in memory."""
+        usage = getrusage(RUSAGE_SELF)
+        return usage.ru_inblock + usage.ru_majflt
 
 
 __all__ = ["InlineReads", "LoopTurn", "Reading", "Unfinished", "is_one_statement"]
@@ -42,6 +50,8 @@ _TURN: Final = 0.0002
 # How often a read that was too long goes to the worker before it is tried again, at first and at most.
 _FIRST_PAUSE: Final = 10
 _LONGEST_PAUSE: Final = 10_000
+# For how many reads after a slow one the system is asked whether it took the processor away, which takes 2 µs.
+_WATCHED: Final = 100
 _MOST_KINDS: Final = 500
 # Seconds of one window in which the longest stall is looked for: usually the time between two scrapes.
 STALL_WINDOW: Final = 15.0
@@ -108,37 +118,43 @@ class LoopTurn:
 
 
 class _Kind:
-    """What is known of one statement: how often it goes to the worker before it is tried inline again."""
+    """What is known of some reads: how often they go to the worker before one is tried inline again."""
 
-    __slots__ = ("left", "pause", "was_slow")
+    __slots__ = ("left", "pause", "short")
 
     def __init__(self, left: float) -> None:
         self.left = left
         self.pause = _FIRST_PAUSE
-        self.was_slow = False
+        # Those that were short, in a row.
+        self.short = 0
 
     def send_away(self) -> None:
-        """Send it to the worker for a while, each time for longer."""
-        self.left, self.pause, self.was_slow = self.pause, min(2 * self.pause, _LONGEST_PAUSE), False
+        """Send them to the worker for a while, each time for longer."""
+        self.left, self.pause, self.short = self.pause, min(2 * self.pause, _LONGEST_PAUSE), 0
 
-    def took(self, seconds: float, *, was_preempted: bool) -> None:
-        """Send it to the worker if it is slow by the clock, twice in a row, and not because the machine is busy."""
-        if seconds <= _LONGEST:
-            self.pause, self.was_slow = _FIRST_PAUSE, False
-        elif not self.was_slow:
-            self.was_slow = True
-        elif not was_preempted:
-            self.send_away()
+    def was_short(self) -> None:
+        """Begin with short pauses again after as many short reads as the next pause has."""
+        self.short += 1
+        if self.short >= self.pause:
+            self.pause = _FIRST_PAUSE
 
 
 class InlineReads:
     """Which reads of one pool run inline, and what became of them. Used in the event loop only."""
 
     def __init__(
-        self, clock: Callable[[], float] = perf_counter, preemptions: Callable[[], int] = _preemptions
+        self,
+        clock: Callable[[], float] = perf_counter,
+        preemptions: Callable[[], int] = _preemptions,
+        disk_reads: Callable[[], int] = _disk_reads,
     ) -> None:
         self._clock = clock
         self._preemptions = preemptions
+        self._disk_reads = disk_reads
+        # All of them: where the system has to fetch the file from a slow disk, a read of any kind can be slow.
+        self._all = _Kind(0)
+        self._all.short = _WATCHED
+        self._disk_read = 0
         # That of the loop in which it is used.
         self._turn: LoopTurn | None = None
         self._kinds: dict[str, _Kind] = {}
@@ -159,15 +175,17 @@ class InlineReads:
 
     def is_short(self, sql: str) -> bool:
         """Return whether this statement is to run inline now."""
-        return self._kind(sql).left <= 0
+        return self._all.left <= 0 and self._kind(sql).left <= 0
 
     def takes(self, sql: str) -> bool:
-        """Do the same, and count the pause of its kind down if it is not."""
-        kind = self._kind(sql)
-        if kind.left > 0:
-            kind.left -= 1
-            return False
-        return True
+        """Do the same, and count the pauses down if it is not."""
+        if self.is_short(sql):
+            return True
+        for each in (self._all, self._kind(sql)):
+            each.left -= 1
+        if self._all.left == 0 and (disk_reads := self._disk_reads()) != self._disk_read:  # to try would be too early
+            self._all.left, self._disk_read = self._all.pause, disk_reads
+        return False
 
     def stall(self) -> float:
         """Return the seconds of the longest stall of the loop in the last 15 to 30 seconds. Safe in any thread."""
@@ -196,7 +214,7 @@ class InlineReads:
     def run(self, sql: str, native: sqlite3.Connection, read: Callable[[], R]) -> R:
         """Return `read()`, which executes `sql` with `native`; raises `Unfinished` if that is too much for the loop."""
         kind, is_unfinished = self._kind(sql), False
-        preemptions = self._preemptions() if kind.was_slow else 0
+        preemptions = self._preemptions() if self._all.short < _WATCHED else None
         began = self._clock()
         self._calls, self._until = 0, began + _LONGEST
         try:
@@ -214,8 +232,22 @@ class InlineReads:
             self._stalled(ended, self.turn.spend(ended - began))
             if is_unfinished:
                 kind.send_away()
+            elif ended - began > _LONGEST:
+                self._was_slow(kind, preemptions)
             else:
-                kind.took(ended - began, was_preempted=kind.was_slow and self._preemptions() > preemptions)
+                kind.was_short()
+                self._all.was_short()
+
+    def _was_slow(self, kind: _Kind, preemptions: int | None) -> None:
+        """Send this kind to the worker, and all for a while, if it was not the first, nor because the machine is busy.
+
+        By the clock: the steps of the virtual machine do not count what waits for a disk.
+        """
+        self._all.short = kind.short = 0
+        if preemptions is not None and self._preemptions() == preemptions:
+            kind.send_away()
+            self._all.send_away()
+            self._disk_read = self._disk_reads()
 
     def _is_too_long(self) -> bool:
         self._calls += 1

@@ -91,16 +91,18 @@ class Acquirer(Generic[C]):
         return is_here and not _EACH_LEASE & self._bus.handlers.keys()
 
     def use_at_once(self, use: Callable[[PooledConnection[C]], R]) -> R | None:
-        """Return `use(pooled)` for a fresh idle connection, without a lease; `None` if that cannot be."""
+        """Return `use(pooled)` for an idle connection, without a lease; `None` if that cannot be."""
         bus, began = self._bus, self._clock()
-        slot = self._inventory.take_fresh(began) if self.lends_at_once else None
+        slot = self._slots.take_idle() if self.lends_at_once else None
         if slot is None or slot.connection is None:
             return None
-        bus.immediate += 1
         try:
+            if not self._inventory.connector.is_good(slot.connection, began):
+                return None
+            bus.immediate += 1
             return use(slot.connection)
         finally:
-            self._slots.give_back(slot)
+            self._inventory.put_back_unused(slot)
             if bus.batches:
                 bus.record_use(self._clock() - began)
 
@@ -236,13 +238,12 @@ class Acquirer(Generic[C]):
 
         The one subtle place in the pool. A slot is handed over in two steps: the giver sets the future's result, and
         some turns of the loop later the waiter runs and finds it. A cancellation can fall in between. Then the slot
-        is already this task's own, although its await raises: nothing else knows of it, and nothing else will ever
-        give it back. So the question is not whether this task was cancelled, but on which side of the hand-over.
+        is already this task's own, although its await raises: nothing else will ever give it back. So the question is
+        not whether this task was cancelled, but on which side of the hand-over.
 
-        Before it, the future itself is cancelled (or was answered with an error), and leaving the
-        queue is all there is to do; a giver that comes later finds the future done and goes on to the next waiter.
-        After it, the future has a slot, which must go on to the next waiter at once, or that waiter sleeps for ever
-        beside a connection that nobody uses. Either way the cancellation itself goes on untouched.
+        Before it, the future itself is cancelled (or was answered with an error), and leaving the queue is all there is
+        to do; a giver that comes later finds the future done and goes on to the next waiter. After it, the future has a
+        slot, which must go on to the next waiter at once. Either way the cancellation itself goes on untouched.
         """
         answer = lease.answer
         # Not cancelled yet is the future of a coroutine that was closed, with GeneratorExit: it knows nothing of that.

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from hypothesis import strategies as st
 from aiosqlitepool import PoolClosedError, SQLiteDatabase
 from aiosqlitepool.driver import InlineReads
 from aiosqlitepool.events import ConnectionAcquired, ConnectionReleased, PoolTimings
+from aiosqlitepool.pool.connection import PooledConnection
 from aiosqlitepool.testing import Recorder
 
+from ..support.clock import Clock
 from ..support.databases import add
 
 LONG = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT max(i) FROM n"
@@ -33,6 +36,7 @@ async def name_thread(connection: aiosqlite.Connection) -> None:
 @pytest.fixture
 async def db(database: Path) -> AsyncIterator[SQLiteDatabase]:
     async with SQLiteDatabase(database, inline_reads=True, on_connect=name_thread) as db:
+        reads(db)._clock = Clock()  # no read is slow by the clock because the machine is busy
         for text in "abc":
             await db.run_write(add, text)
         yield db
@@ -258,6 +262,40 @@ async def test_an_expired_reader_is_replaced_and_not_read_with(db: SQLiteDatabas
     db.readers.expire_connections()
     assert await db.fetch_val("SELECT 1") == 1
     assert db.readers.stats().idle == 1
+
+
+async def long_idle(db: SQLiteDatabase) -> PooledConnection[aiosqlite.Connection]:
+    """Have a reader that was idle for so long that its next lease would begin with a check."""
+    await warm(db)
+    (slot,) = db.readers._inventory.slots.idle_slots()
+    assert slot.connection is not None
+    slot.connection.idle_since -= 60
+    slot.connection.checked(slot.connection.idle_since)
+    return slot.connection
+
+
+async def test_a_reader_that_was_idle_for_long_is_read_with_at_once(
+    db: SQLiteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To check it in its worker made all of a burst queue for leases, behind each other, for as long as it went on."""
+    reader = await long_idle(db)
+    long_ago = reader.idle_since
+    monkeypatch.delattr(db._reader.__class__, "_lease")
+    rows = await asyncio.gather(*(db.fetch_val("SELECT thread()") for _ in range(20)))
+    assert rows == [1] * 20
+    assert reader.idle_since >= long_ago + 60
+
+
+async def test_a_reader_whose_file_was_replaced_meanwhile_is_replaced(db: SQLiteDatabase, database: Path) -> None:
+    await long_idle(db)
+    await db.checkpoint()
+    other = database.with_name("other.db")
+    await db.backup(other)
+    with closing(sqlite3.connect(other)) as native:
+        native.execute("INSERT INTO note (text) VALUES ('replaced')")
+        native.commit()
+    other.replace(database)
+    assert await db.fetch_val("SELECT max(text) FROM note") == "replaced"
 
 
 async def test_where_all_readers_are_lent_a_read_queues(database: Path) -> None:

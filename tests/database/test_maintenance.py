@@ -103,6 +103,17 @@ async def test_a_small_wal_is_not_checkpointed(db: SQLiteDatabase, recorder: Rec
     assert recorder.of(Checkpointed) == []
 
 
+async def test_a_large_wal_is_copied_while_the_writer_is_busy(db: SQLiteDatabase, recorder: Recorder) -> None:
+    maintenance = maintenance_of(db, Clock())
+    truncation = maintenance._truncation
+    assert truncation is not None
+    truncation.start()
+    await db.run_write(add, "a")
+    async with held_writer(db):
+        await maintenance.run_due()
+    assert [(event.result, event.wal_bytes > 0) for event in recorder.of(Checkpointed)] == [("complete", True)]
+
+
 async def test_a_partial_checkpoint_is_repeated_after_30_seconds(db: SQLiteDatabase, recorder: Recorder) -> None:
     clock = Clock()
     maintenance = maintenance_of(db, clock)

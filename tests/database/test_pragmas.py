@@ -13,7 +13,14 @@ from aiosqlitepool.database.pragmas import checked_pragmas, settings
 from ..support.other import other_process
 
 WRITER = {"busy_timeout": 20, "journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "temp_store": 2}
-READER = {"busy_timeout": 30_000, "query_only": 1, "foreign_keys": 1, "temp_store": 2, "cache_size": -16_000}
+READER = {
+    "busy_timeout": 30_000,
+    "query_only": 1,
+    "synchronous": 1,
+    "foreign_keys": 1,
+    "temp_store": 2,
+    "cache_size": -16_000,
+}
 
 
 async def pragmas_of(connection: aiosqlite.Connection, *names: str) -> dict[str, Any]:
@@ -37,7 +44,15 @@ def test_what_others_depend_on_comes_first() -> None:
 
 def test_what_is_the_writers_business_is_not_set_by_readers() -> None:
     names = [name for name, _ in settings("read", {"journal_mode": "WAL", "page_size": 8192, "mmap_size": 0})]
-    assert names == ["foreign_keys", "temp_store", "cache_size", "query_only", "busy_timeout", "mmap_size"]
+    assert names == [
+        "synchronous",
+        "foreign_keys",
+        "temp_store",
+        "cache_size",
+        "query_only",
+        "busy_timeout",
+        "mmap_size",
+    ]
 
 
 async def test_pragmas_of_ones_own_override(tmp_path: Path) -> None:

@@ -14,7 +14,14 @@ import pytest
 from aiosqlitepool import PoolClosedError, SQLiteDatabase
 from aiosqlitepool.database import truncation
 from aiosqlitepool.database.truncation import Truncation
-from aiosqlitepool.events import CheckpointBlocked, Checkpointed, CheckpointFailed, DatabaseFailed, ErrorInfo
+from aiosqlitepool.events import (
+    CheckpointBlocked,
+    Checkpointed,
+    CheckpointFailed,
+    ConnectionReleased,
+    DatabaseFailed,
+    ErrorInfo,
+)
 from aiosqlitepool.testing import Recorder
 
 from ..support.clock import Clock
@@ -147,6 +154,108 @@ async def test_a_commit_does_not_fail_when_the_loop_was_closed(db: SQLiteDatabas
     await db.run_write(add, "a")
     await db._writer.call("checkpoint", made.after_commit)
     assert db.writer.stats().wal_bytes == 0
+
+
+# -- copying while the writer goes on
+
+
+async def test_a_large_wal_is_copied_while_the_writer_is_in_a_transaction(
+    db: SQLiteDatabase, database: Path, recorder: Recorder
+) -> None:
+    made = truncation_of(db, Clock())
+    await db.run_write(grow)
+    before = database.stat().st_size
+    async with held_writer(db):
+        await made.copy()
+        (event,) = recorder.of(Checkpointed)
+        assert (event.pool, event.result, event.pages == event.moved > 0) == ("app.db/write", "complete", True)
+        assert event.wal_bytes > 0, "to truncate it would need the writer"
+        assert database.stat().st_size > before
+
+
+async def test_sqlite_begins_a_copied_wal_anew_by_itself(db: SQLiteDatabase) -> None:
+    made = truncation_of(db, Clock())
+    await db.run_write(grow)
+    largest = db.writer.stats().wal_bytes
+    for _ in range(3):
+        await made.copy()
+        await db.run_write(grow)
+    assert db.writer.stats().wal_bytes == largest
+
+
+async def test_the_writer_copies_the_wal_if_all_readers_are_in_use(database: Path, recorder: Recorder) -> None:
+    async with SQLiteDatabase(database, readers=1, subscribers=[recorder]) as db:
+        await db.run_write(grow)
+        async with db.read():
+            await truncation_of(db, Clock()).copy()
+    (event,) = recorder.of(Checkpointed)[:1]
+    assert event.result == "complete"
+    assert [event.pool for event in recorder.of(ConnectionReleased) if event.label == "checkpoint"] == ["app.db/write"]
+
+
+async def test_a_copy_that_fails_is_told_and_nothing_is_raised(
+    db: SQLiteDatabase, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(native: sqlite3.Connection, pool: object, *, truncates: bool) -> None:
+        error = sqlite3.OperationalError("no")
+        error.sqlite_errorname = "SQLITE_IOERR_WRITE"
+        raise error
+
+    monkeypatch.setattr(truncation, "checkpoint", fail)
+    await truncation_of(db, Clock()).copy()
+    (event,) = recorder.of(CheckpointFailed)
+    assert (event.pool, event.error.code) == ("app.db/write", "SQLITE_IOERR_WRITE")
+
+
+async def test_a_database_that_closes_needs_no_copy_any_more(database: Path) -> None:
+    async with SQLiteDatabase(database) as db:
+        made = truncation_of(db, Clock())
+    await made.copy()
+    assert not made.is_asked_to_copy
+
+
+async def test_commits_ask_for_one_copy_at_a_time_and_not_at_once_for_the_next(db: SQLiteDatabase) -> None:
+    asked: list[None] = []
+    clock = Clock()
+    made = Truncation(db._writer, db._reader.pool, db._file, 0, None, lambda: asked.append(None), clock)
+    made.start()
+
+    async def commit() -> int:
+        db._writer.look_at = 0.0
+        await db.run_write(add, "a")
+        return len(asked)
+
+    assert [await commit(), await commit()] == [1, 1]
+    assert made.is_asked_to_copy
+    await made.copy()
+    assert not made.is_asked_to_copy
+    assert await commit() == 1
+    clock.advance(truncation._COPY_EVERY)
+    assert await commit() == 2
+
+
+async def test_a_commit_does_not_get_in_the_way_of_a_copy(db: SQLiteDatabase, recorder: Recorder) -> None:
+    """Only one connection can make a checkpoint: readers were held because the copy was in the way."""
+    asked: list[None] = []
+    made = Truncation(db._writer, db._reader.pool, db._file, 0, 1_000_000, lambda: asked.append(None), Clock())
+    made.start()
+    await db.run_write(add, "a")
+    assert made.is_asked_to_copy
+    db._writer.look_at = 0.0
+    await db.run_write(add, "a" * 1_000_000)
+    assert len(asked) == 1
+    assert recorder.of(Checkpointed) == []
+    await made.copy()
+    db._writer.look_at = 0.0
+    await db.run_write(add, "b")
+    assert [event.wal_bytes > 0 for event in recorder.of(Checkpointed)] == [True, False]
+
+
+async def test_a_commit_leaves_the_copying_to_others(database: Path) -> None:
+    async with SQLiteDatabase(database, checkpoint_above=50_000_000) as db:
+        for _ in range(3):  # SQLite's own limit, at which a commit copies, would be 4 MB
+            await db.run_write(add, "a" * 3_000_000)
+        assert database.stat().st_size < 100_000
 
 
 # -- holding readers

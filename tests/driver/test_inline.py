@@ -10,7 +10,7 @@ import pytest
 
 from aiosqlitepool.driver import Reading, read_inline
 from aiosqlitepool.driver.generic_adapter import GenericAdapter
-from aiosqlitepool.driver.inline import STALL_WINDOW, InlineReads, LoopTurn, Unfinished, _preemptions
+from aiosqlitepool.driver.inline import STALL_WINDOW, InlineReads, LoopTurn, Unfinished, _disk_reads, _preemptions
 
 from ..support.clock import Clock
 
@@ -24,8 +24,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def inline(clock: Clock, preempted: list[None]) -> InlineReads:
-    return InlineReads(clock, lambda: len(preempted))
+async def inline(clock: Clock, preempted: list[None], disk: list[None]) -> InlineReads:
+    return InlineReads(clock, lambda: len(preempted), lambda: len(disk))
 
 
 @pytest.fixture
@@ -35,8 +35,15 @@ def preempted() -> list[None]:
 
 
 @pytest.fixture
-async def native() -> AsyncIterator[sqlite3.Connection]:
+def disk() -> list[None]:
+    """One for each time that the process has read from a disk."""
+    return []
+
+
+@pytest.fixture
+async def native(clock: Clock) -> AsyncIterator[sqlite3.Connection]:
     native = sqlite3.connect(":memory:")
+    native.create_function("sleep", 1, clock.advance)
     yield native
     native.close()
 
@@ -90,7 +97,7 @@ async def test_a_statement_with_its_values_written_out_is_of_one_kind(
     assert not inline.takes(LONG.replace("100000", "100001"))
 
 
-async def test_a_read_that_is_slow_by_the_clock_twice_in_a_row_goes_to_the_worker(
+async def test_a_read_that_is_slow_by_the_clock_twice_goes_to_the_worker(
     inline: InlineReads, native: sqlite3.Connection, clock: Clock
 ) -> None:
     def slow() -> int:
@@ -139,14 +146,60 @@ async def test_long_statements_are_not_kept(inline: InlineReads) -> None:
     assert not any(len(sql) > 2_000 for sql in (*inline._kinds, *inline._normalized))
 
 
-async def test_a_read_that_was_slow_once_stays(inline: InlineReads, native: sqlite3.Connection, clock: Clock) -> None:
-    native.create_function("sleep", 1, clock.advance)
-    for milliseconds in (2, 0, 2, 0):
-        assert inline.takes("SELECT sleep(?)")
-        inline.run(
-            "SELECT sleep(?)", native, lambda ms=milliseconds: native.execute("SELECT sleep(?)", (ms / 1e3,)).fetchall()
-        )
-    assert inline.takes("SELECT sleep(?)")
+async def test_reads_that_are_slow_once_in_a_hundred_stay(inline: InlineReads, native: sqlite3.Connection) -> None:
+    for number in range(1_000):
+        read(inline, native, f"SELECT sleep({0.0 if number % 101 else 0.01})")
+    assert inline.takes("SELECT sleep(0)")
+
+
+async def test_a_read_that_is_slow_now_and_then_goes_to_the_worker(
+    inline: InlineReads, native: sqlite3.Connection
+) -> None:
+    """A file of which the system has most in memory: each read before and after a slow one is short."""
+    for seconds in (0.01, 0.0, 0.0, 0.01):
+        read(inline, native, f"SELECT sleep({seconds})")
+    assert refusals(inline, "SELECT sleep(0.0)") == 10
+
+
+async def test_on_a_cold_file_only_the_first_two_of_a_hundred_kinds_keep_the_loop_waiting(
+    inline: InlineReads, native: sqlite3.Connection
+) -> None:
+    slow = [f"SELECT sleep(0.01) AS a{number}" for number in range(100)]
+    ran = [sql for _ in range(100) for sql in slow if inline.takes(sql) and read(inline, native, sql)]
+    # The two, and one to try after each pause: of 10 reads, of 20 and so on, in 10,000.
+    assert len(ran) == 2 + 9
+    assert ran[:2] == slow[:2]
+
+
+async def test_no_read_is_tried_inline_while_the_process_reads_from_a_disk(
+    inline: InlineReads, native: sqlite3.Connection, disk: list[None]
+) -> None:
+    for _ in range(2):
+        read(inline, native, "SELECT sleep(0.01)")
+
+    def is_tried() -> bool:
+        disk.append(None)
+        return inline.takes(SHORT)
+
+    assert not any(is_tried() for _ in range(1_000))
+    assert refusals(inline, SHORT) < 40
+
+
+async def test_pauses_are_short_again_after_as_many_short_reads_as_the_next_would_have(
+    inline: InlineReads, native: sqlite3.Connection
+) -> None:
+    pauses = []
+    for number, short in enumerate((10, 10, 80, 10)):
+        while inline._all.left <= 0:
+            read(inline, native, f"SELECT sleep(0.01) AS a{number}")
+        pauses.append(refusals(inline, SHORT))
+        for _ in range(short):
+            read(inline, native, SHORT)
+    assert pauses == [10, 20, 40, 10]
+
+
+def test_what_the_process_reads_from_a_disk_is_counted() -> None:
+    assert 0 <= _disk_reads() <= _disk_reads()
 
 
 async def test_a_read_that_takes_long_by_the_clock_is_interrupted(
@@ -219,7 +272,6 @@ def test_a_read_needs_no_lease_that_could_be_refused_or_forgotten() -> None:
 async def test_the_longest_stall_is_that_of_the_last_scrape_or_two(
     inline: InlineReads, native: sqlite3.Connection, clock: Clock
 ) -> None:
-    native.create_function("sleep", 1, clock.advance)
     stalls = []
     for seconds, later in ((0.0004, 10.0), (0.0001, 10.0), (0.0002, 14.0), (0.0001, 0.0)):
         inline.run("SELECT sleep(?)", native, lambda s=seconds: native.execute("SELECT sleep(?)", (s,)).fetchall())
@@ -237,7 +289,6 @@ async def test_the_longest_stall_is_that_of_the_last_scrape_or_two(
 async def test_reads_in_one_turn_of_the_loop_are_one_stall(
     inline: InlineReads, native: sqlite3.Connection, clock: Clock
 ) -> None:
-    native.create_function("sleep", 1, clock.advance)
     for _ in range(3):
         inline.run("SELECT sleep(0.0001)", native, lambda: native.execute("SELECT sleep(0.0001)").fetchall())
     assert inline.stall() == pytest.approx(0.0003)
