@@ -6,7 +6,7 @@ from aiosqlitepool.subscribers._metrics import ABANDONED, INLINE_STALL, LEAKS, L
 
 from .frame import Row
 from .panels import Panel, lines, over_time
-from .queries import EACH, INSTANCE, PLACE, largest, per_minute, rate, worst
+from .queries import EACH, INSTANCE, LABEL, PLACE, SUMMARY, largest, rate, so_far, worst
 
 __all__ = ["row"]
 
@@ -50,11 +50,15 @@ def _leaks() -> Panel:
     return lines(
         "Leaks",
         "Are all connections released?",
-        "Suspected: in use for longer than leak_threshold, or dropped without a release. Abandoned: still in use when "
-        "the pool closed. The log record pool.checkout.leak_suspected names the holder. Alert: "
+        "Since the processes began. Suspected: in use for longer than leak_threshold, or dropped without a release; "
+        "below it, by the label and the last statement of the holder. Abandoned: still in use when the pool closed. "
+        "The log record pool.checkout.leak_suspected has the whole statement. Alert: "
         "AiosqlitepoolConnectionHeldTooLong.",
-        "cpm",
-        over_time(per_minute(LEAKS), "suspected"),
-        over_time(per_minute(ABANDONED), "abandoned"),
+        "short",
+        over_time(so_far(LEAKS), "suspected"),
+        over_time(
+            worst(_HOTTEST, so_far(LEAKS, LABEL, SUMMARY, where=f'{LABEL}!=""')), f"{{{{{LABEL}}}}}: {{{{{SUMMARY}}}}}"
+        ),
+        over_time(so_far(ABANDONED), "abandoned"),
         bad=1,
     )
