@@ -5,17 +5,17 @@ from __future__ import annotations
 from aiosqlitepool.subscribers._metrics import ABANDONED, INLINE_STALL, LEAKS, LOOP_LAG, STATEMENTS
 
 from .frame import Row
-from .panels import Panel, lines, over_time
-from .queries import EACH, INSTANCE, LABEL, PLACE, SUMMARY, largest, rate, so_far, worst
+from .panels import Panel, lines, now, over_time, ranking
+from .queries import EACH, INSTANCE, LABEL, PLACE, SUMMARY, largest, per_minute, rate, so_far, worst
 
 __all__ = ["row"]
 
-_HOTTEST = 10
+_HOTTEST, _BARS = 10, 8
 
 
 def row() -> Row:
     """The row of these panels."""
-    return Row("What does the program do?", 7, [_loop(), _inline(), _leaks()])
+    return Row("What does the program do?", 7, [_loop(), _inline(), _leaks(), _leaks_by_label()])
 
 
 def _loop() -> Panel:
@@ -50,15 +50,23 @@ def _leaks() -> Panel:
     return lines(
         "Leaks",
         "Are all connections released?",
-        "Since the processes began. Suspected: in use for longer than leak_threshold, or dropped without a release; "
-        "below it, by the label and the last statement of the holder. Abandoned: still in use when the pool closed. "
-        "The log record pool.checkout.leak_suspected has the whole statement. Alert: "
+        "Suspected: in use for longer than leak_threshold, or dropped without a release. Abandoned: still in use when "
+        "the pool closed. The log record pool.checkout.leak_suspected names the holder. Alert: "
         "AiosqlitepoolConnectionHeldTooLong.",
-        "short",
-        over_time(so_far(LEAKS), "suspected"),
-        over_time(
-            worst(_HOTTEST, so_far(LEAKS, LABEL, SUMMARY, where=f'{LABEL}!=""')), f"{{{{{LABEL}}}}}: {{{{{SUMMARY}}}}}"
-        ),
-        over_time(so_far(ABANDONED), "abandoned"),
+        "cpm",
+        over_time(per_minute(LEAKS), "suspected"),
+        over_time(per_minute(ABANDONED), "abandoned"),
         bad=1,
     )
+
+
+def _leaks_by_label() -> Panel:
+    return ranking(
+        "Leaks by label",
+        "Which callers do not release their connections?",
+        "Suspected leaks since the processes began, by the label and the last statement of the holder. The log record "
+        "pool.checkout.leak_suspected and the debug page have the whole statement. Alert: "
+        "AiosqlitepoolConnectionHeldTooLong.",
+        "short",
+        now(worst(_BARS, so_far(LEAKS, LABEL, SUMMARY, where=f'{LABEL}!=""')), f"{{{{{LABEL}}}}}: {{{{{SUMMARY}}}}}"),
+    ).no_value("No lease with a label is suspected")

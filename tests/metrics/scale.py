@@ -27,7 +27,7 @@ from prometheus_client import CollectorRegistry
 
 from examples.stack_local.programs import prometheus
 
-from ..support.debian import wait_for
+from ..support.debian import ask, wait_for
 from .conftest import scraped_alive
 from .shipped import EXPRESSIONS, METRICS_DIR
 
@@ -39,7 +39,7 @@ _INTERVALS = {"1m": 60, "2m": 120, "5m": 300}
 _EVERY = 10
 _ROUNDS = 7
 # Seconds that it takes to store an instance, at least: Prometheus must start when the samples end.
-_STORING = 0.15
+_STORING = 0.12
 _LONG = ("db_client_connection_timeouts_total", "db_client_connection_wait_time_seconds_count")
 
 
@@ -96,11 +96,12 @@ def stored(folder: Path, instances: int, long: int, minutes: int) -> int:
 
 
 class Cost(NamedTuple):
-    """What one evaluation of all groups takes: seconds of CPU and of wall time, and of wall time by group and rule."""
+    """What an evaluation of all groups takes: seconds of CPU, wall time by group and rule, samples read by rule."""
 
     cpu: float
     groups: dict[str, float]
     rules: dict[str, float]
+    samples: dict[str, int]
 
     @property
     def wall(self) -> float:
@@ -122,6 +123,7 @@ def evaluated(folder: Path) -> Cost:
     config = {"global": {"evaluation_interval": f"{_EVERY}s"}, "rule_files": ["rules.yml"]}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     of_groups, of_rules = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    samples: dict[str, int] = {}
     with prometheus(folder / "prometheus.yml", folder) as server:
         wait_for("all groups", lambda: all(each["evaluationTime"] for each in groups(server.url)), within=300)
         cpu, cycles = used(server.url)
@@ -129,14 +131,37 @@ def evaluated(folder: Path) -> Cost:
             time.sleep(_EVERY)
             for name, seconds in durations(server.url).items():
                 of_groups[name].append(seconds)
-            for rule in (rule for group in groups(server.url) for rule in group["rules"]):
-                assert rule["health"] in ("ok", "unknown"), rule
-                of_rules[f"{rule['name']} {rule.get('labels', {}).get('quantile', '')}"].append(rule["evaluationTime"])
+            for rule in evaluated_rules(server.url):
+                of_rules[name_of(rule)].append(rule["evaluationTime"])
         later, more = used(server.url)
-    by_group, by_rule = (
-        {name: statistics.median(all_) for name, all_ in each.items()} for each in (of_groups, of_rules)
+        for rule in evaluated_rules(server.url):
+            samples[name_of(rule)] = samples_read(server.url, rule["query"])
+    return Cost(
+        (later - cpu) / (more - cycles),
+        {name: statistics.median(times) for name, times in of_groups.items()},
+        {name: statistics.median(times) for name, times in of_rules.items()},
+        samples,
     )
-    return Cost((later - cpu) / (more - cycles), by_group, by_rule)
+
+
+def evaluated_rules(url: str) -> list[dict[str, Any]]:
+    """All rules, none of which may have failed."""
+    rules = [rule for group in groups(url) for rule in group["rules"]]
+    assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
+    return rules
+
+
+def name_of(rule: dict[str, Any]) -> str:
+    """The name of a rule, with the label that tells apart those of one name."""
+    return f"{rule['name']} {rule.get('labels', {}).get('quantile', '')}".strip()
+
+
+def samples_read(url: str, query: str) -> int:
+    """How many samples a query reads: its cost, whatever else the machine does."""
+    found: int = ask(f"{url}/api/v1/query", query=query, stats="all")["data"]["stats"]["samples"][
+        "totalQueryableSamples"
+    ]
+    return found
 
 
 def metrics(url: str) -> str:
@@ -190,10 +215,10 @@ def main() -> None:
             f"{instances} instances, {number:,} series: {cost.wall:.2f} s a cycle, {cost.cpu:.2f} s of CPU", flush=True
         )
     last = costs[max(costs)]
-    for what in ("groups", "rules"):
-        print(f"\n{what + ', ms':80}", *(f"{instances:>9}" for instances in costs))
+    for what, unit, factor in (("groups", "ms", 1000.0), ("rules", "ms", 1000.0), ("samples", "thousands", 0.001)):
+        print(f"\n{f'{what}, {unit}':80}", *(f"{instances:>9}" for instances in costs))
         for name in sorted(getattr(last, what), key=lambda name: -getattr(last, what)[name])[: options.show]:
-            print(f"{name:80}", *(f"{getattr(cost, what).get(name, 0.0) * 1000:9.1f}" for cost in costs.values()))
+            print(f"{name:80}", *(f"{getattr(cost, what).get(name, 0) * factor:9.1f}" for cost in costs.values()))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""One leak, followed from the page: an endpoint of the README's web service keeps a reader now and then. The first alert
-is told before the first caller fails, and each source that the runbook names has the endpoint and the statement."""
+"""One leak, followed from the page: an endpoint of the README's web service keeps a reader now and then. The alert is
+told before the first caller fails, and each source that the runbook names has the endpoint and the statement."""
 
 from __future__ import annotations
 
@@ -81,6 +81,7 @@ def leaking(folder: Path, endpoint: str) -> Iterator[Program]:
     """The service, with its log records and its debug page, and traces for the receiver."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "tests.stack.leaking:app", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--no-access-log", "--timeout-graceful-shutdown", "1"]
     environment = {
         **unmeasured(),
         "TIME_SCALE": str(TIME_SCALE),
@@ -91,7 +92,7 @@ def leaking(folder: Path, endpoint: str) -> Iterator[Program]:
         "OTEL_BSP_SCHEDULE_DELAY": "500",
     }
     with running(
-        "The leaking service", [*command, "--no-access-log", "--timeout-graceful-shutdown", "1"], folder / "service.log",
+        "The leaking service", command, folder / "service.log",
         port=port, ready="/users", env=environment, cwd=ROOT,
     ) as program:  # fmt: skip
         yield program
@@ -139,7 +140,7 @@ def test_the_first_alert_is_told_before_the_first_caller_fails(leak: Leak) -> No
 
 
 @pytest.mark.parametrize(
-    "source", ["Pool, *Leaks*", "`pool.checkout.leak_suspected`", "`aiosqlitepool.leak`", "debug page"]
+    "source", ["Pool, *Leaks by label*", "`pool.checkout.leak_suspected`", "`aiosqlitepool.leak`", "debug page"]
 )
 def test_its_section_of_the_runbook_names_where_the_others_look(leak: Leak, source: str) -> None:
     file, _, heading = leak.pager.firing[ALERT, POOL_NAME]["annotations"]["runbook_url"].partition("#")
@@ -157,7 +158,7 @@ def test_the_board_has_them(leak: Leak) -> None:
     shown = [
         series["metric"]
         for query in queries(read(board))
-        if query.panel == "Leaks"
+        if query.panel == "Leaks by label"
         for series in queried(leak.prometheus, expand(query.expr, pool))
     ]
     assert {"aiosqlitepool_acquire_label": ENDPOINT, "db_query_summary": SUMMARY} in shown
