@@ -453,7 +453,7 @@ async def test_a_trace_that_is_not_sampled_costs_no_attributes_and_no_failure(ch
     provider = TracerProvider(ALWAYS_OFF, shutdown_on_exit=False)
     subscriber = OpenTelemetrySubscriber(provider, spans="all", checkout_spans=checkouts)
     async with pool_of(StubDriver(), 1, subscribers=[subscriber]) as pool, pool.connection():
-        pass
+        pool.events.emit(LeakSuspected(pool.name, Holder(1, "Task-1", None, 60.0), 60.0))
     assert pool.stats().subscriber_errors == 0
 
 
