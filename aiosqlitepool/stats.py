@@ -50,6 +50,11 @@ class Holder:
             return f"{self.task} [{self.label}]"
         return self.task if self.coroutine is None else f"{self.coroutine} ({self.task})"
 
+    @property
+    def summary(self) -> str:
+        """The operation and the first table of the statement: "SELECT orders". Empty without a statement."""
+        return "" if self.statement is None else summary_of(self.statement)
+
     def __str__(self) -> str:
         waits = "" if self.waits_for is None else f" and has waited for {self.waits_for} for {self.waited:.3f} s"
         ended = " (and has ended)" if self.ended else ""

@@ -5,17 +5,17 @@ from __future__ import annotations
 from aiosqlitepool.subscribers._metrics import ABANDONED, INLINE_STALL, LEAKS, LOOP_LAG, STATEMENTS
 
 from .frame import Row
-from .panels import Panel, lines, over_time
-from .queries import EACH, INSTANCE, PLACE, largest, per_minute, rate, worst
+from .panels import Panel, lines, now, over_time, ranking
+from .queries import EACH, INSTANCE, LABEL, PLACE, SUMMARY, largest, per_minute, rate, so_far, worst
 
 __all__ = ["row"]
 
-_HOTTEST = 10
+_HOTTEST, _BARS = 10, 8
 
 
 def row() -> Row:
     """The row of these panels."""
-    return Row("What does the program do?", 7, [_loop(), _inline(), _leaks()])
+    return Row("What does the program do?", 7, [_loop(), _inline(), _leaks(), _leaks_by_label()])
 
 
 def _loop() -> Panel:
@@ -58,3 +58,15 @@ def _leaks() -> Panel:
         over_time(per_minute(ABANDONED), "abandoned"),
         bad=1,
     )
+
+
+def _leaks_by_label() -> Panel:
+    return ranking(
+        "Leaks by label",
+        "Which callers do not release their connections?",
+        "Suspected leaks since the processes began, by the label and the last statement of the holder. The log record "
+        "pool.checkout.leak_suspected and the debug page have the whole statement. Alert: "
+        "AiosqlitepoolConnectionHeldTooLong.",
+        "short",
+        now(worst(_BARS, so_far(LEAKS, LABEL, SUMMARY, where=f'{LABEL}!=""')), f"{{{{{LABEL}}}}}: {{{{{SUMMARY}}}}}"),
+    ).no_value("No lease with a label is suspected")

@@ -88,6 +88,11 @@ def rate(metric: Metric, *by: str, where: str = "") -> str:
     return _per_second(f"{metric.family}_{suffix}", by, where)
 
 
+def so_far(metric: Metric, *by: str, where: str = "") -> str:
+    """How often a counter's event occurred since its processes began: a series that begins with its first is whole."""
+    return f"sum by ({', '.join(by)}) ({series(f'{metric.family}_total', *filter(None, [where]))})"
+
+
 def per_minute(metric: Metric, *by: str, where: str = "") -> str:
     """Occurrences per minute, for what is rare."""
     return f"60 * {rate(metric, *by, where=where)}"

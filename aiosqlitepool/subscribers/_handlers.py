@@ -61,7 +61,7 @@ def count_events(count: Callable[..., None], note: Callable[..., None], limits: 
     yield ConnectionCreateFailed, lambda event: count(CREATE_FAILURES, limits.error(event.error.type))
     yield HealthCheckFailed, lambda event: count(HEALTH_FAILURES)
     yield RolledBackOnReturn, lambda event: count(ROLLBACKS, event.cause)
-    yield LeakSuspected, lambda event: count(LEAKS)
+    yield LeakSuspected, lambda event: count(LEAKS, *limits.leak(event.holder))
     yield PoolClosed, lambda event: count(ABANDONED, number=event.abandoned)
     yield BusyRetried, lambda event: count(BUSY_RETRIES, event.kind)
     yield Checkpointed, lambda event: count(CHECKPOINTS, event.result)

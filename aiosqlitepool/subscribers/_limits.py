@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
+from aiosqlitepool import Holder
 from aiosqlitepool.events import StatementSlow
 
 from ._attributes import OTHER
 from ._metrics import Values
 
-__all__ = ["MOST_ERRORS", "MOST_LABELS", "MOST_SLOW", "PoolLimits"]
+__all__ = ["MOST_ERRORS", "MOST_LABELS", "MOST_LEAKS", "MOST_SLOW", "PoolLimits"]
 
 V = TypeVar("V", bound=Hashable)
 
-# Types of errors, pairs of summary and plan warning, and labels of leases, for one pool.
+# Types of errors, pairs of summary and plan warning, pairs of label and summary, and labels of leases, for one pool.
 MOST_ERRORS = 20
 MOST_SLOW = 20
+MOST_LEAKS = 20
 MOST_LABELS = 50
 # What ends acquires without an exception's name.
 _KNOWN_ERRORS = frozenset({"timeout", "cancelled", "rejected", "closed"})
@@ -33,12 +35,13 @@ class PoolLimits:
     Each method belongs to one thread at a time: `summary` to the one that delivers a batch, the others to the loop's.
     """
 
-    __slots__ = ("_errors", "_labels", "_slow", "_summaries")
+    __slots__ = ("_errors", "_labels", "_leaks", "_slow", "_summaries")
 
     def __init__(self, statement_summaries: int = 0) -> None:
         # The value that OpenTelemetry's conventions have for all others.
         self._errors: _First[str] = _First(MOST_ERRORS, "_OTHER")
         self._labels: _First[str] = _First(MOST_LABELS, OTHER)
+        self._leaks: _First[Values] = _First(MOST_LEAKS, (OTHER, ""))
         self._slow: _First[Values] = _First(MOST_SLOW, (OTHER, ""))
         self._summaries: _First[str] = _First(statement_summaries, OTHER if statement_summaries else "")
 
@@ -49,6 +52,10 @@ class PoolLimits:
     def label(self, label: str | None) -> str:
         """Return the value for the label of a lease; "" for none."""
         return "" if label is None else self._labels.shown(_sendable(label))
+
+    def leak(self, holder: Holder) -> Values:
+        """Return the values for a suspected leak: its label, and the summary of its last statement, or ""."""
+        return self._leaks.shown((_sendable(holder.label or ""), holder.summary))
 
     def slow(self, event: StatementSlow) -> Values:
         """Return the values for a slow statement: its summary, and the first warning of its plan, or ""."""

@@ -108,7 +108,9 @@ INLINE_STALL = Metric(
 )
 LEAKS = Metric(
     "aiosqlitepool.leaks.suspected", "counter", "{connection}",
-    "The number of connections that were in use for longer than the leak threshold, or that their holders lost.",
+    "The number of connections that were in use for longer than the leak threshold, or that their holders lost, by the "
+    "label and the last statement of the holder.",
+    (LABEL, SUMMARY), ("",),
 )
 ABANDONED = Metric(
     "aiosqlitepool.connection.abandoned", "counter", "{connection}",

@@ -29,6 +29,7 @@ from aiosqlitepool.events import (
     ErrorInfo,
     HealthCheckFailed,
     IdleReplaced,
+    LeakSuspected,
     PoolClosed,
     RolledBackOnReturn,
 )
@@ -100,6 +101,7 @@ class PoolSpans:
                 subscribe(HealthCheckFailed, self._health_failed),
                 subscribe(RolledBackOnReturn, self._rolled_back),
                 subscribe(IdleReplaced, self._idle_replaced),
+                subscribe(LeakSuspected, self._leak_suspected),
                 subscribe(PoolClosed, lambda event: self._write_connects()),
                 self._write_connects,
             ]
@@ -221,6 +223,15 @@ class PoolSpans:
                 span.set_attribute(names.LABEL, event.label)
         span.end(ended)
 
+    def _leak_suspected(self, event: LeakSuspected) -> None:
+        """Write what is known of a lease that may never end, in the trace of its holder."""
+        ended, holder = time.time_ns(), event.holder
+        context = Context() if holder.context is None else holder.context.run(otel_context.get_current)
+        span = self._start(names.LEAK_SPAN, ended, event.use_time, context)
+        if span.is_recording():
+            span.set_attributes(_shown(holder))
+        span.end(ended)
+
     def _health_failed(self, event: HealthCheckFailed) -> None:
         error: Attributes = {names.ERROR_TYPE: event.error.type, names.ERROR_MESSAGE: event.error.message}
         idle: Attributes = {names.CONNECTION: event.connection, names.IDLE_TIME: event.idle_time}
@@ -245,11 +256,15 @@ def _link(span: Span, holder: Holder) -> None:
         return
     context = holder.context.run(trace.get_current_span).get_span_context()
     if context.is_valid:
-        shown: Attributes = {names.CONNECTION: holder.connection, names.HELD_TIME: holder.held}
-        if holder.label is not None:
-            shown[names.LABEL] = holder.label
-        if holder.statement is not None:
-            shown[names.QUERY_TEXT] = holder.statement
-        if holder.ended:
-            shown[names.HOLDER_ENDED] = True
-        span.add_link(context, shown)
+        span.add_link(context, _shown(holder))
+
+
+def _shown(holder: Holder) -> Attributes:
+    shown: Attributes = {names.CONNECTION: holder.connection, names.HELD_TIME: holder.held}
+    if holder.label is not None:
+        shown[names.LABEL] = holder.label
+    if holder.statement is not None:
+        shown[names.QUERY_TEXT] = holder.statement
+    if holder.ended:
+        shown[names.HOLDER_ENDED] = True
+    return shown

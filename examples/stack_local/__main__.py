@@ -76,7 +76,7 @@ def start(programs: ExitStack, folder: Path, time_scale: float) -> list[Program]
         f"Alerts         {server.url}/alerts",
         f"Alertmanager   amtool alert query --alertmanager.url={manager.url}",
         f"Logs           {folder}",
-        f"The first P99 shows after about {3 * 15 * time_scale:.0f} s. Ctrl-C ends everything.",
+        f"The first P99 shows after about {6 * 15 * time_scale:.0f} s. Ctrl-C ends everything.",
         sep="\n",
         flush=True,
     )

@@ -93,6 +93,7 @@ class Service:
             operation_timeout=0.5,
             max_lifetime=self._day / 6,
             health_check_after=0.1,
+            leak_threshold=2 * TIMEOUT,
             min_size=1,
             name=f"app.db/{name}",
             subscribers=[self._observer],
@@ -159,7 +160,7 @@ class Service:
         await asyncio.gather(*crowd, return_exceptions=True)
 
     async def report(self) -> None:
-        """Hold every reader for longer than others are willing to wait."""
+        """Hold every reader for longer than others are willing to wait, as a leak does."""
 
         async def one() -> None:
             async with self.borrow(self.read, "monthly report"):

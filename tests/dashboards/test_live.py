@@ -34,8 +34,8 @@ INSTANCES = {DIRECT, OTEL}
 VARIABLES = variables(rate_interval=6, interval=1, span=15)
 PATIENCE = 120.0
 # Of what no driver can be made to do, the counters are there, at 0.
-NEVER = {"broken", "other", *get_args(DatabaseCode)} - {"SQLITE_READONLY", "SQLITE_CANTOPEN"}
-NEVER_COUNTED = {"aiosqlitepool_leaks_suspected", "aiosqlitepool_connection_abandoned"}
+NEVER = {"", "broken", "other", *get_args(DatabaseCode)} - {"SQLITE_READONLY", "SQLITE_CANTOPEN"}
+NEVER_COUNTED = {"aiosqlitepool_connection_abandoned"}
 NEVER_FAILS = "aiosqlitepool_checkpoints"
 
 ALERTS = """\
@@ -190,6 +190,10 @@ def test_statements_are_shown_by_their_time_and_by_what_their_plans_warn_of(live
     assert {"SELECT", "INSERT"} <= set(shown("P99 by operation"))
     until(lambda: shown("Slow statements").get("SELECT note full scan of note", 0) > 0, "a search was slow")
     until(lambda: shown("Connections in use by label").get("GET /search", 0) > 0, "a search had a connection")
+
+
+def test_suspected_leaks_are_shown_by_their_label(live: Live) -> None:
+    until(lambda: panel_now(live, "Leaks by label").get("monthly report: ", 0) >= READERS, "a report held every reader")
 
 
 def test_the_hottest_instances_come_with_all_their_columns(live: Live) -> None:

@@ -27,6 +27,8 @@ BUCKETS = {
     _metrics.USE_TIME: _buckets.USE_BUCKETS,
 }
 IDENTITY = ("job", "instance")
+# The series of a label begins with its first leak, of which there is no rate.
+FROM_THE_FIRST = "Leaks by label"
 
 
 def labels_of(metric: Metric) -> set[str]:
@@ -87,7 +89,7 @@ def test_it_looks_back_as_far_as_the_board_says(query: Query) -> None:
 @every_query()
 def test_it_takes_the_rate_of_what_only_grows_and_of_nothing_else(query: Query) -> None:
     for selector in selectors(query.expr):
-        grows = METRICS[selector.name].kind in ("counter", "histogram")
+        grows = METRICS[selector.name].kind in ("counter", "histogram") and query.panel != FROM_THE_FIRST
         assert (selector.function in ("rate", "increase")) == grows
 
 

@@ -1,8 +1,8 @@
-"""What the rules cost a Prometheus with a fleet: `python -m tests.metrics.scale --instances 1000`.
+"""What the rules cost a Prometheus with a fleet: `python -m tests.metrics.scale --instances 250 500 1000`.
 
-The series of a real scrape, three pools, are written for each instance into Prometheus' storage, up to now. One
-instance of a hundred has every trouble at once, so that its alerts are evaluated and written, too. Then a real
-Prometheus evaluates the shipped rules, and says how long each took. Not a test: it takes minutes.
+The series of a real scrape, three pools, are written for each instance into Prometheus' storage, up to the moment when
+it starts. One instance of a hundred has every trouble at once, so that its alerts are evaluated and written, too. Then
+a real Prometheus evaluates the shipped rules, and says how long each took. Not a test: it takes minutes.
 """
 
 from __future__ import annotations
@@ -11,29 +11,42 @@ import argparse
 import asyncio
 import json
 import re
+import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from prometheus_client import CollectorRegistry
 
 from examples.stack_local.programs import prometheus
 
-from ..support.debian import wait_for
+from ..support.debian import ask
 from .conftest import scraped_alive
 from .shipped import EXPRESSIONS, METRICS_DIR
 
-_SCRAPE_INTERVAL = 15
-# Seconds between two evaluations, and how many are measured: less than the age at which samples are stale.
-_EVERY = 10
-_ROUNDS = 7
-_LONG = ("db_client_connection_timeouts_total", "db_client_connection_wait_time_seconds_count")
+# Seconds between two samples: less than the 15 of a real scrape, because while Prometheus evaluates the rules, no new
+# ones come, and the windows lose a fifth of what they read.
+_SCRAPE_INTERVAL = 12
+# Seconds between two evaluations, as shipped, and for a group with an interval of its own; and how many are measured:
+# for less time than the age at which samples are stale.
+_CYCLE = 15
+_INTERVALS = {"1m": 60}
+_ROUNDS = 8
+# Seconds that it takes to store an instance, at least: Prometheus must start when the samples end.
+_STORING = 0.12
+# The series that windows of an hour read.
+_LONG = (
+    "db_client_connection_timeouts_total",
+    "db_client_connection_wait_time_seconds_count",
+    "db_client_connection_max",
+)
 
 
 def asked_for() -> frozenset[str]:
@@ -72,7 +85,7 @@ def stored(folder: Path, instances: int, long: int, minutes: int) -> int:
     """Write the samples of `minutes`, and of the longest windows those of `long`; return how many series there are."""
     with tempfile.TemporaryDirectory() as live:
         scrape = asyncio.run(scraped_alive(Path(live), CollectorRegistry()))
-    now = time.time()
+    now = time.time() + instances * _STORING * (1 + long / 60)
     every = series_of(scrape, asked_for())
     with (folder / "samples.txt").open("w") as text:
         for each in every:
@@ -82,43 +95,98 @@ def stored(folder: Path, instances: int, long: int, minutes: int) -> int:
     blocks = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet"]
     subprocess.run([*blocks, str(folder / "samples.txt"), str(folder / "prometheus")], check=True)
     (folder / "samples.txt").unlink()
+    early = now - time.time()
+    if early < 0:
+        print(f"{instances} instances: the last sample is {-early:.0f} s old", file=sys.stderr, flush=True)
+    time.sleep(max(0.0, early))
     return len(every) * instances
 
 
-def evaluated(folder: Path) -> tuple[float, dict[str, float]]:
-    """Let Prometheus evaluate the rules again and again.
+class Cost(NamedTuple):
+    """What an evaluation of all groups takes: seconds of CPU, wall time by group and rule, samples read by rule."""
 
-    Return the seconds of CPU of one evaluation of all groups, and by rule, the seconds that its fastest one took.
-    """
-    rules = [str(METRICS_DIR / name) for name in ("rules.yml", "alerts.yml")]
-    config = {"global": {"evaluation_interval": f"{_EVERY}s"}, "rule_files": rules}
+    cpu: float
+    groups: dict[str, float]
+    rules: dict[str, float]
+    samples: dict[str, int]
+
+    @property
+    def wall(self) -> float:
+        """Seconds in a cycle: a group with a longer interval of its own counts less."""
+        intervals = {group["name"]: _INTERVALS.get(group.get("interval"), _CYCLE) for group in shipped_groups()}
+        return sum(seconds * _CYCLE / intervals[name] for name, seconds in self.groups.items())
+
+
+def shipped_groups() -> list[dict[str, Any]]:
+    """The groups of the shipped rules and alerts."""
+    files = [METRICS_DIR / name for name in ("rules.yml", "alerts.yml")]
+    return [group for file in files for group in yaml.safe_load(file.read_text())["groups"]]
+
+
+def evaluated(folder: Path) -> Cost:
+    """Let Prometheus evaluate the shipped rules for two minutes, as often as shipped; return the medians."""
+    files = [str(METRICS_DIR / name) for name in ("rules.yml", "alerts.yml")]
+    config = {"global": {"evaluation_interval": f"{_CYCLE}s"}, "rule_files": files}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    of_rules = defaultdict[str, list[float]](list)
+    of_groups, of_rules = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
     with prometheus(folder / "prometheus.yml", folder) as server:
-        wait_for("all groups", lambda: all(each["evaluationTime"] for each in groups(server.url)), within=300)
-        cpu, cycles = used(server.url)
+        time.sleep(_CYCLE)  # so that its start does not count
+        cpu = cpu_used(server.url)
         for _ in range(_ROUNDS):
-            time.sleep(_EVERY)
-            for rule in (rule for group in groups(server.url) for rule in group["rules"]):
-                assert rule["health"] in ("ok", "unknown"), rule
-                of_rules[f"{rule['name']} {rule.get('labels', {}).get('quantile', '')}"].append(rule["evaluationTime"])
-        later, more = used(server.url)
-    return (later - cpu) / (more - cycles), {name: min(times) for name, times in of_rules.items()}
+            time.sleep(_CYCLE)
+            for name, seconds in durations(server.url).items():
+                of_groups[name].append(seconds)
+            for rule in evaluated_rules(server.url):
+                of_rules[name_of(rule)].append(rule["evaluationTime"])
+        cpu = (cpu_used(server.url) - cpu) / _ROUNDS
+        samples = {name_of(rule): samples_read(server.url, rule["query"]) for rule in evaluated_rules(server.url)}
+    return Cost(cpu, medians(of_groups), medians(of_rules), samples)
 
 
-def used(url: str) -> tuple[float, float]:
-    """Seconds of CPU that Prometheus has used, and how often it has evaluated all groups."""
+def medians(times: dict[str, list[float]]) -> dict[str, float]:
+    """The median by name, of those that were evaluated: before, the time is 0."""
+    return {name: statistics.median([each for each in all_ if each] or [0.0]) for name, all_ in times.items()}
+
+
+def evaluated_rules(url: str) -> list[dict[str, Any]]:
+    """All rules, none of which may have failed."""
+    rules = [rule for group in groups(url) for rule in group["rules"]]
+    assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
+    return rules
+
+
+def name_of(rule: dict[str, Any]) -> str:
+    """The name of a rule, with the label that tells apart those of one name."""
+    return f"{rule['name']} {rule.get('labels', {}).get('quantile', '')}".strip()
+
+
+def samples_read(url: str, query: str) -> int:
+    """How many samples a query reads: its cost, whatever else the machine does."""
+    found: int = ask(f"{url}/api/v1/query", query=query, stats="all")["data"]["stats"]["samples"][
+        "totalQueryableSamples"
+    ]
+    return found
+
+
+def metrics(url: str) -> str:
+    """The metrics of Prometheus itself."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=120) as answer:
-        text = answer.read().decode()
-    (cpu,) = re.findall(r"^process_cpu_seconds_total (\S+)$", text, re.MULTILINE)
-    # Of the group that is in every file's middle, and not of the one that has a longer interval.
-    iterations = re.findall(
-        r"^prometheus_rule_group_iterations_total\{[^}]*;aiosqlitepool\.work\"\} (\S+)$", text, re.M
+        text: str = answer.read().decode()
+    return text
+
+
+def durations(url: str) -> dict[str, float]:
+    """Seconds that the last evaluation of each group took."""
+    found = re.findall(
+        r"^prometheus_rule_group_last_duration_seconds\{[^}]*;([^;\"]+)\"\} (\S+)$", metrics(url), re.MULTILINE
     )
-    missed = re.findall(
-        r"^prometheus_rule_group_iterations_missed_total\{[^}]*;aiosqlitepool\.work\"\} (\S+)$", text, re.M
-    )
-    return float(cpu), float(iterations[0]) - sum(map(float, missed))
+    return {name: float(seconds) for name, seconds in found}
+
+
+def cpu_used(url: str) -> float:
+    """Seconds of CPU that Prometheus has used."""
+    (cpu,) = re.findall(r"^process_cpu_seconds_total (\S+)$", metrics(url), re.MULTILINE)
+    return float(cpu)
 
 
 def groups(url: str) -> list[dict[str, Any]]:
@@ -129,22 +197,27 @@ def groups(url: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measure, and print the groups and the ten most expensive rules."""
+    """Measure, and print the groups and the most expensive rules."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--instances", type=int, default=1000)
-    parser.add_argument("--minutes", type=int, default=8, help="history of all series")
-    parser.add_argument("--long", type=int, default=0, help="minutes of history of the series with long windows")
+    parser.add_argument("--instances", type=int, nargs="+", default=[250, 500, 1000])
+    parser.add_argument("--minutes", type=int, default=6, help="history of all series")
+    parser.add_argument("--long", type=int, default=60, help="minutes of history of the series that long windows read")
+    parser.add_argument("--show", type=int, default=12, help="how many rules to print")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        began = time.monotonic()
-        number = stored(Path(place), options.instances, options.long, options.minutes)
+    costs = {}
+    for instances in options.instances:
+        with tempfile.TemporaryDirectory() as place:
+            number = stored(Path(place), instances, options.long, options.minutes)
+            costs[instances] = evaluated(Path(place))
+        cost = costs[instances]
         print(
-            f"{options.instances} instances, {number:,} series, stored in {time.monotonic() - began:.0f} s", flush=True
+            f"{instances} instances, {number:,} series: {cost.wall:.2f} s a cycle, {cost.cpu:.2f} s of CPU", flush=True
         )
-        cpu, of_rules = evaluated(Path(place))
-    print(f"{cpu:.2f} s of CPU for one evaluation of all groups, and for what Prometheus does meanwhile")
-    for name, seconds in sorted(of_rules.items(), key=lambda each: -each[1])[:12]:
-        print(f"{name:80} {seconds * 1000:9.1f} ms")
+    last = costs[max(costs)]
+    for what, unit, factor in (("groups", "ms", 1000.0), ("rules", "ms", 1000.0), ("samples", "thousands", 0.001)):
+        print(f"\n{f'{what}, {unit}':80}", *(f"{instances:>9}" for instances in costs))
+        for name in sorted(getattr(last, what), key=lambda name: -getattr(last, what)[name])[: options.show]:
+            print(f"{name:80}", *(f"{getattr(cost, what).get(name, 0) * factor:9.1f}" for cost in costs.values()))
 
 
 if __name__ == "__main__":

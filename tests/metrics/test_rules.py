@@ -51,7 +51,7 @@ def test_a_recording_rule_is_called_level_metric_operation(record: str) -> None:
     level, metric, operation = record.split(":")
     assert level in ("instance_pool", "job_pool")
     assert any(metric.startswith((each.family, each.family.rpartition("_")[0])) for each in METRICS)
-    assert re.fullmatch(r"(\w+_)?(ratio|sum|max|min|rate)(_rate)?(5m|30m|1h|2h|6h|1d)?", operation)
+    assert re.fullmatch(r"(\w+_)?(ratio|sum|max|min|rate|increase)(_rate)?(5m|30m|1h|2h|6h|1d)?", operation)
 
 
 @pytest.mark.parametrize("rule", RECORDS, ids=lambda rule: rule["record"])

@@ -24,9 +24,9 @@ def test_work_rises_on_each_instance_and_troubles_on_one_of_a_hundred() -> None:
         'db_client_connection_use_time_seconds_count{pool="p"} 2.0\n'
     )
     series = series_of(scrape, frozenset(asked_for()))
-    text = "".join(lines(series, instances=200, seconds=45, now=1_000.0)).splitlines()
+    text = "".join(lines(series, instances=200, seconds=36, now=1_000.0)).splitlines()
     assert len(text) == 3 * 200 * 3
-    last = [float(line.split()[-2]) for line in text if line.endswith(" 985")]
+    last = [float(line.split()[-2]) for line in text if line.endswith(" 988")]
     # A level on each, a trouble that stays or rises, and work.
     assert [last.count(value) for value in (5.0, 1.0, 15.0, 16.0)] == [200, 198, 2, 200]
-    assert text[0] == 'db_client_connection_max{pool="p",job="api",instance="10.0.0.0:8000"} 5.0 955'
+    assert text[0] == 'db_client_connection_max{pool="p",job="api",instance="10.0.0.0:8000"} 5.0 964'

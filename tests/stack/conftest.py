@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,11 +54,15 @@ class Pager:
     def __init__(self) -> None:
         self.firing: dict[Alert, dict[str, Any]] = {}
         self.resolved: dict[Alert, dict[str, Any]] = {}
+        # When it was first told of each, in seconds since the epoch.
+        self.told: dict[Alert, float] = {}
 
     def take(self, notification: dict[str, Any]) -> None:
         for alert in notification["alerts"]:
             found = self.firing if alert["status"] == "firing" else self.resolved
-            found[alert["labels"]["alertname"], alert["labels"].get(POOL, "")] = alert
+            key = (alert["labels"]["alertname"], alert["labels"].get(POOL, ""))
+            found[key] = alert
+            self.told.setdefault(key, time.time())
 
 
 class Stack:
@@ -148,9 +153,9 @@ def unmeasured() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
-def configured(folder: Path, pager_url: str) -> Path:
+def configured(folder: Path, pager_url: str, time_scale: float = TIME_SCALE) -> Path:
     """The shipped files in fast motion, with the pager for every receiver."""
-    export(folder, time_scale=TIME_SCALE)
+    export(folder, time_scale=time_scale)
     metrics = folder / "metrics"
     config = yaml.safe_load((metrics / "alertmanager.yml").read_text())
     for receiver in config["receivers"]:

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from aiosqlitepool import Holder
 from aiosqlitepool.events import StatementSlow
-from aiosqlitepool.subscribers._limits import MOST_LABELS, MOST_SLOW, PoolLimits
+from aiosqlitepool.subscribers._limits import MOST_LABELS, MOST_LEAKS, MOST_SLOW, PoolLimits
 
 
 def slow(summary: str, *plan: str) -> StatementSlow:
@@ -45,6 +46,27 @@ def test_of_several_warnings_the_first_is_shown_and_of_none_none() -> None:
     assert limits.slow(slow("SELECT t", *plan)) == ("SELECT t", "full scan of t")
     assert limits.slow(slow("SELECT t", "SEARCH u")) == ("SELECT t", "")
     assert limits.slow(slow("SELECT t", "SCAN \ud800  <-- full scan of \ud800")) == ("SELECT t", "full scan of ?")
+
+
+@pytest.mark.parametrize(
+    ("label", "statement", "shown"),
+    [
+        ("GET /report", "SELECT * FROM orders WHERE id = ?", ("GET /report", "SELECT orders")),
+        ("GET /report", None, ("GET /report", "")),
+        (None, None, ("", "")),
+        ("half a pair \ud800", None, ("half a pair ?", "")),
+    ],
+)
+def test_a_leak_is_shown_by_its_label_and_the_summary_of_its_statement(
+    label: str | None, statement: str | None, shown: tuple[str, str]
+) -> None:
+    assert PoolLimits().leak(Holder(1, "Task-1", label, 60.0, statement=statement)) == shown
+
+
+def test_the_first_pairs_of_a_leak_are_shown_and_all_later_ones_as_one() -> None:
+    limits = PoolLimits()
+    shown = [limits.leak(Holder(1, "Task-1", str(number), 60.0)) for number in range(10_000)]
+    assert shown == [*((str(number), "") for number in range(MOST_LEAKS)), *[("other", "")] * (10_000 - MOST_LEAKS)]
 
 
 @pytest.mark.parametrize(("most", "shown"), [(0, ["", "", ""]), (2, ["a", "b", "other"]), (3, ["a", "b", "c"])])

@@ -22,6 +22,7 @@ from aiosqlitepool.events import (
     ErrorInfo,
     HealthCheckFailed,
     IdleReplaced,
+    LeakSuspected,
 )
 from aiosqlitepool.stats import Holder
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
@@ -33,6 +34,7 @@ from ..support.timeless import timeless
 from .conftest import Telemetry
 
 ACQUIRE, CONNECT, CHECKOUT = "aiosqlitepool.acquire", "aiosqlitepool.connect", "aiosqlitepool.checkout"
+LEAK = "aiosqlitepool.leak"
 
 
 def emit_acquired(pool: StubPool, wait_time: float, path: AcquirePath = "queued") -> None:
@@ -390,6 +392,37 @@ async def test_by_default_there_are_no_checkouts(telemetry: Telemetry) -> None:
     assert telemetry.spans(CHECKOUT) == []
 
 
+# -- leases that may never end
+
+
+@timeless
+async def test_a_suspected_leak_has_a_span_in_the_trace_of_its_holder_that_names_it() -> None:
+    telemetry = Telemetry()
+    async with pool_of(StubDriver(), 1, leak_threshold=30, subscribers=[telemetry.subscriber()]) as pool:
+        with telemetry.tracer.start_as_current_span("request") as request:
+            connection = await pool.acquire(label="GET /report")
+        await asyncio.sleep(31)
+        span = telemetry.span(LEAK)
+        await pool.release(connection)
+    assert span.parent is not None
+    assert span.parent.span_id == request.get_span_context().span_id
+    assert span.end_time - span.start_time == pytest.approx(30e9, rel=0.001)  # type: ignore[operator]
+    attributes = span.attributes or {}
+    assert attributes["db.client.connection.pool.name"] == "app.db"
+    assert attributes["aiosqlitepool.acquire.label"] == "GET /report"
+    assert attributes["aiosqlitepool.connection.held_time"] == pytest.approx(30, rel=0.001)
+
+
+def test_the_span_of_a_leak_has_the_statement_and_is_of_no_trace_without_a_holders_one(telemetry: Telemetry) -> None:
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[telemetry.subscriber()])
+    holder = Holder(1, "Task-3", "GET /export", 60.0, statement="SELECT 1")
+    with telemetry.tracer.start_as_current_span("of the timer"):
+        pool.events.emit(LeakSuspected(pool.name, holder, 60.0))
+    span = telemetry.span(LEAK)
+    assert span.parent is None
+    assert (span.attributes or {})["db.query.text"] == "SELECT 1"
+
+
 # -- events of the current span
 
 
@@ -420,7 +453,7 @@ async def test_a_trace_that_is_not_sampled_costs_no_attributes_and_no_failure(ch
     provider = TracerProvider(ALWAYS_OFF, shutdown_on_exit=False)
     subscriber = OpenTelemetrySubscriber(provider, spans="all", checkout_spans=checkouts)
     async with pool_of(StubDriver(), 1, subscribers=[subscriber]) as pool, pool.connection():
-        pass
+        pool.events.emit(LeakSuspected(pool.name, Holder(1, "Task-1", None, 60.0), 60.0))
     assert pool.stats().subscriber_errors == 0
 
 

@@ -113,6 +113,7 @@ def everything(pool: str) -> list[PoolEvent]:
         *(Checkpointed(pool, result, 10, 10, 0.1, 0) for result in ("complete", "partial")),  # type: ignore[arg-type]
         CheckpointBlocked(pool, 70_000_000),
         LeakSuspected(pool, Holder(1, "Task-1", None, 60.0), 60.0),
+        *(LeakSuspected(pool, Holder(1, "Task-1", f"GET /{n}", 60.0, statement="SELECT 1"), 60.0) for n in range(30)),
         CheckpointFailed(pool, error, 70_000_000),
         *(DatabaseFailed(pool, ErrorInfo("sqlite3.OperationalError", "", code)) for code in CODES),
         *(BackupEnded(pool, result, "copy.db", 2.0, 1.7e9) for result in ("completed", "failed", "cancelled")),  # type: ignore[arg-type]

@@ -598,3 +598,15 @@ async def test_leaks_and_connections_that_are_abandoned_are_counted(
     with pytest.warns(ResourceWarning, match="under their holders"):
         await pool.close(timeout=0)
     assert (scrape(suspected), scrape(abandoned)) == (1, len(held))
+
+
+async def test_a_leak_is_counted_by_the_label_and_the_last_statement_of_its_holder(
+    driver: StubDriver, prometheus: PrometheusSubscriber, scrape: Scrape
+) -> None:
+    async with pool_of(driver, subscribers=[prometheus]) as pool:
+        holder = Holder(1, "Task-1", "GET /report", 60.0, statement="SELECT count(*) FROM orders")
+        pool.events.emit(LeakSuspected("app.db", holder, 60.0))
+        pool.events.emit(LeakSuspected("app.db", holder, 60.0))
+    name = "aiosqlitepool_leaks_suspected_total"
+    assert scrape(name, aiosqlitepool_acquire_label="GET /report", db_query_summary="SELECT orders") == 2
+    assert scrape(name) == 0
