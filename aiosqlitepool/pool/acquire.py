@@ -16,9 +16,9 @@ from typing import Any, Final, Generic, TypeVar
 from ..driver import Connection
 from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError
 from ..events import AcquireSlow, ConnectionAcquired, ConnectionReleased
-from .checkout import Checkout, failure_event, outcome
+from .checkout import Checkout, Ended, failure_event, outcome
 from .connection import PooledConnection
-from .diagnostics import LOOK_EVERY, Diagnostics, closed_while_waiting, linked_holders
+from .diagnostics import LOOK_EVERY, Diagnostics, closed_while_waiting
 from .inventory import Inventory, PooledSlot
 
 __all__ = ["Acquirer"]
@@ -40,9 +40,13 @@ class Acquirer(Generic[C]):
     `enter` raises if the pool cannot be used in the running loop, and opens it if it is not open.
     """
 
-    def __init__(self, inventory: Inventory[C], diagnostics: Diagnostics, enter: Callable[[], None]) -> None:
+    def __init__(
+        self, inventory: Inventory[C], diagnostics: Diagnostics, ended: Ended, enter: Callable[[], None]
+    ) -> None:
         self._inventory, self._slots, self._settings = inventory, inventory.slots, inventory.settings
-        self._diagnostics, self._requests = diagnostics, diagnostics.requests
+        self._diagnostics, self._requests, self._ended = diagnostics, diagnostics.requests, ended
+        slow = self._settings.slow_acquire
+        self._slow_after = math.inf if slow is None else slow
         self._name, self._clock = inventory.name, inventory.clock
         self._bus, self._timer = inventory.bus, inventory.timer
         self._enter = enter
@@ -195,7 +199,7 @@ class Acquirer(Generic[C]):
             raise self._diagnostics.full_error(most)
         lease.queued, lease.pending = True, waiting
         if AcquireSlow in self._bus.handlers:
-            lease.found = self._diagnostics.checkouts()
+            self._ended.join(lease)
 
     def _queue(self, lease: _Caller[C], *, again: bool = False) -> None:
         lease.answer = asyncio.get_running_loop().create_future()
@@ -268,7 +272,7 @@ class Acquirer(Generic[C]):
 
     def emit_failure(self, lease: Checkout[Any], error: BaseException) -> None:
         """Emit how an acquire failed."""
-        lease.found, lease.context = (), None
+        lease.found = lease.context = None
         kind, more = failure_event(error)
         if kind in self._bus.handlers:
             waited = self._clock() - lease.asked
@@ -282,18 +286,25 @@ class Acquirer(Generic[C]):
 
     def emit_acquired(self, lease: Checkout[Any], pooled: PooledConnection[Any] | None) -> None:
         """Emit that a caller that waited has its connection, and what the wait was made of."""
-        bus, waited, found = self._bus, lease.since - lease.asked, lease.found
-        lease.found, lease.context = (), None
-        if pooled is None or not bus.handlers:
-            return
-        if AcquireSlow in bus.handlers:
+        handlers, waited = self._bus.handlers, lease.since - lease.asked
+        if AcquireSlow not in handlers:
+            lease.context = None
+        elif lease.context is None:
             lease.context = contextvars.copy_context()
-        slow = self._settings.slow_acquire
-        is_slow = slow is not None and waited >= slow
-        facts = (self._name, lease.connection, *outcome(lease, pooled), lease.label, lease.pending)
+        is_slow = waited >= self._slow_after
+        if pooled is not None and handlers:
+            if is_slow or not lease.queued or ConnectionAcquired in handlers:
+                self._emit_path(lease, pooled, is_slow)
+            elif self._bus.batches:  # of most that queue, nothing but the wait is of use
+                self._bus.record_wait("queued", waited)
+        lease.found = None
+
+    def _emit_path(self, lease: Checkout[Any], pooled: PooledConnection[Any], is_slow: bool) -> None:
+        bus, (path, waited, *parts) = self._bus, outcome(lease, pooled)
+        facts = (self._name, lease.connection, path, waited, *parts, lease.label, lease.pending)
         if bus.batches:
-            (bus.record_slow_wait if is_slow else bus.record_wait)(facts[2], waited)
+            (bus.record_slow_wait if is_slow else bus.record_wait)(path, waited)
         if is_slow and AcquireSlow in bus.handlers:
-            bus.emit(AcquireSlow(*facts, linked_holders(found, lease.asked)))
+            bus.emit(AcquireSlow(*facts, self._diagnostics.found_by(lease)))
         if ConnectionAcquired in bus.handlers:
             bus.emit(ConnectionAcquired(*facts))

@@ -14,7 +14,7 @@ from typing import Any, Final
 from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError
 from ..events import ErrorInfo
 from ..stats import Holder, PoolStats, Waiter
-from .checkout import Checkout
+from .checkout import Checkout, found_by
 from .connection import PooledConnection
 from .inventory import Inventory
 from .slots import retried
@@ -28,7 +28,6 @@ __all__ = [
     "counts",
     "explain_full",
     "explain_timeout",
-    "linked_holders",
 ]
 
 # How many holders an error text names, and how many a waiter's event carries.
@@ -88,6 +87,15 @@ class Diagnostics:
         """Return a checkout that holds a connection as a holder, with what its task waits for."""
         elsewhere = _pool_of(checkout.task)
         return checkout.holder(now) if elsewhere is None else checkout.holder(now, *elsewhere.wait_of(checkout.task))
+
+    def found_by(self, waiter: Checkout[Any]) -> tuple[Holder, ...]:
+        """Return the holders that a waiter found when it began to wait, as they are now, or were when they released.
+
+        The longest first, and at most eight.
+        """
+        now, found = self._clock(), found_by(waiter, self.checkouts(), len(self._slots.all))
+        oldest = sorted(found, key=lambda each: each[0].since)[:_LINKED]
+        return tuple(lease.holder(min(ended, now)) for lease, ended in oldest)
 
     def wait_of(self, task: asyncio.Task[Any] | None) -> tuple[str, float]:
         """Return the name of this pool, and for how many seconds the task has waited for a connection of it."""
@@ -192,11 +200,6 @@ class _Situation:
     holders: tuple[Holder, ...]
     held_by: dict[asyncio.Future[Any] | None, list[int]]
     elsewhere: dict[asyncio.Future[Any] | None, list[str]]
-
-
-def linked_holders(checkouts: Sequence[Checkout[Any]], moment: float) -> tuple[Holder, ...]:
-    """Return the eight of these that had held a connection longest at that moment, also if they released it since."""
-    return tuple(each.holder(moment) for each in _oldest_first(checkouts)[:_LINKED])
 
 
 def _oldest_first(checkouts: Sequence[Checkout[Any]]) -> list[Checkout[Any]]:

@@ -19,8 +19,8 @@ from ..bus import LOG_INTERVAL
 from ..copying import CapturedContext
 from ..driver import Connection
 from ..errors import PoolUsageError
-from ..events import AcquireSlow, CloseReason, ConnectionReleased, LeakReturned, LeakSuspected
-from .checkout import Checkout
+from ..events import CloseReason, ConnectionReleased, LeakReturned, LeakSuspected
+from .checkout import Checkout, Ended
 from .connection import PooledConnection
 from .inventory import Inventory, PooledSlot
 
@@ -34,8 +34,8 @@ log: Final = logging.getLogger("aiosqlitepool")
 class Releaser(Generic[C]):
     """Takes connections from their holders and gives their slots back."""
 
-    def __init__(self, inventory: Inventory[C]) -> None:
-        self._inventory = inventory
+    def __init__(self, inventory: Inventory[C], ended: Ended) -> None:
+        self._inventory, self._ended = inventory, ended
         self._name, self._clock, self._bus = inventory.name, inventory.clock, inventory.bus
         # When lost work may be logged again.
         self._quiet_until = -math.inf
@@ -53,13 +53,15 @@ class Releaser(Generic[C]):
             return None  # the pool closed it under its holder
         is_clean = pooled.adapter.end_lease()
         pooled.lease = None
+        if is_waited_for := lease.since <= self._ended.newest_asked:
+            self._ended.add(lease, slot, now)
         if is_clean:
             self._inventory.put_back(slot, now)
         if self._bus.handlers:
             self.emit_released(lease, now, not is_clean)
             if pooled.suspected is lease and LeakReturned in self._bus.handlers:
                 self._bus.emit(LeakReturned(self._name, lease.holder(now), now - lease.since))
-        if AcquireSlow not in self._bus.handlers:  # else those who waited for it may ask for both
+        if not is_waited_for:  # else the waiters may ask for both
             lease.task = lease.context = None  # a program may keep a handle that is of no use any more
         # Not shield(): when closing the pool cuts the reset short, nobody cancelled the releasing task.
         return None if is_clean else asyncio.wait((self._reset(slot, pooled, lease.label),))
@@ -72,6 +74,8 @@ class Releaser(Generic[C]):
         if slot is None or pooled is None or lease not in pooled.sharers:
             return None
         del pooled.sharers[lease]
+        if lease.since <= self._ended.newest_asked:
+            self._ended.add(lease, slot, self._clock())
         if failed:  # the state of the connection is not certain
             self._inventory.slots.end_sharing(slot)
         if slot.sharers > 1:
