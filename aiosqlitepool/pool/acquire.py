@@ -84,8 +84,11 @@ class Acquirer(Generic[C]):
             self._slots.give_back(slot)  # for acquire(), which takes it again and has it checked
             return None
         self._bus.immediate += 1
-        if self._bus.handlers:
-            self._emit_immediate(lease)
+        if handlers := self._bus.handlers:
+            if AcquireSlow in handlers:
+                lease.context = contextvars.copy_context()
+            if ConnectionAcquired in handlers:
+                self._bus.emit(ConnectionAcquired(self._name, lease.connection, "idle", 0.0, label=lease.label))
         return connection
 
     @property
@@ -278,12 +281,6 @@ class Acquirer(Generic[C]):
             waited = self._clock() - lease.asked
             self._bus.emit(kind(self._name, waited, self._diagnostics.waiting, label=lease.label, **more))
 
-    def _emit_immediate(self, lease: Checkout[Any]) -> None:
-        if AcquireSlow in self._bus.handlers:
-            lease.context = contextvars.copy_context()
-        if ConnectionAcquired in self._bus.handlers:
-            self._bus.emit(ConnectionAcquired(self._name, lease.connection, "idle", 0.0, label=lease.label))
-
     def emit_acquired(self, lease: Checkout[Any], pooled: PooledConnection[Any] | None) -> None:
         """Emit that a caller that waited has its connection, and what the wait was made of."""
         handlers, waited = self._bus.handlers, lease.since - lease.asked
@@ -296,7 +293,7 @@ class Acquirer(Generic[C]):
             if is_slow or not lease.queued or ConnectionAcquired in handlers:
                 self._emit_path(lease, pooled, is_slow)
             elif self._bus.batches:  # of most that queue, nothing but the wait is of use
-                self._bus.record_wait("queued", waited)
+                self._bus.record_queued(waited)
         lease.found = None
 
     def _emit_path(self, lease: Checkout[Any], pooled: PooledConnection[Any], is_slow: bool) -> None:

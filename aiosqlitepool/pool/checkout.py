@@ -71,7 +71,7 @@ class Checkout(NotCopyable, Generic[T]):
     deadline: float
     queued: bool
     pending: int
-    found: _Link | None
+    found: list[Any] | None
     answer: asyncio.Future[Slot[T] | list[PoolConnectionAcquireTimeoutError]]
 
     @property
@@ -125,45 +125,29 @@ class Checkout(NotCopyable, Generic[T]):
         return {"statement": normalized(str.__str__(text)), "statement_time": took, "statement_runs": ended is None}
 
 
-class _Link:
-    """A lease that has ended: its slot, itself, when it ended, and the link of the next one that ends.
-
-    The last link of a chain is empty: it becomes that of the next lease.
-    """
-
-    __slots__ = ("ended", "lease", "next", "slot")
-
-    def __init__(self) -> None:
-        self.next: _Link | None = None
-
-    slot: Slot[Any]
-    lease: Checkout[Any]
-    ended: float
-
-
 class Ended:
-    """The leases of one pool that ended while callers waited who had found them.
+    """The leases of one pool that ended while callers waited that had found them.
 
-    Each such waiter keeps the link that was the last one when it began to wait. So nothing has to be worked out unless
-    its wait becomes slow, and what no waiter may ask for any more is garbage.
+    They are a chain of links: a slot, its lease, when that ended, and the next link; the last one is empty as yet. A
+    waiter keeps the link that was the last one when it joined the queue. So nothing is worked out unless its wait
+    becomes slow, and what no waiter may ask for any more is garbage.
     """
 
     __slots__ = ("_last", "newest_asked")
 
     def __init__(self) -> None:
-        self._last = _Link()
-        # When the newest waiter asked: it has not found a lease that began later.
+        self._last: list[Any] = []
+        # When the newest waiter asked: no waiter has found a lease that began later.
         self.newest_asked: float = -math.inf
 
     def join(self, waiter: Checkout[Any]) -> None:
-        """Keep for this waiter what it needs to say which holders it has found."""
+        """Keep for this waiter what says later which holders it has found."""
         self.newest_asked, waiter.found = waiter.asked, self._last
 
     def add(self, lease: Checkout[Any], slot: Slot[Any], now: float) -> None:
         """Add a lease that ends now. Call it before the slot is given back."""
-        link = self._last
-        link.slot, link.lease, link.ended = slot, lease, now
-        link.next = self._last = _Link()
+        link, self._last = self._last, []
+        link += slot, lease, now, self._last
 
 
 def found_by(waiter: Checkout[Any], holding: Sequence[Checkout[Any]], slots: int) -> list[tuple[Checkout[Any], float]]:
@@ -175,9 +159,9 @@ def found_by(waiter: Checkout[Any], holding: Sequence[Checkout[Any]], slots: int
     if link is None:
         return []
     found = {each.slot: (each, math.inf) for each in holding if each.since < waiter.asked}
-    while link.next is not None and len(found) < slots:
-        found.setdefault(link.slot, (link.lease, link.ended))
-        link = link.next
+    while link and len(found) < slots:
+        slot, lease, ended, link = link
+        found.setdefault(slot, (lease, ended))
     for each in holding:
         found.setdefault(each.slot, (each, math.inf))
     return [(each, ended) for each, ended in found.values() if each.since <= waiter.asked and each is not waiter]
