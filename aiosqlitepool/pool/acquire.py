@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeVar
 from ..driver import Connection
 from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError
 from ..events import AcquireSlow, ConnectionAcquired, ConnectionReleased
-from .checkout import Checkout, Ended, failure_event, outcome
+from .checkout import Checkout, failure_event, outcome
 from .connection import PooledConnection
 from .diagnostics import LOOK_EVERY, Diagnostics, closed_while_waiting
 from .inventory import Inventory, PooledSlot
@@ -40,13 +40,11 @@ class Acquirer(Generic[C]):
     `enter` raises if the pool cannot be used in the running loop, and opens it if it is not open.
     """
 
-    def __init__(
-        self, inventory: Inventory[C], diagnostics: Diagnostics, ended: Ended, enter: Callable[[], None]
-    ) -> None:
+    def __init__(self, inventory: Inventory[C], diagnostics: Diagnostics, enter: Callable[[], None]) -> None:
         self._inventory, self._slots, self._settings = inventory, inventory.slots, inventory.settings
-        self._diagnostics, self._requests, self._ended = diagnostics, diagnostics.requests, ended
-        slow = self._settings.slow_acquire
-        self._slow_after = math.inf if slow is None else slow
+        self._diagnostics, self._requests, self._ended = diagnostics, diagnostics.requests, diagnostics.ended
+        self._slow_after = math.inf if self._settings.slow_acquire is None else self._settings.slow_acquire
+        self.timeout_error: Callable[[Checkout[Any]], PoolConnectionAcquireTimeoutError] = diagnostics.timeout_error
         self._name, self._clock = inventory.name, inventory.clock
         self._bus, self._timer = inventory.bus, inventory.timer
         self._enter = enter
@@ -84,10 +82,10 @@ class Acquirer(Generic[C]):
             self._slots.give_back(slot)  # for acquire(), which takes it again and has it checked
             return None
         self._bus.immediate += 1
-        if handlers := self._bus.handlers:
-            if AcquireSlow in handlers:
+        if self._bus.handlers:
+            if AcquireSlow in self._bus.handlers:
                 lease.context = contextvars.copy_context()
-            if ConnectionAcquired in handlers:
+            if ConnectionAcquired in self._bus.handlers:
                 self._bus.emit(ConnectionAcquired(self._name, lease.connection, "idle", 0.0, label=lease.label))
         return connection
 
@@ -246,8 +244,8 @@ class Acquirer(Generic[C]):
         is already this task's own, although its await raises: nothing else knows of it, and nothing else will ever
         give it back. So the question is not whether this task was cancelled, but on which side of the hand-over.
 
-        Before it, the future itself is cancelled (or was answered with an error), and leaving the
-        queue is all there is to do; a giver that comes later finds the future done and goes on to the next waiter.
+        Before it, the future itself is cancelled (or was answered with an error), and leaving the queue is all there is
+        to do; a giver that comes later finds the future done and goes on to the next waiter.
         After it, the future has a slot, which must go on to the next waiter at once, or that waiter sleeps for ever
         beside a connection that nobody uses. Either way the cancellation itself goes on untouched.
         """
@@ -258,10 +256,6 @@ class Acquirer(Generic[C]):
                 self._slots.leave(lease)
             elif answer.exception() is None and not isinstance(slot := answer.result(), list):
                 self._inventory.put_back_unused(slot)
-
-    def timeout_error(self, lease: Checkout[Any]) -> PoolConnectionAcquireTimeoutError:
-        """Return the error of a caller that has waited too long."""
-        return self._diagnostics.timeout_error(lease)
 
     # -- events
 
@@ -278,8 +272,8 @@ class Acquirer(Generic[C]):
         lease.found = lease.context = None
         kind, more = failure_event(error)
         if kind in self._bus.handlers:
-            waited = self._clock() - lease.asked
-            self._bus.emit(kind(self._name, waited, self._diagnostics.waiting, label=lease.label, **more))
+            waited, waiting = self._clock() - lease.asked, self._diagnostics.waiting
+            self._bus.emit(kind(self._name, waited, waiting, label=lease.label, **more))
 
     def emit_acquired(self, lease: Checkout[Any], pooled: PooledConnection[Any] | None) -> None:
         """Emit that a caller that waited has its connection, and what the wait was made of."""
@@ -288,19 +282,18 @@ class Acquirer(Generic[C]):
             lease.context = None
         elif lease.context is None:
             lease.context = contextvars.copy_context()
-        is_slow = waited >= self._slow_after
         if pooled is not None and handlers:
-            if is_slow or not lease.queued or ConnectionAcquired in handlers:
-                self._emit_path(lease, pooled, is_slow)
+            if waited >= self._slow_after or not lease.queued or ConnectionAcquired in handlers:
+                self._emit_path(lease, pooled)
             elif self._bus.batches:  # of most that queue, nothing but the wait is of use
                 self._bus.record_queued(waited)
         lease.found = None
 
-    def _emit_path(self, lease: Checkout[Any], pooled: PooledConnection[Any], is_slow: bool) -> None:
-        bus, (path, waited, *parts) = self._bus, outcome(lease, pooled)
-        facts = (self._name, lease.connection, path, waited, *parts, lease.label, lease.pending)
+    def _emit_path(self, lease: Checkout[Any], pooled: PooledConnection[Any]) -> None:
+        bus, facts = self._bus, (self._name, lease.connection, *outcome(lease, pooled), lease.label, lease.pending)
+        is_slow = facts[3] >= self._slow_after
         if bus.batches:
-            (bus.record_slow_wait if is_slow else bus.record_wait)(path, waited)
+            (bus.record_slow_wait if is_slow else bus.record_wait)(facts[2], facts[3])
         if is_slow and AcquireSlow in bus.handlers:
             bus.emit(AcquireSlow(*facts, self._diagnostics.found_by(lease)))
         if ConnectionAcquired in bus.handlers:

@@ -101,8 +101,11 @@ class Checkout(NotCopyable, Generic[T]):
         """Return it as a waiter."""
         return Waiter(self.task_name, self.label, max(0.0, now - self.asked))
 
-    def holder(self, now: float, waits_for: str | None = None, waited: float = 0.0) -> Holder:
-        """Return it as a holder, whose task has waited for a connection of another pool for so long."""
+    def holder(self, now: float, waits_for: str | None = None, waited: float = 0.0, ago: float = 0.0) -> Holder:
+        """Return it as a holder, whose task has waited for a connection of another pool for so long.
+
+        Everything is as of `now`, which may be so many seconds ago.
+        """
         coroutine = None if self.task is None else self.task.get_coro()
         return Holder(
             connection=self.connection,
@@ -114,15 +117,16 @@ class Checkout(NotCopyable, Generic[T]):
             coroutine=getattr(coroutine, "__qualname__", None),
             waits_for=waits_for,
             waited=waited,
-            **self._statement(),
+            **self._statement(perf_counter() - ago),
         )
 
-    def _statement(self) -> dict[str, Any]:
+    def _statement(self, moment: float) -> dict[str, Any]:
         text, began, ended = getattr(self, "activity", (None, 0.0, None))
         if not isinstance(text, str):
             return {}
-        took = (perf_counter() if ended is None else ended) - began
-        return {"statement": normalized(str.__str__(text)), "statement_time": took, "statement_runs": ended is None}
+        runs = ended is None or ended > moment
+        took = max(0.0, (moment if runs else ended) - began)
+        return {"statement": normalized(str.__str__(text)), "statement_time": took, "statement_runs": runs}
 
 
 class Ended:
@@ -151,9 +155,9 @@ class Ended:
 
 
 def found_by(waiter: Checkout[Any], holding: Sequence[Checkout[Any]], slots: int) -> list[tuple[Checkout[Any], float]]:
-    """Return the leases that a waiter found when it joined the queue, and when each ended; infinity for one of `holding`.
+    """Return the leases that a waiter found when it joined the queue, and when each ended: infinity if it still holds.
 
-    Of each slot it is the first lease to end since then; the pool has so many slots.
+    Of each slot it is the first lease to end since then. The pool has so many slots.
     """
     link = waiter.found
     if link is None:
@@ -162,7 +166,7 @@ def found_by(waiter: Checkout[Any], holding: Sequence[Checkout[Any]], slots: int
     while link and len(found) < slots:
         slot, lease, ended, link = link
         found.setdefault(slot, (lease, ended))
-    for each in holding:
+    for each in holding if len(found) < slots else ():
         found.setdefault(each.slot, (each, math.inf))
     return [(each, ended) for each, ended in found.values() if each.since <= waiter.asked and each is not waiter]
 

@@ -19,7 +19,6 @@ from ..stats import Holder, PoolStats, StatementTable, Waiter
 from . import registry
 from .acquire import Acquirer
 from .background import Timer
-from .checkout import Ended
 from .connection import Connector
 from .diagnostics import Diagnostics, counts
 from .housekeeper import Housekeeper
@@ -131,9 +130,8 @@ class SQLiteConnectionPool(PoolStatements[C]):
         connector: Connector[C] = Connector(connection_factory, self.session_sql, self.inline, settings, bus)
         self._inventory: Inventory[C] = Inventory(connector, settings, bus, self._timer)
         self._diagnostics = Diagnostics(self._inventory, self.stats)
-        ended = Ended()
-        self._releaser: Releaser[C] = Releaser(self._inventory, ended)
-        self._acquirer: Acquirer[C] = Acquirer(self._inventory, self._diagnostics, ended, self._enter)
+        self._releaser: Releaser[C] = Releaser(self._inventory, self._diagnostics.ended)
+        self._acquirer: Acquirer[C] = Acquirer(self._inventory, self._diagnostics, self._enter)
         self._housekeeper: Housekeeper[C] = Housekeeper(self._inventory, self._diagnostics)
         self._timer.calls(self._housekeeper.sweep)
         self._shutdown: Shutdown[C] = Shutdown(self._inventory, self._diagnostics, self._releaser)

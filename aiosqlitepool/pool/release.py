@@ -53,18 +53,19 @@ class Releaser(Generic[C]):
             return None  # the pool closed it under its holder
         is_clean = pooled.adapter.end_lease()
         pooled.lease = None
-        if is_waited_for := lease.since <= self._ended.newest_asked:
+        handlers = self._bus.handlers
+        if handlers and lease.since <= self._ended.newest_asked:
             self._ended.add(lease, slot, now)
         if is_clean:
             self._inventory.put_back(slot, now)
-        if (bus := self._bus).handlers:
-            if bus.batches:  # as in emit_released(), without the price of a call
-                bus.record_use(now - lease.since)
-            if ConnectionReleased in bus.handlers:
+        if handlers:
+            if self._bus.batches:  # as in emit_released(), without the price of a call
+                self._bus.record_use(now - lease.since)
+            if ConnectionReleased in handlers:
                 self._emit_event(lease, now, not is_clean)
-            if pooled.suspected is lease and LeakReturned in bus.handlers:
-                bus.emit(LeakReturned(self._name, lease.holder(now), now - lease.since))
-        if not is_waited_for:  # else the waiters may ask for both
+            if pooled.suspected is lease and LeakReturned in handlers:
+                self._bus.emit(LeakReturned(self._name, lease.holder(now), now - lease.since))
+        if not handlers or lease.since > self._ended.newest_asked:  # else waiters may ask for both
             lease.task = lease.context = None  # a program may keep a handle that is of no use any more
         # Not shield(): when closing the pool cuts the reset short, nobody cancelled the releasing task.
         return None if is_clean else asyncio.wait((self._reset(slot, pooled, lease.label),))
