@@ -125,7 +125,7 @@ class Checkout(NotCopyable, Generic[T]):
         if not isinstance(text, str):
             return {}
         runs = ended is None or ended > moment
-        took = max(0.0, (moment if runs else ended) - began)
+        took = max(0.0, (moment if ended is None else min(ended, moment)) - began)
         return {"statement": normalized(str.__str__(text)), "statement_time": took, "statement_runs": runs}
 
 
