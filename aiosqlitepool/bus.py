@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat, starmap
 from typing import Any, Final, TypeVar, get_args
 
 from .copying import CapturedContext
@@ -29,7 +30,7 @@ Detach = Callable[[], None]
 Failure = tuple[Handler[Any], BaseException]
 
 # Uses per batch. A smaller batch costs more per use; a larger one delays the event loop for longer at a time.
-BATCH_SIZE: Final = 64
+BATCH_SIZE: Final = 256
 _BATCHES: Final = frozenset({PoolTimings, StatementTimings})
 
 
@@ -55,6 +56,7 @@ class EventBus:
         "flush_statements",
         "handlers",
         "immediate",
+        "record_queued",
     )
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, pool: str = "") -> None:
@@ -70,6 +72,8 @@ class EventBus:
         self._pool = pool
         self._flushed_immediate = 0
         self._waits: dict[AcquirePath, deque[float]] = {path: deque() for path in get_args(AcquirePath)}
+        # As `record_wait("queued", seconds)`, without the price of a call.
+        self.record_queued: Callable[[float], None] = self._waits["queued"].append
         self._slow: deque[SlowWait] = deque()
         self._uses: deque[float] = deque()
         # Batches are delivered one at a time, so their handlers need no lock. Reentrant: a handler may use the pool.
@@ -255,10 +259,9 @@ class EventBus:
 
 def _drain(pending: deque[T]) -> tuple[T, ...]:
     found: list[T] = []
-    # IndexError: a signal handler or the garbage collector interrupted this loop and drained the rest.
-    with contextlib.suppress(IndexError):
-        for _ in range(len(pending)):  # Not until empty: the pool's thread may append meanwhile.
-            found.append(pending.popleft())
+    # IndexError: a signal handler or the garbage collector interrupted this and drained the rest.
+    with contextlib.suppress(IndexError):  # Not until empty: the pool's thread may append meanwhile.
+        found.extend(starmap(pending.popleft, repeat((), len(pending))))
     return tuple(found)
 
 

@@ -31,7 +31,7 @@ class PoolTimings:
 
     Each acquire is in exactly one of three places: the count `immediate` (an idle connection, acquired without a
     wait), `waits` by path, or `slow` if it took the pool's `slow_acquire` seconds. `uses` holds how long each released
-    connection was in use. Emitted after every 64 uses, and by `flush_timings()` in the thread that calls it; one batch
+    connection was in use. Emitted after every 256 uses, and by `flush_timings()` in the thread that calls it; one batch
     at a time.
     """
 

@@ -94,7 +94,8 @@ class AcquireSlow(PoolEvent):
     """An acquire took at least the pool's `slow_acquire` seconds. Emitted directly before its `ConnectionAcquired`.
 
     No other acquire of the pool is emitted between the two. `holders` are the holders that this caller found when it
-    joined the queue, oldest first, at most 8; empty unless `path` is "queued".
+    joined the queue, oldest first, at most 8: as they were when they released, or as they are now; empty unless `path`
+    is "queued".
     """
 
     name: ClassVar[str] = "acquire_slow"

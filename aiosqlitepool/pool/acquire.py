@@ -18,7 +18,7 @@ from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError
 from ..events import AcquireSlow, ConnectionAcquired, ConnectionReleased
 from .checkout import Checkout, failure_event, outcome
 from .connection import PooledConnection
-from .diagnostics import LOOK_EVERY, Diagnostics, closed_while_waiting, linked_holders
+from .diagnostics import LOOK_EVERY, Diagnostics, closed_while_waiting
 from .inventory import Inventory, PooledSlot
 
 __all__ = ["Acquirer"]
@@ -42,7 +42,9 @@ class Acquirer(Generic[C]):
 
     def __init__(self, inventory: Inventory[C], diagnostics: Diagnostics, enter: Callable[[], None]) -> None:
         self._inventory, self._slots, self._settings = inventory, inventory.slots, inventory.settings
-        self._diagnostics, self._requests = diagnostics, diagnostics.requests
+        self._diagnostics, self._requests, self._ended = diagnostics, diagnostics.requests, diagnostics.ended
+        self._slow_after = math.inf if self._settings.slow_acquire is None else self._settings.slow_acquire
+        self.timeout_error: Callable[[Checkout[Any]], PoolConnectionAcquireTimeoutError] = diagnostics.timeout_error
         self._name, self._clock = inventory.name, inventory.clock
         self._bus, self._timer = inventory.bus, inventory.timer
         self._enter = enter
@@ -81,7 +83,10 @@ class Acquirer(Generic[C]):
             return None
         self._bus.immediate += 1
         if self._bus.handlers:
-            self._emit_immediate(lease)
+            if AcquireSlow in self._bus.handlers:
+                lease.context = contextvars.copy_context()
+            if ConnectionAcquired in self._bus.handlers:
+                self._bus.emit(ConnectionAcquired(self._name, lease.connection, "idle", 0.0, label=lease.label))
         return connection
 
     @property
@@ -197,7 +202,7 @@ class Acquirer(Generic[C]):
             raise self._diagnostics.full_error(most)
         lease.queued, lease.pending = True, waiting
         if AcquireSlow in self._bus.handlers:
-            lease.found = self._diagnostics.checkouts()
+            self._ended.join(lease)
 
     def _queue(self, lease: _Caller[C], *, again: bool = False) -> None:
         lease.answer = asyncio.get_running_loop().create_future()
@@ -253,10 +258,6 @@ class Acquirer(Generic[C]):
             elif answer.exception() is None and not isinstance(slot := answer.result(), list):
                 self._inventory.put_back_unused(slot)
 
-    def timeout_error(self, lease: Checkout[Any]) -> PoolConnectionAcquireTimeoutError:
-        """Return the error of a caller that has waited too long."""
-        return self._diagnostics.timeout_error(lease)
-
     # -- events
 
     def _enter_or_emit(self, lease: _Caller[C]) -> None:
@@ -269,32 +270,32 @@ class Acquirer(Generic[C]):
 
     def emit_failure(self, lease: Checkout[Any], error: BaseException) -> None:
         """Emit how an acquire failed."""
-        lease.found, lease.context = (), None
+        lease.found = lease.context = None
         kind, more = failure_event(error)
         if kind in self._bus.handlers:
-            waited = self._clock() - lease.asked
-            self._bus.emit(kind(self._name, waited, self._diagnostics.waiting, label=lease.label, **more))
-
-    def _emit_immediate(self, lease: Checkout[Any]) -> None:
-        if AcquireSlow in self._bus.handlers:
-            lease.context = contextvars.copy_context()
-        if ConnectionAcquired in self._bus.handlers:
-            self._bus.emit(ConnectionAcquired(self._name, lease.connection, "idle", 0.0, label=lease.label))
+            waited, waiting = self._clock() - lease.asked, self._diagnostics.waiting
+            self._bus.emit(kind(self._name, waited, waiting, label=lease.label, **more))
 
     def emit_acquired(self, lease: Checkout[Any], pooled: PooledConnection[Any] | None) -> None:
         """Emit that a caller that waited has its connection, and what the wait was made of."""
-        bus, waited, found = self._bus, lease.since - lease.asked, lease.found
-        lease.found, lease.context = (), None
-        if pooled is None or not bus.handlers:
-            return
-        if AcquireSlow in bus.handlers:
+        handlers, waited = self._bus.handlers, lease.since - lease.asked
+        if AcquireSlow not in handlers:
+            lease.context = None
+        elif lease.context is None:
             lease.context = contextvars.copy_context()
-        slow = self._settings.slow_acquire
-        is_slow = slow is not None and waited >= slow
-        facts = (self._name, lease.connection, *outcome(lease, pooled), lease.label, lease.pending)
+        if pooled is not None and handlers:
+            if waited >= self._slow_after or not lease.queued or ConnectionAcquired in handlers:
+                self._emit_path(lease, pooled)
+            elif self._bus.batches:  # of most that queue, nothing but the wait is of use
+                self._bus.record_queued(waited)
+        lease.found = None
+
+    def _emit_path(self, lease: Checkout[Any], pooled: PooledConnection[Any]) -> None:
+        bus, facts = self._bus, (self._name, lease.connection, *outcome(lease, pooled), lease.label, lease.pending)
+        is_slow = facts[3] >= self._slow_after
         if bus.batches:
-            (bus.record_slow_wait if is_slow else bus.record_wait)(facts[2], waited)
+            (bus.record_slow_wait if is_slow else bus.record_wait)(facts[2], facts[3])
         if is_slow and AcquireSlow in bus.handlers:
-            bus.emit(AcquireSlow(*facts, linked_holders(found, lease.asked)))
+            bus.emit(AcquireSlow(*facts, self._diagnostics.found_by(lease)))
         if ConnectionAcquired in bus.handlers:
             bus.emit(ConnectionAcquired(*facts))

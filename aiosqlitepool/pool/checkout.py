@@ -19,7 +19,7 @@ from ..sql import normalized
 from ..stats import Holder, Waiter
 from .slots import Slot
 
-__all__ = ["Checkout", "failure_event", "outcome"]
+__all__ = ["Checkout", "Ended", "failure_event", "found_by", "outcome"]
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class Checkout(NotCopyable, Generic[T]):
     deadline: float
     queued: bool
     pending: int
-    found: Sequence[Checkout[Any]]
+    found: list[Any] | None
     answer: asyncio.Future[Slot[T] | list[PoolConnectionAcquireTimeoutError]]
 
     @property
@@ -89,7 +89,7 @@ class Checkout(NotCopyable, Generic[T]):
         self.deadline = math.inf if timeout is None else now + timeout
         self.queued = False
         self.pending = 0
-        self.found = ()
+        self.found = None
         self.task = asyncio.current_task()
 
     @property
@@ -101,8 +101,11 @@ class Checkout(NotCopyable, Generic[T]):
         """Return it as a waiter."""
         return Waiter(self.task_name, self.label, max(0.0, now - self.asked))
 
-    def holder(self, now: float, waits_for: str | None = None, waited: float = 0.0) -> Holder:
-        """Return it as a holder, whose task has waited for a connection of another pool for so long."""
+    def holder(self, now: float, waits_for: str | None = None, waited: float = 0.0, ago: float = 0.0) -> Holder:
+        """Return it as a holder, whose task has waited for a connection of another pool for so long.
+
+        Everything is as of `now`, which may be so many seconds ago.
+        """
         coroutine = None if self.task is None else self.task.get_coro()
         return Holder(
             connection=self.connection,
@@ -114,15 +117,58 @@ class Checkout(NotCopyable, Generic[T]):
             coroutine=getattr(coroutine, "__qualname__", None),
             waits_for=waits_for,
             waited=waited,
-            **self._statement(),
+            **self._statement(perf_counter() - ago),
         )
 
-    def _statement(self) -> dict[str, Any]:
+    def _statement(self, moment: float) -> dict[str, Any]:
         text, began, ended = getattr(self, "activity", (None, 0.0, None))
         if not isinstance(text, str):
             return {}
-        took = (perf_counter() if ended is None else ended) - began
-        return {"statement": normalized(str.__str__(text)), "statement_time": took, "statement_runs": ended is None}
+        runs = ended is None or ended > moment
+        took = max(0.0, (moment if ended is None else min(ended, moment)) - began)
+        return {"statement": normalized(str.__str__(text)), "statement_time": took, "statement_runs": runs}
+
+
+class Ended:
+    """The leases of one pool that ended while callers waited that had found them.
+
+    They are a chain of links: a slot, its lease, when that ended, and the next link; the last one is empty as yet. A
+    waiter keeps the link that was the last one when it joined the queue. So nothing is worked out unless its wait
+    becomes slow, and what no waiter may ask for any more is garbage.
+    """
+
+    __slots__ = ("_last", "newest_asked")
+
+    def __init__(self) -> None:
+        self._last: list[Any] = []
+        # When the newest waiter asked: no waiter has found a lease that began later.
+        self.newest_asked: float = -math.inf
+
+    def join(self, waiter: Checkout[Any]) -> None:
+        """Keep for this waiter what says later which holders it has found."""
+        self.newest_asked, waiter.found = waiter.asked, self._last
+
+    def add(self, lease: Checkout[Any], slot: Slot[Any], now: float) -> None:
+        """Add a lease that ends now. Call it before the slot is given back."""
+        link, self._last = self._last, []
+        link += slot, lease, now, self._last
+
+
+def found_by(waiter: Checkout[Any], holding: Sequence[Checkout[Any]], slots: int) -> list[tuple[Checkout[Any], float]]:
+    """Return the leases that a waiter found when it joined the queue, and when each ended: infinity if it still holds.
+
+    Of each slot it is the first lease to end since then. The pool has so many slots.
+    """
+    link = waiter.found
+    if link is None:
+        return []
+    found = {each.slot: (each, math.inf) for each in holding if each.since < waiter.asked}
+    while link and len(found) < slots:
+        slot, lease, ended, link = link
+        found.setdefault(slot, (lease, ended))
+    for each in holding if len(found) < slots else ():
+        found.setdefault(each.slot, (each, math.inf))
+    return [(each, ended) for each, ended in found.values() if each.since <= waiter.asked and each is not waiter]
 
 
 def failure_event(error: BaseException) -> tuple[Any, dict[str, Any]]:

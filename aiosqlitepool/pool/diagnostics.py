@@ -14,8 +14,7 @@ from typing import Any, Final
 from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError, PoolFullError
 from ..events import ErrorInfo
 from ..stats import Holder, PoolStats, Waiter
-from .checkout import Checkout
-from .connection import PooledConnection
+from .checkout import Checkout, Ended, found_by
 from .inventory import Inventory
 from .slots import retried
 from .task_graph import awaiting, held_up_by
@@ -28,7 +27,6 @@ __all__ = [
     "counts",
     "explain_full",
     "explain_timeout",
-    "linked_holders",
 ]
 
 # How many holders an error text names, and how many a waiter's event carries.
@@ -53,21 +51,26 @@ class Diagnostics:
         self._stats = stats
         # The requests that wait, by their task.
         self.requests: dict[asyncio.Task[Any] | None, Checkout[Any]] = {}
+        self.ended: Ended = Ended()
         # What callers that time out in this turn of the loop share: there may be ten thousand of them.
         self._situation: _Situation | None = None
         _every.add(self)
 
     def checkouts(self) -> list[Checkout[Any]]:
         """Return every checkout that holds a connection."""
-        alone = [lease for pooled in self._connections() if (lease := pooled.lease) is not None]
-        return alone + [each for each in self._sharers() if each.holds]
-
-    def _connections(self) -> list[PooledConnection[Any]]:
-        return [pooled for slot in self._slots.all if (pooled := slot.connection) is not None]
+        found: list[Checkout[Any]] = []
+        for slot in self._slots.all:  # in one pass: every span of an acquire asks for it
+            if (pooled := slot.connection) is not None:
+                if (lease := pooled.lease) is not None:
+                    found.append(lease)
+                elif pooled.sharers:
+                    found += [each for each in tuple(pooled.sharers) if each.holds]
+        return found
 
     def _sharers(self) -> list[Any]:
         """Return the shared leases, in the order in which the worker thread runs their functions."""
-        return [each for pooled in self._connections() for each in list(pooled.sharers)]
+        shared = [pooled for slot in self._slots.all if (pooled := slot.connection) is not None and pooled.sharers]
+        return [each for pooled in shared for each in list(pooled.sharers)]
 
     def not_begun(self) -> list[Any]:
         """Return the shared leases whose function has been sent to the worker thread and has not begun."""
@@ -88,6 +91,15 @@ class Diagnostics:
         """Return a checkout that holds a connection as a holder, with what its task waits for."""
         elsewhere = _pool_of(checkout.task)
         return checkout.holder(now) if elsewhere is None else checkout.holder(now, *elsewhere.wait_of(checkout.task))
+
+    def found_by(self, waiter: Checkout[Any]) -> tuple[Holder, ...]:
+        """Return the holders that a waiter found when it began to wait, as they are now, or were when they released.
+
+        The longest first, and at most eight.
+        """
+        now, found = self._clock(), found_by(waiter, self.checkouts(), len(self._slots.all))
+        oldest = sorted(found, key=lambda each: each[0].since)[:_LINKED]
+        return tuple(lease.holder(min(ended, now), ago=max(0.0, now - ended)) for lease, ended in oldest)
 
     def wait_of(self, task: asyncio.Task[Any] | None) -> tuple[str, float]:
         """Return the name of this pool, and for how many seconds the task has waited for a connection of it."""
@@ -192,11 +204,6 @@ class _Situation:
     holders: tuple[Holder, ...]
     held_by: dict[asyncio.Future[Any] | None, list[int]]
     elsewhere: dict[asyncio.Future[Any] | None, list[str]]
-
-
-def linked_holders(checkouts: Sequence[Checkout[Any]], moment: float) -> tuple[Holder, ...]:
-    """Return the eight of these that had held a connection longest at that moment, also if they released it since."""
-    return tuple(each.holder(moment) for each in _oldest_first(checkouts)[:_LINKED])
 
 
 def _oldest_first(checkouts: Sequence[Checkout[Any]]) -> list[Checkout[Any]]:

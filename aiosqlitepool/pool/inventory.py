@@ -103,7 +103,7 @@ class Inventory(Generic[C]):
         slots = self.slots
         while slots.waiting > slots.preparing and not self.closing and (slot := self.take()) is not None:
             caller = slots.waiter(slots.preparing)
-            self.prepare(slot, caller, context=caller.context)
+            self.prepare(slot, caller, context=caller.context.copy())
 
     def is_short(self) -> bool:
         """Whether fewer connections are open or opening than `min_size` asks for."""

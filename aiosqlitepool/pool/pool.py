@@ -130,7 +130,7 @@ class SQLiteConnectionPool(PoolStatements[C]):
         connector: Connector[C] = Connector(connection_factory, self.session_sql, self.inline, settings, bus)
         self._inventory: Inventory[C] = Inventory(connector, settings, bus, self._timer)
         self._diagnostics = Diagnostics(self._inventory, self.stats)
-        self._releaser: Releaser[C] = Releaser(self._inventory)
+        self._releaser: Releaser[C] = Releaser(self._inventory, self._diagnostics.ended)
         self._acquirer: Acquirer[C] = Acquirer(self._inventory, self._diagnostics, self._enter)
         self._housekeeper: Housekeeper[C] = Housekeeper(self._inventory, self._diagnostics)
         self._timer.calls(self._housekeeper.sweep)

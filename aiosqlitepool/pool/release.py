@@ -19,8 +19,8 @@ from ..bus import LOG_INTERVAL
 from ..copying import CapturedContext
 from ..driver import Connection
 from ..errors import PoolUsageError
-from ..events import AcquireSlow, CloseReason, ConnectionReleased, LeakReturned, LeakSuspected
-from .checkout import Checkout
+from ..events import CloseReason, ConnectionReleased, LeakReturned, LeakSuspected
+from .checkout import Checkout, Ended
 from .connection import PooledConnection
 from .inventory import Inventory, PooledSlot
 
@@ -34,8 +34,8 @@ log: Final = logging.getLogger("aiosqlitepool")
 class Releaser(Generic[C]):
     """Takes connections from their holders and gives their slots back."""
 
-    def __init__(self, inventory: Inventory[C]) -> None:
-        self._inventory = inventory
+    def __init__(self, inventory: Inventory[C], ended: Ended) -> None:
+        self._inventory, self._ended = inventory, ended
         self._name, self._clock, self._bus = inventory.name, inventory.clock, inventory.bus
         # When lost work may be logged again.
         self._quiet_until = -math.inf
@@ -53,13 +53,19 @@ class Releaser(Generic[C]):
             return None  # the pool closed it under its holder
         is_clean = pooled.adapter.end_lease()
         pooled.lease = None
+        handlers = self._bus.handlers
+        if handlers and lease.since <= self._ended.newest_asked:
+            self._ended.add(lease, slot, now)
         if is_clean:
             self._inventory.put_back(slot, now)
-        if self._bus.handlers:
-            self.emit_released(lease, now, not is_clean)
-            if pooled.suspected is lease and LeakReturned in self._bus.handlers:
+        if handlers:
+            if self._bus.batches:  # as in emit_released(), without the price of a call
+                self._bus.record_use(now - lease.since)
+            if ConnectionReleased in handlers:
+                self._emit_event(lease, now, not is_clean)
+            if pooled.suspected is lease and LeakReturned in handlers:
                 self._bus.emit(LeakReturned(self._name, lease.holder(now), now - lease.since))
-        if AcquireSlow not in self._bus.handlers:  # else those who waited for it may ask for both
+        if not handlers or lease.since > self._ended.newest_asked:  # else waiters may ask for both
             lease.task = lease.context = None  # a program may keep a handle that is of no use any more
         # Not shield(): when closing the pool cuts the reset short, nobody cancelled the releasing task.
         return None if is_clean else asyncio.wait((self._reset(slot, pooled, lease.label),))
@@ -72,6 +78,8 @@ class Releaser(Generic[C]):
         if slot is None or pooled is None or lease not in pooled.sharers:
             return None
         del pooled.sharers[lease]
+        if lease.since <= self._ended.newest_asked:
+            self._ended.add(lease, slot, self._clock())
         if failed:  # the state of the connection is not certain
             self._inventory.slots.end_sharing(slot)
         if slot.sharers > 1:
@@ -86,12 +94,14 @@ class Releaser(Generic[C]):
 
     def emit_released(self, lease: Checkout[Any], now: float, needs_reset: bool) -> None:
         """Emit that a lease has ended."""
-        bus, use_time = self._bus, now - lease.since
-        if bus.batches:
-            bus.record_use(use_time)
-        if ConnectionReleased in bus.handlers:
-            context = None if lease.context is None else CapturedContext(lease.context)
-            bus.emit(ConnectionReleased(self._name, lease.connection, use_time, lease.label, needs_reset, context))
+        if self._bus.batches:
+            self._bus.record_use(now - lease.since)
+        if ConnectionReleased in self._bus.handlers:
+            self._emit_event(lease, now, needs_reset)
+
+    def _emit_event(self, lease: Checkout[Any], now: float, needs_reset: bool) -> None:
+        context, used = None if lease.context is None else CapturedContext(lease.context), now - lease.since
+        self._bus.emit(ConnectionReleased(self._name, lease.connection, used, lease.label, needs_reset, context))
 
     # -- resetting
 

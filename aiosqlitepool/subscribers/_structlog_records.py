@@ -116,12 +116,12 @@ class PoolLog:
             create_ms=_ms(event.create_time),
             check_ms=_ms(event.check_time),
             pending=event.pending,
-            holders=_holders(event.holders),
+            holders=event.holders,
             **_labelled(event.label),
         )
 
     def _timed_out(self, event: AcquireTimedOut) -> None:
-        waiting = {"pending": event.pending, "holders": _holders(event.holders), **_labelled(event.label)}
+        waiting = {"pending": event.pending, "holders": event.holders, **_labelled(event.label)}
         self._log_limited("pool.acquire.timeout", "error", wait_ms=_ms(event.wait_time), **waiting)
 
     def _rejected(self, event: AcquireRejected) -> None:
@@ -152,7 +152,7 @@ class PoolLog:
         )
 
     def _leak_suspected(self, event: LeakSuspected) -> None:
-        self._log_limited("pool.checkout.leak_suspected", use_ms=_ms(event.use_time), holders=_holders((event.holder,)))
+        self._log_limited("pool.checkout.leak_suspected", holders=(event.holder,), use_ms=_ms(event.use_time))
 
     def _leak_returned(self, event: LeakReturned) -> None:
         use = {"use_ms": _ms(event.use_time), "holders": _holders((event.holder,))}
@@ -183,7 +183,7 @@ class PoolLog:
         self._log("debug", "pool.checkpointed", result=event.result, **pages, time_ms=_ms(event.checkpoint_time))
 
     def _checkpoint_blocked(self, event: CheckpointBlocked) -> None:
-        self._log_limited("pool.checkpoint.blocked", wal_bytes=event.wal_bytes, holders=_holders(event.holders))
+        self._log_limited("pool.checkpoint.blocked", holders=event.holders, wal_bytes=event.wal_bytes)
 
     def _checkpoint_failed(self, event: CheckpointFailed) -> None:
         self._log_limited("pool.checkpoint.failed", "error", wal_bytes=event.wal_bytes, **_error(event.error))
@@ -216,7 +216,7 @@ class PoolLog:
     # -- writing
 
     def _log_limited(self, name: str, level: str = "warning", **keys: Any) -> None:
-        """Log a record, unless its name has used up its `burst` in this interval."""
+        """Log a record, unless its name has used up its `burst` in this interval. `holders` become dicts."""
         now = self._clock()
         since, written, left_out = self._limited.get(name, (now, 0, 0))
         if now - since >= self._interval:
@@ -227,6 +227,8 @@ class PoolLog:
                 self._flush_after(since + self._interval - now, level, name)
             return
         self._limited[name] = (since, written + 1, 0)
+        if "holders" in keys:  # only now: most slow acquires of a full pool are left out
+            keys["holders"] = _holders(keys["holders"])
         self._log(level, name, **keys, **({"left_out": left_out} if left_out else {}))
 
     def _flush_after(self, seconds: float, level: str, name: str) -> None:

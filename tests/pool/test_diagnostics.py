@@ -11,8 +11,7 @@ import pytest
 
 from aiosqlitepool import Holder, PoolConnectionAcquireTimeoutError, PoolFullError, PoolStats
 from aiosqlitepool.events import ErrorInfo
-from aiosqlitepool.pool.checkout import Checkout
-from aiosqlitepool.pool.diagnostics import counts, explain_deadlock, explain_full, explain_timeout, linked_holders
+from aiosqlitepool.pool.diagnostics import counts, explain_deadlock, explain_full, explain_timeout
 
 from ..support.pools import StubPool, immediately, in_turn, pool_of, queued
 from ..support.stub import StubDriver, fails, settle
@@ -264,30 +263,6 @@ async def test_holders_and_waiters_are_listed_longest_first(driver: StubDriver) 
             await pool.release(await waiter)
         assert (pool.holders(), pool.waiters()) == ((), ())
         assert (pool.stats().oldest_checkout, pool.stats().oldest_waiter) == (0, 0)
-
-
-def checkouts(count: int) -> list[Checkout[Any]]:
-    """Return so many checkouts that began one second after another, the newest first."""
-    made = []
-    for number in range(count, 0, -1):
-        checkout: Checkout[Any] = Checkout(f"holder {number}")
-        checkout.connection, checkout.since, checkout.task = number, float(number), None
-        made.append(checkout)
-    return made
-
-
-def test_the_eight_longest_holders_are_linked() -> None:
-    linked = linked_holders(checkouts(10), 20.0)
-    assert [each.connection for each in linked] == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert [each.held for each in linked] == [19, 18, 17, 16, 15, 14, 13, 12]
-
-
-def test_a_holder_that_began_after_the_moment_in_question_has_held_its_connection_for_no_time() -> None:
-    assert [each.held for each in linked_holders(checkouts(1), 0.5)] == [0]
-
-
-def test_without_holders_none_are_linked() -> None:
-    assert linked_holders((), 20.0) == ()
 
 
 async def save(pool: StubPool) -> None:

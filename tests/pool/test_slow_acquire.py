@@ -38,7 +38,7 @@ async def test_a_slow_acquire_is_emitted_directly_before_its_acquire_with_the_sa
     fields = dataclasses.asdict(acquired)
     assert {name: getattr(slow, name) for name in fields} == fields
     assert (slow.path, slow.wait_time) == ("queued", 0.5)
-    assert [holder.held for holder in slow.holders] == [0.0]
+    assert [holder.held for holder in slow.holders] == [0.5]
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ async def test_holders_are_looked_up_for_slow_acquires_only(
 ) -> None:
     made, holder = list[int](), Lease.holder
 
-    def counted(lease: Lease[object], now: float) -> Holder:
+    def counted(lease: Lease[object], now: float, **more: float) -> Holder:
         made.append(1)
-        return holder(lease, now)
+        return holder(lease, now, **more)  # type: ignore[arg-type]
 
     pool = pool_of(driver, 1, clock=clock, slow_acquire=0.5)
     pool.events.subscribe(AcquireSlow, lambda event: None)
