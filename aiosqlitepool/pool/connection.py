@@ -28,8 +28,6 @@ from ..errors import ConnectionBrokenError, ErrorInfo, PoolUsageError
 from ..events import (
     CloseReason,
     ConnectionClosed,
-    ConnectionCreated,
-    ConnectionCreateFailed,
     HealthCheckFailed,
     IdleReplaced,
     RolledBackOnReturn,
@@ -153,20 +151,10 @@ class Connector(Generic[C]):
         self.connections[id(raw)] = pooled
         return pooled
 
-    def emit_created(self, pooled: PooledConnection[C]) -> None:
-        """Emit that a connection was opened, once its slot holds it."""
-        if ConnectionCreated in self._bus.handlers:
-            self._bus.emit(ConnectionCreated(self._name, pooled.number, pooled.create_time))
-
     def failed(self, error: BaseException, now: float) -> None:
         """Record a failure to open."""
         self.failures += 1
         self.last_failure = (ErrorInfo.of(error), now)
-
-    def emit_create_failed(self, error: BaseException, create_time: float) -> None:
-        """Emit that a connection could not be opened, once its slot is free for the next attempt."""
-        if ConnectionCreateFailed in self._bus.handlers:
-            self._bus.emit(ConnectionCreateFailed(self._name, create_time, ErrorInfo.of(error)))
 
     async def _connect(self) -> C:
         raw: C = await connect(self._factory)
@@ -224,13 +212,12 @@ class Connector(Generic[C]):
     def emit_unhealthy(self, pooled: PooledConnection[C], idle_time: float, error: Exception) -> None:
         """Log and emit that a connection was replaced because of `error`."""
         log.warning("pool %r: connection %d is unhealthy: %s", self._name, pooled.number, ErrorInfo.of(error))
-        if HealthCheckFailed in self._bus.handlers:
-            self._bus.emit(HealthCheckFailed(self._name, pooled.number, idle_time, ErrorInfo.of(error)))
+        self._bus.emit_new(HealthCheckFailed, pooled.number, idle_time, ErrorInfo.of(error))
 
     def emit_replaced(self, pooled: PooledConnection[C], reason: CloseReason, now: float) -> None:
         """Emit that an idle connection was replaced."""
-        if reason == "idle" and IdleReplaced in self._bus.handlers:
-            self._bus.emit(IdleReplaced(self._name, pooled.number, now - pooled.idle_since))
+        if reason == "idle":
+            self._bus.emit_new(IdleReplaced, pooled.number, now - pooled.idle_since)
 
     async def reset(
         self, pooled: PooledConnection[C], label: str | None, lost_work: Callable[[], None] | None = None
@@ -255,9 +242,8 @@ class Connector(Generic[C]):
             return "broken" if isinstance(error, ConnectionBrokenError) else "reset_failed"
         if cause == "transaction" and lost_work is not None:
             lost_work()
-        if cause is not None and RolledBackOnReturn in self._bus.handlers:
-            took = self._clock() - began
-            self._bus.emit(RolledBackOnReturn(self._name, pooled.number, cause, took, label))
+        if cause is not None:
+            self._bus.emit_new(RolledBackOnReturn, pooled.number, cause, self._clock() - began, label)
         return None
 
     # -- closing
@@ -290,6 +276,5 @@ class Connector(Generic[C]):
 
     def closed(self, pooled: PooledConnection[C], reason: CloseReason) -> None:
         """Forget a connection that has closed, or that can only be left to close by itself, and emit that."""
-        if self.connections.pop(id(pooled.raw), None) is not None and ConnectionClosed in self._bus.handlers:
-            age = self._clock() - pooled.created_at
-            self._bus.emit(ConnectionClosed(self._name, pooled.number, reason, age))
+        if self.connections.pop(id(pooled.raw), None) is not None:
+            self._bus.emit_new(ConnectionClosed, pooled.number, reason, self._clock() - pooled.created_at)

@@ -44,12 +44,7 @@ class Housekeeper(Generic[C]):
     def sweep(self) -> float:
         """Do what is due; return when the next thing will be."""
         now = self._clock()
-        return min(
-            self._time_out_waiters(now),
-            self.trim(now),
-            self._refill(now),
-            self._suspect_leaks(now),
-        )
+        return min(self._time_out_waiters(now), self.trim(now), self._refill(now), self._suspect_leaks(now))
 
     def trim(self, now: float) -> float:
         """Remove connections that were idle or open for too long; return when the next one will have been."""
@@ -124,6 +119,5 @@ class Housekeeper(Generic[C]):
                 continue
             pooled.suspected, holder = lease, self._diagnostics.holder(lease, now)
             log.warning(_HELD_LONG, self._name, holder, threshold)
-            if LeakSuspected in self._bus.handlers:
-                self._bus.emit(LeakSuspected(self._name, holder, now - lease.since))
+            self._bus.emit_new(LeakSuspected, holder, now - lease.since)
         return due

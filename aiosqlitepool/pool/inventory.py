@@ -16,8 +16,8 @@ from typing import Any, Final, Generic, TypeVar
 
 from ..bus import EventBus
 from ..driver import Connection
-from ..errors import PoolError
-from ..events import CloseReason
+from ..errors import ErrorInfo, PoolError
+from ..events import CloseReason, ConnectionCreated, ConnectionCreateFailed
 from .background import BackgroundTasks, Timer
 from .connection import Connector, PooledConnection
 from .settings import PoolSettings
@@ -195,7 +195,7 @@ class Inventory(Generic[C]):
             return None
         slot.connection = pooled
         self.timer.wake(pooled.expires_at)
-        self.connector.emit_created(pooled)
+        self.bus.emit_new(ConnectionCreated, pooled.number, pooled.create_time)
         return None
 
     async def _is_good(self, preparation: _Preparation[C], pooled: PooledConnection[C]) -> bool:
@@ -233,7 +233,7 @@ class Inventory(Generic[C]):
                 self.slots.fail_oldest(preparation.error)
         self.put_back(slot, now)
         if error is not None and not opened:
-            self.connector.emit_create_failed(error, now - preparation.began)
+            self.bus.emit_new(ConnectionCreateFailed, now - preparation.began, ErrorInfo.of(error))
 
     # -- giving back and removing
 

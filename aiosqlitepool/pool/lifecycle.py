@@ -136,9 +136,8 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         self._loop = self._releaser.loop = loop
         self._acquirer.start()
         self._state = PoolState.OPEN
-        if PoolOpened in self._bus.handlers:
-            size = self._settings
-            self._bus.emit(PoolOpened(self.name, size.min_size, size.pool_size, size.max_waiting))
+        settings = self._settings
+        self._bus.emit_new(PoolOpened, settings.min_size, settings.pool_size, settings.max_waiting)
         self._inventory.fill()
 
     def _wrong_loop(self) -> PoolUsageError:
@@ -166,8 +165,7 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         self._acquirer.stop()
         self._bus.flush_timings()
         registry.release_name(self, self.name)
-        if PoolClosed in self._bus.handlers:
-            self._bus.emit(PoolClosed(self.name, abandoned))
+        self._bus.emit_new(PoolClosed, abandoned)
         self._bus.end()
 
     def _is_open(self) -> bool:

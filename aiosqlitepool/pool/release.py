@@ -15,11 +15,11 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
-from ..bus import LOG_INTERVAL
 from ..copying import CapturedContext
 from ..driver import Connection
 from ..errors import PoolUsageError
 from ..events import AcquireSlow, CloseReason, ConnectionReleased, LeakReturned, LeakSuspected
+from ..failures import LOG_INTERVAL
 from .checkout import Checkout
 from .connection import PooledConnection
 from .inventory import Inventory, PooledSlot
@@ -57,8 +57,8 @@ class Releaser(Generic[C]):
             self._inventory.put_back(slot, now)
         if self._bus.handlers:
             self.emit_released(lease, now, not is_clean)
-            if pooled.suspected is lease and LeakReturned in self._bus.handlers:
-                self._bus.emit(LeakReturned(self._name, lease.holder(now), now - lease.since))
+            if pooled.suspected is lease:
+                self._bus.emit_new(LeakReturned, lease.holder(now), now - lease.since)
         if AcquireSlow not in self._bus.handlers:  # else those who waited for it may ask for both
             lease.task = lease.context = None  # a program may keep a handle that is of no use any more
         # Not shield(): when closing the pool cuts the reset short, nobody cancelled the releasing task.
@@ -139,13 +139,10 @@ class Releaser(Generic[C]):
             return
         now = self._clock()
         holder = lease.holder(now)
-        log.warning(
-            "pool %r: a holder never released its connection, so the pool reclaimed it: %s. Use `async with`",
-            self._name,
-            holder,
-        )
-        if pooled.suspected is not lease and LeakSuspected in self._bus.handlers:
-            self._bus.emit(LeakSuspected(self._name, holder, now - lease.since))
+        reclaimed = "pool %r: a holder never released its connection, so the pool reclaimed it: %s. Use `async with`"
+        log.warning(reclaimed, self._name, holder)
+        if pooled.suspected is not lease:
+            self._bus.emit_new(LeakSuspected, holder, now - lease.since)
         self._end(lease)
 
     def revoke(self, lease: Checkout[PooledConnection[C]], error: Exception) -> None:
