@@ -56,8 +56,7 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
     @property
     def opening_timeout(self) -> float:
         """Seconds for opening: to wait for other processes, and then to connect."""
-        waiting, connecting = self._settings.acquisition_timeout, self._settings.operation_timeout
-        return math.inf if waiting is None else waiting + connecting
+        return self._settings.acquisition_timeout + self._settings.operation_timeout
 
     def _end(self, abandoned: int) -> None:
         self.turns.close()

@@ -262,7 +262,7 @@ class Acquirer(Generic[C]):
         try:
             self._enter()
         except PoolClosedError as error:
-            lease.wait_from(self._clock(), None)
+            lease.wait_from(self._clock(), math.inf)
             self.emit_failure(lease, error)
             raise
 
@@ -288,8 +288,7 @@ class Acquirer(Generic[C]):
             return
         if AcquireSlow in bus.handlers:
             lease.context = contextvars.copy_context()
-        slow = self._settings.slow_acquire
-        is_slow = slow is not None and waited >= slow
+        is_slow = waited >= self._settings.slow_acquire
         facts = (self._name, lease.connection, *outcome(lease, pooled), lease.label, lease.pending)
         if bus.batches:
             (bus.record_slow_wait if is_slow else bus.record_wait)(facts[2], waited)

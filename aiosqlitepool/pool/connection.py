@@ -65,8 +65,7 @@ class PooledConnection(Generic[C]):
         self.create_time: float = now - began
         self.check_time: float = 0.0
         jitter = 1.0 - _JITTER * (number * _GOLDEN % 1.0)
-        lifetime = settings.max_lifetime
-        self.expires_at: float = math.inf if lifetime is None else now + lifetime * jitter
+        self.expires_at: float = now + settings.max_lifetime * jitter
         self._settings = settings
         self.checked(now)
         # The checkout that has it alone, or those that share it, their handle, and whether one of them runs again.
@@ -79,9 +78,8 @@ class PooledConnection(Generic[C]):
 
     def checked(self, now: float) -> None:
         """Note that it was found healthy, and until when it need not be verified when it is released."""
-        check_after = self._settings.health_check_after
         self.checked_at: float = now
-        self.good_until: float = self.expires_at if check_after is None else min(self.expires_at, now + check_after)
+        self.good_until: float = min(self.expires_at, now + self._settings.health_check_after)
 
     def expire(self) -> None:
         """Let it be replaced when it is next released or idle."""
@@ -91,8 +89,7 @@ class PooledConnection(Generic[C]):
         """Return why it has to be replaced while it is idle, if it has."""
         if now >= self.expires_at:
             return "lifetime"
-        idle_timeout = self._settings.idle_timeout
-        return "idle" if idle_timeout is not None and now - self.idle_since >= idle_timeout else None
+        return "idle" if now - self.idle_since >= self._settings.idle_timeout else None
 
 
 class Connector(Generic[C]):

@@ -37,9 +37,7 @@ class Housekeeper(Generic[C]):
     def __init__(self, inventory: Inventory[C], diagnostics: Diagnostics) -> None:
         self._inventory, self._slots, self._diagnostics = inventory, inventory.slots, diagnostics
         self._name, self._clock, self._bus = inventory.name, inventory.clock, inventory.bus
-        settings = inventory.settings
-        self._idle_timeout = math.inf if settings.idle_timeout is None else settings.idle_timeout
-        self._leak_threshold = settings.leak_threshold
+        self._settings = inventory.settings
 
     def sweep(self) -> float:
         """Do what is due; return when the next thing will be."""
@@ -62,7 +60,7 @@ class Housekeeper(Generic[C]):
         return min(
             # Those in use too, which are not looked at when they come back in time; but not if they are late already.
             min((pooled.expires_at for pooled in connections if pooled.expires_at > now), default=math.inf),
-            min((pooled.idle_since + self._idle_timeout for pooled in idle), default=math.inf),
+            min((pooled.idle_since + self._settings.idle_timeout for pooled in idle), default=math.inf),
         )
 
     def _refill(self, now: float) -> float:
@@ -106,11 +104,11 @@ class Housekeeper(Generic[C]):
 
     def _suspect_leaks(self, now: float) -> float:
         """Emit leases that last too long, each once; return when the next one will."""
-        threshold = self._leak_threshold
-        # A lease of an idle connection begins without a word to the timer: this look is early enough for it.
-        due = now + threshold if threshold is not None and self._slots.idle else math.inf
-        for lease in self._diagnostics.checkouts() if threshold is not None else ():
-            suspect_at = lease.since + (threshold or 0.0)
+        threshold = self._settings.leak_threshold
+        # A lease of an idle connection begins without waking the timer: this look is early enough for it.
+        due = now + threshold if self._slots.idle else math.inf
+        for lease in self._diagnostics.checkouts():
+            suspect_at = lease.since + threshold
             pooled = None if lease.slot is None else lease.slot.connection
             if pooled is None or pooled.suspected is lease:
                 continue

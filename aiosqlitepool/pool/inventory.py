@@ -7,7 +7,6 @@ whatever becomes of the task: no cancellation can lose the slot.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass
@@ -76,12 +75,10 @@ class Inventory(Generic[C]):
         self.clock: Callable[[], float] = settings.clock
         self.bus: EventBus = bus
         self.timer: Timer = timer
-        never, idle_timeout = math.inf, math.inf if settings.idle_timeout is None else settings.idle_timeout
         # How long after a release the housekeeper must have looked: at idle connections, and at leases.
-        self._look_within = min(idle_timeout, never if settings.leak_threshold is None else settings.leak_threshold)
-        check_after = never if settings.health_check_after is None else settings.health_check_after
+        self._look_within = min(settings.idle_timeout, settings.leak_threshold)
         # How long an idle connection can be acquired without a check.
-        self.fresh_for: float = min(idle_timeout, check_after)
+        self.fresh_for: float = min(settings.idle_timeout, settings.health_check_after)
 
     # -- taking and filling
 

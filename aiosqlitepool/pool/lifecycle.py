@@ -24,7 +24,7 @@ from .background import Timer, running_loop
 from .diagnostics import closed_for_good
 from .inventory import Inventory
 from .release import Releaser
-from .settings import PoolSettings, check_seconds
+from .settings import PoolSettings, check_timeout
 from .shutdown import Shutdown
 
 __all__ = ["PoolLifecycle", "PoolState"]
@@ -89,7 +89,7 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         cancellation of one of them does not stop; of their timeouts the one that ends first counts. The last
         connection to close, which may have a long WAL to fold in, gets `operation_timeout` whatever `timeout` is.
         """
-        patience = self._settings.operation_timeout if timeout is None else check_seconds("timeout", timeout)
+        patience = self._settings.operation_timeout if timeout is None else check_timeout("timeout", timeout)
         loop = running_loop(f"pool {self.name!r}")
         if self._state in (PoolState.CLOSED, PoolState.FORKED):
             return

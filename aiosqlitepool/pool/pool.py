@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..bus import Detach, EventBus
 from ..driver import Connection, InlineReads, factory_object, is_stale
@@ -27,7 +27,7 @@ from .lease import Lease
 from .lifecycle import PoolState
 from .registry import Subscriber
 from .release import Releaser
-from .settings import LONGEST_NAME, OnConnect, PoolSettings, check_label, check_timeout
+from .settings import LONGEST_NAME, OnConnect, PoolSettings, check_label, check_timeout, finite
 from .shutdown import Shutdown
 from .statements import PoolStatements
 
@@ -112,10 +112,11 @@ class SQLiteConnectionPool(PoolStatements[C]):
                 "connection_factory must be a function that opens a connection, such as "
                 f"lambda: aiosqlite.connect('app.db'), not {connection_factory!r} ({type(connection_factory).__name__})"
             )
-        settings = PoolSettings(
+        given: Any = (
             pool_size, acquisition_timeout, idle_timeout, operation_timeout, min_size, max_lifetime, max_waiting,
             health_check_after, leak_threshold, slow_acquire, slow_statement, read_ahead, on_connect, clock, name
         )  # fmt: skip
+        settings = PoolSettings(*given)
         subscribers = registry.checked_subscribers(subscribers)
         self._is_named = name is not None
         self._settings = replace(settings, name=registry.claim_name(self, str(settings.name)))
@@ -133,7 +134,7 @@ class SQLiteConnectionPool(PoolStatements[C]):
         self._releaser: Releaser[C] = Releaser(self._inventory)
         self._acquirer: Acquirer[C] = Acquirer(self._inventory, self._diagnostics, self._enter)
         self._housekeeper: Housekeeper[C] = Housekeeper(self._inventory, self._diagnostics)
-        self._timer.calls(self._housekeeper.sweep)
+        self._timer.look = self._housekeeper.sweep
         self._shutdown: Shutdown[C] = Shutdown(self._inventory, self._diagnostics, self._releaser)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -221,9 +222,9 @@ class SQLiteConnectionPool(PoolStatements[C]):
             oldest_waiter=diagnostics.oldest_waiter(now),
             oldest_checkout=diagnostics.oldest_checkout(now),
             subscriber_errors=self._bus.errors,
-            acquisition_timeout=self._settings.acquisition_timeout,
+            acquisition_timeout=finite(self._settings.acquisition_timeout),
             max_waiting=self._settings.max_waiting,
-            leak_threshold=self._settings.leak_threshold,
+            leak_threshold=finite(self._settings.leak_threshold),
         )
 
     def holders(self) -> tuple[Holder, ...]:

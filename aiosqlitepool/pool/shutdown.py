@@ -13,6 +13,7 @@ from .checkout import Checkout
 from .diagnostics import Diagnostics, closed_while_waiting
 from .inventory import Inventory
 from .release import Releaser
+from .settings import finite
 
 __all__ = ["Shutdown"]
 
@@ -31,14 +32,13 @@ class Shutdown(Generic[C]):
         self._deadline = math.inf
         self._patience: asyncio.Timeout | None = None
 
-    def hurry(self, timeout: float | None) -> None:
+    def hurry(self, timeout: float) -> None:
         """Limit how long `run` waits for holders: `timeout` seconds from now. The earliest limit counts."""
-        if timeout is not None:
-            deadline = asyncio.get_running_loop().time() + timeout
-            if deadline < self._deadline:
-                self._deadline = deadline
-                if self._patience is not None and not self._patience.expired():
-                    self._patience.reschedule(deadline)
+        deadline = asyncio.get_running_loop().time() + timeout
+        if deadline < self._deadline:
+            self._deadline = deadline
+            if self._patience is not None and not self._patience.expired():
+                self._patience.reschedule(deadline)
 
     def begin(self) -> None:
         """Raise `PoolClosedError` in all waiters, and close the idle connections."""
@@ -78,8 +78,7 @@ class Shutdown(Generic[C]):
     async def _drain(self) -> None:
         """Wait until every slot is back and every connection closed, as long as `hurry` allows."""
         with contextlib.suppress(TimeoutError):
-            deadline = None if math.isinf(self._deadline) else self._deadline
-            async with asyncio.timeout_at(deadline) as self._patience:
+            async with asyncio.timeout_at(finite(self._deadline)) as self._patience:
                 await self._inventory.all_back.wait()
                 await self._inventory.background.wait(None)
         self._patience = None
