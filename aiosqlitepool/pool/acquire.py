@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from ..driver import Connection
-from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError
+from ..errors import PoolClosedError
 from ..events import AcquireSlow, ConnectionAcquired, ConnectionReleased
 from .checkout import Checkout, failure_event, outcome
 from .connection import PooledConnection
@@ -42,7 +42,8 @@ class Acquirer(Generic[C]):
 
     def __init__(self, inventory: Inventory[C], diagnostics: Diagnostics, enter: Callable[[], None]) -> None:
         self._inventory, self._slots, self._settings = inventory, inventory.slots, inventory.settings
-        self._diagnostics, self._requests = diagnostics, diagnostics.requests
+        self.diagnostics: Diagnostics = diagnostics
+        self._requests = diagnostics.requests
         self._name, self._clock = inventory.name, inventory.clock
         self._bus, self._timer = inventory.bus, inventory.timer
         self._enter = enter
@@ -148,8 +149,8 @@ class Acquirer(Generic[C]):
         shared = slots.shared
         # Not while a waiter has the slot and has not woken up to use it: it came first.
         if shared is not None and shared.connection is not None and shared.sharers == len(shared.connection.sharers):
-            if settings.max_waiting is not None and self._diagnostics.waiting >= settings.max_waiting:
-                raise self._diagnostics.full_error(settings.max_waiting)
+            if settings.max_waiting is not None and self.diagnostics.waiting >= settings.max_waiting:
+                raise self.diagnostics.full_error(settings.max_waiting)
             return slots.join() if lease.deadline > lease.asked else None
         slot = self._inventory.take_fresh(self._clock())
         if slot is not None:
@@ -190,12 +191,12 @@ class Acquirer(Generic[C]):
         """Raise if this caller may not wait for a connection that others hold."""
         most, waiting = self._settings.max_waiting, self._slots.waiting
         if lease.deadline <= lease.asked:
-            raise self.timeout_error(lease)
-        if most is not None and self._diagnostics.waiting - self._slots.coming >= most:
-            raise self._diagnostics.full_error(most)
+            raise self.diagnostics.timeout_error(lease)
+        if most is not None and self.diagnostics.waiting - self._slots.coming >= most:
+            raise self.diagnostics.full_error(most)
         lease.queued, lease.pending = True, waiting
         if AcquireSlow in self._bus.handlers:
-            lease.found = self._diagnostics.checkouts()
+            lease.found = self.diagnostics.checkouts()
 
     def _queue(self, lease: _Caller[C], *, again: bool = False) -> None:
         lease.answer = asyncio.get_running_loop().create_future()
@@ -252,10 +253,6 @@ class Acquirer(Generic[C]):
             elif answer.exception() is None and not isinstance(slot := answer.result(), list):
                 self._inventory.put_back_unused(slot)
 
-    def timeout_error(self, lease: Checkout[Any]) -> PoolConnectionAcquireTimeoutError:
-        """Return the error of a caller that has waited too long."""
-        return self._diagnostics.timeout_error(lease)
-
     # -- events
 
     def _enter_or_emit(self, lease: _Caller[C]) -> None:
@@ -272,7 +269,7 @@ class Acquirer(Generic[C]):
         kind, more = failure_event(error)
         if kind in self._bus.handlers:
             waited = self._clock() - lease.asked
-            self._bus.emit(kind(self._name, waited, self._diagnostics.waiting, label=lease.label, **more))
+            self._bus.emit(kind(self._name, waited, self.diagnostics.waiting, label=lease.label, **more))
 
     def _emit_immediate(self, lease: Checkout[Any]) -> None:
         if AcquireSlow in self._bus.handlers:

@@ -108,7 +108,7 @@ class Connector(Generic[C]):
         self._session_sql = session_sql
         self._inline = inline
         self._settings = settings
-        self._name = str(settings.name)
+        self._name = settings.name
         self._bus = bus
         self._clock = settings.clock
         self._opened = self._apart = 0  # how many, and how many of them without the data of the others

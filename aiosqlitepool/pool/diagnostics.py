@@ -74,10 +74,8 @@ class Diagnostics:
         return [each for each in self._sharers() if not each.holds]
 
     def _behind(self) -> list[Any]:
-        """Return those of them that wait for others; the first function is about to begin."""
-        sharers = self._sharers()
-        not_begun = [each for each in sharers if not each.holds]
-        return not_begun if len(sharers) > len(not_begun) else not_begun[1:]
+        """Return those of them that wait for others; the first function has begun or is about to."""
+        return [each for each in self._sharers()[1:] if not each.holds]
 
     def holders(self) -> tuple[Holder, ...]:
         """Return who holds a connection now, longest first."""

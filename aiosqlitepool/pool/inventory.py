@@ -59,7 +59,7 @@ class Inventory(Generic[C]):
     def __init__(self, connector: Connector[C], settings: PoolSettings, bus: EventBus, timer: Timer) -> None:
         self.slots: Slots[PooledConnection[C]] = Slots(settings.pool_size)
         self.connector: Connector[C] = connector
-        self.background: BackgroundTasks = BackgroundTasks(str(settings.name))
+        self.background: BackgroundTasks = BackgroundTasks(settings.name)
         self.closing: bool = False
         # Set while the pool closes and every slot has come back.
         self.all_back: asyncio.Event = asyncio.Event()
@@ -67,11 +67,11 @@ class Inventory(Generic[C]):
         self.last_closing: asyncio.Task[None] | None = None
         # What is being opened or checked, in order, with the task that gives the slot back.
         self._preparing: dict[_Preparation[C], asyncio.Task[None]] = {}
-        # Done when the pool begins to close: opening and checking then has less time.
-        self._hurry: asyncio.Future[None] | None = None
+        # Set when the pool is opened, done when it begins to close: opening and checking then has less time.
+        self.closing_began: asyncio.Future[None]
         # What the other parts of the pool work with.
         self.settings: PoolSettings = settings
-        self.name: str = str(settings.name)
+        self.name: str = settings.name
         self.clock: Callable[[], float] = settings.clock
         self.bus: EventBus = bus
         self.timer: Timer = timer
@@ -99,8 +99,7 @@ class Inventory(Generic[C]):
         """Have a free slot opened or checked for each request that waits and for which none is being prepared."""
         slots = self.slots
         while slots.waiting > slots.preparing and not self.closing and (slot := self.take()) is not None:
-            caller = slots.waiter(slots.preparing)
-            self.prepare(slot, caller, context=caller.context)
+            self.prepare(slot, slots.waiter(slots.preparing))
 
     def is_short(self) -> bool:
         """Whether fewer connections are open or opening than `min_size` asks for."""
@@ -138,20 +137,18 @@ class Inventory(Generic[C]):
         """Open nothing more, and end a hold."""
         self.closing = True
         self.slots.resume()
-        if self._hurry is not None and not self._hurry.done():
-            self._hurry.set_result(None)
+        self.closing_began.set_result(None)
 
     # -- opening and checking
 
-    def prepare(self, slot: PooledSlot[C], caller: object = None, *, context: Context | None = None) -> None:
+    def prepare(self, slot: PooledSlot[C], caller: Any = None) -> None:
         """Have a taken slot opened or checked, and then given back.
 
-        `caller` is the request that this is for, if any. The factory runs in `context`, or a copy of the running one.
+        `caller` is the request that this is for, if any. The factory runs in its context, or a copy of the running one.
         """
-        self._hurry = self._hurry or asyncio.get_running_loop().create_future()
         preparation = _Preparation(slot, caller, self.clock())
         self.slots.preparing += 1
-        work = self._prepare(preparation, copy_context() if context is None else context)
+        work = self._prepare(preparation, copy_context() if caller is None else caller.context)
         then = partial(self._prepared, preparation)
         # In a context of its own: a timer that is cancelled keeps its context until it would have been due.
         self._preparing[preparation] = self.background.spawn(work, name="prepare", then=then, context=Context())
@@ -159,19 +156,18 @@ class Inventory(Generic[C]):
     async def _prepare(self, preparation: _Preparation[C], context: Context) -> None:
         """Open or check as long as its caller waits, and for `operation_timeout` after that; then give up."""
         work = preparation.work = self.background.spawn(self._open_or_check(preparation), name="open", context=context)
-        assert self._hurry is not None, "set before this task was begun"
         if preparation.caller is not None:
-            futures = (work, preparation.caller.answer, self._hurry)
+            futures = (work, preparation.caller.answer, self.closing_began)
             await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-        if not await self._is_done(work, self._hurry):
+        if not await self._is_done(work):
             preparation.given_up = True
             work.cancel()
             # A factory that swallows its cancellation loses its slot then; what it makes in the end is closed.
-            await self._is_done(work, self._hurry)
+            await self._is_done(work)
 
-    async def _is_done(self, work: asyncio.Task[Any], hurry: asyncio.Future[None]) -> bool:
+    async def _is_done(self, work: asyncio.Task[Any]) -> bool:
         limit = self.settings.operation_timeout
-        await asyncio.wait((work, hurry), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((work, self.closing_began), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         if self.closing:
             await asyncio.wait((work,), timeout=min(_OPENING_GRACE, limit))
         return work.done()
@@ -272,14 +268,9 @@ class Inventory(Generic[C]):
         """Give a taken slot back as it is, and have others filled for those who still wait and for `min_size`."""
         self.slots.give_back(slot)
         self.feed()
-        if self.closing:
-            self.note_all_back()
-        elif self.is_short():
+        if self.is_short():
             self.timer.wake(self.clock())
-
-    def note_all_back(self) -> None:
-        """Note, while the pool closes, whether every slot has come back."""
-        if not self.slots.used:
+        elif self.closing and not self.slots.used:
             self.all_back.set()
 
     def remove(self, slot: PooledSlot[C], reason: CloseReason) -> None:

@@ -26,6 +26,12 @@ C = TypeVar("C", bound=Connection)
 R = TypeVar("R")
 
 
+async def _reset(task: asyncio.Task[Any]) -> None:
+    """Wait until a connection is reset."""
+    # Not shield(): when closing the pool cuts the reset short, nothing has cancelled the releasing task.
+    await shielded(asyncio.wait((task,)))
+
+
 class _Behind:
     """What a function returns that did not run, because one before it has to run again."""
 
@@ -101,7 +107,7 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
         rest = self._releaser.release(self)
         self._lent = None
         if rest is not None:
-            await shielded(rest)
+            await _reset(rest)
 
     def forgotten(self) -> None:
         """Give the connection back: its handle was garbage collected. Called in any thread."""
@@ -211,7 +217,7 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
             is_bounded = not self.holds and self.deadline < math.inf
             await asyncio.wait((other.ended,), timeout=max(0.0, self.deadline - now) if is_bounded else None)
         if not self.holds and self._clock() >= self.deadline:
-            raise self._acquirer.timeout_error(self)
+            raise self._acquirer.diagnostics.timeout_error(self)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -228,7 +234,7 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
         elif error is not None:
             self._acquirer.emit_failure(self, error)
         if rest is not None:
-            await shielded(rest)
+            await _reset(rest)
 
     def forgotten(self) -> None:
         """Never called: the pool itself keeps the handle of a shared connection."""

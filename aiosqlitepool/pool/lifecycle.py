@@ -1,4 +1,4 @@
-"""The states of a pool: opened in a loop, closed, abandoned when the program ends, disabled after a fork.
+"""The life of a pool: assembled, opened in a loop, closed, abandoned when the program ends, disabled after a fork.
 
 How its connections are closed is in `shutdown`.
 """
@@ -8,20 +8,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from enum import Enum
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 from ..bus import EventBus
 from ..copying import NotCopyable
-from ..driver import Connection, shielded
+from ..driver import Connection, InlineReads, shielded
 from ..errors import PoolClosedError, PoolUsageError
 from ..events import PoolClosed, PoolOpened
-from ..stats import Holder
+from ..stats import Holder, PoolStats
 from . import registry
 from .acquire import Acquirer
 from .background import Timer, running_loop
-from .diagnostics import closed_for_good
+from .connection import Connector
+from .diagnostics import Diagnostics, closed_for_good
+from .housekeeper import Housekeeper
 from .inventory import Inventory
 from .release import Releaser
 from .settings import PoolSettings, check_timeout
@@ -45,26 +50,44 @@ class PoolState(Enum):
 
 
 class PoolLifecycle(NotCopyable, Generic[C]):
-    """Opens and closes a pool. The base of `SQLiteConnectionPool`, which constructs its parts."""
+    """Makes the parts of a pool, and opens and closes it. The base of `SQLiteConnectionPool`."""
 
-    _settings: PoolSettings
-    _bus: EventBus
-    _timer: Timer
-    _inventory: Inventory[C]
-    _acquirer: Acquirer[C]
-    _releaser: Releaser[C]
-    _shutdown: Shutdown[C]
-    _loop: asyncio.AbstractEventLoop | None
-    _closing: asyncio.Task[None] | None
+    # What restores the pragmas of a connection, after a lease that used one.
+    session_sql: Sequence[str] = ()
+    # What runs short reads of connections in the loop's own thread.
+    inline: InlineReads | None = None
     # For __del__, which runs also for a pool whose arguments were refused.
     _state: PoolState = PoolState.CLOSED
 
-    _is_named: bool
+    def __init__(
+        self, connection_factory: Callable[[], Awaitable[C]], settings: PoolSettings, *, is_named: bool
+    ) -> None:
+        self._is_named = is_named
+        self._settings = settings = replace(settings, name=registry.claim_name(self, settings.name))
+        self._clock = settings.clock
+        self._bus = bus = EventBus(settings.clock, settings.name)
+        self._timer = Timer(settings.clock)
+        connector: Connector[C] = Connector(connection_factory, self.session_sql, self.inline, settings, bus)
+        self._inventory: Inventory[C] = Inventory(connector, settings, bus, self._timer)
+        self._diagnostics = Diagnostics(self._inventory, self.stats)
+        self._releaser: Releaser[C] = Releaser(self._inventory)
+        self._acquirer: Acquirer[C] = Acquirer(self._inventory, self._diagnostics, self._enter)
+        self._housekeeper: Housekeeper[C] = Housekeeper(self._inventory, self._diagnostics)
+        self._timer.look = self._housekeeper.sweep
+        self._shutdown: Shutdown[C] = Shutdown(self._inventory, self._diagnostics, self._releaser)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._state = PoolState.UNOPENED
+
+    @abstractmethod
+    def stats(self) -> PoolStats:
+        """Return the state of the pool now. Safe to call from any thread."""
+        ...
 
     @property
     def name(self) -> str:
         """The pool's name."""
-        return str(self._settings.name)
+        return self._settings.name
 
     @property
     def is_named(self) -> bool:
@@ -134,6 +157,7 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         if self._loop is not None:
             raise self._wrong_loop()
         self._loop = self._releaser.loop = loop
+        self._inventory.closing_began = loop.create_future()
         self._acquirer.start()
         self._state = PoolState.OPEN
         settings = self._settings

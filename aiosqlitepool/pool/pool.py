@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..bus import Detach, EventBus
-from ..driver import Connection, InlineReads, factory_object, is_stale
+from ..driver import Connection, factory_object, is_stale
 from ..errors import PoolUsageError
 from ..stats import Holder, PoolStats, StatementTable, Waiter
 from . import registry
-from .acquire import Acquirer
-from .background import Timer
-from .connection import Connector
-from .diagnostics import Diagnostics, counts
-from .housekeeper import Housekeeper
-from .inventory import Inventory
+from .diagnostics import counts
 from .lease import Lease
 from .lifecycle import PoolState
 from .registry import Subscriber
-from .release import Releaser
 from .settings import LONGEST_NAME, OnConnect, PoolSettings, check_label, check_timeout, finite
-from .shutdown import Shutdown
 from .statements import PoolStatements
 
 __all__ = ["PoolState", "SQLiteConnectionPool", "Subscriber"]
@@ -81,11 +73,6 @@ class SQLiteConnectionPool(PoolStatements[C]):
         clock: returns the time in seconds, as `time.monotonic` does; tests pass their own.
     """
 
-    # What restores the pragmas of a connection, after a lease that used one.
-    session_sql: Sequence[str] = ()
-    # What runs short reads of connections in the loop's own thread.
-    inline: InlineReads | None = None
-
     def __init__(
         self,
         connection_factory: Callable[[], Awaitable[C]],
@@ -118,27 +105,8 @@ class SQLiteConnectionPool(PoolStatements[C]):
         )  # fmt: skip
         settings = PoolSettings(*given)
         subscribers = registry.checked_subscribers(subscribers)
-        self._is_named = name is not None
-        self._settings = replace(settings, name=registry.claim_name(self, str(settings.name)))
-        self._assemble(connection_factory)
+        super().__init__(connection_factory, settings, is_named=name is not None)
         registry.register(self, subscribers)
-
-    def _assemble(self, connection_factory: Callable[[], Awaitable[C]]) -> None:
-        settings = self._settings
-        self._clock = settings.clock
-        self._bus = bus = EventBus(settings.clock, str(settings.name))
-        self._timer = Timer(settings.clock)
-        connector: Connector[C] = Connector(connection_factory, self.session_sql, self.inline, settings, bus)
-        self._inventory: Inventory[C] = Inventory(connector, settings, bus, self._timer)
-        self._diagnostics = Diagnostics(self._inventory, self.stats)
-        self._releaser: Releaser[C] = Releaser(self._inventory)
-        self._acquirer: Acquirer[C] = Acquirer(self._inventory, self._diagnostics, self._enter)
-        self._housekeeper: Housekeeper[C] = Housekeeper(self._inventory, self._diagnostics)
-        self._timer.look = self._housekeeper.sweep
-        self._shutdown: Shutdown[C] = Shutdown(self._inventory, self._diagnostics, self._releaser)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closing: asyncio.Task[None] | None = None
-        self._state = PoolState.UNOPENED
 
     # -- acquire and release
 

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import math
 import sys
-from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -42,8 +41,8 @@ class Releaser(Generic[C]):
         # Set when the pool is opened.
         self.loop: asyncio.AbstractEventLoop
 
-    def release(self, lease: Checkout[PooledConnection[C]]) -> Coroutine[Any, Any, Any] | None:
-        """End a lease. Returns what to await until its connection is reset, or `None` if it is clean."""
+    def release(self, lease: Checkout[PooledConnection[C]]) -> asyncio.Task[Any] | None:
+        """End a lease. Returns the task that resets its connection, or `None` if it is clean."""
         slot = lease.slot
         if slot is None:
             raise PoolUsageError("this lease holds no connection")
@@ -61,10 +60,9 @@ class Releaser(Generic[C]):
                 self._bus.emit_new(LeakReturned, lease.holder(now), now - lease.since)
         if AcquireSlow not in self._bus.handlers:  # else those who waited for it may ask for both
             lease.task = lease.context = None  # a program may keep a handle that is of no use any more
-        # Not shield(): when closing the pool cuts the reset short, nobody cancelled the releasing task.
-        return None if is_clean else asyncio.wait((self._reset(slot, pooled, lease.label),))
+        return None if is_clean else self._reset(slot, pooled, lease.label)
 
-    def release_shared(self, lease: Checkout[PooledConnection[C]], *, failed: bool) -> Coroutine[Any, Any, Any] | None:
+    def release_shared(self, lease: Checkout[PooledConnection[C]], *, failed: bool) -> asyncio.Task[Any] | None:
         """End a shared lease, likewise: the connection is given back, and reset if need be, by the last one."""
         slot = lease.slot
         lease.slot = None
@@ -82,7 +80,7 @@ class Releaser(Generic[C]):
         if is_clean:
             self._inventory.put_back(slot, self._clock())
             return None
-        return asyncio.wait((self._reset(slot, pooled, lease.label),))
+        return self._reset(slot, pooled, lease.label)
 
     def emit_released(self, lease: Checkout[Any], now: float, needs_reset: bool) -> None:
         """Emit that a lease has ended."""
@@ -143,22 +141,17 @@ class Releaser(Generic[C]):
         log.warning(reclaimed, self._name, holder)
         if pooled.suspected is not lease:
             self._bus.emit_new(LeakSuspected, holder, now - lease.since)
-        self._end(lease)
+        self.release(lease)
 
     def revoke(self, lease: Checkout[PooledConnection[C]], error: Exception) -> None:
         """Take the connection from its holder, who gets `error` now and `lease.refusal()` later."""
         pooled = self._held(lease)
         if pooled is not None:
             pooled.adapter.revoke(error)
-            self._end(lease)
+            self.release(lease)
 
     @staticmethod
     def _held(lease: Checkout[PooledConnection[C]]) -> PooledConnection[C] | None:
         """Return the connection of a lease that has not ended."""
         pooled = None if lease.slot is None else lease.slot.connection
         return pooled if pooled is not None and pooled.lease is lease else None
-
-    def _end(self, lease: Checkout[PooledConnection[C]]) -> None:
-        resetting = self.release(lease)
-        if resetting is not None:
-            resetting.close()  # the reset goes on by itself

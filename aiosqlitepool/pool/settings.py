@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -56,9 +55,9 @@ class PoolSettings:
     slow_acquire: float
     slow_statement: float
     read_ahead: int
-    on_connect: OnConnect | None = None
-    clock: Callable[[], float] = time.monotonic
-    name: str | None = None
+    on_connect: OnConnect | None
+    clock: Callable[[], float]
+    name: str
 
     def __post_init__(self) -> None:
         if not callable(self.clock):
@@ -82,7 +81,7 @@ class PoolSettings:
             raise ValueError(f"operation_timeout must be a finite number of seconds, not {given!r}")
         if self.min_size and self.idle_timeout == 0:
             raise ValueError(f"idle_timeout must be greater than 0 seconds with min_size={self.min_size}, not 0")
-        self._set("name", _checked_name(self.name))
+        self._set("name", f"pool-{next(_numbers)}" if self.name is None else check_name(self.name))
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -130,12 +129,6 @@ def check_seconds(name: str, value: object, *, positive: bool = False) -> float 
 def finite(seconds: float) -> float | None:
     """Return these seconds, `None` for infinity."""
     return None if math.isinf(seconds) else seconds
-
-
-def _checked_name(name: object) -> str:
-    if name is None:
-        return f"pool-{next(_numbers)}"
-    return check_name(name)
 
 
 def check_name(name: object) -> str:

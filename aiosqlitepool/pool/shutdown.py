@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from ..driver import Connection
 from ..stats import Holder
-from .checkout import Checkout
 from .diagnostics import Diagnostics, closed_while_waiting
 from .inventory import Inventory
 from .release import Releaser
@@ -50,7 +50,6 @@ class Shutdown(Generic[C]):
                 request.answer.set_exception(closed_while_waiting(self._name))
         while (slot := inventory.slots.take_idle()) is not None:
             inventory.put_back(slot, self._clock())
-        inventory.note_all_back()
 
     async def run(self) -> tuple[Holder, ...]:
         """Close every connection; return the holders that did not release theirs in time."""
@@ -79,13 +78,16 @@ class Shutdown(Generic[C]):
         """Wait until every slot is back and every connection closed, as long as `hurry` allows."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(finite(self._deadline)) as self._patience:
-                await self._inventory.all_back.wait()
+                if self._inventory.slots.used:
+                    await self._inventory.all_back.wait()
                 await self._inventory.background.wait(None)
         self._patience = None
 
     def _abandon_leases(self) -> tuple[Holder, ...]:
         """Take the connections in use from their holders and close them; return the holders."""
-        holders, checkouts, now = self._diagnostics.holders(), self._diagnostics.checkouts(), self._clock()
+        return self._taking_all(self._remove_leased)
+
+    def _remove_leased(self) -> None:
         for slot in self._inventory.slots.all:
             pooled = slot.connection
             if pooled is None or not (pooled.lease or pooled.sharers):
@@ -98,20 +100,19 @@ class Shutdown(Generic[C]):
             self._inventory.remove(slot, "pool_closed")
             for _ in sharers or (None,):
                 self._inventory.put_back_unused(slot)
-        self._emit_abandoned(checkouts, now)
-        return holders
 
     def abandon(self) -> tuple[Holder, ...]:
         """Let every connection close by itself, without a running loop; return the holders."""
-        holders, checkouts, now = self._diagnostics.holders(), self._diagnostics.checkouts(), self._clock()
-        self._abandon_connections()
-        self._emit_abandoned(checkouts, now)
-        return holders
+        return self._taking_all(self._abandon_connections)
 
-    def _emit_abandoned(self, checkouts: list[Checkout[Any]], now: float) -> None:
+    def _taking_all(self, take: Callable[[], None]) -> tuple[Holder, ...]:
+        """Call `take()`, which takes the connections from their holders; emit that, and return the holders."""
+        holders, checkouts, now = self._diagnostics.holders(), self._diagnostics.checkouts(), self._clock()
+        take()
         for checkout in checkouts:
             self._releaser.emit_released(checkout, now, True)
             checkout.task = checkout.context = None  # a program may keep a useless handle
+        return holders
 
     def _abandon_connections(self) -> None:
         self._inventory.background.abandon()
