@@ -1,6 +1,6 @@
 """Acquire connections: an idle one at once, or a place in the queue, until the housekeeper ends the wait.
 
-Runs in the event loop only. An idle connection is lent without a single await.
+Runs in the event loop only. An idle connection is acquired without a single await.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _current_task = asyncio.current_task
 
 
 class Acquirer(Generic[C]):
-    """Lends the connections of one inventory to callers, first come, first served.
+    """Gets the connections of one inventory for callers, first come, first served.
 
     `enter` raises if the pool cannot be used in the running loop, and opens it if it is not open.
     """
@@ -52,17 +52,17 @@ class Acquirer(Generic[C]):
         self._thread = 0
 
     def start(self) -> None:
-        """Lend in the running loop from now on."""
+        """Serve callers in the running loop from now on."""
         self._loop, self._thread = asyncio.get_running_loop(), _this_thread()
 
     def stop(self) -> None:
-        """Lend no more."""
+        """Serve no more callers."""
         self._loop, self._thread = None, 0
 
     # -- one caller for each connection
 
     def try_acquire(self, lease: _Caller[C]) -> C | None:
-        """Lend at once, if an idle connection is fresh."""
+        """Return an idle connection at once, if there is one that needs no check."""
         # One thread runs one loop at a time, so a current task of our loop, in our thread, means that our loop runs
         # it: half the price of asking for the running loop.
         task = _current_task(self._loop) if _this_thread() == self._thread else None
@@ -87,7 +87,7 @@ class Acquirer(Generic[C]):
 
     @property
     def lends_at_once(self) -> bool:
-        """Whether nobody could see a lease: this is a task of the pool's loop, and no subscriber counts each one."""
+        """Whether no lease is needed: this is a task of the pool's loop, and no subscriber counts each one."""
         is_here = _this_thread() == self._thread and _current_task(self._loop) is not None
         return is_here and not _EACH_LEASE & self._bus.handlers.keys()
 
@@ -106,7 +106,7 @@ class Acquirer(Generic[C]):
                 bus.record_use(self._clock() - began)
 
     async def acquire(self, lease: _Caller[C]) -> C:
-        """Lend as soon as possible: queue, open and check, all within one deadline."""
+        """Return a connection as soon as possible: queue, open and check, all within one deadline."""
         self._wait_from_now(lease)
         try:
             slot = await self._slot_for(lease)
@@ -236,14 +236,12 @@ class Acquirer(Generic[C]):
         """Leave the queue, or pass on the slot that was handed over, when the waiting task is cancelled.
 
         The one subtle place in the pool. A slot is handed over in two steps: the giver sets the future's result, and
-        some turns of the loop later the waiter runs and finds it. A cancellation can fall in between. Then the slot
-        is already this task's own, although its await raises: nothing else knows of it, and nothing else will ever
-        give it back. So the question is not whether this task was cancelled, but on which side of the hand-over.
+        some turns of the loop later the waiter runs and finds it. A cancellation can fall in between: its await raises,
+        although the slot is its own already, and nothing else would ever free that. So the question is not whether
+        this task was cancelled, but on which side of the hand-over.
 
-        Before it, the future itself is cancelled (or was answered with an error), and leaving the
-        queue is all there is to do; a giver that comes later finds the future done and goes on to the next waiter.
-        After it, the future has a slot, which must go on to the next waiter at once, or that waiter sleeps for ever
-        beside a connection that nobody uses. Either way the cancellation itself goes on untouched.
+        Before it, the future is cancelled or has an error: a giver that comes later goes on to the next waiter. After
+        it, the future has a slot, which must go to the next waiter at once. The cancellation itself goes on untouched.
         """
         answer = lease.answer
         # Not cancelled yet is the future of a coroutine that was closed, with GeneratorExit: it knows nothing of that.

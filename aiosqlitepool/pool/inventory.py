@@ -1,7 +1,7 @@
 """All connections of one pool, in their slots: open, check, take, put back and remove them. Knows no leases.
 
-A taken slot is opened or checked by a task of the pool's own. It is given back in the callback of that task, which runs
-whatever becomes of the task: no cancellation can lose the slot.
+A taken slot is opened or checked by a task of the pool's own. It is freed in the callback of that task, which runs also
+when the task fails or is cancelled: no cancellation can lose the slot.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Preparation(Generic[C]):
     # The task that opens or checks, and whether it was cancelled because it took too long.
     work: asyncio.Task[BaseException | None] | None = None
     given_up: bool = False
-    # Whether the slot was given back, also if the task goes on, and what to raise in those who wait for it.
+    # Whether the slot was freed, also if the task goes on, and what to raise in those that wait for it.
     has_ended: bool = False
     error: BaseException | None = None
 
@@ -65,7 +65,7 @@ class Inventory(Generic[C]):
         self.all_back: asyncio.Event = asyncio.Event()
         # Connections close one after another: each waits for the one before it.
         self.last_closing: asyncio.Task[None] | None = None
-        # What is being opened or checked, in order, with the task that gives the slot back.
+        # What is being opened or checked, in order, with the task that frees the slot.
         self._preparing: dict[_Preparation[C], asyncio.Task[None]] = {}
         # Set when the pool is opened, done when it begins to close: opening and checking then has less time.
         self.closing_began: asyncio.Future[None]
@@ -142,7 +142,7 @@ class Inventory(Generic[C]):
     # -- opening and checking
 
     def prepare(self, slot: PooledSlot[C], caller: Any = None) -> None:
-        """Have a taken slot opened or checked, and then given back.
+        """Have a taken slot opened or checked, and then freed.
 
         `caller` is the request that this is for, if any. The factory runs in its context, or a copy of the running one.
         """
@@ -206,7 +206,7 @@ class Inventory(Generic[C]):
         return False
 
     def _prepared(self, preparation: _Preparation[C], _: asyncio.Task[None]) -> None:
-        """Take a slot back: with its connection, or empty and with an error for the oldest waiter."""
+        """Free a slot: with its connection, or empty and with an error for the oldest waiter."""
         del self._preparing[preparation]
         self.slots.preparing -= 1
         slot, now, error = preparation.slot, self.clock(), preparation.end()
@@ -228,10 +228,10 @@ class Inventory(Generic[C]):
         if error is not None and not opened:
             self.bus.emit_new(ConnectionCreateFailed, now - preparation.began, ErrorInfo.of(error))
 
-    # -- giving back and removing
+    # -- freeing and removing
 
     def put_back(self, slot: PooledSlot[C], now: float) -> None:
-        """Give a taken slot back. Removes its connection if that expired, was replaced on disk, or the pool closes."""
+        """Free a taken slot. Removes its connection if that expired, was replaced on disk, or the pool closes."""
         pooled = slot.connection
         if pooled is None or now >= pooled.good_until or self.closing:
             self._put_back_verified(slot, now)
@@ -258,14 +258,14 @@ class Inventory(Generic[C]):
             self.connector.emit_unhealthy(pooled, 0.0, error)
 
     def put_back_unused(self, slot: PooledSlot[C]) -> None:
-        """Give back a slot whose taker did not begin a lease."""
+        """Free a slot whose taker did not begin a lease."""
         if slot.sharers > 1:
             self.slots.give_back(slot)
         else:
             self.put_back(slot, self.clock())
 
     def give_back(self, slot: PooledSlot[C]) -> None:
-        """Give a taken slot back as it is, and have others filled for those who still wait and for `min_size`."""
+        """Free a taken slot as it is, and have others filled for those that still wait and for `min_size`."""
         self.slots.give_back(slot)
         self.feed()
         if self.is_short():

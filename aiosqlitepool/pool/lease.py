@@ -42,7 +42,7 @@ class _Behind:
 
 
 class Lease(Checkout[PooledConnection[C]], Generic[C]):
-    """Lends a connection for the length of an `async with` block. Each lease serves one block.
+    """Has a connection for the length of an `async with` block. Each lease serves one block.
 
     Entering raises `PoolConnectionAcquireTimeoutError`, `PoolFullError`, `PoolClosedError`, or what the driver
     raised when it could not connect. Leaving rolls back what was not committed.
@@ -110,7 +110,7 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
             await _reset(rest)
 
     def forgotten(self) -> None:
-        """Give the connection back: its handle was garbage collected. Called in any thread."""
+        """Release the connection: its handle was garbage collected. Called in any thread."""
         self._releaser.forgotten(self)
 
 

@@ -105,12 +105,12 @@ class PoolLifecycle(NotCopyable, Generic[C]):
             raise PoolClosedError(f"pool {self.name!r} closed while it was being opened")
 
     async def close(self, timeout: float | None = None) -> None:
-        """Close the pool: lend nothing more, close idle connections now and others when they are released.
+        """Close the pool: refuse further callers, close idle connections now and others when they are released.
 
         After `timeout` seconds (default `operation_timeout`) connections still in use are interrupted and closed, and
         a `ResourceWarning` names their holders. Harmless when closed. Concurrent calls await the same end, which a
         cancellation of one of them does not stop; of their timeouts the one that ends first counts. The last
-        connection to close, which may have a long WAL to fold in, gets `operation_timeout` whatever `timeout` is.
+        connection to close, which may have a long WAL to checkpoint, gets `operation_timeout` whatever `timeout` is.
         """
         patience = self._settings.operation_timeout if timeout is None else check_timeout("timeout", timeout)
         loop = running_loop(f"pool {self.name!r}")

@@ -38,7 +38,7 @@ else:
 
 
 class SQLiteConnectionPool(PoolStatements[C]):
-    """Lends up to `pool_size` connections to the tasks of one event loop, first come, first served.
+    """Shares up to `pool_size` connections between the tasks of one event loop, first come, first served.
 
     Construct it anywhere; its first use, or `open()`, ties it to the running loop. Every argument is checked at
     once: `TypeError` or `ValueError` names the argument and its value. All times are seconds, ints or floats.
@@ -48,14 +48,14 @@ class SQLiteConnectionPool(PoolStatements[C]):
             awaitable `execute`, `rollback` and `close`. `lambda: aiosqlite.connect("app.db")` will do.
         pool_size: connections at most.
         acquisition_timeout: how long an acquire may take in all, queueing, opening and checking together.
-            `None` waits for ever; `0` never queues: it takes or opens a connection, or fails at once.
-        idle_timeout: how long a connection may be idle before it is replaced; `None` for ever.
+            `None` sets no limit; `0` never queues: it takes or opens a connection, or fails at once.
+        idle_timeout: how long a connection may be idle before it is replaced; `None` for any time.
         operation_timeout: how long one check, reset or close of a connection may take.
         min_size: connections kept open once the pool is.
         max_lifetime: how old a connection may become, less up to a tenth so that not all expire at once;
             `None` for any age.
         max_waiting: how many callers may queue; further ones get `PoolFullError`. `None` for any number.
-        health_check_after: idle longer than this, a connection is checked before it is lent; `0` checks always,
+        health_check_after: idle longer than this, a connection is checked when it is acquired; `0` checks always,
             `None` never.
         leak_threshold: a connection in use for longer than this logs a warning and emits `LeakSuspected`, once;
             `None` never.
@@ -65,7 +65,7 @@ class SQLiteConnectionPool(PoolStatements[C]):
             plan; `None` never, `0` each one.
         read_ahead: rows at most that a statement of an aiosqlite connection fetches when it is executed, for 0.2 ms at
             most; `0` fetches none.
-        on_connect: awaited with each new connection, before it is lent: pragmas, row factories, functions.
+        on_connect: awaited with each new connection, before its first use: pragmas, row factories, functions.
         name: the pool's name in every event, metric, span and log line; "pool-1", "pool-2", ... if not given. While
             another pool of the process has that name, "<name>#2" and so on, with a warning in the log.
         subscribers: objects whose `attach(pool)` is called now. If that raises, the error is logged, and the pool works
@@ -115,7 +115,7 @@ class SQLiteConnectionPool(PoolStatements[C]):
 
         Args:
             label: what for, in diagnoses, events and spans: "GET /users".
-            timeout: seconds, instead of the pool's `acquisition_timeout`; infinity waits for ever.
+            timeout: seconds, instead of the pool's `acquisition_timeout`; infinity sets no limit.
 
         Entering the block raises `PoolConnectionAcquireTimeoutError`, `PoolFullError`, `PoolClosedError`,
         `PoolUsageError` in the wrong loop or process, or the driver's own exception when it cannot connect.
@@ -136,8 +136,8 @@ class SQLiteConnectionPool(PoolStatements[C]):
     async def release(self, connection: C) -> None:
         """Release what `acquire()` returned, in any task.
 
-        Raises `PoolUsageError` if it is not in use, or was released before: of a driver that the pool does not know,
-        the latter cannot be told if the pool has lent it again since.
+        Raises `PoolUsageError` if it is not in use, or was released before. With a driver that the pool does not know,
+        the latter shows only until the connection is in use again.
         """
         pooled = self._inventory.connector.connections.get(id(factory_object(connection)))
         lease = None if pooled is None else pooled.lease

@@ -31,7 +31,7 @@ log: Final = logging.getLogger("aiosqlitepool")
 
 
 class Releaser(Generic[C]):
-    """Takes connections from their holders and gives their slots back."""
+    """Takes connections from their holders and frees their slots."""
 
     def __init__(self, inventory: Inventory[C]) -> None:
         self._inventory = inventory
@@ -63,7 +63,7 @@ class Releaser(Generic[C]):
         return None if is_clean else self._reset(slot, pooled, lease.label)
 
     def release_shared(self, lease: Checkout[PooledConnection[C]], *, failed: bool) -> asyncio.Task[Any] | None:
-        """End a shared lease, likewise: the connection is given back, and reset if need be, by the last one."""
+        """End a shared lease, likewise: the last one frees the connection, and resets it if need be."""
         slot = lease.slot
         lease.slot = None
         pooled = None if slot is None else slot.connection

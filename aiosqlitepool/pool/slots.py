@@ -74,7 +74,7 @@ class Slots(Generic[T]):
         # What `take_idle` takes from: the idle slots, or while they are held another list, which is empty. So a hold
         # costs the fast path nothing.
         self._takable: list[Slot[T]] = self._idle
-        # Whether free slots are kept from everybody, see `hold`.
+        # Whether free slots are kept from all requests, see `hold`.
         self.is_held: bool = False
         self._vacant: list[Slot[T]] = list(reversed(self.all))
         # The requests that wait, oldest first.
@@ -83,12 +83,12 @@ class Slots(Generic[T]):
         self._in_order = True
         # The slot that more shared requests may join.
         self.shared: Slot[T] | None = None
-        # How many slots are taken to be opened or checked, and will be given back then.
+        # How many slots are taken to be opened or checked, and will be freed then.
         self.preparing: int = 0
 
     @property
     def idle(self) -> int:
-        """How many slots hold a connection that nobody uses."""
+        """How many slots hold a connection that is not in use."""
         return len(self._idle)
 
     @property
@@ -171,17 +171,17 @@ class Slots(Generic[T]):
     # -- holding
 
     def hold(self) -> None:
-        """Keep every free slot, and every slot that is given back, from all requests until `resume()`."""
+        """Keep every free slot, and every slot that becomes free, from all requests until `resume()`."""
         self.is_held, self._takable, self.shared = True, [], None
 
     def resume(self) -> None:
         """Let free slots be taken again. The caller has them taken for the requests that wait."""
         self.is_held, self._takable = False, self._idle
 
-    # -- giving back
+    # -- freeing
 
     def give_back(self, slot: Slot[T]) -> None:
-        """Give back a taken slot: to the oldest waiter, or to the place where it belongs by what it holds."""
+        """Free a taken slot: hand it to the oldest waiter, or put it where it belongs by what it holds."""
         if slot.sharers:
             slot.sharers -= 1
             if slot.sharers:
