@@ -50,8 +50,7 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
         self, label: str | None, timeout: float | None, sql: str | None = None
     ) -> SharedLease[aiosqlite.Connection]:
         """Return a lease for one function. Further functions may be queued in the worker thread behind it."""
-        log = self._inventory.connector.statements
-        return SharedLease(self._acquirer, self._releaser, self._clock, label, timeout, log, sql)
+        return SharedLease(self._acquirer, self._releaser, label, timeout, self._statements, sql)
 
     @property
     def opening_timeout(self) -> float:

@@ -44,7 +44,8 @@ class Acquirer(Generic[C]):
         self._inventory, self._slots, self._settings = inventory, inventory.slots, inventory.settings
         self.diagnostics: Diagnostics = diagnostics
         self._requests = diagnostics.requests
-        self._name, self._clock = inventory.name, inventory.clock
+        self._name = inventory.name
+        self.clock: Callable[[], float] = inventory.clock
         self._bus, self._timer = inventory.bus, inventory.timer
         self._enter = enter
         # Where the pool is open; elsewhere `enter` is called first.
@@ -71,7 +72,7 @@ class Acquirer(Generic[C]):
         slot = self._slots.take_idle()
         if slot is None:
             return None
-        pooled, now = slot.connection, self._clock()
+        pooled, now = slot.connection, self.clock()
         if (  # as in take_fresh(), without the price of a call
             pooled is None
             or now - pooled.idle_since >= self._inventory.fresh_for
@@ -93,7 +94,7 @@ class Acquirer(Generic[C]):
 
     def use_at_once(self, use: Callable[[PooledConnection[C]], R]) -> R | None:
         """Return `use(pooled)` for a fresh idle connection, without a lease; `None` if that cannot be."""
-        bus, began = self._bus, self._clock()
+        bus, began = self._bus, self.clock()
         slot = self._inventory.take_fresh(began) if self.lends_at_once else None
         if slot is None or slot.connection is None:
             return None
@@ -103,14 +104,14 @@ class Acquirer(Generic[C]):
         finally:
             self._slots.give_back(slot)
             if bus.batches:
-                bus.record_use(self._clock() - began)
+                bus.record_use(self.clock() - began)
 
     async def acquire(self, lease: _Caller[C]) -> C:
         """Return a connection as soon as possible: queue, open and check, all within one deadline."""
         self._wait_from_now(lease)
         try:
             slot = await self._slot_for(lease)
-            while (connection := self._begin(lease, slot, self._clock(), lease.task)) is None:
+            while (connection := self._begin(lease, slot, self.clock(), lease.task)) is None:
                 slot = await self._another_slot(lease, slot)
         except BaseException as error:
             self.emit_failure(lease, error)
@@ -152,7 +153,7 @@ class Acquirer(Generic[C]):
             if settings.max_waiting is not None and self.diagnostics.waiting >= settings.max_waiting:
                 raise self.diagnostics.full_error(settings.max_waiting)
             return slots.join() if lease.deadline > lease.asked else None
-        slot = self._inventory.take_fresh(self._clock())
+        slot = self._inventory.take_fresh(self.clock())
         if slot is not None:
             slots.share(slot)
             lease.deadline = math.inf  # its function begins at once
@@ -173,7 +174,7 @@ class Acquirer(Generic[C]):
 
     def _wait_from_now(self, lease: _Caller[C]) -> None:
         limit = self._settings.acquisition_timeout if lease.timeout is None else lease.timeout
-        lease.wait_from(self._clock(), limit)
+        lease.wait_from(self.clock(), limit)
 
     async def _slot_for(self, lease: _Caller[C]) -> PooledSlot[C]:
         """Queue for a slot, and have one opened or checked if there is one to take."""
@@ -257,7 +258,7 @@ class Acquirer(Generic[C]):
         try:
             self._enter()
         except PoolClosedError as error:
-            lease.wait_from(self._clock(), math.inf)
+            lease.wait_from(self.clock(), math.inf)
             self.emit_failure(lease, error)
             raise
 
@@ -266,7 +267,7 @@ class Acquirer(Generic[C]):
         lease.found, lease.context = (), None
         kind, more = failure_event(error)
         if kind in self._bus.handlers:
-            waited = self._clock() - lease.asked
+            waited = self.clock() - lease.asked
             self._bus.emit(kind(self._name, waited, self.diagnostics.waiting, label=lease.label, **more))
 
     def _emit_immediate(self, lease: Checkout[Any]) -> None:

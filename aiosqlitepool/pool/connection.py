@@ -10,20 +10,11 @@ import contextlib
 import inspect
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, TypeVar
 
 from ..bus import EventBus
-from ..driver import (
-    INTERRUPT_PATIENCE,
-    Adapter,
-    Connection,
-    InlineReads,
-    StatementLog,
-    adapter_for,
-    connect,
-    was_attached,
-)
+from ..driver import INTERRUPT_PATIENCE, Adapter, Connection, connect, was_attached
 from ..errors import ConnectionBrokenError, ErrorInfo, PoolUsageError
 from ..events import (
     CloseReason,
@@ -98,15 +89,11 @@ class Connector(Generic[C]):
     def __init__(
         self,
         factory: Callable[[], Awaitable[C]],
-        session_sql: Sequence[str],
-        inline: InlineReads | None,
+        adapter_for: Callable[[C], Adapter],
         settings: PoolSettings,
         bus: EventBus,
     ) -> None:
-        self._factory = factory
-        self._on_connect = settings.on_connect
-        self._session_sql = session_sql
-        self._inline = inline
+        self._factory, self._adapter_for = factory, adapter_for
         self._settings = settings
         self._name = settings.name
         self._bus = bus
@@ -115,10 +102,6 @@ class Connector(Generic[C]):
         # Every connection from opening until it has closed, by the identity of the factory's object.
         self.connections: dict[int, PooledConnection[C]] = {}
         self._attaching: set[int] = set()
-        self.statements: StatementLog = StatementLog(
-            self._name, settings.slow_statement, bus.handlers, bus.emit, bus.emit_statements
-        )
-        bus.flush_statements = self.statements.flush
         # How many openings in a row have failed, the newest failure, and when it was.
         self.failures: int = 0
         self.last_failure: tuple[ErrorInfo, float] | None = None
@@ -165,15 +148,13 @@ class Connector(Generic[C]):
         self._attaching.add(id(raw))
         adapter: Adapter | None = None
         try:
-            if self._on_connect is not None:
-                connected = self._on_connect(raw)
+            if (on_connect := self._settings.on_connect) is not None:
+                connected = on_connect(raw)
                 if not inspect.isawaitable(connected):
                     kind = type(connected).__name__
                     raise TypeError(f"on_connect must return an awaitable, not {connected!r} ({kind})")
                 await connected
-            self.statements.loop = asyncio.get_running_loop()
-            read_ahead = self._settings.read_ahead
-            adapter = adapter_for(raw, self._session_sql, read_ahead, self.statements, self._inline)
+            adapter = self._adapter_for(raw)
             return adapter, await adapter.attach()
         except (Exception, asyncio.CancelledError):  # the program never sees this connection: nothing else closes it
             closing = quietly(raw.close() if adapter is None else adapter.close())

@@ -26,21 +26,6 @@ C = TypeVar("C", bound=Connection)
 R = TypeVar("R")
 
 
-async def _reset(task: asyncio.Task[Any]) -> None:
-    """Wait until a connection is reset."""
-    # Not shield(): when closing the pool cuts the reset short, nothing has cancelled the releasing task.
-    await shielded(asyncio.wait((task,)))
-
-
-class _Behind:
-    """What a function returns that did not run, because one before it has to run again."""
-
-    __slots__ = ("lease",)
-
-    def __init__(self, lease: SharedLease[Any]) -> None:
-        self.lease: SharedLease[Any] = lease
-
-
 class Lease(Checkout[PooledConnection[C]], Generic[C]):
     """Has a connection for the length of an `async with` block. Each lease serves one block.
 
@@ -104,10 +89,11 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        rest = self._releaser.release(self)
+        resetting = self._releaser.release(self)
         self._lent = None
-        if rest is not None:
-            await _reset(rest)
+        if resetting is not None:
+            # Not shield(): when closing the pool cuts the reset short, nothing has cancelled the releasing task.
+            await shielded(asyncio.wait((resetting,)))
 
     def forgotten(self) -> None:
         """Release the connection: its handle was garbage collected. Called in any thread."""
@@ -121,7 +107,7 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
     connection is never exposed to the caller.
     """
 
-    __slots__ = ("_acquirer", "_clock", "_log", "_pooled", "_releaser", "_sql", "ended", "is_paused", "job")
+    __slots__ = ("_acquirer", "_behind", "_clock", "_log", "_pooled", "_releaser", "_sql", "ended", "is_paused", "job")
 
     shared: ClassVar[bool] = True
     activity: tuple[Any, float, float | None]
@@ -130,7 +116,6 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
         self,
         acquirer: Acquirer[C],
         releaser: Releaser[C],
-        clock: Callable[[], float],
         label: str | None,
         timeout: float | None,
         log: StatementLog,
@@ -143,11 +128,13 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
         self._log = log
         self._acquirer = acquirer
         self._releaser = releaser
-        self._clock = clock
+        self._clock = acquirer.clock
         # The function that it runs, or has queued for the worker.
         self.job: Job[Any] | None = None
-        # Whether its function has failed and may run again, or waits for one before it of which that is true.
+        # Whether its function has failed and may run again, or has not run because of one before it that is paused,
+        # and the last of these.
         self.is_paused: bool = False
+        self._behind: SharedLease[Any] | None = None
         # Set when it has ended, if another one waits for that.
         self.ended: asyncio.Future[None] | None = None
         self._pooled: PooledConnection[C] | None = None
@@ -167,22 +154,18 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
         while True:
             self.job = Job(lent, lambda native: self._in_order(fn, native))
             result: Any = await self.job.result()
-            if not isinstance(result, _Behind):
+            if self._behind is None:
                 return result  # type: ignore[no-any-return]
-            await self._wait_for(result.lease)
+            await self._wait_for(self._behind)
 
-    def _in_order(self, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> R | _Behind:
+    def _in_order(self, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> R | None:
         """Run the function in the worker thread, unless one before it has to run again."""
         assert self._pooled is not None
         before = itertools.takewhile(lambda each: each is not self, tuple(self._pooled.sharers))
-        paused = (
-            [each for each in before if isinstance(each, SharedLease) and each.is_paused]
-            if self._pooled.runs_again
-            else []
-        )
-        self.is_paused = bool(paused)
+        paused = [each for each in before if each.is_paused] if self._pooled.runs_again else []
+        self.is_paused, self._behind = bool(paused), paused[-1] if paused else None
         if paused:
-            return _Behind(paused[-1])
+            return None
         if not self.holds:
             self.since = self._clock()
         try:
@@ -224,17 +207,17 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
     ) -> None:
         pooled, now, self.job = self._pooled, self._clock(), None
         is_abandoned = pooled is None or self not in pooled.sharers
-        rest = self._releaser.release_shared(self, failed=kind is not None)
+        resetting = self._releaser.release_shared(self, failed=kind is not None)
         if self.ended is not None:
             self.ended.set_result(None)
         if pooled is not None and self.holds:
             self._acquirer.emit_acquired(self, pooled)
             if not is_abandoned:
-                self._releaser.emit_released(self, now, rest is not None)
+                self._releaser.emit_released(self, now, resetting is not None)
         elif error is not None:
             self._acquirer.emit_failure(self, error)
-        if rest is not None:
-            await _reset(rest)
+        if resetting is not None:
+            await shielded(asyncio.wait((resetting,)))
 
     def forgotten(self) -> None:
         """Never called: the pool itself keeps the handle of a shared connection."""

@@ -17,7 +17,7 @@ from typing import Final, Generic, Self, TypeVar
 
 from ..bus import EventBus
 from ..copying import NotCopyable
-from ..driver import Connection, InlineReads, shielded
+from ..driver import Adapter, Connection, InlineReads, StatementLog, adapter_for, shielded
 from ..errors import PoolClosedError, PoolUsageError
 from ..events import PoolClosed, PoolOpened
 from ..stats import Holder, PoolStats
@@ -67,7 +67,11 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         self._clock = settings.clock
         self._bus = bus = EventBus(settings.clock, settings.name)
         self._timer = Timer(settings.clock)
-        connector: Connector[C] = Connector(connection_factory, self.session_sql, self.inline, settings, bus)
+        self._statements = StatementLog(
+            settings.name, settings.slow_statement, bus.handlers, bus.emit, bus.emit_statements
+        )
+        bus.flush_statements = self._statements.flush
+        connector: Connector[C] = Connector(connection_factory, self._adapter_for, settings, bus)
         self._inventory: Inventory[C] = Inventory(connector, settings, bus, self._timer)
         self._diagnostics = Diagnostics(self._inventory, self.stats)
         self._releaser: Releaser[C] = Releaser(self._inventory)
@@ -78,6 +82,9 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
         self._state = PoolState.UNOPENED
+
+    def _adapter_for(self, raw: C) -> Adapter:
+        return adapter_for(raw, self.session_sql, self._settings.read_ahead, self._statements, self.inline)
 
     @abstractmethod
     def stats(self) -> PoolStats:
@@ -156,7 +163,7 @@ class PoolLifecycle(NotCopyable, Generic[C]):
             return
         if self._loop is not None:
             raise self._wrong_loop()
-        self._loop = self._releaser.loop = loop
+        self._loop = self._releaser.loop = self._statements.loop = loop
         self._inventory.closing_began = loop.create_future()
         self._acquirer.start()
         self._state = PoolState.OPEN
@@ -214,7 +221,7 @@ class PoolLifecycle(NotCopyable, Generic[C]):
             self._state = PoolState.FORKED
             self._acquirer.stop()
             self._bus.forked()
-            self._inventory.connector.statements.forked()
+            self._statements.forked()
             registry.release_name(self, self.name)
 
     def __del__(self) -> None:

@@ -210,11 +210,11 @@ class SQLiteConnectionPool(PoolStatements[C]):
         first, and counted in `forgotten`. Not those that a function of `run_read()` or `run_write()` executes, or
         a method such as `SQLiteDatabase.execute()` inside the `write()` block of its task.
         """
-        return self._inventory.connector.statements.table()
+        return self._statements.table()
 
     def reset_statements(self) -> None:
         """Forget all statements. Safe to call from any thread."""
-        self._inventory.connector.statements.reset()
+        self._statements.reset()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self._state.value}: {counts(self.stats())}>"

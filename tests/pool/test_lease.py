@@ -186,7 +186,7 @@ async def pool_of_one(database: Path, recorder: Recorder) -> AsyncIterator[Pool]
 
 
 def shared(pool: Pool, label: str | None = None, timeout: float | None = None) -> SharedLease[aiosqlite.Connection]:
-    return SharedLease(pool._acquirer, pool._releaser, pool._clock, label, timeout, StatementLog())
+    return SharedLease(pool._acquirer, pool._releaser, label, timeout, StatementLog())
 
 
 def function(
