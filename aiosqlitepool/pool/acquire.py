@@ -1,4 +1,4 @@
-"""Acquire connections: an idle one at once, or a place in the queue, until the housekeeper ends the wait.
+"""Acquire connections: an idle one at once, or a wait in the queue, which a timeout or a cancellation may end.
 
 Runs in the event loop only. An idle connection is acquired without a single await.
 """
@@ -225,7 +225,7 @@ class Acquirer(Generic[C]):
         try:
             slot = await lease.answer
         except (asyncio.CancelledError, GeneratorExit):
-            self._pass_on(lease)
+            self._cancelled(lease)
             raise
         finally:
             self._requests.pop(lease.task, None)
@@ -233,7 +233,7 @@ class Acquirer(Generic[C]):
             raise slot.pop()  # kept by the future, it would keep the frames of its caller until the next collection
         return slot
 
-    def _pass_on(self, lease: _Caller[C]) -> None:
+    def _cancelled(self, lease: _Caller[C]) -> None:
         """Leave the queue, or pass on the slot that was handed over, when the waiting task is cancelled.
 
         The one subtle place in the pool. A slot is handed over in two steps: the giver sets the future's result, and

@@ -76,8 +76,8 @@ class PooledConnection(Generic[C]):
         """Let it be replaced when it is next released or idle."""
         self.expires_at = self.good_until = -math.inf
 
-    def why_not_idle(self, now: float) -> CloseReason | None:
-        """Return why it has to be replaced while it is idle, if it has."""
+    def why_expired(self, now: float) -> CloseReason | None:
+        """Return why it has to be replaced while it is idle: `max_lifetime` or `idle_timeout`, if it is over."""
         if now >= self.expires_at:
             return "lifetime"
         return "idle" if now - self.idle_since >= self._settings.idle_timeout else None

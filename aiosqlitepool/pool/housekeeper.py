@@ -1,4 +1,4 @@
-"""What happens to a pool without a caller: trim, expire and refill it, time out waiters, and suspect leaks."""
+"""What happens to a pool without a caller: apply `idle_timeout`, refill, time out waiters, report suspected leaks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Housekeeper(Generic[C]):
         for slot in self._slots.idle_slots():
             pooled = slot.connection
             assert pooled is not None
-            reason = pooled.why_not_idle(now)
+            reason = pooled.why_expired(now)
             if reason is not None and self._slots.take_this(slot):
                 inventory.remove(slot, reason)
                 inventory.give_back(slot)

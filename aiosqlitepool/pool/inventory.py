@@ -193,7 +193,7 @@ class Inventory(Generic[C]):
 
     async def _is_good(self, preparation: _Preparation[C], pooled: PooledConnection[C]) -> bool:
         now = self.clock()
-        reason = pooled.why_not_idle(now)
+        reason = pooled.why_expired(now)
         if reason is not None:
             self.remove(preparation.slot, reason)
             self.connector.emit_replaced(pooled, reason, now)

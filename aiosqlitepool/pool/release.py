@@ -1,4 +1,4 @@
-"""Release connections: end the lease, undo what it left behind, and hand the slot on.
+"""Release connections: end the lease, have it rolled back, and hand the slot on. Report leases that were forgotten.
 
 A clean connection is released without a single await, and without a trip to its worker thread. What undoes the rest,
 its rollback included, is the adapter's `reset()`.

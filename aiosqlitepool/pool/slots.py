@@ -1,4 +1,4 @@
-"""Which slot is where, and who waits. Pure and synchronous: no SQLite, no clock, no events, no await.
+"""The slots of a pool, and the queue for them. Pure and synchronous: no SQLite, no clock, no events, no await.
 
 A pool is `size` slots, made once. A slot is in one of three places, and the place *is* its state:
 
