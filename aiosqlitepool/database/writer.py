@@ -46,9 +46,7 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
         self.turns: ProcessTurns = turns
         super().__init__(file.factory("write"), pool_size=1, idle_timeout=None, **settings)
 
-    def shared(
-        self, label: str | None, timeout: float | None, sql: str | None = None
-    ) -> SharedLease[aiosqlite.Connection]:
+    def shared(self, label: str | None, timeout: float | None, sql: str | None = None) -> SharedLease:
         """Return a lease for one function. Further functions may be queued in the worker thread behind it."""
         return SharedLease(self._acquirer, self._releaser, label, timeout, self._statements, sql)
 

@@ -11,9 +11,8 @@ import contextvars
 import math
 import threading
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
-from ..driver import Connection
 from ..errors import PoolClosedError
 from ..events import AcquireSlow, ConnectionAcquired, ConnectionReleased
 from .checkout import Checkout, failure_event, outcome
@@ -23,9 +22,8 @@ from .inventory import Inventory, PooledSlot
 
 __all__ = ["Acquirer"]
 
-C = TypeVar("C", bound=Connection)
 R = TypeVar("R")
-_Caller = Checkout[PooledConnection[C]]
+_Caller = Checkout[PooledConnection]
 
 # Events of each lease.
 _EACH_LEASE: Final = frozenset({ConnectionAcquired, ConnectionReleased})
@@ -34,13 +32,13 @@ _this_thread = threading.get_ident
 _current_task = asyncio.current_task
 
 
-class Acquirer(Generic[C]):
+class Acquirer:
     """Gets the connections of one inventory for callers, first come, first served.
 
     `enter` raises if the pool cannot be used in the running loop, and opens it if it is not open.
     """
 
-    def __init__(self, inventory: Inventory[C], diagnostics: Diagnostics, enter: Callable[[], None]) -> None:
+    def __init__(self, inventory: Inventory, diagnostics: Diagnostics, enter: Callable[[], None]) -> None:
         self._inventory, self._slots, self._settings = inventory, inventory.slots, inventory.settings
         self.diagnostics: Diagnostics = diagnostics
         self._requests = diagnostics.requests
@@ -62,7 +60,7 @@ class Acquirer(Generic[C]):
 
     # -- one caller for each connection
 
-    def try_acquire(self, lease: _Caller[C]) -> C | None:
+    def try_acquire(self, lease: _Caller) -> Any:
         """Return an idle connection at once, if there is one that needs no check."""
         # One thread runs one loop at a time, so a current task of our loop, in our thread, means that our loop runs
         # it: half the price of asking for the running loop.
@@ -92,7 +90,7 @@ class Acquirer(Generic[C]):
         is_here = _this_thread() == self._thread and _current_task(self._loop) is not None
         return is_here and not _EACH_LEASE & self._bus.handlers.keys()
 
-    def use_at_once(self, use: Callable[[PooledConnection[C]], R]) -> R | None:
+    def use_at_once(self, use: Callable[[PooledConnection], R]) -> R | None:
         """Return `use(pooled)` for a fresh idle connection, without a lease; `None` if that cannot be."""
         bus, began = self._bus, self.clock()
         slot = self._inventory.take_fresh(began) if self.lends_at_once else None
@@ -106,7 +104,7 @@ class Acquirer(Generic[C]):
             if bus.batches:
                 bus.record_use(self.clock() - began)
 
-    async def acquire(self, lease: _Caller[C]) -> C:
+    async def acquire(self, lease: _Caller) -> Any:
         """Return a connection as soon as possible: queue, open and check, all within one deadline."""
         self._wait_from_now(lease)
         try:
@@ -119,10 +117,10 @@ class Acquirer(Generic[C]):
         self.emit_acquired(lease, slot.connection)
         return connection
 
-    def _begin(self, lease: _Caller[C], slot: PooledSlot[C], now: float, task: asyncio.Task[Any] | None) -> C | None:
+    def _begin(self, lease: _Caller, slot: PooledSlot, now: float, task: asyncio.Task[Any] | None) -> Any:
         """Begin a lease of the connection in this slot; `None` if there is none, or if it is dead."""
         pooled = slot.connection
-        connection: C | None = None if pooled is None else pooled.adapter.begin_lease(lease)  # type: ignore[arg-type]
+        connection: Any = None if pooled is None else pooled.adapter.begin_lease(lease)  # type: ignore[arg-type]
         if pooled is None or connection is None:
             return None
         lease.since, lease.task, lease.slot, lease.connection = now, task, slot, pooled.number
@@ -131,7 +129,7 @@ class Acquirer(Generic[C]):
 
     # -- many callers for one connection
 
-    async def acquire_shared(self, lease: _Caller[C]) -> None:
+    async def acquire_shared(self, lease: _Caller) -> None:
         """Get the connection for functions, together with those right before and behind in the queue."""
         self._wait_from_now(lease)
         if _this_thread() != self._thread or _current_task(self._loop) is None:
@@ -145,7 +143,7 @@ class Acquirer(Generic[C]):
             self.emit_failure(lease, error)
             raise
 
-    def _join_or_take(self, lease: _Caller[C]) -> PooledSlot[C] | None:
+    def _join_or_take(self, lease: _Caller) -> PooledSlot | None:
         settings, slots = self._settings, self._slots
         shared = slots.shared
         # Not while a waiter has the slot and has not woken up to use it: it came first.
@@ -159,7 +157,7 @@ class Acquirer(Generic[C]):
             lease.deadline = math.inf  # its function begins at once
         return slot
 
-    def _begin_shared(self, lease: _Caller[C], slot: PooledSlot[C]) -> bool:
+    def _begin_shared(self, lease: _Caller, slot: PooledSlot) -> bool:
         pooled = slot.connection
         if pooled is not None and pooled.lent is None:
             pooled.runs_again = False
@@ -172,11 +170,11 @@ class Acquirer(Generic[C]):
 
     # -- waiting
 
-    def _wait_from_now(self, lease: _Caller[C]) -> None:
+    def _wait_from_now(self, lease: _Caller) -> None:
         limit = self._settings.acquisition_timeout if lease.timeout is None else lease.timeout
         lease.wait_from(self.clock(), limit)
 
-    async def _slot_for(self, lease: _Caller[C]) -> PooledSlot[C]:
+    async def _slot_for(self, lease: _Caller) -> PooledSlot:
         """Queue for a slot, and have one opened or checked if there is one to take."""
         slot, slots = self._inventory.take(), self._slots
         if slot is None and slots.waiting >= slots.coming:
@@ -188,7 +186,7 @@ class Acquirer(Generic[C]):
             self._inventory.prepare(slot, lease)
         return await self._answered(lease)
 
-    def _check_room(self, lease: _Caller[C]) -> None:
+    def _check_room(self, lease: _Caller) -> None:
         """Raise if this caller may not wait for a connection that others hold."""
         most, waiting = self._settings.max_waiting, self._slots.waiting
         if lease.deadline <= lease.asked:
@@ -199,7 +197,7 @@ class Acquirer(Generic[C]):
         if AcquireSlow in self._bus.handlers:
             lease.found = self.diagnostics.checkouts()
 
-    def _queue(self, lease: _Caller[C], *, again: bool = False) -> None:
+    def _queue(self, lease: _Caller, *, again: bool = False) -> None:
         lease.answer = asyncio.get_running_loop().create_future()
         lease.context = contextvars.copy_context()
         self._slots.enqueue(lease, again=again)
@@ -208,7 +206,7 @@ class Acquirer(Generic[C]):
         if look_at < self._timer.wake_at:
             self._timer.wake(look_at)
 
-    async def _another_slot(self, lease: _Caller[C], slot: PooledSlot[C]) -> PooledSlot[C]:
+    async def _another_slot(self, lease: _Caller, slot: PooledSlot) -> PooledSlot:
         """Have the connection of this slot replaced, which died on its way, and wait before all others."""
         if self._inventory.closing:
             self._inventory.put_back_unused(slot)
@@ -221,7 +219,7 @@ class Acquirer(Generic[C]):
             self._inventory.prepare(slot, lease)
         return await self._answered(lease)
 
-    async def _answered(self, lease: _Caller[C]) -> PooledSlot[C]:
+    async def _answered(self, lease: _Caller) -> PooledSlot:
         try:
             slot = await lease.answer
         except (asyncio.CancelledError, GeneratorExit):
@@ -233,7 +231,7 @@ class Acquirer(Generic[C]):
             raise slot.pop()  # kept by the future, it would keep the frames of its caller until the next collection
         return slot
 
-    def _cancelled(self, lease: _Caller[C]) -> None:
+    def _cancelled(self, lease: _Caller) -> None:
         """Leave the queue, or pass on the slot that was handed over, when the waiting task is cancelled.
 
         The one subtle place in the pool. A slot is handed over in two steps: the giver sets the future's result, and
@@ -254,7 +252,7 @@ class Acquirer(Generic[C]):
 
     # -- events
 
-    def _enter_or_emit(self, lease: _Caller[C]) -> None:
+    def _enter_or_emit(self, lease: _Caller) -> None:
         try:
             self._enter()
         except PoolClosedError as error:
@@ -276,7 +274,7 @@ class Acquirer(Generic[C]):
         if ConnectionAcquired in self._bus.handlers:
             self._bus.emit(ConnectionAcquired(self._name, lease.connection, "idle", 0.0, label=lease.label))
 
-    def emit_acquired(self, lease: Checkout[Any], pooled: PooledConnection[Any] | None) -> None:
+    def emit_acquired(self, lease: Checkout[Any], pooled: PooledConnection | None) -> None:
         """Emit that a caller that waited has its connection, and what the wait was made of."""
         bus, waited, found = self._bus, lease.since - lease.asked, lease.found
         lease.found, lease.context = (), None

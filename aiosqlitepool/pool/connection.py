@@ -11,10 +11,10 @@ import inspect
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from ..bus import EventBus
-from ..driver import INTERRUPT_PATIENCE, Adapter, Connection, connect, was_attached
+from ..driver import INTERRUPT_PATIENCE, Adapter, connect, was_attached
 from ..errors import ConnectionBrokenError, ErrorInfo, PoolUsageError
 from ..events import (
     CloseReason,
@@ -29,8 +29,6 @@ from .settings import PoolSettings
 
 __all__ = ["Connector", "PooledConnection"]
 
-C = TypeVar("C", bound=Connection)
-
 log: Final = logging.getLogger("aiosqlitepool")
 
 # Lifetimes are shortened by up to a tenth, along the golden ratio: spread evenly over any number of connections, so
@@ -44,12 +42,12 @@ _STEP_ASIDE: Final = 0.2
 _LEAST_STUCK: Final = 4
 
 
-class PooledConnection(Generic[C]):
+class PooledConnection:
     """A connection and what the pool knows of it. All times are readings of the pool's clock."""
 
-    def __init__(self, number: int, raw: C, adapter: Adapter, *, began: float, now: float, settings: PoolSettings):
+    def __init__(self, number: int, raw: Any, adapter: Adapter, *, began: float, now: float, settings: PoolSettings):
         self.number: int = number
-        self.raw: C = raw
+        self.raw: Any = raw
         self.adapter: Adapter = adapter
         self.created_at: float = now
         self.idle_since: float = now
@@ -62,7 +60,7 @@ class PooledConnection(Generic[C]):
         # The checkout that has it alone, or those that share it, their handle, and whether one of them runs again.
         self.lease: Checkout[Any] | None = None
         self.sharers: dict[Any, None] = {}
-        self.lent: C | None = None
+        self.lent: Any = None
         self.runs_again: bool = False
         # The checkout that was suspected to leak.
         self.suspected: Checkout[Any] | None = None
@@ -83,13 +81,13 @@ class PooledConnection(Generic[C]):
         return "idle" if now - self.idle_since >= self._settings.idle_timeout else None
 
 
-class Connector(Generic[C]):
+class Connector:
     """Opens, checks, resets and closes the connections of one pool."""
 
     def __init__(
         self,
-        factory: Callable[[], Awaitable[C]],
-        adapter_for: Callable[[C], Adapter],
+        factory: Callable[[], Awaitable[Any]],
+        adapter_for: Callable[[Any], Adapter],
         settings: PoolSettings,
         bus: EventBus,
     ) -> None:
@@ -100,7 +98,7 @@ class Connector(Generic[C]):
         self._clock = settings.clock
         self._opened = self._apart = 0  # how many, and how many of them without the data of the others
         # Every connection from opening until it has closed, by the identity of the factory's object.
-        self.connections: dict[int, PooledConnection[C]] = {}
+        self.connections: dict[int, PooledConnection] = {}
         self._attaching: set[int] = set()
         # How many openings in a row have failed, the newest failure, and when it was.
         self.failures: int = 0
@@ -108,7 +106,7 @@ class Connector(Generic[C]):
 
     # -- opening
 
-    async def open(self) -> PooledConnection[C]:
+    async def open(self) -> PooledConnection:
         """Open a connection; raises what the factory, `on_connect` or the driver raised."""
         began = self._clock()
         try:
@@ -136,15 +134,15 @@ class Connector(Generic[C]):
         self.failures += 1
         self.last_failure = (ErrorInfo.of(error), now)
 
-    async def _connect(self) -> C:
-        raw: C = await connect(self._factory)
+    async def _connect(self) -> Any:
+        raw = await connect(self._factory)
         again = id(raw) in self.connections or id(raw) in self._attaching
         if again or was_attached(raw):
             where = "again, which is in the pool already" if again else "that is, or was, in another pool"
             raise PoolUsageError(f"connection_factory made {raw!r} {where}: let it make a connection in each call")
         return raw
 
-    async def _attach(self, raw: C) -> tuple[Adapter, str | None]:
+    async def _attach(self, raw: Any) -> tuple[Adapter, str | None]:
         self._attaching.add(id(raw))
         adapter: Adapter | None = None
         try:
@@ -165,7 +163,7 @@ class Connector(Generic[C]):
 
     # -- checking and resetting
 
-    async def check(self, pooled: PooledConnection[C]) -> Exception | None:
+    async def check(self, pooled: PooledConnection) -> Exception | None:
         """Return why it cannot be used: it does not answer, or its file was replaced."""
         began, limit = self._clock(), self._settings.operation_timeout
         patience = asyncio.timeout(limit)
@@ -178,7 +176,7 @@ class Connector(Generic[C]):
         pooled.check_time = pooled.checked_at - began
         return None
 
-    def verify(self, pooled: PooledConnection[C], now: float) -> Exception | None:
+    def verify(self, pooled: PooledConnection, now: float) -> Exception | None:
         """The part of `check` that makes no trip to the driver."""
         try:
             pooled.adapter.verify()
@@ -187,18 +185,18 @@ class Connector(Generic[C]):
         pooled.checked(now)
         return None
 
-    def emit_unhealthy(self, pooled: PooledConnection[C], idle_time: float, error: Exception) -> None:
+    def emit_unhealthy(self, pooled: PooledConnection, idle_time: float, error: Exception) -> None:
         """Log and emit that a connection was replaced because of `error`."""
         log.warning("pool %r: connection %d is unhealthy: %s", self._name, pooled.number, ErrorInfo.of(error))
         self._bus.emit_new(HealthCheckFailed, pooled.number, idle_time, ErrorInfo.of(error))
 
-    def emit_replaced(self, pooled: PooledConnection[C], reason: CloseReason, now: float) -> None:
+    def emit_replaced(self, pooled: PooledConnection, reason: CloseReason, now: float) -> None:
         """Emit that an idle connection was replaced."""
         if reason == "idle":
             self._bus.emit_new(IdleReplaced, pooled.number, now - pooled.idle_since)
 
     async def reset(
-        self, pooled: PooledConnection[C], label: str | None, lost_work: Callable[[], None] | None = None
+        self, pooled: PooledConnection, label: str | None, lost_work: Callable[[], None] | None = None
     ) -> CloseReason | None:
         """Undo what the last lease left; return why the connection must be closed if that failed.
 
@@ -226,7 +224,7 @@ class Connector(Generic[C]):
 
     # -- closing
 
-    async def close(self, pooled: PooledConnection[C], after: asyncio.Task[None] | None = None) -> None:
+    async def close(self, pooled: PooledConnection, after: asyncio.Task[None] | None = None) -> None:
         """Close within `operation_timeout`; past that the driver is left to finish by itself.
 
         Connections close one after another: this one after `after`, unless that takes long.
@@ -245,14 +243,14 @@ class Connector(Generic[C]):
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 closing.cancel()
 
-    async def discard(self, pooled: PooledConnection[C]) -> None:
+    async def discard(self, pooled: PooledConnection) -> None:
         """Close a connection that was opened too late to be emitted as an event."""
         try:
             await self.close(pooled)
         finally:
             self.connections.pop(id(pooled.raw), None)
 
-    def closed(self, pooled: PooledConnection[C], reason: CloseReason) -> None:
+    def closed(self, pooled: PooledConnection, reason: CloseReason) -> None:
         """Forget a connection that has closed, or that can only be left to close by itself, and emit that."""
         if self.connections.pop(id(pooled.raw), None) is not None:
             self._bus.emit_new(ConnectionClosed, pooled.number, reason, self._clock() - pooled.created_at)

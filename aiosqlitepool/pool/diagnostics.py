@@ -47,7 +47,7 @@ _every: weakref.WeakSet[Diagnostics] = weakref.WeakSet()
 class Diagnostics:
     """The checkouts of one pool: those that hold a connection, and those that wait."""
 
-    def __init__(self, inventory: Inventory[Any], stats: Callable[[], PoolStats]) -> None:
+    def __init__(self, inventory: Inventory, stats: Callable[[], PoolStats]) -> None:
         self._name, self._clock, self._slots = inventory.name, inventory.clock, inventory.slots
         self._connector = inventory.connector
         self._stats = stats
@@ -62,7 +62,7 @@ class Diagnostics:
         alone = [lease for pooled in self._connections() if (lease := pooled.lease) is not None]
         return alone + [each for each in self._sharers() if each.holds]
 
-    def _connections(self) -> list[PooledConnection[Any]]:
+    def _connections(self) -> list[PooledConnection]:
         return [pooled for slot in self._slots.all if (pooled := slot.connection) is not None]
 
     def _sharers(self) -> list[Any]:

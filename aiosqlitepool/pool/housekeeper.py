@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
-from ..driver import Connection
 from ..events import LeakSuspected
 from .diagnostics import LOOK_EVERY, Diagnostics
 from .inventory import Inventory
 
 __all__ = ["Housekeeper"]
-
-C = TypeVar("C", bound=Connection)
 
 log: Final = logging.getLogger("aiosqlitepool")
 
@@ -31,10 +28,10 @@ _HELD_LONG: Final = (
 )
 
 
-class Housekeeper(Generic[C]):
+class Housekeeper:
     """Does what is due; `sweep` is called by the pool's timer."""
 
-    def __init__(self, inventory: Inventory[C], diagnostics: Diagnostics) -> None:
+    def __init__(self, inventory: Inventory, diagnostics: Diagnostics) -> None:
         self._inventory, self._slots, self._diagnostics = inventory, inventory.slots, diagnostics
         self._name, self._clock, self._bus = inventory.name, inventory.clock, inventory.bus
         self._settings = inventory.settings

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from ..bus import EventBus
-from ..driver import Connection
 from ..errors import ErrorInfo, PoolError
 from ..events import CloseReason, ConnectionCreated, ConnectionCreateFailed
 from .background import BackgroundTasks, Timer
@@ -24,18 +23,17 @@ from .slots import Slot, Slots
 
 __all__ = ["Inventory", "PooledSlot"]
 
-C = TypeVar("C", bound=Connection)
-PooledSlot = Slot[PooledConnection[C]]
+PooledSlot = Slot[PooledConnection]
 
 # Seconds that closing waits for connections that are being opened, before and after it cancels them.
 _OPENING_GRACE: Final = 1.0
 
 
 @dataclass(slots=True, eq=False)
-class _Preparation(Generic[C]):
+class _Preparation:
     """A taken slot that is being opened or checked, for the request `caller` if there is one."""
 
-    slot: PooledSlot[C]
+    slot: PooledSlot
     caller: Any
     began: float
     # The task that opens or checks, and whether it was cancelled because it took too long.
@@ -53,12 +51,12 @@ class _Preparation(Generic[C]):
         return self.work.exception() or self.work.result()
 
 
-class Inventory(Generic[C]):
+class Inventory:
     """The connections of one pool. Asks `timer` for the housekeeper when there will be something to do."""
 
-    def __init__(self, connector: Connector[C], settings: PoolSettings, bus: EventBus, timer: Timer) -> None:
-        self.slots: Slots[PooledConnection[C]] = Slots(settings.pool_size)
-        self.connector: Connector[C] = connector
+    def __init__(self, connector: Connector, settings: PoolSettings, bus: EventBus, timer: Timer) -> None:
+        self.slots: Slots[PooledConnection] = Slots(settings.pool_size)
+        self.connector: Connector = connector
         self.background: BackgroundTasks = BackgroundTasks(settings.name)
         self.closing: bool = False
         # Set while the pool closes and every slot has come back.
@@ -66,7 +64,7 @@ class Inventory(Generic[C]):
         # Connections close one after another: each waits for the one before it.
         self.last_closing: asyncio.Task[None] | None = None
         # What is being opened or checked, in order, with the task that frees the slot.
-        self._preparing: dict[_Preparation[C], asyncio.Task[None]] = {}
+        self._preparing: dict[_Preparation, asyncio.Task[None]] = {}
         # Set when the pool is opened, done when it begins to close: opening and checking then has less time.
         self.closing_began: asyncio.Future[None]
         # What the other parts of the pool work with.
@@ -82,11 +80,11 @@ class Inventory(Generic[C]):
 
     # -- taking and filling
 
-    def take(self) -> PooledSlot[C] | None:
+    def take(self) -> PooledSlot | None:
         """Take an idle slot, else a vacant one, else nothing."""
         return self.slots.take_idle() or self.slots.take_vacant()
 
-    def take_fresh(self, now: float) -> PooledSlot[C] | None:
+    def take_fresh(self, now: float) -> PooledSlot | None:
         """Take a slot with an idle connection that needs no check, if there is one."""
         if (slot := self.slots.take_idle()) is not None:
             pooled = slot.connection
@@ -141,7 +139,7 @@ class Inventory(Generic[C]):
 
     # -- opening and checking
 
-    def prepare(self, slot: PooledSlot[C], caller: Any = None) -> None:
+    def prepare(self, slot: PooledSlot, caller: Any = None) -> None:
         """Have a taken slot opened or checked, and then freed.
 
         `caller` is the request that this is for, if any. The factory runs in its context, or a copy of the running one.
@@ -153,7 +151,7 @@ class Inventory(Generic[C]):
         # In a context of its own: a timer that is cancelled keeps its context until it would have been due.
         self._preparing[preparation] = self.background.spawn(work, name="prepare", then=then, context=Context())
 
-    async def _prepare(self, preparation: _Preparation[C], context: Context) -> None:
+    async def _prepare(self, preparation: _Preparation, context: Context) -> None:
         """Open or check as long as its caller waits, and for `operation_timeout` after that; then give up."""
         work = preparation.work = self.background.spawn(self._open_or_check(preparation), name="open", context=context)
         if preparation.caller is not None:
@@ -172,7 +170,7 @@ class Inventory(Generic[C]):
             await asyncio.wait((work,), timeout=min(_OPENING_GRACE, limit))
         return work.done()
 
-    async def _open_or_check(self, preparation: _Preparation[C]) -> BaseException | None:
+    async def _open_or_check(self, preparation: _Preparation) -> BaseException | None:
         slot = preparation.slot
         if slot.connection is not None and await self._is_good(preparation, slot.connection):
             return None
@@ -191,7 +189,7 @@ class Inventory(Generic[C]):
         self.bus.emit_new(ConnectionCreated, pooled.number, pooled.create_time)
         return None
 
-    async def _is_good(self, preparation: _Preparation[C], pooled: PooledConnection[C]) -> bool:
+    async def _is_good(self, preparation: _Preparation, pooled: PooledConnection) -> bool:
         now = self.clock()
         reason = pooled.why_expired(now)
         if reason is not None:
@@ -205,7 +203,7 @@ class Inventory(Generic[C]):
         self.connector.emit_unhealthy(pooled, now - pooled.idle_since, error)
         return False
 
-    def _prepared(self, preparation: _Preparation[C], _: asyncio.Task[None]) -> None:
+    def _prepared(self, preparation: _Preparation, _: asyncio.Task[None]) -> None:
         """Free a slot: with its connection, or empty and with an error for the oldest waiter."""
         del self._preparing[preparation]
         self.slots.preparing -= 1
@@ -230,7 +228,7 @@ class Inventory(Generic[C]):
 
     # -- freeing and removing
 
-    def put_back(self, slot: PooledSlot[C], now: float) -> None:
+    def put_back(self, slot: PooledSlot, now: float) -> None:
         """Free a taken slot. Removes its connection if that expired, was replaced on disk, or the pool closes."""
         pooled = slot.connection
         if pooled is None or now >= pooled.good_until or self.closing:
@@ -241,7 +239,7 @@ class Inventory(Generic[C]):
             self.timer.wake(now + self._look_within)
         self.slots.give_back(slot)
 
-    def _put_back_verified(self, slot: PooledSlot[C], now: float) -> None:
+    def _put_back_verified(self, slot: PooledSlot, now: float) -> None:
         pooled, error = slot.connection, None
         if pooled is not None:
             pooled.idle_since = now
@@ -257,14 +255,14 @@ class Inventory(Generic[C]):
         if pooled is not None and error is not None:
             self.connector.emit_unhealthy(pooled, 0.0, error)
 
-    def put_back_unused(self, slot: PooledSlot[C]) -> None:
+    def put_back_unused(self, slot: PooledSlot) -> None:
         """Free a slot whose taker did not begin a lease."""
         if slot.sharers > 1:
             self.slots.give_back(slot)
         else:
             self.put_back(slot, self.clock())
 
-    def give_back(self, slot: PooledSlot[C]) -> None:
+    def give_back(self, slot: PooledSlot) -> None:
         """Free a taken slot as it is, and have others filled for those that still wait and for `min_size`."""
         self.slots.give_back(slot)
         self.feed()
@@ -273,14 +271,14 @@ class Inventory(Generic[C]):
         elif self.closing and not self.slots.used:
             self.all_back.set()
 
-    def remove(self, slot: PooledSlot[C], reason: CloseReason) -> None:
+    def remove(self, slot: PooledSlot, reason: CloseReason) -> None:
         """Remove the connection of a taken slot, which closes on its own; the slot need not wait for that."""
         pooled, slot.connection = slot.connection, None
         assert pooled is not None
         closing = self.connector.close(pooled, after=self.last_closing)
         self.last_closing = self.background.spawn(closing, name="close", then=partial(self._closed, pooled, reason))
 
-    def _closed(self, pooled: PooledConnection[C], reason: CloseReason, task: asyncio.Task[None]) -> None:
+    def _closed(self, pooled: PooledConnection, reason: CloseReason, task: asyncio.Task[None]) -> None:
         if self.last_closing is task:
             self.last_closing = None
         if task.cancelled():

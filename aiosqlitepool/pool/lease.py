@@ -26,7 +26,7 @@ C = TypeVar("C", bound=Connection)
 R = TypeVar("R")
 
 
-class Lease(Checkout[PooledConnection[C]], Generic[C]):
+class Lease(Checkout[PooledConnection], Generic[C]):
     """Has a connection for the length of an `async with` block. Each lease serves one block.
 
     Entering raises `PoolConnectionAcquireTimeoutError`, `PoolFullError`, `PoolClosedError`, or what the driver
@@ -38,14 +38,14 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
     # For the errors of callers that use a lease in another way.
     _use: ClassVar[str] = "`async with pool.connection() as connection:`"
 
-    def __init__(self, acquirer: Acquirer[C], releaser: Releaser[C], label: str | None, timeout: float | None) -> None:
+    def __init__(self, acquirer: Acquirer, releaser: Releaser, label: str | None, timeout: float | None) -> None:
         # As in Checkout, without the price of a call.
         self.label: str | None = label
         self.timeout: float | None = timeout
         self.context: contextvars.Context | None = None
-        self.slot: Slot[PooledConnection[C]] | None = None
+        self.slot: Slot[PooledConnection] | None = None
         # `None` once the block was entered.
-        self._acquirer: Acquirer[C] | None = acquirer
+        self._acquirer: Acquirer | None = acquirer
         self._releaser = releaser
 
     async def __aenter__(self) -> C:
@@ -58,7 +58,7 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
             connection = await acquirer.acquire(self)
         # Kept for the length of the block, also if the block does not: a handle that is collected ends its lease.
         self._lent: C | None = connection
-        return connection
+        return connection  # type: ignore[no-any-return]
 
     @property
     def is_block(self) -> bool:
@@ -100,7 +100,7 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
         self._releaser.forgotten(self)
 
 
-class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
+class SharedLease(Checkout[PooledConnection]):
     """Runs functions in the worker thread of a connection, right behind those of other shared leases.
 
     Its caller waits, also with the slot, until the worker begins its first function: until then it can time out. The
@@ -114,8 +114,8 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
 
     def __init__(
         self,
-        acquirer: Acquirer[C],
-        releaser: Releaser[C],
+        acquirer: Acquirer,
+        releaser: Releaser,
         label: str | None,
         timeout: float | None,
         log: StatementLog,
@@ -134,12 +134,12 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
         # Whether its function has failed and may run again, or has not run because of one before it that is paused,
         # and the last of these.
         self.is_paused: bool = False
-        self._behind: SharedLease[Any] | None = None
+        self._behind: SharedLease | None = None
         # Set when it has ended, if another one waits for that.
         self.ended: asyncio.Future[None] | None = None
-        self._pooled: PooledConnection[C] | None = None
+        self._pooled: PooledConnection | None = None
 
-    async def __aenter__(self) -> SharedLease[C]:
+    async def __aenter__(self) -> SharedLease:
         await self._acquirer.acquire_shared(self)
         self._pooled = None if self.slot is None else self.slot.connection
         return self
@@ -191,7 +191,7 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
             figures: Figures = ("thread", self.label, waited, ended - began, rows, changed, raised)
             self._log.record(sql, figures, self, native, contextvars.copy_context())
 
-    async def _wait_for(self, other: SharedLease[Any]) -> None:
+    async def _wait_for(self, other: SharedLease) -> None:
         """Wait until another lease has ended; raises at the deadline, unless this one has begun before."""
         assert self._pooled is not None
         now = self._clock()

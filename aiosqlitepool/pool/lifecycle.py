@@ -71,14 +71,14 @@ class PoolLifecycle(NotCopyable, Generic[C]):
             settings.name, settings.slow_statement, bus.handlers, bus.emit, bus.emit_statements
         )
         bus.flush_statements = self._statements.flush
-        connector: Connector[C] = Connector(connection_factory, self._adapter_for, settings, bus)
-        self._inventory: Inventory[C] = Inventory(connector, settings, bus, self._timer)
+        connector = Connector(connection_factory, self._adapter_for, settings, bus)
+        self._inventory = Inventory(connector, settings, bus, self._timer)
         self._diagnostics = Diagnostics(self._inventory, self.stats)
-        self._releaser: Releaser[C] = Releaser(self._inventory)
-        self._acquirer: Acquirer[C] = Acquirer(self._inventory, self._diagnostics, self._enter)
-        self._housekeeper: Housekeeper[C] = Housekeeper(self._inventory, self._diagnostics)
+        self._releaser = Releaser(self._inventory)
+        self._acquirer = Acquirer(self._inventory, self._diagnostics, self._enter)
+        self._housekeeper = Housekeeper(self._inventory, self._diagnostics)
         self._timer.look = self._housekeeper.sweep
-        self._shutdown: Shutdown[C] = Shutdown(self._inventory, self._diagnostics, self._releaser)
+        self._shutdown = Shutdown(self._inventory, self._diagnostics, self._releaser)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
         self._state = PoolState.UNOPENED

@@ -12,10 +12,9 @@ import logging
 import math
 import sys
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from ..copying import CapturedContext
-from ..driver import Connection
 from ..errors import PoolUsageError
 from ..events import AcquireSlow, CloseReason, ConnectionReleased, LeakReturned, LeakSuspected
 from ..failures import LOG_INTERVAL
@@ -25,15 +24,13 @@ from .inventory import Inventory, PooledSlot
 
 __all__ = ["Releaser"]
 
-C = TypeVar("C", bound=Connection)
-
 log: Final = logging.getLogger("aiosqlitepool")
 
 
-class Releaser(Generic[C]):
+class Releaser:
     """Takes connections from their holders and frees their slots."""
 
-    def __init__(self, inventory: Inventory[C]) -> None:
+    def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
         self._name, self._clock, self._bus = inventory.name, inventory.clock, inventory.bus
         # When lost work may be logged again.
@@ -41,7 +38,7 @@ class Releaser(Generic[C]):
         # Set when the pool is opened.
         self.loop: asyncio.AbstractEventLoop
 
-    def release(self, lease: Checkout[PooledConnection[C]]) -> asyncio.Task[Any] | None:
+    def release(self, lease: Checkout[PooledConnection]) -> asyncio.Task[Any] | None:
         """End a lease. Returns the task that resets its connection, or `None` if it is clean."""
         slot = lease.slot
         if slot is None:
@@ -62,7 +59,7 @@ class Releaser(Generic[C]):
             lease.task = lease.context = None  # a program may keep a handle that is of no use any more
         return None if is_clean else self._reset(slot, pooled, lease.label)
 
-    def release_shared(self, lease: Checkout[PooledConnection[C]], *, failed: bool) -> asyncio.Task[Any] | None:
+    def release_shared(self, lease: Checkout[PooledConnection], *, failed: bool) -> asyncio.Task[Any] | None:
         """End a shared lease, likewise: the last one frees the connection, and resets it if need be."""
         slot = lease.slot
         lease.slot = None
@@ -93,9 +90,7 @@ class Releaser(Generic[C]):
 
     # -- resetting
 
-    def _reset(
-        self, slot: PooledSlot[C], pooled: PooledConnection[C], label: str | None
-    ) -> asyncio.Task[CloseReason | None]:
+    def _reset(self, slot: PooledSlot, pooled: PooledConnection, label: str | None) -> asyncio.Task[CloseReason | None]:
         """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection not lost."""
         # A block that raised is no surprise; nor is a release in its `finally` clause.
         lost_work = partial(self._log_lost_work, label) if sys.exc_info()[0] is None else None
@@ -112,9 +107,7 @@ class Releaser(Generic[C]):
                 "(logged once in %g s)", self._name, of, LOG_INTERVAL
             )  # fmt: skip
 
-    def _after_reset(
-        self, slot: PooledSlot[C], pooled: PooledConnection[C], task: asyncio.Task[CloseReason | None]
-    ) -> None:
+    def _after_reset(self, slot: PooledSlot, pooled: PooledConnection, task: asyncio.Task[CloseReason | None]) -> None:
         reason: CloseReason | None = "reset_failed"
         if task.cancelled():
             reason = "pool_closed" if self._inventory.closing else reason
@@ -126,12 +119,12 @@ class Releaser(Generic[C]):
 
     # -- leases that do not end by themselves
 
-    def forgotten(self, lease: Checkout[PooledConnection[C]]) -> None:
+    def forgotten(self, lease: Checkout[PooledConnection]) -> None:
         """Reclaim the connection of a lease whose handle was garbage collected. Safe in any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self.loop.call_soon_threadsafe(self._reclaim, lease)
 
-    def _reclaim(self, lease: Checkout[PooledConnection[C]]) -> None:
+    def _reclaim(self, lease: Checkout[PooledConnection]) -> None:
         pooled = self._held(lease)
         if pooled is None:
             return
@@ -143,7 +136,7 @@ class Releaser(Generic[C]):
             self._bus.emit_new(LeakSuspected, holder, now - lease.since)
         self.release(lease)
 
-    def revoke(self, lease: Checkout[PooledConnection[C]], error: Exception) -> None:
+    def revoke(self, lease: Checkout[PooledConnection], error: Exception) -> None:
         """Take the connection from its holder, who gets `error` now and `lease.refusal()` later."""
         pooled = self._held(lease)
         if pooled is not None:
@@ -151,7 +144,7 @@ class Releaser(Generic[C]):
             self.release(lease)
 
     @staticmethod
-    def _held(lease: Checkout[PooledConnection[C]]) -> PooledConnection[C] | None:
+    def _held(lease: Checkout[PooledConnection]) -> PooledConnection | None:
         """Return the connection of a lease that has not ended."""
         pooled = None if lease.slot is None else lease.slot.connection
         return pooled if pooled is not None and pooled.lease is lease else None

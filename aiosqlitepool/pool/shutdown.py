@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
-from ..driver import Connection
 from ..stats import Holder
 from .diagnostics import Diagnostics, closed_while_waiting
 from .inventory import Inventory
@@ -17,13 +15,11 @@ from .settings import finite
 
 __all__ = ["Shutdown"]
 
-C = TypeVar("C", bound=Connection)
 
-
-class Shutdown(Generic[C]):
+class Shutdown:
     """Closes the connections of one pool, once."""
 
-    def __init__(self, inventory: Inventory[C], diagnostics: Diagnostics, releaser: Releaser[C]) -> None:
+    def __init__(self, inventory: Inventory, diagnostics: Diagnostics, releaser: Releaser) -> None:
         self._inventory = inventory
         self._diagnostics = diagnostics
         self._releaser = releaser
