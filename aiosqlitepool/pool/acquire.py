@@ -106,7 +106,7 @@ class Acquirer:
 
     async def acquire(self, lease: _Caller) -> Any:
         """Return a connection as soon as possible: queue, open and check, all within one deadline."""
-        self._wait_from_now(lease)
+        lease.wait_from(self.clock(), self._settings.acquisition_timeout)
         try:
             slot = await self._slot_for(lease)
             while (connection := self._begin(lease, slot, self.clock(), lease.task)) is None:
@@ -131,7 +131,7 @@ class Acquirer:
 
     async def acquire_shared(self, lease: _Caller) -> None:
         """Get the connection for functions, together with those right before and behind in the queue."""
-        self._wait_from_now(lease)
+        lease.wait_from(self.clock(), self._settings.acquisition_timeout)
         if _this_thread() != self._thread or _current_task(self._loop) is None:
             self._enter_or_emit(lease)
         try:
@@ -169,10 +169,6 @@ class Acquirer:
         return True
 
     # -- waiting
-
-    def _wait_from_now(self, lease: _Caller) -> None:
-        limit = self._settings.acquisition_timeout if lease.timeout is None else lease.timeout
-        lease.wait_from(self.clock(), limit)
 
     async def _slot_for(self, lease: _Caller) -> PooledSlot:
         """Queue for a slot, and have one opened or checked if there is one to take."""
@@ -256,7 +252,7 @@ class Acquirer:
         try:
             self._enter()
         except PoolClosedError as error:
-            lease.wait_from(self.clock(), math.inf)
+            lease.wait_from(self.clock(), self._settings.acquisition_timeout)
             self.emit_failure(lease, error)
             raise
 

@@ -84,9 +84,9 @@ class Checkout(NotCopyable, Generic[T]):
         return None
 
     def wait_from(self, now: float, timeout: float) -> None:
-        """Begin to wait at `now`, for `timeout` seconds at most."""
+        """Begin to wait at `now`, for `timeout` seconds at most unless it has a timeout of its own."""
         self.asked = now
-        self.deadline = now + timeout
+        self.deadline = now + (timeout if self.timeout is None else self.timeout)
         self.queued = False
         self.pending = 0
         self.found = ()

@@ -17,9 +17,9 @@ import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-__all__ = ["Request", "Slot", "Slots", "retried"]
+__all__ = ["Slot", "Slots", "retried"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,21 +42,11 @@ class Slot(Generic[T]):
         return f"<Slot {self.number}: {self.connection!r}>"
 
 
-class Request(Protocol):
-    """What the queue needs of a caller."""
-
-    # A future that gets a slot, an exception, or at its deadline a list of one.
-    answer: Any
-    # Clock times. The deadlines are in the order of the queue, unless a request has a timeout of its own (not `None`).
-    asked: float
-    deadline: float
-    timeout: float | None
-    # Whether it may hold a slot together with other such requests.
-    shared: ClassVar[bool]
-
-
 class Slots(Generic[T]):
     """The slots of one pool and the queue for them, first come, first served.
+
+    A request is a `Checkout`. This reads its `asked`, `deadline`, `timeout` (`None` if it is that of all) and `shared`,
+    and sets the result of `answer`: a slot, or an exception.
 
     Invariants, true whenever no method is running:
       - every slot is in one place only: in `_idle`, in `_vacant`, or taken, which is neither;
@@ -222,7 +212,7 @@ class Slots(Generic[T]):
 
     # -- the queue
 
-    def enqueue(self, request: Request, *, again: bool = False) -> None:
+    def enqueue(self, request: Any, *, again: bool = False) -> None:
         """Queue behind all others; a request that queues again, behind those that asked before it only."""
         self._in_order = request.timeout is None and (self._in_order or not self._queue)
         self._queue[request] = None
@@ -230,7 +220,7 @@ class Slots(Generic[T]):
             for later in [each for each in self._queue if each.asked > request.asked]:
                 self._queue.move_to_end(later)
 
-    def leave(self, request: Request) -> None:
+    def leave(self, request: object) -> None:
         """Take a request out of the queue, if it is still there."""
         self._queue.pop(request, None)
 
