@@ -50,8 +50,8 @@ class SingleStatements:
     ) -> list[Any]:  # fmt: skip
         """Run one statement and read its rows, commit what it changed; return all rows.
 
-        A connection is acquired for it, and released. If it fails, or is cancelled before its commit has begun, its
-        change is rolled back.
+        A connection is acquired for it, and released: of a `SQLiteDatabase` a reader, or the writer for INSERT, REPLACE,
+        UPDATE and DELETE. If it fails, or is cancelled before its commit has begun, its change is rolled back.
 
         Args:
             sql: one statement.
@@ -95,7 +95,10 @@ class SingleStatements:
     async def execute(
         self, sql: str, parameters: Parameters = (), *, label: str | None = None, timeout: float | None = None
     ) -> Executed:
-        """Do the same as `fetch_all()`, but return what the statement changed."""
+        """Do the same as `fetch_all()`, but return what the statement changed.
+
+        A `SQLiteDatabase` runs it on the writer; inside the task's own `write()` block, in a savepoint.
+        """
         return await self._change(Change(sql, parameters), check_label(label) or "execute", timeout)
 
 
