@@ -50,8 +50,8 @@ class SingleStatements:
     ) -> list[Any]:  # fmt: skip
         """Run one statement and read its rows, commit what it changed; return all rows.
 
-        A connection is acquired for it, and released: of a `SQLiteDatabase` a reader, or the writer for INSERT, REPLACE,
-        UPDATE and DELETE. If it fails, or is cancelled before its commit has begun, its change is rolled back.
+        A connection is acquired for it, and released: of a `SQLiteDatabase` a reader, or the writer for INSERT,
+        REPLACE, UPDATE and DELETE. If it fails, or is cancelled before its commit has begun, its change is rolled back.
 
         Args:
             sql: one statement.
