@@ -128,11 +128,14 @@ class PoolLifecycle(NotCopyable, Generic[C]):
             return
         if loop is not self._loop:
             raise PoolUsageError(f"pool {self.name!r} must be closed in the event loop that it was opened in")
-        self._shutdown.hurry(patience)
         if self._closing is None:
-            self._stop_lending()
+            self._state = PoolState.CLOSING
+            self._acquirer.stop()
+            self._timer.stop()
+            self._shutdown.begin()
             # A task of its own: a cancelled caller must not leave it half done.
             self._closing = loop.create_task(self._close(), name=f"{self.name}:close-pool")
+        self._shutdown.hurry(patience)
         await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> Self:
@@ -175,12 +178,6 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         return PoolUsageError(
             f"pool {self.name!r} belongs to another event loop: make one per asyncio.run() or test, and close it there"
         )
-
-    def _stop_lending(self) -> None:
-        self._state = PoolState.CLOSING
-        self._acquirer.stop()
-        self._timer.stop()
-        self._shutdown.begin()
 
     async def _close(self) -> None:
         abandoned: tuple[Holder, ...] = ()

@@ -8,10 +8,10 @@ import math
 from collections.abc import Callable
 
 from ..stats import Holder
+from .background import quietly
 from .diagnostics import Diagnostics, closed_while_waiting
 from .inventory import Inventory
 from .release import Releaser
-from .settings import finite
 
 __all__ = ["Shutdown"]
 
@@ -24,17 +24,8 @@ class Shutdown:
         self._diagnostics = diagnostics
         self._releaser = releaser
         self._name, self._clock = inventory.name, inventory.clock
-        # Until when `run` waits for holders, in loop time.
-        self._deadline = math.inf
-        self._patience: asyncio.Timeout | None = None
-
-    def hurry(self, timeout: float) -> None:
-        """Limit how long `run` waits for holders: `timeout` seconds from now. The earliest limit counts."""
-        deadline = asyncio.get_running_loop().time() + timeout
-        if deadline < self._deadline:
-            self._deadline = deadline
-            if self._patience is not None and not self._patience.expired():
-                self._patience.reschedule(deadline)
+        # Waits for holders; set by `begin`.
+        self._draining: asyncio.Task[None]
 
     def begin(self) -> None:
         """Raise `PoolClosedError` in all waiters, and close the idle connections."""
@@ -46,38 +37,38 @@ class Shutdown:
                 request.answer.set_exception(closed_while_waiting(self._name))
         while (slot := inventory.slots.take_idle()) is not None:
             inventory.put_back(slot, self._clock())
+        self._draining = quietly(self._drain())
+
+    async def _drain(self) -> None:
+        """Wait until every slot is back and every connection closed."""
+        if self._inventory.slots.used:
+            await self._inventory.all_back.wait()
+        await self._inventory.background.wait(None)
+
+    def hurry(self, timeout: float) -> None:
+        """Let `run` wait for holders for `timeout` seconds from now at most. The earliest limit counts."""
+        if timeout < math.inf:
+            timer = asyncio.get_running_loop().call_later(timeout, self._draining.cancel)
+            self._draining.add_done_callback(lambda _: timer.cancel())
 
     async def run(self) -> tuple[Holder, ...]:
         """Close every connection; return the holders that did not release theirs in time."""
         background = self._inventory.background
         abandoned: tuple[Holder, ...] = ()
         try:
-            await self._drain()
+            await asyncio.wait((self._draining,))
             abandoned = self._abandon_leases()
             await background.wait()
-            await self._wait_for_the_last()
+            # The last close checkpoints the WAL, and gets its time. Only the last one: a driver that hangs in one close
+            # would hang in the next.
+            if len(background) == 1 and self._inventory.last_closing is not None:
+                await background.wait(None)
             background.cancel()
             await background.wait()
         finally:
             # Runs also when the loop ends under this task, where nothing can be awaited any more.
             self._abandon_connections()
         return abandoned
-
-    async def _wait_for_the_last(self) -> None:
-        """Wait for the last connection, whose close checkpoints the WAL, as long as for any other."""
-        background = self._inventory.background
-        # Only for the last one: a driver that hangs in one close would hang in the next.
-        if len(background) == 1 and self._inventory.last_closing is not None:
-            await background.wait(None)
-
-    async def _drain(self) -> None:
-        """Wait until every slot is back and every connection closed, as long as `hurry` allows."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(finite(self._deadline)) as self._patience:
-                if self._inventory.slots.used:
-                    await self._inventory.all_back.wait()
-                await self._inventory.background.wait(None)
-        self._patience = None
 
     def _abandon_leases(self) -> tuple[Holder, ...]:
         """Take the connections in use from their holders and close them; return the holders."""
