@@ -129,16 +129,17 @@ class Acquirer:
 
     # -- many callers for one connection
 
-    async def acquire_shared(self, lease: _Caller) -> None:
+    async def acquire_shared(self, lease: _Caller) -> PooledConnection:
         """Get the connection for functions, together with those right before and behind in the queue."""
         lease.wait_from(self.clock(), self._settings.acquisition_timeout)
         if _this_thread() != self._thread or _current_task(self._loop) is None:
             self._enter_or_emit(lease)
         try:
             slot = self._join_or_take(lease) or await self._slot_for(lease)
-            while not self._begin_shared(lease, slot):
+            while (pooled := self._begin_shared(lease, slot)) is None:
                 slot = await self._another_slot(lease, slot)
             self._timer.wake(lease.deadline)
+            return pooled
         except BaseException as error:
             self.emit_failure(lease, error)
             raise
@@ -157,16 +158,16 @@ class Acquirer:
             lease.deadline = math.inf  # its function begins at once
         return slot
 
-    def _begin_shared(self, lease: _Caller, slot: PooledSlot) -> bool:
+    def _begin_shared(self, lease: _Caller, slot: PooledSlot) -> PooledConnection | None:
         pooled = slot.connection
         if pooled is not None and pooled.lent is None:
             pooled.runs_again = False
             pooled.lent = pooled.adapter.begin_lease(lease)  # type: ignore[arg-type]
         if pooled is None or pooled.lent is None:
-            return False
+            return None
         pooled.sharers[lease] = None
         lease.slot, lease.connection = slot, pooled.number
-        return True
+        return pooled
 
     # -- waiting
 

@@ -18,6 +18,7 @@ from .acquire import Acquirer
 from .checkout import Checkout
 from .connection import PooledConnection
 from .release import Releaser
+from .settings import finite
 from .slots import Slot
 
 __all__ = ["Lease", "SharedLease"]
@@ -137,11 +138,11 @@ class SharedLease(Checkout[PooledConnection]):
         self._behind: SharedLease | None = None
         # Set when it has ended, if another one waits for that.
         self.ended: asyncio.Future[None] | None = None
-        self._pooled: PooledConnection | None = None
+        # Set when it is entered.
+        self._pooled: PooledConnection
 
     async def __aenter__(self) -> SharedLease:
-        await self._acquirer.acquire_shared(self)
-        self._pooled = None if self.slot is None else self.slot.connection
+        self._pooled = await self._acquirer.acquire_shared(self)
         return self
 
     async def run(self, fn: Callable[[sqlite3.Connection], R]) -> R:
@@ -149,10 +150,8 @@ class SharedLease(Checkout[PooledConnection]):
 
         Until then, functions behind it do not begin: it keeps its place.
         """
-        assert self._pooled is not None, "a lease is entered before it is used"
-        lent: Any = self._pooled.lent
         while True:
-            self.job = Job(lent, lambda native: self._in_order(fn, native))
+            self.job = Job(self._pooled.lent, lambda native: self._in_order(fn, native))
             result: Any = await self.job.result()
             if self._behind is None:
                 return result  # type: ignore[no-any-return]
@@ -160,7 +159,6 @@ class SharedLease(Checkout[PooledConnection]):
 
     def _in_order(self, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> R | None:
         """Run the function in the worker thread, unless one before it has to run again."""
-        assert self._pooled is not None
         before = itertools.takewhile(lambda each: each is not self, tuple(self._pooled.sharers))
         paused = [each for each in before if each.is_paused] if self._pooled.runs_again else []
         self.is_paused, self._behind = bool(paused), paused[-1] if paused else None
@@ -193,12 +191,10 @@ class SharedLease(Checkout[PooledConnection]):
 
     async def _wait_for(self, other: SharedLease) -> None:
         """Wait until another lease has ended; raises at the deadline, unless this one has begun before."""
-        assert self._pooled is not None
-        now = self._clock()
         if other in self._pooled.sharers:
             other.ended = other.ended or asyncio.get_running_loop().create_future()
-            is_bounded = not self.holds and self.deadline < math.inf
-            await asyncio.wait((other.ended,), timeout=max(0.0, self.deadline - now) if is_bounded else None)
+            patience = math.inf if self.holds else max(0.0, self.deadline - self._clock())
+            await asyncio.wait((other.ended,), timeout=finite(patience))
         if not self.holds and self._clock() >= self.deadline:
             raise self._acquirer.diagnostics.timeout_error(self)
 
@@ -206,11 +202,11 @@ class SharedLease(Checkout[PooledConnection]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pooled, now, self.job = self._pooled, self._clock(), None
-        is_abandoned = pooled is None or self not in pooled.sharers
+        is_abandoned = self not in pooled.sharers
         resetting = self._releaser.release_shared(self, failed=kind is not None)
         if self.ended is not None:
             self.ended.set_result(None)
-        if pooled is not None and self.holds:
+        if self.holds:
             self._acquirer.emit_acquired(self, pooled)
             if not is_abandoned:
                 self._releaser.emit_released(self, now, resetting is not None)
@@ -220,7 +216,7 @@ class SharedLease(Checkout[PooledConnection]):
             await shielded(asyncio.wait((resetting,)))
 
     def forgotten(self) -> None:
-        """Never called: the pool itself keeps the handle of a shared connection."""
+        """Do nothing: the pool itself kept the handle of the shared connection."""
 
     def withdraw(self, error: BaseException) -> bool:
         """Raise `error` in the caller if its function has not begun; False if it has."""
