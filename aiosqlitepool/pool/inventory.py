@@ -142,11 +142,11 @@ class Inventory:
     def prepare(self, slot: PooledSlot, caller: Any = None) -> None:
         """Have a taken slot opened or checked, and then freed.
 
-        `caller` is the request that this is for, if any. The factory runs in its context, or a copy of the running one.
+        `caller` is the request that this is for, if any. The factory runs in a copy of its context, or of the current.
         """
         preparation = _Preparation(slot, caller, self.clock())
         self.slots.preparing += 1
-        work = self._prepare(preparation, copy_context() if caller is None else caller.context)
+        work = self._prepare(preparation, copy_context() if caller is None else caller.context.copy())
         then = partial(self._prepared, preparation)
         # In a context of its own: a timer that is cancelled keeps its context until it would have been due.
         self._preparing[preparation] = self.background.spawn(work, name="prepare", then=then, context=Context())
