@@ -10,24 +10,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat, starmap
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, get_args
 
 from .copying import CapturedContext
 from .errors import ErrorInfo
 from .events import PoolEvent, StatementExecuted, StatementKind, StatementTimings, SubscriberFailed, event_types
-from .failures import LOG_INTERVAL, FailureLog, raise_in_loop
+from .failures import FailureLog, raise_in_loop
 from .timings import AcquirePath, PoolTimings, SlowWait
 
-__all__ = ["BATCH_SIZE", "LOG_INTERVAL", "Detach", "EventBus", "FailureLog", "Handler"]
+__all__ = ["BATCH_SIZE", "Detach", "EventBus", "Handler"]
 
 # What handlers may receive. `PoolEvent` stands for its subclasses only.
 Emitted = PoolEvent | PoolTimings | StatementTimings | StatementExecuted
 E = TypeVar("E", bound=Emitted)
+P = ParamSpec("P")
 T = TypeVar("T")
 Handler = Callable[[E], object]
 Detach = Callable[[], None]
-# A handler and the exception that it raised.
-Failure = tuple[Handler[Any], BaseException]
 
 # Uses per batch. A smaller batch costs more per use; a larger one delays the event loop for longer at a time.
 BATCH_SIZE: Final = 256
@@ -37,10 +36,9 @@ _BATCHES: Final = frozenset({PoolTimings, StatementTimings})
 class EventBus:
     """Delivers each event synchronously to the handlers of its type, in the order in which they subscribed.
 
-    `handlers` has an entry only for types with a subscriber: `SomeEvent in bus.handlers` is the guard before building
-    an event, and an event without a subscriber is never built. `immediate` counts the idle connections that were
-    acquired without a wait, always. `batches` is true while `PoolTimings` has a subscriber; the pool calls the
-    `record_*` methods only then.
+    `handlers` has an entry only for types with a subscriber; an event without one is never built. `immediate` counts
+    the idle connections that were acquired without a wait, always. `batches` is true while `PoolTimings` has a
+    subscriber; the pool calls the `record_*` methods only then.
     """
 
     __slots__ = (
@@ -121,7 +119,7 @@ class EventBus:
         for each in types:
             self.handlers[each] = (*self.handlers.get(each, ()), handler)
         self.batches = PoolTimings in self.handlers
-        return _Detacher(self, types, handler)
+        return _Once(self._remove, types, handler)
 
     def attach_once(self, owner: object, attach: Callable[[], Detach]) -> Detach:
         """Call `attach()`, unless it was called for this object already: a registry must not count an event twice.
@@ -152,7 +150,7 @@ class EventBus:
                 self._attached.pop(key, None)
                 entry[1]()
 
-        return _once(leave)
+        return _Once(leave)
 
     def end(self) -> None:
         """Keep nothing that detaches, once the pool has closed: it refers to this bus, and would keep it alive."""
@@ -172,39 +170,32 @@ class EventBus:
 
     # -- events
 
-    def emit(self, event: Emitted) -> None:
-        """Deliver the event to every handler of its type. Never raises an exception of a handler."""
-        failures: tuple[Failure, ...] = ()
+    def emit_new(self, kind: Callable[Concatenate[str, P], PoolEvent], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Build an event of this type, for this pool, and emit it; neither if the type has no subscriber."""
+        if kind in self.handlers:
+            self.emit(kind(self._pool, *args, **kwargs))
+
+    def emit(self, event: Emitted, *, skip: Handler[Any] | None = None) -> None:
+        """Deliver the event to every handler of its type but `skip`. Never raises an exception of a handler."""
+        failures: tuple[tuple[Handler[Any], BaseException], ...] = ()
         for handler in self.handlers.get(type(event), ()):
+            if handler is skip:
+                continue
             try:
                 handler(event)
             except BaseException as error:
                 self._failed(handler, event, error)
                 failures = (*failures, (handler, error))
-        if failures:
-            self._report(failures, event)
-
-    def _report(self, failures: tuple[Failure, ...], event: Emitted) -> None:
-        # A failure of a SubscriberFailed handler is counted and logged, not emitted: emitting it could repeat forever.
-        if not isinstance(event, SubscriberFailed):
-            for failed, why in failures:
-                report = SubscriberFailed(event.pool, event.name, repr(failed), ErrorInfo.of(why))
-                failures = (*failures, *self._emit_to_others(failed, report))
-        for _, error in failures:
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                raise_in_loop(error)
-
-    def _emit_to_others(self, failed: Handler[Any], report: SubscriberFailed) -> tuple[Failure, ...]:
-        # Not to the failed handler: one that raises on every event would be counted twice for each.
-        failures: tuple[Failure, ...] = ()
-        for handler in self.handlers.get(SubscriberFailed, ()):
-            if handler is not failed:
-                try:
-                    handler(report)
-                except BaseException as error:
-                    self._failed(handler, report, error)
-                    failures = (*failures, (handler, error))
-        return failures
+        for failed, why in failures:
+            try:
+                # A failure of a SubscriberFailed handler is counted and logged, not emitted: that could repeat forever.
+                if not isinstance(event, SubscriberFailed):
+                    # Not to the failed handler: one that raises on every event would be counted twice for each.
+                    report = SubscriberFailed(event.pool, event.name, repr(failed), ErrorInfo.of(why))
+                    self.emit(report, skip=failed)
+            finally:
+                if isinstance(why, KeyboardInterrupt | SystemExit):
+                    raise_in_loop(why)
 
     def _failed(self, handler: Handler[Any], event: Emitted, error: BaseException) -> None:
         # The handler may have detached itself before it raised.
@@ -272,24 +263,18 @@ def _check_handler(handler: object) -> None:
         raise TypeError(f"handler must be a plain function, because a pool does not await it, not {handler!r}")
 
 
-class _Detacher:
-    """Ends one subscription, at its first call. A pool has tens of them, so it is smaller than a closure."""
+class _Once:
+    """Calls a function at its own first call only. A pool has tens of them, so it is smaller than a closure."""
 
     __slots__ = ("_pending",)
 
-    def __init__(self, bus: EventBus, types: frozenset[type], handler: Handler[Any]) -> None:
-        self._pending = [(bus, types, handler)]
+    def __init__(self, function: Callable[P, None], *args: P.args, **_: P.kwargs) -> None:
+        self._pending = [(function, args)]
 
     def __call__(self) -> None:
         if self._pending:
-            bus, types, handler = self._pending.pop()
-            bus._remove(types, handler)
-
-
-def _once(detach: Detach) -> Detach:
-    """Return a function that calls `detach` at its first call only."""
-    pending = [detach]
-    return lambda: pending.pop()() if pending else None
+            function, args = self._pending.pop()
+            function(*args)  # type: ignore[call-arg]
 
 
 def _without(handler: object, handlers: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -24,7 +24,7 @@ OVERVIEW, DEPTH = "aiosqlitepool-overview", "aiosqlitepool-pool"
 _WIDTH = 24
 # Every value, and thereby every series that has the label: what "All" stands for.
 _ALL = ".+"
-# What the builders add of themselves: a place in a menu where nobody looks, from Grafana 12 on, and what only variables
+# What the builders add of themselves: a place in a menu, from Grafana 12 on, and what only variables
 # of intervals have.
 _IN_A_MENU = ("placement",)
 _OF_INTERVALS = ("auto", "auto_min", "auto_count")
@@ -39,7 +39,7 @@ _FIRING = (
 class Row:
     """Panels beside each other under one heading, of one height, `widths` in columns of 24 (evenly if not given).
 
-    A row that is collapsed asks nothing of its data sources until somebody opens it.
+    A row that is collapsed asks nothing of its data sources until it is opened.
     """
 
     title: str
@@ -161,7 +161,7 @@ def _alerts() -> dashboard.AnnotationQuery:
 
 
 def _without(builder: B, *attributes: str) -> B:
-    """The builder, without what it adds of itself and nobody asked for."""
+    """The builder, without what it adds of itself."""
     made: Any = builder
     for attribute in attributes:
         setattr(made.build(), attribute, None)

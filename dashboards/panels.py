@@ -94,7 +94,7 @@ def number(
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
         .no_value("no data")
-        # Of its own accord, Grafana makes a long name so small that nobody can read it.
+        # Of its own accord, Grafana makes a long name too small to read.
         .text(common.VizTextDisplayOptions().title_size(14).value_size(30))
     )
     if decimals is not None:

@@ -68,7 +68,7 @@ def smallest(metric: Metric, *by: str) -> str:
 
 
 def used(*by: str, lately: bool = False) -> str:
-    """Connections that are lent, or opening, being checked or being reset."""
+    """Connections in use, or being opened, checked or reset."""
     return total(_semconv.COUNT, *by, where=f'{STATE}="used"', lately=lately)
 
 
@@ -132,7 +132,7 @@ def busy_at(q: float, metric: Metric, *by: str) -> str:
     return f"{_in_range(f'{metric.family}_count', by)} / $__range_s * {lasts}"
 
 
-# Of one instance: how many connections it would have lent at this moment, had it had them.
+# Of one instance: how many connections would be in use at this moment, had it had them.
 ASKED_FOR = f"{used(*EACH)} + {waiting(*EACH)}"
 
 

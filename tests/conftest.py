@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aiosqlitepool.driver import GenericAdapter
-from aiosqlitepool.pool import connection, registry
+from aiosqlitepool.pool import connection, lifecycle, registry
 from aiosqlitepool.testing import Recorder
 
 from .support.clock import Clock
@@ -74,7 +74,7 @@ class _CleanAdapter(GenericAdapter):
 @pytest.fixture
 def clean_releases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let stub connections be released as clean ones of aiosqlite are: at once."""
-    monkeypatch.setattr(connection, "adapter_for", lambda raw, *_: _CleanAdapter(raw))
+    monkeypatch.setattr(lifecycle, "adapter_for", lambda raw, *_: _CleanAdapter(raw))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from aiosqlitepool.bus import LOG_INTERVAL, Detach, EventBus, FailureLog
+from aiosqlitepool.bus import Detach, EventBus
 from aiosqlitepool.events import (
     ConnectionCreated,
     ErrorInfo,
@@ -21,6 +21,7 @@ from aiosqlitepool.events import (
     SubscriberFailed,
     event_types,
 )
+from aiosqlitepool.failures import LOG_INTERVAL, FailureLog
 
 from .support.clock import Clock
 from .support.stub import settle

@@ -50,7 +50,7 @@ def kept_slot(monkeypatch: pytest.MonkeyPatch) -> None:
         "                self._inventory.put_back_unused(slot)",
         "elif answer.exception() is None and not isinstance(answer.result(), list):\n                pass",
     )
-    monkeypatch.setattr(acquire.Acquirer, "_pass_on", mutant.Acquirer._pass_on)
+    monkeypatch.setattr(acquire.Acquirer, "_cancelled", mutant.Acquirer._cancelled)
 
 
 @pytest.fixture

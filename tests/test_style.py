@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +90,35 @@ def messages(folder: str) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("folder", PYTHON)
 def test_a_message_uses_the_plain_word(folder: str) -> None:
     assert [(path, text) for path, text in messages(folder) if found_in(text)] == []
+
+
+def notes(folder: str) -> Iterator[tuple[str, str]]:
+    """The docstrings and comments of a folder; lines of comments that follow each other are one text."""
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        name = str(path.relative_to(ROOT))
+        for each in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant):
+                yield name, str(each.value.value)
+        with path.open("rb") as source:
+            comments = [each for each in tokenize.tokenize(source.readline) if each.type == tokenize.COMMENT]
+        for _, block in itertools.groupby(enumerate(comments), lambda each: each[1].start[0] - each[0]):
+            yield name, " ".join(comment.string.lstrip("# ") for _, comment in block)
+
+
+@pytest.mark.parametrize("folder", PYTHON)
+def test_a_docstring_and_a_comment_use_the_plain_word(folder: str) -> None:
+    found = list(notes(folder))
+    assert len(found) > 100
+    assert [(path, text) for path, text in found if found_in(text)] == []
+
+
+def test_comments_and_docstrings_are_found(tmp_path: Path) -> None:
+    source = '"""It is\nlent."""\n\nvalue = "lent"  # one\n# two\n\n# given\n# back\n'
+    (tmp_path / "module.py").write_text(source, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{__name__}.ROOT", tmp_path)
+        texts = [text for _, text in notes(".")]
+    assert texts == ["It is\nlent.", "one two", "given back"]
 
 
 def sentences(text: str) -> list[str]:

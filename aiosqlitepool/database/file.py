@@ -157,7 +157,7 @@ class DatabaseFile:
         return f"database: {self._target}" + ("" if exists else ", whose directory does not exist")
 
     async def set_up(self, connection: aiosqlite.Connection, role: Role) -> None:
-        """Set the pragmas, again and again while another process locks the database, until the timeout."""
+        """Set the pragmas; repeat that while another process locks the database, until the timeout."""
         pausing, started_at = pauses(), time.monotonic()
         while True:
             try:

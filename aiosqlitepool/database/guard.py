@@ -35,7 +35,7 @@ _IN_READ: Final[dict[str | None, str]] = {
     "PRAGMA foreign_keys": "SQLite ignores that setting inside a transaction. Change it in db.maintenance(); "
     "db.migrate() switches foreign keys off for its steps",
 }
-# Where SQLite's backup would wait for the end of the transaction, for ever.
+# Where SQLite's backup would wait for the end of the transaction, which waits for the backup.
 _IN_WRITE: Final = {**_IN_READ, "backup()": "it reads only what is committed. Use db.backup(), or a read() block"}
 
 

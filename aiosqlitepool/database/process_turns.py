@@ -30,7 +30,7 @@ __all__ = ["NotOurTurn", "ProcessTurns"]
 TURN: Final = 0.01
 _UNUSED: Final = 0.05
 
-# Whoever waits locks this byte of the file, shared. `struct flock`: type, whence, start, length, process.
+# Processes that wait lock this byte of the file, shared. `struct flock`: type, whence, start, length, process.
 _WAITING: Final = 1
 _FLOCK: Final = "hhqqi0q"
 
@@ -101,7 +101,7 @@ class ProcessTurns:
         """Take the lock if it is free; return whether the transaction may begin, as it may where there is none."""
         try:
             descriptor = self._descriptor = self._opened() if self._descriptor is None else self._descriptor
-            # Those who wait were woken a moment ago: whoever comes by must not take the lock before they do.
+            # Those that wait were woken a moment ago: no other process may take the lock before they do.
             if self._thread_waits or _others_wait(descriptor):
                 return False
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,7 +116,7 @@ class ProcessTurns:
 
     def _opened(self) -> int:
         assert self._path is not None
-        mode = os.stat(self._path.removesuffix("-writer")).st_mode & 0o666  # for whoever may write to the database
+        mode = os.stat(self._path.removesuffix("-writer")).st_mode & 0o666  # for all that may write to the database
         try:
             return os.open(self._path, os.O_RDWR)
         except FileNotFoundError:
@@ -139,7 +139,7 @@ class ProcessTurns:
             if self._has_lock or self._path is None or self._descriptor is None:
                 return
             future = self._waiting[transaction] = loop.create_future()
-            # One thread waits, for whoever comes: a caller that is cancelled leaves it to the next one.
+            # One thread waits, for all callers: one that is cancelled leaves it to the next one.
             if not self._thread_waits:
                 wait = partial(self._wait_in_thread, self._descriptor, loop)
                 thread = threading.Thread(target=wait, name="aiosqlitepool-turn", daemon=True)
@@ -165,7 +165,7 @@ class ProcessTurns:
         self._guard_turn(guard)
 
     def _guard_turn(self, guard: object) -> None:
-        """Unlock when the turn is over, and nobody writes: the loop may be blocked, and callers may never come back."""
+        """Unlock when the turn is over and no transaction runs: the loop may be blocked, and callers may be gone."""
         time.sleep(TURN)
         with self._mutex:
             is_unused = self._since == math.inf
@@ -187,7 +187,7 @@ class ProcessTurns:
     # -- the end
 
     def close(self) -> None:
-        """Take part no more. Those who wait begin again, and are told that their pool is closed."""
+        """Take part no more. Those that wait begin again, and get the error of a closed pool."""
         with self._mutex:
             self._path = None
             for future in filter(None, self._waiting.values()):

@@ -130,7 +130,7 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
         Raises `Unfinished` if the worker has to run it.
         """
 
-        def use(pooled: PooledConnection[aiosqlite.Connection]) -> R:
+        def use(pooled: PooledConnection) -> R:
             return read_inline(pooled.adapter, inline, Reading(label, pooled.number), sql, fn)
 
         return self._acquirer.use_at_once(use)

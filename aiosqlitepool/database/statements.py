@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import closing
 from typing import Any, Final, TypeVar, overload
 
-from ..driver import Change, Executed, Fetch, Parameters, RowFactory, check_parameters, check_sql, raw_row
+from ..driver import Change, Executed, Fetch, Parameters, RowFactory, check_parameters, check_sql
 from ..pool.settings import check_label
+from ..pool.statements import SingleStatements
 from ..sql import READS, first_word
 from .arguments import checked_timeout
 from .guard import check_statement
@@ -22,7 +23,7 @@ R = TypeVar("R")
 _CHANGES: Final = frozenset({"INSERT", "REPLACE", "UPDATE", "DELETE"})
 
 
-class Statements(DatabaseLifecycle):
+class Statements(SingleStatements, DatabaseLifecycle):
     """The methods of a `SQLiteDatabase` that run one statement.
 
     `parameters` is a sequence for `?`, or a mapping for `:name`. `row_factory` makes the rows of this call, as
@@ -32,48 +33,6 @@ class Statements(DatabaseLifecycle):
     A statement that begins with SELECT, VALUES, WITH, PRAGMA or EXPLAIN runs on a reader. One that begins with INSERT,
     REPLACE, UPDATE or DELETE, with a RETURNING clause, runs on the writer, as a transaction of its own.
     """
-
-    @overload
-    async def fetch_all(
-        self, sql: str, parameters: Parameters = (), *, row_factory: RowFactory[R], label: str | None = None,
-        timeout: float | None = None,
-    ) -> list[R]: ...  # fmt: skip
-    @overload
-    async def fetch_all(
-        self, sql: str, parameters: Parameters = (), *, label: str | None = None, timeout: float | None = None
-    ) -> list[Any]: ...
-    async def fetch_all(
-        self, sql: str, parameters: Parameters = (), *, row_factory: RowFactory[Any] | None = None,
-        label: str | None = None, timeout: float | None = None,
-    ) -> list[Any]:  # fmt: skip
-        """Run a statement and return all its rows."""
-        return await self._fetch(Fetch(sql, parameters, row_factory), check_label(label) or "fetch_all", timeout)
-
-    @overload
-    async def fetch_one(
-        self, sql: str, parameters: Parameters = (), *, row_factory: RowFactory[R], label: str | None = None,
-        timeout: float | None = None,
-    ) -> R | None: ...  # fmt: skip
-    @overload
-    async def fetch_one(
-        self, sql: str, parameters: Parameters = (), *, label: str | None = None, timeout: float | None = None
-    ) -> Any | None: ...
-    async def fetch_one(
-        self, sql: str, parameters: Parameters = (), *, row_factory: RowFactory[Any] | None = None,
-        label: str | None = None, timeout: float | None = None,
-    ) -> Any | None:  # fmt: skip
-        """Run a statement and return its first row, `None` if it has no row."""
-        statement = Fetch(sql, parameters, row_factory, most=1)
-        rows = await self._fetch(statement, check_label(label) or "fetch_one", timeout)
-        return rows[0] if rows else None
-
-    async def fetch_val(
-        self, sql: str, parameters: Parameters = (), *, label: str | None = None, timeout: float | None = None
-    ) -> Any:
-        """Run a statement and return the first column of its first row, `None` if it has no row."""
-        label = check_label(label) or "fetch_val"
-        row = await self.fetch_one(sql, parameters, row_factory=raw_row, label=label, timeout=timeout)
-        return None if row is None else row[0]
 
     @overload
     def iterate(
@@ -102,12 +61,6 @@ class Statements(DatabaseLifecycle):
             async for row in cursor:
                 yield row
 
-    async def execute(
-        self, sql: str, parameters: Parameters = (), *, label: str | None = None, timeout: float | None = None
-    ) -> Executed:
-        """Run a statement on the writer, as one transaction; inside the task's own `write()` block, in a savepoint."""
-        return await self._write(Change(sql, parameters), sql, check_label(label) or "execute", timeout)
-
     async def execute_many(
         self, sql: str, parameters: Iterable[Parameters], *, label: str | None = None, timeout: float | None = None
     ) -> int:
@@ -130,6 +83,9 @@ class Statements(DatabaseLifecycle):
             return self._write(statement, statement.sql, label, timeout)
         self._check_readable()
         return self._reader.run_one(statement, statement.sql, label, checked_timeout(timeout))
+
+    def _change(self, statement: Change, label: str, timeout: float | None) -> Awaitable[Executed]:
+        return self._write(statement, statement.sql, label, timeout)
 
     async def _write(self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str, timeout: float | None) -> R:
         self._check_open()

@@ -51,18 +51,14 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
         # Any thread: blocks begin their transaction in that of the loop.
         super().__init__(file.factory("write", any_thread=True), pool_size=1, idle_timeout=None, **settings)
 
-    def shared(
-        self, label: str | None, timeout: float | None, sql: str | None = None
-    ) -> SharedLease[aiosqlite.Connection]:
+    def shared(self, label: str | None, timeout: float | None, sql: str | None = None) -> SharedLease:
         """Return a lease for one function. Further functions may be queued in the worker thread behind it."""
-        log = self._inventory.connector.statements
-        return SharedLease(self._acquirer, self._releaser, self._clock, label, timeout, log, sql)
+        return SharedLease(self._acquirer, self._releaser, label, timeout, self._statements, sql)
 
     @property
     def opening_timeout(self) -> float:
         """Seconds for opening: to wait for other processes, and then to connect."""
-        waiting, connecting = self._settings.acquisition_timeout, self._settings.operation_timeout
-        return math.inf if waiting is None else waiting + connecting
+        return self._settings.acquisition_timeout + self._settings.operation_timeout
 
     def _end(self, abandoned: int) -> None:
         self.turns.close()

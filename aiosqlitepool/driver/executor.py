@@ -108,7 +108,7 @@ class Executor(Worker):
                 self._in_transaction = self.native.in_transaction
             except sqlite3.ProgrammingError:  # closed behind the adapter's back
                 self._in_transaction = self.is_open = self.is_alive = False
-            except BaseException as raised:  # the user's code, called in passing: the caller must not wait for ever
+            except BaseException as raised:  # the user's code, called in passing: the caller waits for a result
                 result, error, self._in_transaction = None, raised, True
         self._done += 1
         self._completions.post(future, result, error)
@@ -248,7 +248,7 @@ class Executor(Worker):
         self.check_lease(lease)
         if not self.is_open:
             raise self.closed_error("Connection closed")
-        if _running_loop() is not self._loop:  # the result would go to the other loop, and this caller wait for ever
+        if _running_loop() is not self._loop:  # the result would go to the other loop, and never to this caller
             raise PoolUsageError("this connection belongs to another event loop: acquire one from a pool of this loop")
 
     def closed_error(self, message: str) -> Exception:

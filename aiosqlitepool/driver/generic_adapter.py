@@ -35,7 +35,7 @@ class GenericAdapter:
         await self._raw.execute("SELECT 1")
 
     def begin_lease(self, lease: Lessee) -> Any:
-        """Lend the factory's own object: use after release cannot be noticed."""
+        """Return the factory's own object: use after release cannot be noticed."""
         return self._raw
 
     def end_lease(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a lease of an aiosqlite connection lends: an object that works until its lease ends, and then never again."""
+"""What the holder of an aiosqlite connection gets: an object that works until its lease ends, and then never again."""
 
 from __future__ import annotations
 

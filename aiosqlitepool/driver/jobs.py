@@ -36,7 +36,7 @@ class Job(Generic[R]):
 
     def __init__(self, connection: aiosqlite.Connection, fn: Callable[[sqlite3.Connection], R]) -> None:
         self._fn = fn
-        # Popped by whoever comes first: the worker that begins it, or the loop that withdraws it.
+        # Popped by the first of two: the worker that begins it, or the loop that withdraws it.
         self._begun = [None]
         self._ended = False
         # Awaited by a cancelled caller until the function has ended.

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 __all__ = ["Limiter"]
 
-AT_ONCE: Final = 2  # statements that count; while one has the GIL, the other does without
+AT_ONCE: Final = 2  # statements that count; while one has the GIL, the other needs none
 COUNTED_FOR: Final = 0.001  # seconds, from the start of a statement
 
 Put = Callable[[Any], None]

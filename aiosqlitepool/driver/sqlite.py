@@ -37,7 +37,7 @@ log: Final = logging.getLogger("aiosqlitepool")
 # -- the identity of a file
 
 # A file whose inode changes so soon after a connection was opened, so many times in a row, changes its inode by itself:
-# some network and overlay file systems keep no inodes. Replacing connections would go on for ever.
+# some network and overlay file systems keep no inodes. Replacing connections would never end.
 _SOON: Final = 10.0  # seconds
 _TIMES: Final = 2
 # By path, when its inode was last found changed, and how many times in a row that was soon.

@@ -1,4 +1,4 @@
-"""Which statements ran, how often and for how long. Measured in worker threads, read from any thread."""
+"""Which statements ran, how often and for how long: measured by `connection_log`, read from any thread."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Unsaved:
 
     def forget(self) -> None:
         """Note that nothing is left: it was committed or rolled back."""
-        # SQLite counts changed rows; a change of the schema is told by its statement.
+        # SQLite counts changed rows; a change of the schema shows in its statement.
         self._changes = self._native.total_changes
         self._schema = False
 

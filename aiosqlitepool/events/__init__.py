@@ -11,40 +11,19 @@ from __future__ import annotations
 
 from typing import Final
 
+from .. import kinds, timings
 from ..errors import ErrorInfo
-from ..kinds import (
-    BackupResult,
-    BusyKind,
-    CheckpointResult,
-    CloseReason,
-    DatabaseCode,
-    RollbackCause,
-    TransactionOutcome,
-)
-from ..timings import AcquirePath, PoolTimings, SlowWait, StatementKind, StatementPlace, StatementTimings
+from ..kinds import *
+from ..timings import *
 from . import base, database, pool, statements
 from .base import *
 from .database import *
 from .pool import *
 from .statements import *
 
-__all__ = [
-    "AcquirePath",
-    "BackupResult",
-    "BusyKind",
-    "CheckpointResult",
-    "CloseReason",
-    "DatabaseCode",
-    "ErrorInfo",
-    "PoolTimings",
-    "RollbackCause",
-    "SlowWait",
-    "StatementKind",
-    "StatementPlace",
-    "StatementTimings",
-    "TransactionOutcome",
-    "event_types",
-]
+__all__ = ["ErrorInfo", "event_types"]
+__all__ += kinds.__all__
+__all__ += timings.__all__
 __all__ += base.__all__
 __all__ += pool.__all__
 __all__ += database.__all__

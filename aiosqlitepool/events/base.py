@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-__all__ = [
-    "PoolEvent",
-]
+__all__ = ["PoolEvent"]
 
 
 @dataclass(slots=True)

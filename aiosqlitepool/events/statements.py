@@ -8,10 +8,7 @@ from typing import ClassVar
 from ..sql import plan_warnings
 from .base import PoolEvent
 
-__all__ = [
-    "StatementExecuted",
-    "StatementSlow",
-]
+__all__ = ["StatementExecuted", "StatementSlow"]
 
 
 @dataclass(slots=True)

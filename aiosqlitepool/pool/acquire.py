@@ -1,6 +1,6 @@
-"""Acquire connections: an idle one at once, or a place in the queue, until the housekeeper ends the wait.
+"""Acquire connections: an idle one at once, or a wait in the queue, which a timeout or a cancellation may end.
 
-Runs in the event loop only. An idle connection is lent without a single await.
+Runs in the event loop only. An idle connection is acquired without a single await.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import contextvars
 import math
 import threading
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 
-from ..driver import Connection
-from ..errors import PoolClosedError, PoolConnectionAcquireTimeoutError
+from ..errors import PoolClosedError
 from ..events import AcquireSlow, ConnectionAcquired, ConnectionReleased
 from .checkout import Checkout, failure_event, outcome
 from .connection import PooledConnection
@@ -23,9 +22,8 @@ from .inventory import Inventory, PooledSlot
 
 __all__ = ["Acquirer"]
 
-C = TypeVar("C", bound=Connection)
 R = TypeVar("R")
-_Caller = Checkout[PooledConnection[C]]
+_Caller = Checkout[PooledConnection]
 
 # Events of each lease.
 _EACH_LEASE: Final = frozenset({ConnectionAcquired, ConnectionReleased})
@@ -34,18 +32,18 @@ _this_thread = threading.get_ident
 _current_task = asyncio.current_task
 
 
-class Acquirer(Generic[C]):
-    """Lends the connections of one inventory to callers, first come, first served.
+class Acquirer:
+    """Gets the connections of one inventory for callers, first come, first served.
 
     `enter` raises if the pool cannot be used in the running loop, and opens it if it is not open.
     """
 
-    def __init__(self, inventory: Inventory[C], diagnostics: Diagnostics, enter: Callable[[], None]) -> None:
+    def __init__(self, inventory: Inventory, diagnostics: Diagnostics, enter: Callable[[], None]) -> None:
         self._inventory, self._slots, self._settings = inventory, inventory.slots, inventory.settings
-        self._diagnostics, self._requests, self._ended = diagnostics, diagnostics.requests, diagnostics.ended
-        self._slow_after = math.inf if self._settings.slow_acquire is None else self._settings.slow_acquire
-        self.timeout_error: Callable[[Checkout[Any]], PoolConnectionAcquireTimeoutError] = diagnostics.timeout_error
-        self._name, self._clock = inventory.name, inventory.clock
+        self.diagnostics: Diagnostics = diagnostics
+        self._requests, self._ended = diagnostics.requests, diagnostics.ended
+        self._name = inventory.name
+        self.clock: Callable[[], float] = inventory.clock
         self._bus, self._timer = inventory.bus, inventory.timer
         self._enter = enter
         # Where the pool is open; elsewhere `enter` is called first.
@@ -53,17 +51,17 @@ class Acquirer(Generic[C]):
         self._thread = 0
 
     def start(self) -> None:
-        """Lend in the running loop from now on."""
+        """Serve callers in the running loop from now on."""
         self._loop, self._thread = asyncio.get_running_loop(), _this_thread()
 
     def stop(self) -> None:
-        """Lend no more."""
+        """Serve no more callers."""
         self._loop, self._thread = None, 0
 
     # -- one caller for each connection
 
-    def try_acquire(self, lease: _Caller[C]) -> C | None:
-        """Lend at once, if an idle connection is fresh."""
+    def try_acquire(self, lease: _Caller) -> Any:
+        """Return an idle connection at once, if there is one that needs no check."""
         # One thread runs one loop at a time, so a current task of our loop, in our thread, means that our loop runs
         # it: half the price of asking for the running loop.
         task = _current_task(self._loop) if _this_thread() == self._thread else None
@@ -72,7 +70,7 @@ class Acquirer(Generic[C]):
         slot = self._slots.take_idle()
         if slot is None:
             return None
-        pooled, now = slot.connection, self._clock()
+        pooled, now = slot.connection, self.clock()
         if (  # as in take_fresh(), without the price of a call
             pooled is None
             or now - pooled.idle_since >= self._inventory.fresh_for
@@ -91,13 +89,13 @@ class Acquirer(Generic[C]):
 
     @property
     def lends_at_once(self) -> bool:
-        """Whether nobody could see a lease: this is a task of the pool's loop, and no subscriber counts each one."""
+        """Whether no lease is needed: this is a task of the pool's loop, and no subscriber counts each one."""
         is_here = _this_thread() == self._thread and _current_task(self._loop) is not None
         return is_here and not _EACH_LEASE & self._bus.handlers.keys()
 
-    def use_at_once(self, use: Callable[[PooledConnection[C]], R]) -> R | None:
+    def use_at_once(self, use: Callable[[PooledConnection], R]) -> R | None:
         """Return `use(pooled)` for an idle connection, without a lease; `None` if that cannot be."""
-        bus, began = self._bus, self._clock()
+        bus, began = self._bus, self.clock()
         slot = self._slots.take_idle() if self.lends_at_once else None
         if slot is None or slot.connection is None:
             return None
@@ -109,14 +107,14 @@ class Acquirer(Generic[C]):
         finally:
             self._inventory.put_back_unused(slot)
             if bus.batches:
-                bus.record_use(self._clock() - began)
+                bus.record_use(self.clock() - began)
 
-    async def acquire(self, lease: _Caller[C]) -> C:
-        """Lend as soon as possible: queue, open and check, all within one deadline."""
-        self._wait_from_now(lease)
+    async def acquire(self, lease: _Caller) -> Any:
+        """Return a connection as soon as possible: queue, open and check, all within one deadline."""
+        lease.wait_from(self.clock(), self._settings.acquisition_timeout)
         try:
             slot = await self._slot_for(lease)
-            while (connection := self._begin(lease, slot, self._clock(), lease.task)) is None:
+            while (connection := self._begin(lease, slot, self.clock(), lease.task)) is None:
                 slot = await self._another_slot(lease, slot)
         except BaseException as error:
             self.emit_failure(lease, error)
@@ -124,10 +122,10 @@ class Acquirer(Generic[C]):
         self.emit_acquired(lease, slot.connection)
         return connection
 
-    def _begin(self, lease: _Caller[C], slot: PooledSlot[C], now: float, task: asyncio.Task[Any] | None) -> C | None:
+    def _begin(self, lease: _Caller, slot: PooledSlot, now: float, task: asyncio.Task[Any] | None) -> Any:
         """Begin a lease of the connection in this slot; `None` if there is none, or if it is dead."""
         pooled = slot.connection
-        connection: C | None = None if pooled is None else pooled.adapter.begin_lease(lease)  # type: ignore[arg-type]
+        connection: Any = None if pooled is None else pooled.adapter.begin_lease(lease)  # type: ignore[arg-type]
         if pooled is None or connection is None:
             return None
         lease.since, lease.task, lease.slot, lease.connection = now, task, slot, pooled.number
@@ -136,52 +134,49 @@ class Acquirer(Generic[C]):
 
     # -- many callers for one connection
 
-    async def acquire_shared(self, lease: _Caller[C]) -> None:
+    async def acquire_shared(self, lease: _Caller) -> PooledConnection:
         """Get the connection for functions, together with those right before and behind in the queue."""
-        self._wait_from_now(lease)
+        lease.wait_from(self.clock(), self._settings.acquisition_timeout)
         if _this_thread() != self._thread or _current_task(self._loop) is None:
             self._enter_or_emit(lease)
         try:
             slot = self._join_or_take(lease) or await self._slot_for(lease)
-            while not self._begin_shared(lease, slot):
+            while (pooled := self._begin_shared(lease, slot)) is None:
                 slot = await self._another_slot(lease, slot)
             self._timer.wake(lease.deadline)
+            return pooled
         except BaseException as error:
             self.emit_failure(lease, error)
             raise
 
-    def _join_or_take(self, lease: _Caller[C]) -> PooledSlot[C] | None:
+    def _join_or_take(self, lease: _Caller) -> PooledSlot | None:
         settings, slots = self._settings, self._slots
         shared = slots.shared
         # Not while a waiter has the slot and has not woken up to use it: it came first.
         if shared is not None and shared.connection is not None and shared.sharers == len(shared.connection.sharers):
-            if settings.max_waiting is not None and self._diagnostics.waiting >= settings.max_waiting:
-                raise self._diagnostics.full_error(settings.max_waiting)
+            if settings.max_waiting is not None and self.diagnostics.waiting >= settings.max_waiting:
+                raise self.diagnostics.full_error(settings.max_waiting)
             return slots.join() if lease.deadline > lease.asked else None
-        slot = self._inventory.take_fresh(self._clock())
+        slot = self._inventory.take_fresh(self.clock())
         if slot is not None:
             slots.share(slot)
             lease.deadline = math.inf  # its function begins at once
         return slot
 
-    def _begin_shared(self, lease: _Caller[C], slot: PooledSlot[C]) -> bool:
+    def _begin_shared(self, lease: _Caller, slot: PooledSlot) -> PooledConnection | None:
         pooled = slot.connection
         if pooled is not None and pooled.lent is None:
             pooled.runs_again = False
             pooled.lent = pooled.adapter.begin_lease(lease)  # type: ignore[arg-type]
         if pooled is None or pooled.lent is None:
-            return False
+            return None
         pooled.sharers[lease] = None
         lease.slot, lease.connection = slot, pooled.number
-        return True
+        return pooled
 
     # -- waiting
 
-    def _wait_from_now(self, lease: _Caller[C]) -> None:
-        limit = self._settings.acquisition_timeout if lease.timeout is None else lease.timeout
-        lease.wait_from(self._clock(), limit)
-
-    async def _slot_for(self, lease: _Caller[C]) -> PooledSlot[C]:
+    async def _slot_for(self, lease: _Caller) -> PooledSlot:
         """Queue for a slot, and have one opened or checked if there is one to take."""
         slot, slots = self._inventory.take(), self._slots
         if slot is None and slots.waiting >= slots.coming:
@@ -193,18 +188,18 @@ class Acquirer(Generic[C]):
             self._inventory.prepare(slot, lease)
         return await self._answered(lease)
 
-    def _check_room(self, lease: _Caller[C]) -> None:
+    def _check_room(self, lease: _Caller) -> None:
         """Raise if this caller may not wait for a connection that others hold."""
         most, waiting = self._settings.max_waiting, self._slots.waiting
         if lease.deadline <= lease.asked:
-            raise self.timeout_error(lease)
-        if most is not None and self._diagnostics.waiting - self._slots.coming >= most:
-            raise self._diagnostics.full_error(most)
+            raise self.diagnostics.timeout_error(lease)
+        if most is not None and self.diagnostics.waiting - self._slots.coming >= most:
+            raise self.diagnostics.full_error(most)
         lease.queued, lease.pending = True, waiting
         if AcquireSlow in self._bus.handlers:
             self._ended.join(lease)
 
-    def _queue(self, lease: _Caller[C], *, again: bool = False) -> None:
+    def _queue(self, lease: _Caller, *, again: bool = False) -> None:
         lease.answer = asyncio.get_running_loop().create_future()
         lease.context = contextvars.copy_context()
         self._slots.enqueue(lease, again=again)
@@ -213,7 +208,7 @@ class Acquirer(Generic[C]):
         if look_at < self._timer.wake_at:
             self._timer.wake(look_at)
 
-    async def _another_slot(self, lease: _Caller[C], slot: PooledSlot[C]) -> PooledSlot[C]:
+    async def _another_slot(self, lease: _Caller, slot: PooledSlot) -> PooledSlot:
         """Have the connection of this slot replaced, which died on its way, and wait before all others."""
         if self._inventory.closing:
             self._inventory.put_back_unused(slot)
@@ -226,11 +221,11 @@ class Acquirer(Generic[C]):
             self._inventory.prepare(slot, lease)
         return await self._answered(lease)
 
-    async def _answered(self, lease: _Caller[C]) -> PooledSlot[C]:
+    async def _answered(self, lease: _Caller) -> PooledSlot:
         try:
             slot = await lease.answer
         except (asyncio.CancelledError, GeneratorExit):
-            self._pass_on(lease)
+            self._cancelled(lease)
             raise
         finally:
             self._requests.pop(lease.task, None)
@@ -238,17 +233,16 @@ class Acquirer(Generic[C]):
             raise slot.pop()  # kept by the future, it would keep the frames of its caller until the next collection
         return slot
 
-    def _pass_on(self, lease: _Caller[C]) -> None:
+    def _cancelled(self, lease: _Caller) -> None:
         """Leave the queue, or pass on the slot that was handed over, when the waiting task is cancelled.
 
         The one subtle place in the pool. A slot is handed over in two steps: the giver sets the future's result, and
-        some turns of the loop later the waiter runs and finds it. A cancellation can fall in between. Then the slot
-        is already this task's own, although its await raises: nothing else will ever give it back. So the question is
-        not whether this task was cancelled, but on which side of the hand-over.
+        some turns of the loop later the waiter runs and finds it. A cancellation can fall in between: its await raises,
+        although the slot is its own already, and nothing else would ever free that. So the question is not whether
+        this task was cancelled, but on which side of the hand-over.
 
-        Before it, the future itself is cancelled (or was answered with an error), and leaving the queue is all there is
-        to do; a giver that comes later finds the future done and goes on to the next waiter. After it, the future has a
-        slot, which must go on to the next waiter at once. Either way the cancellation itself goes on untouched.
+        Before it, the future is cancelled or has an error: a giver that comes later goes on to the next waiter. After
+        it, the future has a slot, which must go to the next waiter at once. The cancellation itself goes on untouched.
         """
         answer = lease.answer
         # Not cancelled yet is the future of a coroutine that was closed, with GeneratorExit: it knows nothing of that.
@@ -260,11 +254,11 @@ class Acquirer(Generic[C]):
 
     # -- events
 
-    def _enter_or_emit(self, lease: _Caller[C]) -> None:
+    def _enter_or_emit(self, lease: _Caller) -> None:
         try:
             self._enter()
         except PoolClosedError as error:
-            lease.wait_from(self._clock(), None)
+            lease.wait_from(self.clock(), self._settings.acquisition_timeout)
             self.emit_failure(lease, error)
             raise
 
@@ -273,10 +267,10 @@ class Acquirer(Generic[C]):
         lease.found = lease.context = None
         kind, more = failure_event(error)
         if kind in self._bus.handlers:
-            waited, waiting = self._clock() - lease.asked, self._diagnostics.waiting
+            waited, waiting = self.clock() - lease.asked, self.diagnostics.waiting
             self._bus.emit(kind(self._name, waited, waiting, label=lease.label, **more))
 
-    def emit_acquired(self, lease: Checkout[Any], pooled: PooledConnection[Any] | None) -> None:
+    def emit_acquired(self, lease: Checkout[Any], pooled: PooledConnection | None) -> None:
         """Emit that a caller that waited has its connection, and what the wait was made of."""
         handlers, waited = self._bus.handlers, lease.since - lease.asked
         if AcquireSlow not in handlers:
@@ -284,18 +278,18 @@ class Acquirer(Generic[C]):
         elif lease.context is None:
             lease.context = contextvars.copy_context()
         if pooled is not None and handlers:
-            if waited >= self._slow_after or not lease.queued or ConnectionAcquired in handlers:
+            if waited >= self._settings.slow_acquire or not lease.queued or ConnectionAcquired in handlers:
                 self._emit_path(lease, pooled)
             elif self._bus.batches:  # of most that queue, nothing but the wait is of use
                 self._bus.record_queued(waited)
         lease.found = None
 
-    def _emit_path(self, lease: Checkout[Any], pooled: PooledConnection[Any]) -> None:
+    def _emit_path(self, lease: Checkout[Any], pooled: PooledConnection) -> None:
         bus, facts = self._bus, (self._name, lease.connection, *outcome(lease, pooled), lease.label, lease.pending)
-        is_slow = facts[3] >= self._slow_after
+        is_slow = facts[3] >= self._settings.slow_acquire
         if bus.batches:
             (bus.record_slow_wait if is_slow else bus.record_wait)(facts[2], facts[3])
         if is_slow and AcquireSlow in bus.handlers:
-            bus.emit(AcquireSlow(*facts, self._diagnostics.found_by(lease)))
+            bus.emit(AcquireSlow(*facts, self.diagnostics.found_by(lease)))
         if ConnectionAcquired in bus.handlers:
             bus.emit(ConnectionAcquired(*facts))

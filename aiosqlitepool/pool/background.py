@@ -108,27 +108,23 @@ class BackgroundTasks:
 
 
 class Timer:
-    """Calls a method that looks at the pool, at the earliest moment that anything asked for.
+    """Calls `look`, at the earliest moment that anything asked for; it returns when to call it next, or infinity.
 
-    The method returns when to call it next, as clock time or infinity. It is held weakly: a program that forgets a
-    pool must be able to lose it.
+    All are times of the clock. The loop holds the timer weakly: a program that forgets a pool must be able to lose it.
     """
 
-    __slots__ = ("__weakref__", "_clock", "_handle", "_look", "wake_at")
+    __slots__ = ("__weakref__", "_clock", "_handle", "look", "wake_at")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._look: Callable[[], Callable[[], float] | None] = lambda: None
+        # Set once what it belongs to has been made.
+        self.look: Callable[[], float] = lambda: math.inf
         self._handle: asyncio.TimerHandle | None = None
         # Compared by the fast path before it calls wake(): nearly always the timer is set for something earlier.
         self.wake_at: float = math.inf
 
-    def calls(self, look: Callable[[], float]) -> None:
-        """Set the method to call."""
-        self._look = weakref.WeakMethod(look)
-
     def wake(self, when: float) -> None:
-        """Call it at clock time `when`, unless it is to be called earlier anyway."""
+        """Look at clock time `when`, unless it is to look earlier anyway."""
         if when < self.wake_at:
             self.stop()
             self.wake_at = when
@@ -147,11 +143,9 @@ class Timer:
         self.wake_at = math.inf
 
     def fire(self) -> None:
-        """Call it, and set the timer for what comes next."""
+        """Look, and set the timer for what comes next."""
         self._handle, self.wake_at = None, math.inf
-        look = self._look()
-        if look is not None:
-            self.wake(look())
+        self.wake(self.look())
 
 
 def _fire(ref: weakref.ref[Timer]) -> None:

@@ -83,10 +83,10 @@ class Checkout(NotCopyable, Generic[T]):
         """Return a new error for its holder, if the pool has ended it before its block did. Safe in any thread."""
         return None
 
-    def wait_from(self, now: float, timeout: float | None) -> None:
-        """Begin to wait at `now`, for `timeout` seconds at most."""
+    def wait_from(self, now: float, timeout: float) -> None:
+        """Begin to wait at `now`, for `timeout` seconds at most unless it has a timeout of its own."""
         self.asked = now
-        self.deadline = math.inf if timeout is None else now + timeout
+        self.deadline = now + (timeout if self.timeout is None else self.timeout)
         self.queued = False
         self.pending = 0
         self.found = None

@@ -10,26 +10,15 @@ import contextlib
 import inspect
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 from ..bus import EventBus
-from ..driver import (
-    INTERRUPT_PATIENCE,
-    Adapter,
-    Connection,
-    InlineReads,
-    StatementLog,
-    adapter_for,
-    connect,
-    was_attached,
-)
+from ..driver import INTERRUPT_PATIENCE, Adapter, connect, was_attached
 from ..errors import ConnectionBrokenError, ErrorInfo, PoolUsageError
 from ..events import (
     CloseReason,
     ConnectionClosed,
-    ConnectionCreated,
-    ConnectionCreateFailed,
     HealthCheckFailed,
     IdleReplaced,
     RolledBackOnReturn,
@@ -39,8 +28,6 @@ from .checkout import Checkout
 from .settings import PoolSettings
 
 __all__ = ["Connector", "PooledConnection"]
-
-C = TypeVar("C", bound=Connection)
 
 log: Final = logging.getLogger("aiosqlitepool")
 
@@ -55,82 +42,71 @@ _STEP_ASIDE: Final = 0.2
 _LEAST_STUCK: Final = 4
 
 
-class PooledConnection(Generic[C]):
+class PooledConnection:
     """A connection and what the pool knows of it. All times are readings of the pool's clock."""
 
-    def __init__(self, number: int, raw: C, adapter: Adapter, *, began: float, now: float, settings: PoolSettings):
+    def __init__(self, number: int, raw: Any, adapter: Adapter, *, began: float, now: float, settings: PoolSettings):
         self.number: int = number
-        self.raw: C = raw
+        self.raw: Any = raw
         self.adapter: Adapter = adapter
         self.created_at: float = now
         self.idle_since: float = now
         self.create_time: float = now - began
         self.check_time: float = 0.0
         jitter = 1.0 - _JITTER * (number * _GOLDEN % 1.0)
-        lifetime = settings.max_lifetime
-        self.expires_at: float = math.inf if lifetime is None else now + lifetime * jitter
+        self.expires_at: float = now + settings.max_lifetime * jitter
         self._settings = settings
         self.checked(now)
         # The checkout that has it alone, or those that share it, their handle, and whether one of them runs again.
         self.lease: Checkout[Any] | None = None
         self.sharers: dict[Any, None] = {}
-        self.lent: C | None = None
+        self.lent: Any = None
         self.runs_again: bool = False
         # The checkout that was suspected to leak.
         self.suspected: Checkout[Any] | None = None
 
     def checked(self, now: float) -> None:
         """Note that it was found healthy, and until when it need not be verified when it is released."""
-        check_after = self._settings.health_check_after
         self.checked_at: float = now
-        self.good_until: float = self.expires_at if check_after is None else min(self.expires_at, now + check_after)
+        self.good_until: float = min(self.expires_at, now + self._settings.health_check_after)
 
     def expire(self) -> None:
         """Let it be replaced when it is next released or idle."""
         self.expires_at = self.good_until = -math.inf
 
-    def why_not_idle(self, now: float) -> CloseReason | None:
-        """Return why it has to be replaced while it is idle, if it has."""
+    def why_expired(self, now: float) -> CloseReason | None:
+        """Return why it has to be replaced while it is idle: `max_lifetime` or `idle_timeout`, if it is over."""
         if now >= self.expires_at:
             return "lifetime"
-        idle_timeout = self._settings.idle_timeout
-        return "idle" if idle_timeout is not None and now - self.idle_since >= idle_timeout else None
+        return "idle" if now - self.idle_since >= self._settings.idle_timeout else None
 
 
-class Connector(Generic[C]):
+class Connector:
     """Opens, checks, resets and closes the connections of one pool."""
 
     def __init__(
         self,
-        factory: Callable[[], Awaitable[C]],
-        session_sql: Sequence[str],
-        inline: InlineReads | None,
+        factory: Callable[[], Awaitable[Any]],
+        adapter_for: Callable[[Any], Adapter],
         settings: PoolSettings,
         bus: EventBus,
     ) -> None:
-        self._factory = factory
-        self._on_connect = settings.on_connect
-        self._session_sql = session_sql
-        self._inline = inline
+        self._factory, self._adapter_for = factory, adapter_for
         self._settings = settings
-        self._name = str(settings.name)
+        self._name = settings.name
         self._bus = bus
         self._clock = settings.clock
         self._opened = self._apart = 0  # how many, and how many of them without the data of the others
         # Every connection from opening until it has closed, by the identity of the factory's object.
-        self.connections: dict[int, PooledConnection[C]] = {}
+        self.connections: dict[int, PooledConnection] = {}
         self._attaching: set[int] = set()
-        self.statements: StatementLog = StatementLog(
-            self._name, settings.slow_statement, bus.handlers, bus.emit, bus.emit_statements
-        )
-        bus.flush_statements = self.statements.flush
         # How many openings in a row have failed, the newest failure, and when it was.
         self.failures: int = 0
         self.last_failure: tuple[ErrorInfo, float] | None = None
 
     # -- opening
 
-    async def open(self) -> PooledConnection[C]:
+    async def open(self) -> PooledConnection:
         """Open a connection; raises what the factory, `on_connect` or the driver raised."""
         began = self._clock()
         try:
@@ -153,42 +129,30 @@ class Connector(Generic[C]):
         self.connections[id(raw)] = pooled
         return pooled
 
-    def emit_created(self, pooled: PooledConnection[C]) -> None:
-        """Emit that a connection was opened, once its slot holds it."""
-        if ConnectionCreated in self._bus.handlers:
-            self._bus.emit(ConnectionCreated(self._name, pooled.number, pooled.create_time))
-
     def failed(self, error: BaseException, now: float) -> None:
         """Record a failure to open."""
         self.failures += 1
         self.last_failure = (ErrorInfo.of(error), now)
 
-    def emit_create_failed(self, error: BaseException, create_time: float) -> None:
-        """Emit that a connection could not be opened, once its slot is free for the next attempt."""
-        if ConnectionCreateFailed in self._bus.handlers:
-            self._bus.emit(ConnectionCreateFailed(self._name, create_time, ErrorInfo.of(error)))
-
-    async def _connect(self) -> C:
-        raw: C = await connect(self._factory)
+    async def _connect(self) -> Any:
+        raw = await connect(self._factory)
         again = id(raw) in self.connections or id(raw) in self._attaching
         if again or was_attached(raw):
             where = "again, which is in the pool already" if again else "that is, or was, in another pool"
             raise PoolUsageError(f"connection_factory made {raw!r} {where}: let it make a connection in each call")
         return raw
 
-    async def _attach(self, raw: C) -> tuple[Adapter, str | None]:
+    async def _attach(self, raw: Any) -> tuple[Adapter, str | None]:
         self._attaching.add(id(raw))
         adapter: Adapter | None = None
         try:
-            if self._on_connect is not None:
-                connected = self._on_connect(raw)
+            if (on_connect := self._settings.on_connect) is not None:
+                connected = on_connect(raw)
                 if not inspect.isawaitable(connected):
                     kind = type(connected).__name__
                     raise TypeError(f"on_connect must return an awaitable, not {connected!r} ({kind})")
                 await connected
-            self.statements.loop = asyncio.get_running_loop()
-            read_ahead = self._settings.read_ahead
-            adapter = adapter_for(raw, self._session_sql, read_ahead, self.statements, self._inline)
+            adapter = self._adapter_for(raw)
             return adapter, await adapter.attach()
         except (Exception, asyncio.CancelledError):  # the program never sees this connection: nothing else closes it
             closing = quietly(raw.close() if adapter is None else adapter.close())
@@ -199,7 +163,7 @@ class Connector(Generic[C]):
 
     # -- checking and resetting
 
-    async def check(self, pooled: PooledConnection[C]) -> Exception | None:
+    async def check(self, pooled: PooledConnection) -> Exception | None:
         """Return why it cannot be used: it does not answer, or its file was replaced."""
         began, limit = self._clock(), self._settings.operation_timeout
         patience = asyncio.timeout(limit)
@@ -212,7 +176,7 @@ class Connector(Generic[C]):
         pooled.check_time = pooled.checked_at - began
         return None
 
-    def verify(self, pooled: PooledConnection[C], now: float) -> Exception | None:
+    def verify(self, pooled: PooledConnection, now: float) -> Exception | None:
         """The part of `check` that makes no trip to the driver."""
         try:
             pooled.adapter.verify()
@@ -221,23 +185,22 @@ class Connector(Generic[C]):
         pooled.checked(now)
         return None
 
-    def is_good(self, pooled: PooledConnection[C], now: float) -> bool:
+    def is_good(self, pooled: PooledConnection, now: float) -> bool:
         """Whether it has not expired and needs no check, or only the part that makes no trip, which is done here."""
         return now < pooled.good_until or (self.verify(pooled, now) is None and now < pooled.good_until)
 
-    def emit_unhealthy(self, pooled: PooledConnection[C], idle_time: float, error: Exception) -> None:
+    def emit_unhealthy(self, pooled: PooledConnection, idle_time: float, error: Exception) -> None:
         """Log and emit that a connection was replaced because of `error`."""
         log.warning("pool %r: connection %d is unhealthy: %s", self._name, pooled.number, ErrorInfo.of(error))
-        if HealthCheckFailed in self._bus.handlers:
-            self._bus.emit(HealthCheckFailed(self._name, pooled.number, idle_time, ErrorInfo.of(error)))
+        self._bus.emit_new(HealthCheckFailed, pooled.number, idle_time, ErrorInfo.of(error))
 
-    def emit_replaced(self, pooled: PooledConnection[C], reason: CloseReason, now: float) -> None:
+    def emit_replaced(self, pooled: PooledConnection, reason: CloseReason, now: float) -> None:
         """Emit that an idle connection was replaced."""
-        if reason == "idle" and IdleReplaced in self._bus.handlers:
-            self._bus.emit(IdleReplaced(self._name, pooled.number, now - pooled.idle_since))
+        if reason == "idle":
+            self._bus.emit_new(IdleReplaced, pooled.number, now - pooled.idle_since)
 
     async def reset(
-        self, pooled: PooledConnection[C], label: str | None, lost_work: Callable[[], None] | None = None
+        self, pooled: PooledConnection, label: str | None, lost_work: Callable[[], None] | None = None
     ) -> CloseReason | None:
         """Undo what the last lease left; return why the connection must be closed if that failed.
 
@@ -259,14 +222,13 @@ class Connector(Generic[C]):
             return "broken" if isinstance(error, ConnectionBrokenError) else "reset_failed"
         if cause == "transaction" and lost_work is not None:
             lost_work()
-        if cause is not None and RolledBackOnReturn in self._bus.handlers:
-            took = self._clock() - began
-            self._bus.emit(RolledBackOnReturn(self._name, pooled.number, cause, took, label))
+        if cause is not None:
+            self._bus.emit_new(RolledBackOnReturn, pooled.number, cause, self._clock() - began, label)
         return None
 
     # -- closing
 
-    async def close(self, pooled: PooledConnection[C], after: asyncio.Task[None] | None = None) -> None:
+    async def close(self, pooled: PooledConnection, after: asyncio.Task[None] | None = None) -> None:
         """Close within `operation_timeout`; past that the driver is left to finish by itself.
 
         Connections close one after another: this one after `after`, unless that takes long.
@@ -285,15 +247,14 @@ class Connector(Generic[C]):
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 closing.cancel()
 
-    async def discard(self, pooled: PooledConnection[C]) -> None:
+    async def discard(self, pooled: PooledConnection) -> None:
         """Close a connection that was opened too late to be emitted as an event."""
         try:
             await self.close(pooled)
         finally:
             self.connections.pop(id(pooled.raw), None)
 
-    def closed(self, pooled: PooledConnection[C], reason: CloseReason) -> None:
+    def closed(self, pooled: PooledConnection, reason: CloseReason) -> None:
         """Forget a connection that has closed, or that can only be left to close by itself, and emit that."""
-        if self.connections.pop(id(pooled.raw), None) is not None and ConnectionClosed in self._bus.handlers:
-            age = self._clock() - pooled.created_at
-            self._bus.emit(ConnectionClosed(self._name, pooled.number, reason, age))
+        if self.connections.pop(id(pooled.raw), None) is not None:
+            self._bus.emit_new(ConnectionClosed, pooled.number, reason, self._clock() - pooled.created_at)

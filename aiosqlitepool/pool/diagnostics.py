@@ -45,7 +45,7 @@ _every: weakref.WeakSet[Diagnostics] = weakref.WeakSet()
 class Diagnostics:
     """The checkouts of one pool: those that hold a connection, and those that wait."""
 
-    def __init__(self, inventory: Inventory[Any], stats: Callable[[], PoolStats]) -> None:
+    def __init__(self, inventory: Inventory, stats: Callable[[], PoolStats]) -> None:
         self._name, self._clock, self._slots = inventory.name, inventory.clock, inventory.slots
         self._connector = inventory.connector
         self._stats = stats
@@ -77,10 +77,8 @@ class Diagnostics:
         return [each for each in self._sharers() if not each.holds]
 
     def _behind(self) -> list[Any]:
-        """Return those of them that wait for others; the first function is about to begin."""
-        sharers = self._sharers()
-        not_begun = [each for each in sharers if not each.holds]
-        return not_begun if len(sharers) > len(not_begun) else not_begun[1:]
+        """Return those of them that wait for others; the first function has begun or is about to."""
+        return [each for each in self._sharers()[1:] if not each.holds]
 
     def holders(self) -> tuple[Holder, ...]:
         """Return who holds a connection now, longest first."""

@@ -1,20 +1,17 @@
-"""What happens to a pool without a caller: trim, expire and refill it, time out waiters, and suspect leaks."""
+"""What happens to a pool without a caller: apply `idle_timeout`, refill, time out waiters, report suspected leaks."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
-from ..driver import Connection
 from ..events import LeakSuspected
 from .diagnostics import LOOK_EVERY, Diagnostics
 from .inventory import Inventory
 
 __all__ = ["Housekeeper"]
-
-C = TypeVar("C", bound=Connection)
 
 log: Final = logging.getLogger("aiosqlitepool")
 
@@ -31,25 +28,18 @@ _HELD_LONG: Final = (
 )
 
 
-class Housekeeper(Generic[C]):
+class Housekeeper:
     """Does what is due; `sweep` is called by the pool's timer."""
 
-    def __init__(self, inventory: Inventory[C], diagnostics: Diagnostics) -> None:
+    def __init__(self, inventory: Inventory, diagnostics: Diagnostics) -> None:
         self._inventory, self._slots, self._diagnostics = inventory, inventory.slots, diagnostics
         self._name, self._clock, self._bus = inventory.name, inventory.clock, inventory.bus
-        settings = inventory.settings
-        self._idle_timeout = math.inf if settings.idle_timeout is None else settings.idle_timeout
-        self._leak_threshold = settings.leak_threshold
+        self._settings = inventory.settings
 
     def sweep(self) -> float:
         """Do what is due; return when the next thing will be."""
         now = self._clock()
-        return min(
-            self._time_out_waiters(now),
-            self.trim(now),
-            self._refill(now),
-            self._suspect_leaks(now),
-        )
+        return min(self._time_out_waiters(now), self.trim(now), self._refill(now), self._suspect_leaks(now))
 
     def trim(self, now: float) -> float:
         """Remove connections that were idle or open for too long; return when the next one will have been."""
@@ -57,7 +47,7 @@ class Housekeeper(Generic[C]):
         for slot in self._slots.idle_slots():
             pooled = slot.connection
             assert pooled is not None
-            reason = pooled.why_not_idle(now)
+            reason = pooled.why_expired(now)
             if reason is not None and self._slots.take_this(slot):
                 inventory.remove(slot, reason)
                 inventory.give_back(slot)
@@ -67,7 +57,7 @@ class Housekeeper(Generic[C]):
         return min(
             # Those in use too, which are not looked at when they come back in time; but not if they are late already.
             min((pooled.expires_at for pooled in connections if pooled.expires_at > now), default=math.inf),
-            min((pooled.idle_since + self._idle_timeout for pooled in idle), default=math.inf),
+            min((pooled.idle_since + self._settings.idle_timeout for pooled in idle), default=math.inf),
         )
 
     def _refill(self, now: float) -> float:
@@ -111,11 +101,11 @@ class Housekeeper(Generic[C]):
 
     def _suspect_leaks(self, now: float) -> float:
         """Emit leases that last too long, each once; return when the next one will."""
-        threshold = self._leak_threshold
-        # A lease of an idle connection begins without a word to the timer: this look is early enough for it.
-        due = now + threshold if threshold is not None and self._slots.idle else math.inf
-        for lease in self._diagnostics.checkouts() if threshold is not None else ():
-            suspect_at = lease.since + (threshold or 0.0)
+        threshold = self._settings.leak_threshold
+        # A lease of an idle connection begins without waking the timer: this look is early enough for it.
+        due = now + threshold if self._slots.idle else math.inf
+        for lease in self._diagnostics.checkouts():
+            suspect_at = lease.since + threshold
             pooled = None if lease.slot is None else lease.slot.connection
             if pooled is None or pooled.suspected is lease:
                 continue
@@ -124,6 +114,5 @@ class Housekeeper(Generic[C]):
                 continue
             pooled.suspected, holder = lease, self._diagnostics.holder(lease, now)
             log.warning(_HELD_LONG, self._name, holder, threshold)
-            if LeakSuspected in self._bus.handlers:
-                self._bus.emit(LeakSuspected(self._name, holder, now - lease.since))
+            self._bus.emit_new(LeakSuspected, holder, now - lease.since)
         return due

@@ -1,23 +1,21 @@
 """All connections of one pool, in their slots: open, check, take, put back and remove them. Knows no leases.
 
-A taken slot is opened or checked by a task of the pool's own. It is given back in the callback of that task, which runs
-whatever becomes of the task: no cancellation can lose the slot.
+A taken slot is opened or checked by a task of the pool's own. It is freed in the callback of that task, which runs also
+when the task fails or is cancelled: no cancellation can lose the slot.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from ..bus import EventBus
-from ..driver import Connection
-from ..errors import PoolError
-from ..events import CloseReason
+from ..errors import ErrorInfo, PoolError
+from ..events import CloseReason, ConnectionCreated, ConnectionCreateFailed
 from .background import BackgroundTasks, Timer
 from .connection import Connector, PooledConnection
 from .settings import PoolSettings
@@ -25,24 +23,23 @@ from .slots import Slot, Slots
 
 __all__ = ["Inventory", "PooledSlot"]
 
-C = TypeVar("C", bound=Connection)
-PooledSlot = Slot[PooledConnection[C]]
+PooledSlot = Slot[PooledConnection]
 
 # Seconds that closing waits for connections that are being opened, before and after it cancels them.
 _OPENING_GRACE: Final = 1.0
 
 
 @dataclass(slots=True, eq=False)
-class _Preparation(Generic[C]):
+class _Preparation:
     """A taken slot that is being opened or checked, for the request `caller` if there is one."""
 
-    slot: PooledSlot[C]
+    slot: PooledSlot
     caller: Any
     began: float
     # The task that opens or checks, and whether it was cancelled because it took too long.
     work: asyncio.Task[BaseException | None] | None = None
     given_up: bool = False
-    # Whether the slot was given back, also if the task goes on, and what to raise in those who wait for it.
+    # Whether the slot was freed, also if the task goes on, and what to raise in those that wait for it.
     has_ended: bool = False
     error: BaseException | None = None
 
@@ -54,42 +51,40 @@ class _Preparation(Generic[C]):
         return self.work.exception() or self.work.result()
 
 
-class Inventory(Generic[C]):
+class Inventory:
     """The connections of one pool. Asks `timer` for the housekeeper when there will be something to do."""
 
-    def __init__(self, connector: Connector[C], settings: PoolSettings, bus: EventBus, timer: Timer) -> None:
-        self.slots: Slots[PooledConnection[C]] = Slots(settings.pool_size)
-        self.connector: Connector[C] = connector
-        self.background: BackgroundTasks = BackgroundTasks(str(settings.name))
+    def __init__(self, connector: Connector, settings: PoolSettings, bus: EventBus, timer: Timer) -> None:
+        self.slots: Slots[PooledConnection] = Slots(settings.pool_size)
+        self.connector: Connector = connector
+        self.background: BackgroundTasks = BackgroundTasks(settings.name)
         self.closing: bool = False
         # Set while the pool closes and every slot has come back.
         self.all_back: asyncio.Event = asyncio.Event()
         # Connections close one after another: each waits for the one before it.
         self.last_closing: asyncio.Task[None] | None = None
-        # What is being opened or checked, in order, with the task that gives the slot back.
-        self._preparing: dict[_Preparation[C], asyncio.Task[None]] = {}
-        # Done when the pool begins to close: opening and checking then has less time.
-        self._hurry: asyncio.Future[None] | None = None
+        # What is being opened or checked, in order, with the task that frees the slot.
+        self._preparing: dict[_Preparation, asyncio.Task[None]] = {}
+        # Set when the pool is opened, done when it begins to close: opening and checking then has less time.
+        self.closing_began: asyncio.Future[None]
         # What the other parts of the pool work with.
         self.settings: PoolSettings = settings
-        self.name: str = str(settings.name)
+        self.name: str = settings.name
         self.clock: Callable[[], float] = settings.clock
         self.bus: EventBus = bus
         self.timer: Timer = timer
-        never, idle_timeout = math.inf, math.inf if settings.idle_timeout is None else settings.idle_timeout
         # How long after a release the housekeeper must have looked: at idle connections, and at leases.
-        self._look_within = min(idle_timeout, never if settings.leak_threshold is None else settings.leak_threshold)
-        check_after = never if settings.health_check_after is None else settings.health_check_after
+        self._look_within = min(settings.idle_timeout, settings.leak_threshold)
         # How long an idle connection can be acquired without a check.
-        self.fresh_for: float = min(idle_timeout, check_after)
+        self.fresh_for: float = min(settings.idle_timeout, settings.health_check_after)
 
     # -- taking and filling
 
-    def take(self) -> PooledSlot[C] | None:
+    def take(self) -> PooledSlot | None:
         """Take an idle slot, else a vacant one, else nothing."""
         return self.slots.take_idle() or self.slots.take_vacant()
 
-    def take_fresh(self, now: float) -> PooledSlot[C] | None:
+    def take_fresh(self, now: float) -> PooledSlot | None:
         """Take a slot with an idle connection that needs no check, if there is one."""
         if (slot := self.slots.take_idle()) is not None:
             pooled = slot.connection
@@ -102,8 +97,7 @@ class Inventory(Generic[C]):
         """Have a free slot opened or checked for each request that waits and for which none is being prepared."""
         slots = self.slots
         while slots.waiting > slots.preparing and not self.closing and (slot := self.take()) is not None:
-            caller = slots.waiter(slots.preparing)
-            self.prepare(slot, caller, context=caller.context.copy())
+            self.prepare(slot, slots.waiter(slots.preparing))
 
     def is_short(self) -> bool:
         """Whether fewer connections are open or opening than `min_size` asks for."""
@@ -141,45 +135,42 @@ class Inventory(Generic[C]):
         """Open nothing more, and end a hold."""
         self.closing = True
         self.slots.resume()
-        if self._hurry is not None and not self._hurry.done():
-            self._hurry.set_result(None)
+        self.closing_began.set_result(None)
 
     # -- opening and checking
 
-    def prepare(self, slot: PooledSlot[C], caller: object = None, *, context: Context | None = None) -> None:
-        """Have a taken slot opened or checked, and then given back.
+    def prepare(self, slot: PooledSlot, caller: Any = None) -> None:
+        """Have a taken slot opened or checked, and then freed.
 
-        `caller` is the request that this is for, if any. The factory runs in `context`, or a copy of the running one.
+        `caller` is the request that this is for, if any. The factory runs in a copy of its context, or of the current.
         """
-        self._hurry = self._hurry or asyncio.get_running_loop().create_future()
         preparation = _Preparation(slot, caller, self.clock())
         self.slots.preparing += 1
-        work = self._prepare(preparation, copy_context() if context is None else context)
+        work = self._prepare(preparation, copy_context() if caller is None else caller.context.copy())
         then = partial(self._prepared, preparation)
         # In a context of its own: a timer that is cancelled keeps its context until it would have been due.
         self._preparing[preparation] = self.background.spawn(work, name="prepare", then=then, context=Context())
 
-    async def _prepare(self, preparation: _Preparation[C], context: Context) -> None:
+    async def _prepare(self, preparation: _Preparation, context: Context) -> None:
         """Open or check as long as its caller waits, and for `operation_timeout` after that; then give up."""
         work = preparation.work = self.background.spawn(self._open_or_check(preparation), name="open", context=context)
-        assert self._hurry is not None, "set before this task was begun"
         if preparation.caller is not None:
-            futures = (work, preparation.caller.answer, self._hurry)
+            futures = (work, preparation.caller.answer, self.closing_began)
             await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-        if not await self._is_done(work, self._hurry):
+        if not await self._is_done(work):
             preparation.given_up = True
             work.cancel()
             # A factory that swallows its cancellation loses its slot then; what it makes in the end is closed.
-            await self._is_done(work, self._hurry)
+            await self._is_done(work)
 
-    async def _is_done(self, work: asyncio.Task[Any], hurry: asyncio.Future[None]) -> bool:
+    async def _is_done(self, work: asyncio.Task[Any]) -> bool:
         limit = self.settings.operation_timeout
-        await asyncio.wait((work, hurry), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((work, self.closing_began), timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         if self.closing:
             await asyncio.wait((work,), timeout=min(_OPENING_GRACE, limit))
         return work.done()
 
-    async def _open_or_check(self, preparation: _Preparation[C]) -> BaseException | None:
+    async def _open_or_check(self, preparation: _Preparation) -> BaseException | None:
         slot = preparation.slot
         if slot.connection is not None and await self._is_good(preparation, slot.connection):
             return None
@@ -195,12 +186,12 @@ class Inventory(Generic[C]):
             return None
         slot.connection = pooled
         self.timer.wake(pooled.expires_at)
-        self.connector.emit_created(pooled)
+        self.bus.emit_new(ConnectionCreated, pooled.number, pooled.create_time)
         return None
 
-    async def _is_good(self, preparation: _Preparation[C], pooled: PooledConnection[C]) -> bool:
+    async def _is_good(self, preparation: _Preparation, pooled: PooledConnection) -> bool:
         now = self.clock()
-        reason = pooled.why_not_idle(now)
+        reason = pooled.why_expired(now)
         if reason is not None:
             self.remove(preparation.slot, reason)
             self.connector.emit_replaced(pooled, reason, now)
@@ -212,8 +203,8 @@ class Inventory(Generic[C]):
         self.connector.emit_unhealthy(pooled, now - pooled.idle_since, error)
         return False
 
-    def _prepared(self, preparation: _Preparation[C], _: asyncio.Task[None]) -> None:
-        """Take a slot back: with its connection, or empty and with an error for the oldest waiter."""
+    def _prepared(self, preparation: _Preparation, _: asyncio.Task[None]) -> None:
+        """Free a slot: with its connection, or empty and with an error for the oldest waiter."""
         del self._preparing[preparation]
         self.slots.preparing -= 1
         slot, now, error = preparation.slot, self.clock(), preparation.end()
@@ -233,12 +224,12 @@ class Inventory(Generic[C]):
                 self.slots.fail_oldest(preparation.error)
         self.put_back(slot, now)
         if error is not None and not opened:
-            self.connector.emit_create_failed(error, now - preparation.began)
+            self.bus.emit_new(ConnectionCreateFailed, now - preparation.began, ErrorInfo.of(error))
 
-    # -- giving back and removing
+    # -- freeing and removing
 
-    def put_back(self, slot: PooledSlot[C], now: float) -> None:
-        """Give a taken slot back. Removes its connection if that expired, was replaced on disk, or the pool closes."""
+    def put_back(self, slot: PooledSlot, now: float) -> None:
+        """Free a taken slot. Removes its connection if that expired, was replaced on disk, or the pool closes."""
         pooled = slot.connection
         if pooled is None or now >= pooled.good_until or self.closing:
             self._put_back_verified(slot, now)
@@ -248,7 +239,7 @@ class Inventory(Generic[C]):
             self.timer.wake(now + self._look_within)
         self.slots.give_back(slot)
 
-    def _put_back_verified(self, slot: PooledSlot[C], now: float) -> None:
+    def _put_back_verified(self, slot: PooledSlot, now: float) -> None:
         pooled, error = slot.connection, None
         if pooled is not None:
             pooled.idle_since = now
@@ -264,35 +255,30 @@ class Inventory(Generic[C]):
         if pooled is not None and error is not None:
             self.connector.emit_unhealthy(pooled, 0.0, error)
 
-    def put_back_unused(self, slot: PooledSlot[C]) -> None:
-        """Give back a slot whose taker did not begin a lease."""
+    def put_back_unused(self, slot: PooledSlot) -> None:
+        """Free a slot whose taker did not begin a lease."""
         if slot.sharers > 1:
             self.slots.give_back(slot)
         else:
             self.put_back(slot, self.clock())
 
-    def give_back(self, slot: PooledSlot[C]) -> None:
-        """Give a taken slot back as it is, and have others filled for those who still wait and for `min_size`."""
+    def give_back(self, slot: PooledSlot) -> None:
+        """Free a taken slot as it is, and have others filled for those that still wait and for `min_size`."""
         self.slots.give_back(slot)
         self.feed()
-        if self.closing:
-            self.note_all_back()
-        elif self.is_short():
+        if self.is_short():
             self.timer.wake(self.clock())
-
-    def note_all_back(self) -> None:
-        """Note, while the pool closes, whether every slot has come back."""
-        if not self.slots.used:
+        elif self.closing and not self.slots.used:
             self.all_back.set()
 
-    def remove(self, slot: PooledSlot[C], reason: CloseReason) -> None:
+    def remove(self, slot: PooledSlot, reason: CloseReason) -> None:
         """Remove the connection of a taken slot, which closes on its own; the slot need not wait for that."""
         pooled, slot.connection = slot.connection, None
         assert pooled is not None
         closing = self.connector.close(pooled, after=self.last_closing)
         self.last_closing = self.background.spawn(closing, name="close", then=partial(self._closed, pooled, reason))
 
-    def _closed(self, pooled: PooledConnection[C], reason: CloseReason, task: asyncio.Task[None]) -> None:
+    def _closed(self, pooled: PooledConnection, reason: CloseReason, task: asyncio.Task[None]) -> None:
         if self.last_closing is task:
             self.last_closing = None
         if task.cancelled():

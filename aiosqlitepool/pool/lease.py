@@ -18,6 +18,7 @@ from .acquire import Acquirer
 from .checkout import Checkout
 from .connection import PooledConnection
 from .release import Releaser
+from .settings import finite
 from .slots import Slot
 
 __all__ = ["Lease", "SharedLease"]
@@ -26,17 +27,8 @@ C = TypeVar("C", bound=Connection)
 R = TypeVar("R")
 
 
-class _Behind:
-    """What a function returns that did not run, because one before it has to run again."""
-
-    __slots__ = ("lease",)
-
-    def __init__(self, lease: SharedLease[Any]) -> None:
-        self.lease: SharedLease[Any] = lease
-
-
-class Lease(Checkout[PooledConnection[C]], Generic[C]):
-    """Lends a connection for the length of an `async with` block. Each lease serves one block.
+class Lease(Checkout[PooledConnection], Generic[C]):
+    """Has a connection for the length of an `async with` block. Each lease serves one block.
 
     Entering raises `PoolConnectionAcquireTimeoutError`, `PoolFullError`, `PoolClosedError`, or what the driver
     raised when it could not connect. Leaving rolls back what was not committed.
@@ -47,14 +39,14 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
     # For the errors of callers that use a lease in another way.
     _use: ClassVar[str] = "`async with pool.connection() as connection:`"
 
-    def __init__(self, acquirer: Acquirer[C], releaser: Releaser[C], label: str | None, timeout: float | None) -> None:
+    def __init__(self, acquirer: Acquirer, releaser: Releaser, label: str | None, timeout: float | None) -> None:
         # As in Checkout, without the price of a call.
         self.label: str | None = label
         self.timeout: float | None = timeout
         self.context: contextvars.Context | None = None
-        self.slot: Slot[PooledConnection[C]] | None = None
+        self.slot: Slot[PooledConnection] | None = None
         # `None` once the block was entered.
-        self._acquirer: Acquirer[C] | None = acquirer
+        self._acquirer: Acquirer | None = acquirer
         self._releaser = releaser
 
     async def __aenter__(self) -> C:
@@ -67,7 +59,7 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
             connection = await acquirer.acquire(self)
         # Kept for the length of the block, also if the block does not: a handle that is collected ends its lease.
         self._lent: C | None = connection
-        return connection
+        return connection  # type: ignore[no-any-return]
 
     @property
     def is_block(self) -> bool:
@@ -98,33 +90,33 @@ class Lease(Checkout[PooledConnection[C]], Generic[C]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        rest = self._releaser.release(self)
+        resetting = self._releaser.release(self)
         self._lent = None
-        if rest is not None:
-            await shielded(rest)
+        if resetting is not None:
+            # Not shield(): when closing the pool cuts the reset short, nothing has cancelled the releasing task.
+            await shielded(asyncio.wait((resetting,)))
 
     def forgotten(self) -> None:
-        """Give the connection back: its handle was garbage collected. Called in any thread."""
+        """Release the connection: its handle was garbage collected. Called in any thread."""
         self._releaser.forgotten(self)
 
 
-class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
+class SharedLease(Checkout[PooledConnection]):
     """Runs functions in the worker thread of a connection, right behind those of other shared leases.
 
     Its caller waits, also with the slot, until the worker begins its first function: until then it can time out. The
     connection is never exposed to the caller.
     """
 
-    __slots__ = ("_acquirer", "_clock", "_log", "_pooled", "_releaser", "_sql", "ended", "is_paused", "job")
+    __slots__ = ("_acquirer", "_behind", "_clock", "_log", "_pooled", "_releaser", "_sql", "ended", "is_paused", "job")
 
     shared: ClassVar[bool] = True
     activity: tuple[Any, float, float | None]
 
     def __init__(
         self,
-        acquirer: Acquirer[C],
-        releaser: Releaser[C],
-        clock: Callable[[], float],
+        acquirer: Acquirer,
+        releaser: Releaser,
         label: str | None,
         timeout: float | None,
         log: StatementLog,
@@ -137,18 +129,20 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
         self._log = log
         self._acquirer = acquirer
         self._releaser = releaser
-        self._clock = clock
+        self._clock = acquirer.clock
         # The function that it runs, or has queued for the worker.
         self.job: Job[Any] | None = None
-        # Whether its function has failed and may run again, or waits for one before it of which that is true.
+        # Whether its function has failed and may run again, or has not run because of one before it that is paused,
+        # and the last of these.
         self.is_paused: bool = False
+        self._behind: SharedLease | None = None
         # Set when it has ended, if another one waits for that.
         self.ended: asyncio.Future[None] | None = None
-        self._pooled: PooledConnection[C] | None = None
+        # Set when it is entered.
+        self._pooled: PooledConnection
 
-    async def __aenter__(self) -> SharedLease[C]:
-        await self._acquirer.acquire_shared(self)
-        self._pooled = None if self.slot is None else self.slot.connection
+    async def __aenter__(self) -> SharedLease:
+        self._pooled = await self._acquirer.acquire_shared(self)
         return self
 
     async def run(self, fn: Callable[[sqlite3.Connection], R]) -> R:
@@ -156,27 +150,20 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
 
         Until then, functions behind it do not begin: it keeps its place.
         """
-        assert self._pooled is not None, "a lease is entered before it is used"
-        lent: Any = self._pooled.lent
         while True:
-            self.job = Job(lent, lambda native: self._in_order(fn, native))
+            self.job = Job(self._pooled.lent, lambda native: self._in_order(fn, native))
             result: Any = await self.job.result()
-            if not isinstance(result, _Behind):
+            if self._behind is None:
                 return result  # type: ignore[no-any-return]
-            await self._wait_for(result.lease)
+            await self._wait_for(self._behind)
 
-    def _in_order(self, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> R | _Behind:
+    def _in_order(self, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> R | None:
         """Run the function in the worker thread, unless one before it has to run again."""
-        assert self._pooled is not None
         before = itertools.takewhile(lambda each: each is not self, tuple(self._pooled.sharers))
-        paused = (
-            [each for each in before if isinstance(each, SharedLease) and each.is_paused]
-            if self._pooled.runs_again
-            else []
-        )
-        self.is_paused = bool(paused)
+        paused = [each for each in before if each.is_paused] if self._pooled.runs_again else []
+        self.is_paused, self._behind = bool(paused), paused[-1] if paused else None
         if paused:
-            return _Behind(paused[-1])
+            return None
         if not self.holds:
             self.since = self._clock()
         try:
@@ -202,36 +189,34 @@ class SharedLease(Checkout[PooledConnection[C]], Generic[C]):
             figures: Figures = ("thread", self.label, waited, ended - began, rows, changed, raised)
             self._log.record(sql, figures, self, native, contextvars.copy_context())
 
-    async def _wait_for(self, other: SharedLease[Any]) -> None:
+    async def _wait_for(self, other: SharedLease) -> None:
         """Wait until another lease has ended; raises at the deadline, unless this one has begun before."""
-        assert self._pooled is not None
-        now = self._clock()
         if other in self._pooled.sharers:
             other.ended = other.ended or asyncio.get_running_loop().create_future()
-            is_bounded = not self.holds and self.deadline < math.inf
-            await asyncio.wait((other.ended,), timeout=max(0.0, self.deadline - now) if is_bounded else None)
+            patience = math.inf if self.holds else max(0.0, self.deadline - self._clock())
+            await asyncio.wait((other.ended,), timeout=finite(patience))
         if not self.holds and self._clock() >= self.deadline:
-            raise self._acquirer.timeout_error(self)
+            raise self._acquirer.diagnostics.timeout_error(self)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pooled, now, self.job = self._pooled, self._clock(), None
-        is_abandoned = pooled is None or self not in pooled.sharers
-        rest = self._releaser.release_shared(self, failed=kind is not None)
+        is_abandoned = self not in pooled.sharers
+        resetting = self._releaser.release_shared(self, failed=kind is not None)
         if self.ended is not None:
             self.ended.set_result(None)
-        if pooled is not None and self.holds:
+        if self.holds:
             self._acquirer.emit_acquired(self, pooled)
             if not is_abandoned:
-                self._releaser.emit_released(self, now, rest is not None)
+                self._releaser.emit_released(self, now, resetting is not None)
         elif error is not None:
             self._acquirer.emit_failure(self, error)
-        if rest is not None:
-            await shielded(rest)
+        if resetting is not None:
+            await shielded(asyncio.wait((resetting,)))
 
     def forgotten(self) -> None:
-        """Never called: the pool itself keeps the handle of a shared connection."""
+        """Do nothing: the pool itself kept the handle of the shared connection."""
 
     def withdraw(self, error: BaseException) -> bool:
         """Raise `error` in the caller if its function has not begun; False if it has."""

@@ -1,4 +1,4 @@
-"""The states of a pool: opened in a loop, closed, abandoned when the program ends, disabled after a fork.
+"""The life of a pool: assembled, opened in a loop, closed, abandoned when the program ends, disabled after a fork.
 
 How its connections are closed is in `shutdown`.
 """
@@ -8,23 +8,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from enum import Enum
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 from ..bus import EventBus
 from ..copying import NotCopyable
-from ..driver import Connection, shielded
+from ..driver import Adapter, Connection, InlineReads, StatementLog, adapter_for, shielded
 from ..errors import PoolClosedError, PoolUsageError
 from ..events import PoolClosed, PoolOpened
-from ..stats import Holder
+from ..stats import Holder, PoolStats
 from . import registry
 from .acquire import Acquirer
 from .background import Timer, begin_later, running_loop
-from .diagnostics import closed_for_good
+from .connection import Connector
+from .diagnostics import Diagnostics, closed_for_good
+from .housekeeper import Housekeeper
 from .inventory import Inventory
 from .release import Releaser
-from .settings import PoolSettings, check_seconds
+from .settings import PoolSettings, check_timeout
 from .shutdown import Shutdown
 
 __all__ = ["PoolLifecycle", "PoolState"]
@@ -45,26 +50,51 @@ class PoolState(Enum):
 
 
 class PoolLifecycle(NotCopyable, Generic[C]):
-    """Opens and closes a pool. The base of `SQLiteConnectionPool`, which constructs its parts."""
+    """Makes the parts of a pool, and opens and closes it. The base of `SQLiteConnectionPool`."""
 
-    _settings: PoolSettings
-    _bus: EventBus
-    _timer: Timer
-    _inventory: Inventory[C]
-    _acquirer: Acquirer[C]
-    _releaser: Releaser[C]
-    _shutdown: Shutdown[C]
-    _loop: asyncio.AbstractEventLoop | None
-    _closing: asyncio.Task[None] | None
+    # What restores the pragmas of a connection, after a lease that used one.
+    session_sql: Sequence[str] = ()
+    # What runs short reads of connections in the loop's own thread.
+    inline: InlineReads | None = None
     # For __del__, which runs also for a pool whose arguments were refused.
     _state: PoolState = PoolState.CLOSED
 
-    _is_named: bool
+    def __init__(
+        self, connection_factory: Callable[[], Awaitable[C]], settings: PoolSettings, *, is_named: bool
+    ) -> None:
+        self._is_named = is_named
+        self._settings = settings = replace(settings, name=registry.claim_name(self, settings.name))
+        self._clock = settings.clock
+        self._bus = bus = EventBus(settings.clock, settings.name)
+        self._timer = Timer(settings.clock)
+        self._statements = StatementLog(
+            settings.name, settings.slow_statement, bus.handlers, bus.emit, bus.emit_statements
+        )
+        bus.flush_statements = self._statements.flush
+        connector = Connector(connection_factory, self._adapter_for, settings, bus)
+        self._inventory = Inventory(connector, settings, bus, self._timer)
+        self._diagnostics = Diagnostics(self._inventory, self.stats)
+        self._releaser = Releaser(self._inventory, self._diagnostics.ended)
+        self._acquirer = Acquirer(self._inventory, self._diagnostics, self._enter)
+        self._housekeeper = Housekeeper(self._inventory, self._diagnostics)
+        self._timer.look = self._housekeeper.sweep
+        self._shutdown = Shutdown(self._inventory, self._diagnostics, self._releaser)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._state = PoolState.UNOPENED
+
+    def _adapter_for(self, raw: C) -> Adapter:
+        return adapter_for(raw, self.session_sql, self._settings.read_ahead, self._statements, self.inline)
+
+    @abstractmethod
+    def stats(self) -> PoolStats:
+        """Return the state of the pool now. Safe to call from any thread."""
+        ...
 
     @property
     def name(self) -> str:
         """The pool's name."""
-        return str(self._settings.name)
+        return self._settings.name
 
     @property
     def is_named(self) -> bool:
@@ -82,14 +112,14 @@ class PoolLifecycle(NotCopyable, Generic[C]):
             raise PoolClosedError(f"pool {self.name!r} closed while it was being opened")
 
     async def close(self, timeout: float | None = None) -> None:
-        """Close the pool: lend nothing more, close idle connections now and others when they are released.
+        """Close the pool: refuse further callers, close idle connections now and others when they are released.
 
         After `timeout` seconds (default `operation_timeout`) connections still in use are interrupted and closed, and
         a `ResourceWarning` names their holders. Harmless when closed. Concurrent calls await the same end, which a
         cancellation of one of them does not stop; of their timeouts the one that ends first counts. The last
-        connection to close, which may have a long WAL to fold in, gets `operation_timeout` whatever `timeout` is.
+        connection to close, which may have a long WAL to checkpoint, gets `operation_timeout` whatever `timeout` is.
         """
-        patience = self._settings.operation_timeout if timeout is None else check_seconds("timeout", timeout)
+        patience = self._settings.operation_timeout if timeout is None else check_timeout("timeout", timeout)
         loop = running_loop(f"pool {self.name!r}")
         if self._state in (PoolState.CLOSED, PoolState.FORKED):
             return
@@ -98,11 +128,14 @@ class PoolLifecycle(NotCopyable, Generic[C]):
             return
         if loop is not self._loop:
             raise PoolUsageError(f"pool {self.name!r} must be closed in the event loop that it was opened in")
-        self._shutdown.hurry(patience)
         if self._closing is None:
-            self._stop_lending()
+            self._state = PoolState.CLOSING
+            self._acquirer.stop()
+            self._timer.stop()
+            self._shutdown.begin()
             # A task of its own: a cancelled caller must not leave it half done.
             self._closing = begin_later(self._close(), loop, name=f"{self.name}:close-pool")
+        self._shutdown.hurry(patience)
         await asyncio.shield(self._closing)
 
     async def __aenter__(self) -> Self:
@@ -133,24 +166,18 @@ class PoolLifecycle(NotCopyable, Generic[C]):
             return
         if self._loop is not None:
             raise self._wrong_loop()
-        self._loop = self._releaser.loop = loop
+        self._loop = self._releaser.loop = self._statements.loop = loop
+        self._inventory.closing_began = loop.create_future()
         self._acquirer.start()
         self._state = PoolState.OPEN
-        if PoolOpened in self._bus.handlers:
-            size = self._settings
-            self._bus.emit(PoolOpened(self.name, size.min_size, size.pool_size, size.max_waiting))
+        settings = self._settings
+        self._bus.emit_new(PoolOpened, settings.min_size, settings.pool_size, settings.max_waiting)
         self._inventory.fill()
 
     def _wrong_loop(self) -> PoolUsageError:
         return PoolUsageError(
             f"pool {self.name!r} belongs to another event loop: make one per asyncio.run() or test, and close it there"
         )
-
-    def _stop_lending(self) -> None:
-        self._state = PoolState.CLOSING
-        self._acquirer.stop()
-        self._timer.stop()
-        self._shutdown.begin()
 
     async def _close(self) -> None:
         abandoned: tuple[Holder, ...] = ()
@@ -166,8 +193,7 @@ class PoolLifecycle(NotCopyable, Generic[C]):
         self._acquirer.stop()
         self._bus.flush_timings()
         registry.release_name(self, self.name)
-        if PoolClosed in self._bus.handlers:
-            self._bus.emit(PoolClosed(self.name, abandoned))
+        self._bus.emit_new(PoolClosed, abandoned)
         self._bus.end()
 
     def _is_open(self) -> bool:
@@ -192,7 +218,7 @@ class PoolLifecycle(NotCopyable, Generic[C]):
             self._state = PoolState.FORKED
             self._acquirer.stop()
             self._bus.forked()
-            self._inventory.connector.statements.forked()
+            self._statements.forked()
             registry.release_name(self, self.name)
 
     def __del__(self) -> None:

@@ -8,27 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from ..bus import Detach, EventBus
-from ..driver import Connection, InlineReads, factory_object, is_stale
+from ..driver import Connection, factory_object, is_stale
 from ..errors import PoolUsageError
 from ..stats import Holder, PoolStats, StatementTable, Waiter
 from . import registry
-from .acquire import Acquirer
-from .background import Timer
-from .connection import Connector
-from .diagnostics import Diagnostics, counts
-from .housekeeper import Housekeeper
-from .inventory import Inventory
+from .diagnostics import counts
 from .lease import Lease
 from .lifecycle import PoolState
 from .registry import Subscriber
-from .release import Releaser
-from .settings import LONGEST_NAME, OnConnect, PoolSettings, check_label, check_timeout
-from .shutdown import Shutdown
+from .settings import LONGEST_NAME, OnConnect, PoolSettings, check_label, check_timeout, finite
 from .statements import PoolStatements
 
 __all__ = ["PoolState", "SQLiteConnectionPool", "Subscriber"]
@@ -46,7 +38,7 @@ else:
 
 
 class SQLiteConnectionPool(PoolStatements[C]):
-    """Lends up to `pool_size` connections to the tasks of one event loop, first come, first served.
+    """Shares up to `pool_size` connections between the tasks of one event loop, first come, first served.
 
     Construct it anywhere; its first use, or `open()`, ties it to the running loop. Every argument is checked at
     once: `TypeError` or `ValueError` names the argument and its value. All times are seconds, ints or floats.
@@ -56,14 +48,14 @@ class SQLiteConnectionPool(PoolStatements[C]):
             awaitable `execute`, `rollback` and `close`. `lambda: aiosqlite.connect("app.db")` will do.
         pool_size: connections at most.
         acquisition_timeout: how long an acquire may take in all, queueing, opening and checking together.
-            `None` waits for ever; `0` never queues: it takes or opens a connection, or fails at once.
-        idle_timeout: how long a connection may be idle before it is replaced; `None` for ever.
+            `None` sets no limit; `0` never queues: it takes or opens a connection, or fails at once.
+        idle_timeout: how long a connection may be idle before it is replaced; `None` for any time.
         operation_timeout: how long one check, reset or close of a connection may take.
         min_size: connections kept open once the pool is.
         max_lifetime: how old a connection may become, less up to a tenth so that not all expire at once;
             `None` for any age.
         max_waiting: how many callers may queue; further ones get `PoolFullError`. `None` for any number.
-        health_check_after: idle longer than this, a connection is checked before it is lent; `0` checks always,
+        health_check_after: idle longer than this, a connection is checked when it is acquired; `0` checks always,
             `None` never.
         leak_threshold: a connection in use for longer than this logs a warning and emits `LeakSuspected`, once;
             `None` never.
@@ -73,18 +65,13 @@ class SQLiteConnectionPool(PoolStatements[C]):
             plan; `None` never, `0` each one.
         read_ahead: rows at most that a statement of an aiosqlite connection fetches when it is executed, for 0.2 ms at
             most; `0` fetches none.
-        on_connect: awaited with each new connection, before it is lent: pragmas, row factories, functions.
+        on_connect: awaited with each new connection, before its first use: pragmas, row factories, functions.
         name: the pool's name in every event, metric, span and log line; "pool-1", "pool-2", ... if not given. While
             another pool of the process has that name, "<name>#2" and so on, with a warning in the log.
         subscribers: objects whose `attach(pool)` is called now. If that raises, the error is logged, and the pool works
             without this subscriber.
         clock: returns the time in seconds, as `time.monotonic` does; tests pass their own.
     """
-
-    # What restores the pragmas of a connection, after a lease that used one.
-    session_sql: Sequence[str] = ()
-    # What runs short reads of connections in the loop's own thread.
-    inline: InlineReads | None = None
 
     def __init__(
         self,
@@ -112,32 +99,14 @@ class SQLiteConnectionPool(PoolStatements[C]):
                 "connection_factory must be a function that opens a connection, such as "
                 f"lambda: aiosqlite.connect('app.db'), not {connection_factory!r} ({type(connection_factory).__name__})"
             )
-        settings = PoolSettings(
+        given: Any = (
             pool_size, acquisition_timeout, idle_timeout, operation_timeout, min_size, max_lifetime, max_waiting,
             health_check_after, leak_threshold, slow_acquire, slow_statement, read_ahead, on_connect, clock, name
         )  # fmt: skip
+        settings = PoolSettings(*given)
         subscribers = registry.checked_subscribers(subscribers)
-        self._is_named = name is not None
-        self._settings = replace(settings, name=registry.claim_name(self, str(settings.name)))
-        self._assemble(connection_factory)
+        super().__init__(connection_factory, settings, is_named=name is not None)
         registry.register(self, subscribers)
-
-    def _assemble(self, connection_factory: Callable[[], Awaitable[C]]) -> None:
-        settings = self._settings
-        self._clock = settings.clock
-        self._bus = bus = EventBus(settings.clock, str(settings.name))
-        self._timer = Timer(settings.clock)
-        connector: Connector[C] = Connector(connection_factory, self.session_sql, self.inline, settings, bus)
-        self._inventory: Inventory[C] = Inventory(connector, settings, bus, self._timer)
-        self._diagnostics = Diagnostics(self._inventory, self.stats)
-        self._releaser: Releaser[C] = Releaser(self._inventory, self._diagnostics.ended)
-        self._acquirer: Acquirer[C] = Acquirer(self._inventory, self._diagnostics, self._enter)
-        self._housekeeper: Housekeeper[C] = Housekeeper(self._inventory, self._diagnostics)
-        self._timer.calls(self._housekeeper.sweep)
-        self._shutdown: Shutdown[C] = Shutdown(self._inventory, self._diagnostics, self._releaser)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closing: asyncio.Task[None] | None = None
-        self._state = PoolState.UNOPENED
 
     # -- acquire and release
 
@@ -146,7 +115,7 @@ class SQLiteConnectionPool(PoolStatements[C]):
 
         Args:
             label: what for, in diagnoses, events and spans: "GET /users".
-            timeout: seconds, instead of the pool's `acquisition_timeout`; infinity waits for ever.
+            timeout: seconds, instead of the pool's `acquisition_timeout`; infinity sets no limit.
 
         Entering the block raises `PoolConnectionAcquireTimeoutError`, `PoolFullError`, `PoolClosedError`,
         `PoolUsageError` in the wrong loop or process, or the driver's own exception when it cannot connect.
@@ -167,8 +136,8 @@ class SQLiteConnectionPool(PoolStatements[C]):
     async def release(self, connection: C) -> None:
         """Release what `acquire()` returned, in any task.
 
-        Raises `PoolUsageError` if it is not in use, or was released before: of a driver that the pool does not know,
-        the latter cannot be told if the pool has lent it again since.
+        Raises `PoolUsageError` if it is not in use, or was released before. With a driver that the pool does not know,
+        the latter shows only until the connection is in use again.
         """
         pooled = self._inventory.connector.connections.get(id(factory_object(connection)))
         lease = None if pooled is None else pooled.lease
@@ -221,9 +190,9 @@ class SQLiteConnectionPool(PoolStatements[C]):
             oldest_waiter=diagnostics.oldest_waiter(now),
             oldest_checkout=diagnostics.oldest_checkout(now),
             subscriber_errors=self._bus.errors,
-            acquisition_timeout=self._settings.acquisition_timeout,
+            acquisition_timeout=finite(self._settings.acquisition_timeout),
             max_waiting=self._settings.max_waiting,
-            leak_threshold=self._settings.leak_threshold,
+            leak_threshold=finite(self._settings.leak_threshold),
         )
 
     def holders(self) -> tuple[Holder, ...]:
@@ -241,11 +210,11 @@ class SQLiteConnectionPool(PoolStatements[C]):
         first, and counted in `forgotten`. Not those that a function of `run_read()` or `run_write()` executes, or
         a method such as `SQLiteDatabase.execute()` inside the `write()` block of its task.
         """
-        return self._inventory.connector.statements.table()
+        return self._statements.table()
 
     def reset_statements(self) -> None:
         """Forget all statements. Safe to call from any thread."""
-        self._inventory.connector.statements.reset()
+        self._statements.reset()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self._state.value}: {counts(self.stats())}>"

@@ -1,4 +1,4 @@
-"""Release connections: end the lease, undo what it left behind, and hand the slot on.
+"""Release connections: end the lease, have it rolled back, and hand the slot on. Report leases that were forgotten.
 
 A clean connection is released without a single await, and without a trip to its worker thread. What undoes the rest,
 its rollback included, is the adapter's `reset()`.
@@ -11,30 +11,26 @@ import contextlib
 import logging
 import math
 import sys
-from collections.abc import Coroutine
 from functools import partial
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
-from ..bus import LOG_INTERVAL
 from ..copying import CapturedContext
-from ..driver import Connection
 from ..errors import PoolUsageError
 from ..events import CloseReason, ConnectionReleased, LeakReturned, LeakSuspected
+from ..failures import LOG_INTERVAL
 from .checkout import Checkout, Ended
 from .connection import PooledConnection
 from .inventory import Inventory, PooledSlot
 
 __all__ = ["Releaser"]
 
-C = TypeVar("C", bound=Connection)
-
 log: Final = logging.getLogger("aiosqlitepool")
 
 
-class Releaser(Generic[C]):
-    """Takes connections from their holders and gives their slots back."""
+class Releaser:
+    """Takes connections from their holders and frees their slots."""
 
-    def __init__(self, inventory: Inventory[C], ended: Ended) -> None:
+    def __init__(self, inventory: Inventory, ended: Ended) -> None:
         self._inventory, self._ended = inventory, ended
         self._name, self._clock, self._bus = inventory.name, inventory.clock, inventory.bus
         # When lost work may be logged again.
@@ -42,8 +38,8 @@ class Releaser(Generic[C]):
         # Set when the pool is opened.
         self.loop: asyncio.AbstractEventLoop
 
-    def release(self, lease: Checkout[PooledConnection[C]]) -> Coroutine[Any, Any, Any] | None:
-        """End a lease. Returns what to await until its connection is reset, or `None` if it is clean."""
+    def release(self, lease: Checkout[PooledConnection]) -> asyncio.Task[Any] | None:
+        """End a lease. Returns the task that resets its connection, or `None` if it is clean."""
         slot = lease.slot
         if slot is None:
             raise PoolUsageError("this lease holds no connection")
@@ -63,15 +59,14 @@ class Releaser(Generic[C]):
                 self._bus.record_use(now - lease.since)
             if ConnectionReleased in handlers:
                 self._emit_event(lease, now, not is_clean)
-            if pooled.suspected is lease and LeakReturned in handlers:
-                self._bus.emit(LeakReturned(self._name, lease.holder(now), now - lease.since))
+            if pooled.suspected is lease:
+                self._bus.emit_new(LeakReturned, lease.holder(now), now - lease.since)
         if not handlers or lease.since > self._ended.newest_asked:  # else waiters may ask for both
             lease.task = lease.context = None  # a program may keep a handle that is of no use any more
-        # Not shield(): when closing the pool cuts the reset short, nobody cancelled the releasing task.
-        return None if is_clean else asyncio.wait((self._reset(slot, pooled, lease.label),))
+        return None if is_clean else self._reset(slot, pooled, lease.label)
 
-    def release_shared(self, lease: Checkout[PooledConnection[C]], *, failed: bool) -> Coroutine[Any, Any, Any] | None:
-        """End a shared lease, likewise: the connection is given back, and reset if need be, by the last one."""
+    def release_shared(self, lease: Checkout[PooledConnection], *, failed: bool) -> asyncio.Task[Any] | None:
+        """End a shared lease, likewise: the last one frees the connection, and resets it if need be."""
         slot = lease.slot
         lease.slot = None
         pooled = None if slot is None else slot.connection
@@ -90,7 +85,7 @@ class Releaser(Generic[C]):
         if is_clean:
             self._inventory.put_back(slot, self._clock())
             return None
-        return asyncio.wait((self._reset(slot, pooled, lease.label),))
+        return self._reset(slot, pooled, lease.label)
 
     def emit_released(self, lease: Checkout[Any], now: float, needs_reset: bool) -> None:
         """Emit that a lease has ended."""
@@ -105,9 +100,7 @@ class Releaser(Generic[C]):
 
     # -- resetting
 
-    def _reset(
-        self, slot: PooledSlot[C], pooled: PooledConnection[C], label: str | None
-    ) -> asyncio.Task[CloseReason | None]:
+    def _reset(self, slot: PooledSlot, pooled: PooledConnection, label: str | None) -> asyncio.Task[CloseReason | None]:
         """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection not lost."""
         # A block that raised is no surprise; nor is a release in its `finally` clause.
         lost_work = partial(self._log_lost_work, label) if sys.exc_info()[0] is None else None
@@ -124,9 +117,7 @@ class Releaser(Generic[C]):
                 "(logged once in %g s)", self._name, of, LOG_INTERVAL
             )  # fmt: skip
 
-    def _after_reset(
-        self, slot: PooledSlot[C], pooled: PooledConnection[C], task: asyncio.Task[CloseReason | None]
-    ) -> None:
+    def _after_reset(self, slot: PooledSlot, pooled: PooledConnection, task: asyncio.Task[CloseReason | None]) -> None:
         reason: CloseReason | None = "reset_failed"
         if task.cancelled():
             reason = "pool_closed" if self._inventory.closing else reason
@@ -138,40 +129,32 @@ class Releaser(Generic[C]):
 
     # -- leases that do not end by themselves
 
-    def forgotten(self, lease: Checkout[PooledConnection[C]]) -> None:
+    def forgotten(self, lease: Checkout[PooledConnection]) -> None:
         """Reclaim the connection of a lease whose handle was garbage collected. Safe in any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self.loop.call_soon_threadsafe(self._reclaim, lease)
 
-    def _reclaim(self, lease: Checkout[PooledConnection[C]]) -> None:
+    def _reclaim(self, lease: Checkout[PooledConnection]) -> None:
         pooled = self._held(lease)
         if pooled is None:
             return
         now = self._clock()
         holder = lease.holder(now)
-        log.warning(
-            "pool %r: a holder never released its connection, so the pool reclaimed it: %s. Use `async with`",
-            self._name,
-            holder,
-        )
-        if pooled.suspected is not lease and LeakSuspected in self._bus.handlers:
-            self._bus.emit(LeakSuspected(self._name, holder, now - lease.since))
-        self._end(lease)
+        reclaimed = "pool %r: a holder never released its connection, so the pool reclaimed it: %s. Use `async with`"
+        log.warning(reclaimed, self._name, holder)
+        if pooled.suspected is not lease:
+            self._bus.emit_new(LeakSuspected, holder, now - lease.since)
+        self.release(lease)
 
-    def revoke(self, lease: Checkout[PooledConnection[C]], error: Exception) -> None:
+    def revoke(self, lease: Checkout[PooledConnection], error: Exception) -> None:
         """Take the connection from its holder, who gets `error` now and `lease.refusal()` later."""
         pooled = self._held(lease)
         if pooled is not None:
             pooled.adapter.revoke(error)
-            self._end(lease)
+            self.release(lease)
 
     @staticmethod
-    def _held(lease: Checkout[PooledConnection[C]]) -> PooledConnection[C] | None:
+    def _held(lease: Checkout[PooledConnection]) -> PooledConnection | None:
         """Return the connection of a lease that has not ended."""
         pooled = None if lease.slot is None else lease.slot.connection
         return pooled if pooled is not None and pooled.lease is lease else None
-
-    def _end(self, lease: Checkout[PooledConnection[C]]) -> None:
-        resetting = self.release(lease)
-        if resetting is not None:
-            resetting.close()  # the reset goes on by itself

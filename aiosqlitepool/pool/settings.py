@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ __all__ = [
     "check_name",
     "check_seconds",
     "check_timeout",
+    "finite",
 ]
 
 OnConnect = Callable[[Any], Awaitable[Any]]
@@ -38,26 +38,26 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """The checked arguments of a pool. Seconds are floats; `None` means "never" or "no limit".
+    """The checked arguments of a pool. Seconds are floats; infinity means "never" or "no limit", as `None` does before.
 
     Raises `TypeError` or `ValueError` naming the argument and its value.
     """
 
     pool_size: int
-    acquisition_timeout: float | None
-    idle_timeout: float | None
+    acquisition_timeout: float
+    idle_timeout: float
     operation_timeout: float
     min_size: int
-    max_lifetime: float | None
+    max_lifetime: float
     max_waiting: int | None
-    health_check_after: float | None
-    leak_threshold: float | None
-    slow_acquire: float | None
-    slow_statement: float | None
+    health_check_after: float
+    leak_threshold: float
+    slow_acquire: float
+    slow_statement: float
     read_ahead: int
-    on_connect: OnConnect | None = None
-    clock: Callable[[], float] = time.monotonic
-    name: str | None = None
+    on_connect: OnConnect | None
+    clock: Callable[[], float]
+    name: str
 
     def __post_init__(self) -> None:
         if not callable(self.clock):
@@ -72,20 +72,16 @@ class PoolSettings:
         check_count("read_ahead", self.read_ahead, least=0)
         if self.max_waiting is not None:
             check_count("max_waiting", self.max_waiting, least=0)
-        self._set("acquisition_timeout", check_seconds("acquisition_timeout", self.acquisition_timeout))
-        self._set("idle_timeout", check_seconds("idle_timeout", self.idle_timeout))
-        self._set("health_check_after", check_seconds("health_check_after", self.health_check_after))
-        self._set("max_lifetime", check_seconds("max_lifetime", self.max_lifetime, positive=True))
-        self._set("leak_threshold", check_seconds("leak_threshold", self.leak_threshold, positive=True))
-        self._set("slow_acquire", check_seconds("slow_acquire", self.slow_acquire))
-        self._set("slow_statement", check_seconds("slow_statement", self.slow_statement))
-        operation = check_seconds("operation_timeout", self.operation_timeout, positive=True)
-        if operation is None:
-            raise ValueError(f"operation_timeout must be a finite number of seconds, not {self.operation_timeout!r}")
-        self._set("operation_timeout", operation)
+        for name in ("acquisition_timeout", "idle_timeout", "health_check_after", "slow_acquire", "slow_statement"):
+            self._set(name, check_timeout(name, getattr(self, name)))
+        given = self.operation_timeout
+        for name in ("operation_timeout", "max_lifetime", "leak_threshold"):
+            self._set(name, check_timeout(name, getattr(self, name), positive=True))
+        if math.isinf(self.operation_timeout):
+            raise ValueError(f"operation_timeout must be a finite number of seconds, not {given!r}")
         if self.min_size and self.idle_timeout == 0:
             raise ValueError(f"idle_timeout must be greater than 0 seconds with min_size={self.min_size}, not 0")
-        self._set("name", _checked_name(self.name))
+        self._set("name", f"pool-{next(_numbers)}" if self.name is None else check_name(self.name))
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -109,10 +105,10 @@ def check_flag(name: str, value: object) -> bool:
     return value
 
 
-def check_seconds(name: str, value: object, *, positive: bool = False) -> float | None:
-    """Return `value` as float seconds, `None` (also for infinity) as `None`; a bool is no number here."""
+def check_timeout(name: str, value: object, *, positive: bool = False) -> float:
+    """Return `value` as float seconds, `None` as infinity; a bool is no number here."""
     if value is None:
-        return None
+        return math.inf
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number of seconds or None, not {value!r} ({type(value).__name__})")
     try:
@@ -122,19 +118,17 @@ def check_seconds(name: str, value: object, *, positive: bool = False) -> float 
     if math.isnan(seconds) or seconds < 0 or (positive and seconds == 0):
         bound = "greater than 0" if positive else "0 or more"
         raise ValueError(f"{name} must be {bound} seconds, not {value!r}")
+    return seconds
+
+
+def check_seconds(name: str, value: object, *, positive: bool = False) -> float | None:
+    """Do the same as `check_timeout`, but return infinity as `None`."""
+    return finite(check_timeout(name, value, positive=positive))
+
+
+def finite(seconds: float) -> float | None:
+    """Return these seconds, `None` for infinity."""
     return None if math.isinf(seconds) else seconds
-
-
-def check_timeout(name: str, value: object) -> float:
-    """Return `value`, which is not `None`, as float seconds; infinity stays."""
-    seconds = check_seconds(name, value)
-    return math.inf if seconds is None else seconds
-
-
-def _checked_name(name: object) -> str:
-    if name is None:
-        return f"pool-{next(_numbers)}"
-    return check_name(name)
 
 
 def check_name(name: object) -> str:

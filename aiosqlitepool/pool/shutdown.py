@@ -5,40 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
 
-from ..driver import Connection
 from ..stats import Holder
-from .checkout import Checkout
+from .background import quietly
 from .diagnostics import Diagnostics, closed_while_waiting
 from .inventory import Inventory
 from .release import Releaser
 
 __all__ = ["Shutdown"]
 
-C = TypeVar("C", bound=Connection)
 
-
-class Shutdown(Generic[C]):
+class Shutdown:
     """Closes the connections of one pool, once."""
 
-    def __init__(self, inventory: Inventory[C], diagnostics: Diagnostics, releaser: Releaser[C]) -> None:
+    def __init__(self, inventory: Inventory, diagnostics: Diagnostics, releaser: Releaser) -> None:
         self._inventory = inventory
         self._diagnostics = diagnostics
         self._releaser = releaser
         self._name, self._clock = inventory.name, inventory.clock
-        # Until when `run` waits for holders, in loop time.
-        self._deadline = math.inf
-        self._patience: asyncio.Timeout | None = None
-
-    def hurry(self, timeout: float | None) -> None:
-        """Limit how long `run` waits for holders: `timeout` seconds from now. The earliest limit counts."""
-        if timeout is not None:
-            deadline = asyncio.get_running_loop().time() + timeout
-            if deadline < self._deadline:
-                self._deadline = deadline
-                if self._patience is not None and not self._patience.expired():
-                    self._patience.reschedule(deadline)
+        # Waits for holders; set by `begin`.
+        self._draining: asyncio.Task[None]
 
     def begin(self) -> None:
         """Raise `PoolClosedError` in all waiters, and close the idle connections."""
@@ -50,17 +37,32 @@ class Shutdown(Generic[C]):
                 request.answer.set_exception(closed_while_waiting(self._name))
         while (slot := inventory.slots.take_idle()) is not None:
             inventory.put_back(slot, self._clock())
-        inventory.note_all_back()
+        self._draining = quietly(self._drain())
+
+    async def _drain(self) -> None:
+        """Wait until every slot is back and every connection closed."""
+        if self._inventory.slots.used:
+            await self._inventory.all_back.wait()
+        await self._inventory.background.wait(None)
+
+    def hurry(self, timeout: float) -> None:
+        """Let `run` wait for holders for `timeout` seconds from now at most. The earliest limit counts."""
+        if timeout < math.inf:
+            timer = asyncio.get_running_loop().call_later(timeout, self._draining.cancel)
+            self._draining.add_done_callback(lambda _: timer.cancel())
 
     async def run(self) -> tuple[Holder, ...]:
         """Close every connection; return the holders that did not release theirs in time."""
         background = self._inventory.background
         abandoned: tuple[Holder, ...] = ()
         try:
-            await self._drain()
+            await asyncio.wait((self._draining,))
             abandoned = self._abandon_leases()
             await background.wait()
-            await self._wait_for_the_last()
+            # The last close checkpoints the WAL, and gets its time. Only the last one: a driver that hangs in one close
+            # would hang in the next.
+            if len(background) == 1 and self._inventory.last_closing is not None:
+                await background.wait(None)
             background.cancel()
             await background.wait()
         finally:
@@ -68,25 +70,11 @@ class Shutdown(Generic[C]):
             self._abandon_connections()
         return abandoned
 
-    async def _wait_for_the_last(self) -> None:
-        """Wait for the last connection, whose close checkpoints the WAL, as long as for any other."""
-        background = self._inventory.background
-        # Only for the last one: a driver that hangs in one close would hang in the next.
-        if len(background) == 1 and self._inventory.last_closing is not None:
-            await background.wait(None)
-
-    async def _drain(self) -> None:
-        """Wait until every slot is back and every connection closed, as long as `hurry` allows."""
-        with contextlib.suppress(TimeoutError):
-            deadline = None if math.isinf(self._deadline) else self._deadline
-            async with asyncio.timeout_at(deadline) as self._patience:
-                await self._inventory.all_back.wait()
-                await self._inventory.background.wait(None)
-        self._patience = None
-
     def _abandon_leases(self) -> tuple[Holder, ...]:
         """Take the connections in use from their holders and close them; return the holders."""
-        holders, checkouts, now = self._diagnostics.holders(), self._diagnostics.checkouts(), self._clock()
+        return self._taking_all(self._remove_leased)
+
+    def _remove_leased(self) -> None:
         for slot in self._inventory.slots.all:
             pooled = slot.connection
             if pooled is None or not (pooled.lease or pooled.sharers):
@@ -99,20 +87,19 @@ class Shutdown(Generic[C]):
             self._inventory.remove(slot, "pool_closed")
             for _ in sharers or (None,):
                 self._inventory.put_back_unused(slot)
-        self._emit_abandoned(checkouts, now)
-        return holders
 
     def abandon(self) -> tuple[Holder, ...]:
         """Let every connection close by itself, without a running loop; return the holders."""
-        holders, checkouts, now = self._diagnostics.holders(), self._diagnostics.checkouts(), self._clock()
-        self._abandon_connections()
-        self._emit_abandoned(checkouts, now)
-        return holders
+        return self._taking_all(self._abandon_connections)
 
-    def _emit_abandoned(self, checkouts: list[Checkout[Any]], now: float) -> None:
+    def _taking_all(self, take: Callable[[], None]) -> tuple[Holder, ...]:
+        """Call `take()`, which takes the connections from their holders; emit that, and return the holders."""
+        holders, checkouts, now = self._diagnostics.holders(), self._diagnostics.checkouts(), self._clock()
+        take()
         for checkout in checkouts:
             self._releaser.emit_released(checkout, now, True)
             checkout.task = checkout.context = None  # a program may keep a useless handle
+        return holders
 
     def _abandon_connections(self) -> None:
         self._inventory.background.abandon()

@@ -1,4 +1,4 @@
-"""Which slot is where, and who waits. Pure and synchronous: no SQLite, no clock, no events, no await.
+"""The slots of a pool, and the queue for them. Pure and synchronous: no SQLite, no clock, no events, no await.
 
 A pool is `size` slots, made once. A slot is in one of three places, and the place *is* its state:
 
@@ -17,9 +17,9 @@ import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-__all__ = ["Request", "Slot", "Slots", "retried"]
+__all__ = ["Slot", "Slots", "retried"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,21 +42,11 @@ class Slot(Generic[T]):
         return f"<Slot {self.number}: {self.connection!r}>"
 
 
-class Request(Protocol):
-    """What the queue needs of a caller."""
-
-    # A future that gets a slot, an exception, or at its deadline a list of one.
-    answer: Any
-    # Clock times. The deadlines are in the order of the queue, unless a request has a timeout of its own (not `None`).
-    asked: float
-    deadline: float
-    timeout: float | None
-    # Whether it may hold a slot together with other such requests.
-    shared: ClassVar[bool]
-
-
 class Slots(Generic[T]):
     """The slots of one pool and the queue for them, first come, first served.
+
+    A request is a `Checkout`. This reads its `asked`, `deadline`, `timeout` (`None` if it is that of all) and `shared`,
+    and sets the result of `answer`: a slot, or an exception.
 
     Invariants, true whenever no method is running:
       - every slot is in one place only: in `_idle`, in `_vacant`, or taken, which is neither;
@@ -74,7 +64,7 @@ class Slots(Generic[T]):
         # What `take_idle` takes from: the idle slots, or while they are held another list, which is empty. So a hold
         # costs the fast path nothing.
         self._takable: list[Slot[T]] = self._idle
-        # Whether free slots are kept from everybody, see `hold`.
+        # Whether free slots are kept from all requests, see `hold`.
         self.is_held: bool = False
         self._vacant: list[Slot[T]] = list(reversed(self.all))
         # The requests that wait, oldest first.
@@ -83,12 +73,12 @@ class Slots(Generic[T]):
         self._in_order = True
         # The slot that more shared requests may join.
         self.shared: Slot[T] | None = None
-        # How many slots are taken to be opened or checked, and will be given back then.
+        # How many slots are taken to be opened or checked, and will be freed then.
         self.preparing: int = 0
 
     @property
     def idle(self) -> int:
-        """How many slots hold a connection that nobody uses."""
+        """How many slots hold a connection that is not in use."""
         return len(self._idle)
 
     @property
@@ -171,17 +161,17 @@ class Slots(Generic[T]):
     # -- holding
 
     def hold(self) -> None:
-        """Keep every free slot, and every slot that is given back, from all requests until `resume()`."""
+        """Keep every free slot, and every slot that becomes free, from all requests until `resume()`."""
         self.is_held, self._takable, self.shared = True, [], None
 
     def resume(self) -> None:
         """Let free slots be taken again. The caller has them taken for the requests that wait."""
         self.is_held, self._takable = False, self._idle
 
-    # -- giving back
+    # -- freeing
 
     def give_back(self, slot: Slot[T]) -> None:
-        """Give back a taken slot: to the oldest waiter, or to the place where it belongs by what it holds."""
+        """Free a taken slot: hand it to the oldest waiter, or put it where it belongs by what it holds."""
         if slot.sharers:
             slot.sharers -= 1
             if slot.sharers:
@@ -222,7 +212,7 @@ class Slots(Generic[T]):
 
     # -- the queue
 
-    def enqueue(self, request: Request, *, again: bool = False) -> None:
+    def enqueue(self, request: Any, *, again: bool = False) -> None:
         """Queue behind all others; a request that queues again, behind those that asked before it only."""
         self._in_order = request.timeout is None and (self._in_order or not self._queue)
         self._queue[request] = None
@@ -230,7 +220,7 @@ class Slots(Generic[T]):
             for later in [each for each in self._queue if each.asked > request.asked]:
                 self._queue.move_to_end(later)
 
-    def leave(self, request: Request) -> None:
+    def leave(self, request: object) -> None:
         """Take a request out of the queue, if it is still there."""
         self._queue.pop(request, None)
 

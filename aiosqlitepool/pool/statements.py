@@ -1,8 +1,9 @@
-"""Single statements of a pool: acquire a connection, run one statement, commit it, release the connection."""
+"""Single statements: `fetch_all()` and the like, of a pool and of a database; and how a pool runs them."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Awaitable
 from typing import Any, Final, TypeVar, overload
 
 from ..driver import Change, Connection, Executed, Fetch, Parameters, RowFactory, Statement, raw_row, run_alone
@@ -12,7 +13,7 @@ from .lease import Lease
 from .lifecycle import PoolLifecycle
 from .settings import check_label
 
-__all__ = ["PoolStatements"]
+__all__ = ["PoolStatements", "SingleStatements"]
 
 C = TypeVar("C", bound=Connection)
 R = TypeVar("R")
@@ -21,12 +22,17 @@ R = TypeVar("R")
 _NEED_BLOCK: Final = frozenset({"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"})
 
 
-class PoolStatements(PoolLifecycle[C]):
-    """The methods of a pool that run one statement, as a transaction of its own."""
+class SingleStatements:
+    """The methods that run one statement, as a transaction of its own."""
 
     @abstractmethod
-    def connection(self, label: str | None = None, *, timeout: float | None = None) -> Lease[C]:
-        """Acquire a connection for an `async with` block."""
+    def _fetch(self, statement: Fetch, label: str, timeout: float | None) -> Awaitable[list[Any]]:
+        """Run a statement, and return its rows."""
+        ...
+
+    @abstractmethod
+    def _change(self, statement: Change, label: str, timeout: float | None) -> Awaitable[Executed]:
+        """Run a statement, and return what it changed."""
         ...
 
     @overload
@@ -42,9 +48,10 @@ class PoolStatements(PoolLifecycle[C]):
         self, sql: str, parameters: Parameters = (), *, row_factory: RowFactory[Any] | None = None,
         label: str | None = None, timeout: float | None = None,
     ) -> list[Any]:  # fmt: skip
-        """Acquire a connection, run a statement and read its rows, commit what it changed, release; return all rows.
+        """Run one statement and read its rows, commit what it changed; return all rows.
 
-        If it fails, or is cancelled before its commit has begun, its change is rolled back.
+        A connection is acquired for it, and released: of a `SQLiteDatabase` a reader, or the writer for INSERT,
+        REPLACE, UPDATE and DELETE. If it fails, or is cancelled before its commit has begun, its change is rolled back.
 
         Args:
             sql: one statement.
@@ -52,12 +59,12 @@ class PoolStatements(PoolLifecycle[C]):
             row_factory: makes the rows of this call, as `sqlite3.Cursor.row_factory` does; the connection's own if not
                 given.
             label: what for, in diagnoses, events and spans; the name of this method if not given.
-            timeout: seconds to wait for a connection, instead of the pool's `acquisition_timeout`.
+            timeout: seconds to wait for a connection, instead of `acquisition_timeout`.
 
         Raises `TypeError` or `ValueError` for an invalid argument, `PoolUsageError` for a statement that begins or ends
-        a transaction, the errors of acquiring, see `connection()`, and those of the driver.
+        a transaction, the errors of acquiring a connection, and those of the driver.
         """
-        return await self._run_alone(Fetch(sql, parameters, row_factory), check_label(label) or "fetch_all", timeout)
+        return await self._fetch(Fetch(sql, parameters, row_factory), check_label(label) or "fetch_all", timeout)
 
     @overload
     async def fetch_one(
@@ -74,7 +81,7 @@ class PoolStatements(PoolLifecycle[C]):
     ) -> Any | None:  # fmt: skip
         """Do the same as `fetch_all()`, but return the first row, `None` if there is none."""
         statement = Fetch(sql, parameters, row_factory, most=1)
-        rows = await self._run_alone(statement, check_label(label) or "fetch_one", timeout)
+        rows = await self._fetch(statement, check_label(label) or "fetch_one", timeout)
         return rows[0] if rows else None
 
     async def fetch_val(
@@ -88,8 +95,26 @@ class PoolStatements(PoolLifecycle[C]):
     async def execute(
         self, sql: str, parameters: Parameters = (), *, label: str | None = None, timeout: float | None = None
     ) -> Executed:
-        """Do the same as `fetch_all()`, but return what the statement changed."""
-        return await self._run_alone(Change(sql, parameters), check_label(label) or "execute", timeout)
+        """Do the same as `fetch_all()`, but return what the statement changed.
+
+        A `SQLiteDatabase` runs it on the writer; inside the task's own `write()` block, in a savepoint.
+        """
+        return await self._change(Change(sql, parameters), check_label(label) or "execute", timeout)
+
+
+class PoolStatements(SingleStatements, PoolLifecycle[C]):
+    """Runs single statements on any connection of a pool."""
+
+    @abstractmethod
+    def connection(self, label: str | None = None, *, timeout: float | None = None) -> Lease[C]:
+        """Acquire a connection for an `async with` block."""
+        ...
+
+    def _fetch(self, statement: Fetch, label: str, timeout: float | None) -> Awaitable[list[Any]]:
+        return self._run_alone(statement, label, timeout)
+
+    def _change(self, statement: Change, label: str, timeout: float | None) -> Awaitable[Executed]:
+        return self._run_alone(statement, label, timeout)
 
     async def _run_alone(self, statement: Statement[R], label: str, timeout: float | None) -> R:
         if (word := first_word(statement.sql)) in _NEED_BLOCK:

@@ -53,12 +53,12 @@ class Adapted(AdaptedConnection):
 
     @abstractmethod
     async def end(self) -> None:
-        """Give back the connection, whose state is not known."""
+        """Release the connection, whose state is not known."""
         ...
 
     @abstractmethod
     def forget(self) -> None:
-        """Give back what the connection holds, without waiting for that. Safe in any thread."""
+        """Release what the connection holds, without waiting for that. Safe in any thread."""
         ...
 
     # -- what SQLAlchemy calls
@@ -72,7 +72,7 @@ class Adapted(AdaptedConnection):
         return self.cursor().execute(operation, parameters)
 
     def close(self) -> None:
-        """Give back what the connection holds."""
+        """Release what the connection holds."""
         if not self.is_lent:
             return  # an event of the pool may close it, where nothing can be awaited
         if in_greenlet():

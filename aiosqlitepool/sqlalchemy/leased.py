@@ -61,7 +61,7 @@ class Leased(Adapted):
         await lease.__aexit__(None, None, None)
 
     async def end(self) -> None:
-        """Close the connection and give it back, for the pool to replace it. A cancelled statement costs none."""
+        """Close the connection and release it, for the pool to replace it. A cancelled statement costs none."""
         connection, lease = self._connection, self._take()
         try:
             if lease is None or not self.was_cancelled:
@@ -73,7 +73,7 @@ class Leased(Adapted):
                 await lease.__aexit__(None, None, None)
 
     def forget(self) -> None:
-        """Let the pool notice that the handle is gone: it takes the connection back and reports the leak."""
+        """Let the pool notice that the handle is gone: it reclaims the connection and reports the leak."""
         connection, lease = self._connection, self._take()
         if lease is None:
             discard(connection)

@@ -118,7 +118,7 @@ class LeasingPool(_Pool):
 
     def _do_return_conn(self, record: Any) -> None:
         leased = record.dbapi_connection
-        if leased is None:  # closed, or detached: it was given back then, or will be
+        if leased is None:  # closed, or detached: it was released then, or will be
             self._records = {number: each for number, each in self._records.items() if each is not record}
             return
         leased.wait_for(leased.give_back())

@@ -145,11 +145,11 @@ class Routed(Adapted):
     # -- what SQLAlchemy calls
 
     def commit(self) -> None:
-        """Commit, and give the connection back."""
+        """Commit, and release the connection."""
         self.wait_for(self._leave(None))
 
     def rollback(self) -> None:
-        """Roll back, and give the connection back."""
+        """Roll back, and release the connection."""
         self.wait_for(self._leave(_RollBackError()))
 
     def create_function(self, name: str, narg: int, func: Callable[..., Any], deterministic: bool = False) -> None:
@@ -183,7 +183,7 @@ def _create_functions(native: sqlite3.Connection, functions: Mapping[tuple[str, 
     created = getattr(native, _FUNCTIONS, None)
     if created is None:
         created = set()
-        with suppress(AttributeError):  # a class without a __dict__: they are created again and again
+        with suppress(AttributeError):  # a class without a __dict__: they are created each time
             setattr(native, _FUNCTIONS, created)
     for which, create in functions.items():
         if which not in created:

@@ -1,7 +1,7 @@
 """Take the levels of processes that have ended out of the sums of prometheus_client's multiprocess mode.
 
 A process that ends by itself writes zeros; one that is killed cannot, and no server has a hook for it: its levels would
-stay in the sums for ever. So each process looks for the files of others that no longer run.
+stay in the sums. So each process looks for the files of others that no longer run.
 """
 
 from __future__ import annotations

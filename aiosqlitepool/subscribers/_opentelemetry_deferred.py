@@ -26,7 +26,7 @@ Record = Callable[[Metric, str, Values, Iterable[float]], None]
 # thread that delivers it. 1,000 acquires per second reach this in a minute, the default interval of collections.
 _MOST = 131_072
 # Durations recorded without a pause, which takes half a millisecond; and the pause in seconds. Without pauses, the
-# event loop would wait for the interpreter lock ten times as long, again and again.
+# event loop would wait for the interpreter lock ten times as long, each time.
 _SLICE = 64
 _PAUSE = 0.0005
 

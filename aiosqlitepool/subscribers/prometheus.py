@@ -64,7 +64,7 @@ class PrometheusSubscriber:
     exemplars, and levels and timings are up to a second old: a process that is killed does not write its last ones. The
     levels of processes that have ended leave the sums within a second, while another one runs. Serve a registry with
     `prometheus_client.multiprocess.MultiProcessCollector`, or each scrape sees one process. Without the variable, a
-    warning says so if the arguments of the server, or `WEB_CONCURRENCY`, tell of several workers.
+    warning says so if the arguments of the server, or `WEB_CONCURRENCY`, name several workers.
 
     Args:
         registry: the registry of the metrics; prometheus_client's default registry if not given.

@@ -90,7 +90,7 @@ class Canvas:
         return text
 
     def save(self, path: Path) -> None:
-        """Write it as PNG, of shades rounded so that it is a fifth smaller and nobody sees why."""
+        """Write it as PNG, of shades rounded so that it is a fifth smaller and looks the same."""
         self._canvas.draw()
         shades = np.asarray(self._canvas.buffer_rgba(), dtype=np.uint16)[:, :, :3]
         rounded = np.minimum((shades + SHADE // 2) // SHADE * SHADE, 255).astype(np.uint8)

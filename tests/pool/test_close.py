@@ -699,7 +699,7 @@ async def test_a_waiter_that_is_handed_a_dead_connection_by_a_pool_that_closes_i
     assert slot.connection is not None
     monkeypatch.setattr(type(slot.connection.adapter), "begin_lease", lambda *_: None)
     closing = asyncio.create_task(pool.close())
-    pool._shutdown.begin()
+    pool._inventory.closing = True  # as `closing` finds it a turn of the loop later
     with pytest.raises(PoolClosedError):
         await waiter
     await closing

@@ -37,7 +37,7 @@ class Kept:
 def timer_for(kept: Kept) -> Timer:
     """Return a timer that sweeps it, in the time of the running loop."""
     timer = Timer(asyncio.get_running_loop().time)
-    timer.calls(kept.sweep)
+    timer.look = kept.sweep
     return timer
 
 
@@ -92,19 +92,14 @@ async def test_a_timer_that_calls_nothing_does_nothing() -> None:
 
 
 @timeless
-async def test_a_timer_keeps_nothing_alive() -> None:
-    time, kept = asyncio.get_running_loop().time, Kept()
+async def test_a_loop_keeps_no_timer_alive_nor_what_it_calls() -> None:
+    kept = Kept()
     timer = timer_for(kept)
-    timer.wake(time() + 1)
-    gone = weakref.ref(kept)
-    del kept
-    assert gone() is None
+    timer.wake(asyncio.get_running_loop().time() + 1)
+    gone, gone_too = weakref.ref(kept), weakref.ref(timer)
+    del kept, timer
+    assert (gone(), gone_too()) == (None, None)
     await asyncio.sleep(5)  # it fires, and there is nothing left to call
-    gone_too = weakref.ref(timer)
-    timer.wake(time() + 1)
-    del timer
-    assert gone_too() is None
-    await asyncio.sleep(5)
 
 
 @timeless

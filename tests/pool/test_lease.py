@@ -185,8 +185,8 @@ async def pool_of_one(database: Path, recorder: Recorder) -> AsyncIterator[Pool]
         yield pool
 
 
-def shared(pool: Pool, label: str | None = None, timeout: float | None = None) -> SharedLease[aiosqlite.Connection]:
-    return SharedLease(pool._acquirer, pool._releaser, pool._clock, label, timeout, StatementLog())
+def shared(pool: Pool, label: str | None = None, timeout: float | None = None) -> SharedLease:
+    return SharedLease(pool._acquirer, pool._releaser, label, timeout, StatementLog())
 
 
 def function(

@@ -16,8 +16,8 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import PoolClosedError, PoolUsageError, SQLiteConnectionPool
-from aiosqlitepool.bus import LOG_INTERVAL
 from aiosqlitepool.events import RolledBackOnReturn
+from aiosqlitepool.failures import LOG_INTERVAL
 from aiosqlitepool.testing import Recorder
 
 from ..support.clock import Clock

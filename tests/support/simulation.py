@@ -29,7 +29,7 @@ from aiosqlitepool.events import (
     PoolEvent,
 )
 from aiosqlitepool.failures import log
-from aiosqlitepool.pool import connection as lifecycle
+from aiosqlitepool.pool import lifecycle
 
 from .slots import check_slots
 from .stub import StubConnection, StubDriver

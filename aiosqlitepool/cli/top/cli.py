@@ -91,7 +91,7 @@ def _seconds(text: str) -> float:
 
 
 class _View(NamedTuple):
-    """What to read again and again, and how to show it.
+    """What to read repeatedly, and how to show it.
 
     `board` gets the last two readings, of which the older may be `None`, and the error of the last attempt.
     `readings` is how many it takes until there is something to show for `--once`.
