@@ -52,7 +52,7 @@ class Holder:
 
     @property
     def summary(self) -> str:
-        """The operation and the first table of the statement: "SELECT orders". Empty without a statement."""
+        """The operation and the first table, for example "SELECT orders". Empty without a statement."""
         return "" if self.statement is None else summary_of(self.statement)
 
     def __str__(self) -> str:

@@ -48,7 +48,7 @@ _COPY_PATIENCE: Final = 0.1
 _POLL: Final = 0.002
 _LOOK_EVERY: Final = 0.001
 _FASTEST: Final = 1e9
-# Seconds from one copy, which holds nobody up, to the next.
+# Seconds from one copy, which no caller waits for, to the next.
 _COPY_EVERY: Final = 0.1
 # Bytes above `checkpoint_above` from which a commit empties the WAL, and readers are held if they prevent it. Such a
 # commit waits for the disk two or three times, and the writers behind it with it: so it must be rare.

@@ -64,7 +64,6 @@ class AiosqliteAdapter(Executor):
         if unsaved is not None:
             unsaved.forget()
         self._leave_loop()
-        self.has_lock = None
         if self._pragmas_used:
             for statement in self._session_sql:
                 native.execute(statement).close()

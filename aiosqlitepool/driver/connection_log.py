@@ -33,7 +33,13 @@ class ConnectionLog:
         self, lease: Lessee, context: Context, statement: Any, place: StatementPlace | None, source: Any,
         failure: str | None, sent: float, began: float,
     ) -> None:  # fmt: skip
-        """Record what ran until now. `source` has the rows that it read: a list, or a cursor that reads ahead."""
+        """Record what ran until now. `source` has the rows that it read: a list, or a cursor that reads ahead.
+
+        A function, which is no statement, is not recorded: what it has changed is no change of the next statement.
+        """
+        if statement is None:
+            self._changes = self._native.total_changes
+            return
         ended = perf_counter()
         lease.activity = statement, began, ended
         kind, native = type(source), self._native
@@ -42,10 +48,6 @@ class ConnectionLog:
         changed, self._changes = changes - self._changes, changes
         figures: Figures = (place, lease.label, began - sent, ended - began, rows, changed, failure)
         self._log.record(statement, figures, lease, native, context)
-
-    def pass_over(self) -> None:
-        """Take note of what a function has changed, which is not recorded: it is no change of the next statement."""
-        self._changes = self._native.total_changes
 
     def failed(self, error: BaseException, lease: Lessee, context: Context, statement: object) -> None:
         """Report an error, if it means that the database failed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from time import perf_counter
 from typing import Any, ClassVar, Final
@@ -217,9 +217,12 @@ def closes_cursor(fn: Callable[..., Any]) -> bool:
     return getattr(fn, "__name__", "") == "close" and isinstance(getattr(fn, "__self__", None), sqlite3.Cursor)
 
 
-def statement_of(fn: Callable[..., Any]) -> tuple[str | None, StatementPlace | None]:
-    """Return the SQL of an operation that has none among its arguments, and where it runs; `None` if it has run."""
-    name, cursor = getattr(fn, "__name__", ""), getattr(fn, "__self__", None)
+def statement_of(fn: Callable[..., Any], args: Sequence[Any]) -> tuple[Any, StatementPlace | None]:
+    """Return the SQL of an operation, `None` if it has none, and where it runs, `None` if it has run."""
+    name = getattr(fn, "__name__", "")
+    if name in RUN_SQL and args:
+        return args[0], "thread"
+    cursor = getattr(fn, "__self__", None)
     if type(cursor) is ReadAheadCursor and name.startswith("fetch"):
         return cursor.sql, None
     return (name.upper() if name in ("commit", "rollback") else None), "thread"

@@ -17,9 +17,8 @@ from typing import Any, Final, TypeVar
 import aiosqlite
 
 from ..errors import PoolUsageError, error_name
-from ..timings import StatementPlace
 from .connection_log import ConnectionLog
-from .cursors import RUN_SQL, closes_cursor, statement_of
+from .cursors import closes_cursor, statement_of
 from .inline import InlineReads, Reading, Unfinished, is_one_statement
 from .protocol import Adapter, Lessee
 from .sqlite import LeaseCursors, note_busy
@@ -81,9 +80,7 @@ class Executor(Worker):
         failure: str | None = None
         if not future.cancelled():
             began = perf_counter()
-            has_sql = getattr(fn, "__name__", None) in RUN_SQL
-            place: StatementPlace | None = "thread"
-            statement, place = (args[0], place) if has_sql and args else statement_of(fn)
+            statement, place = statement_of(fn, args)
             if statement is not None:
                 lease.activity = statement, began, None
             self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
@@ -98,11 +95,8 @@ class Executor(Worker):
                 self._log.failed(raised, lease, context, statement)
             self.running = None
             try:
-                if statement is not None:
-                    source = fn.__self__ if place is None else result
-                    self._log.record(lease, context, statement, place, source, failure, sent, began)
-                else:
-                    self._log.pass_over()
+                source = fn.__self__ if place is None else result
+                self._log.record(lease, context, statement, place, source, failure, sent, began)
                 if error is not None or type(result) not in _NO_CURSOR:
                     self._note_cursors(future, result, error)
                 self._in_transaction = self.native.in_transaction
@@ -119,7 +113,7 @@ class Executor(Worker):
         """Let the connection wait for locks, which it does not while the loop has it."""
         if self._busy_timeout is not None:
             self.native.execute(f"PRAGMA busy_timeout = {self._busy_timeout}").close()
-            self._busy_timeout = None
+            self._busy_timeout = self.has_lock = None
 
     def _note_cursors(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         self._cursors.note(result)

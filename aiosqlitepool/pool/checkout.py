@@ -149,7 +149,7 @@ class Ended:
         self.newest_asked, waiter.found = waiter.asked, self._last
 
     def add(self, lease: Checkout[Any], slot: Slot[Any], now: float) -> None:
-        """Add a lease that ends now. Call it before the slot is given back."""
+        """Add a lease that ends now. Call it before the slot is free."""
         link, self._last = self._last, []
         link += slot, lease, now, self._last
 
