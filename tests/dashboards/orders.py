@@ -118,7 +118,7 @@ class Orders:
             await self._database.run_write(insert, 0)
             await self._database.checkpoint()
             # So much that new readers are held, and the one that stays is named.
-            await self._database.execute("INSERT INTO item (text) VALUES (zeroblob(6000000))")
+            await self._database.execute("INSERT INTO item (text) VALUES (zeroblob(16000000))")
             await asyncio.sleep(1)
         await self._database.execute("DELETE FROM item WHERE length(text) > 1000000")
         await self._database.checkpoint()

@@ -236,7 +236,7 @@ async def test_a_slow_acquire_is_listed_once_with_its_holders(driver: StubDriver
         shown = look(monitor)
     texts = [event["text"] for event in shown["events"] if event["event"].startswith("acquire")]
     assert texts[:2] == [
-        "connection 1 after 2.00 s in the queue; held by holder (0 µs)",
+        "connection 1 after 2.00 s in the queue; held by holder (2.00 s)",
         "connection 1 after 500 ms in the queue",
     ]
     assert (shown["counts"]["acquire_wait"], shown["counts"]["acquire_slow"]) == (4, 1)
