@@ -59,16 +59,20 @@ class Shutdown:
             await asyncio.wait((self._draining,))
             abandoned = self._abandon_leases()
             await background.wait()
-            # The last close checkpoints the WAL, and gets its time. Only the last one: a driver that hangs in one close
-            # would hang in the next.
-            if len(background) == 1 and self._inventory.last_closing is not None:
-                await background.wait(None)
+            await self._wait_for_the_last()
             background.cancel()
             await background.wait()
         finally:
             # Runs also when the loop ends under this task, where nothing can be awaited any more.
             self._abandon_connections()
         return abandoned
+
+    async def _wait_for_the_last(self) -> None:
+        """Give the last connection, whose close checkpoints the WAL, as much time as any other."""
+        background = self._inventory.background
+        # Only the last one: a driver that hangs in one close would hang in the next.
+        if len(background) == 1 and self._inventory.last_closing is not None:
+            await background.wait(None)
 
     def _abandon_leases(self) -> tuple[Holder, ...]:
         """Take the connections in use from their holders and close them; return the holders."""

@@ -538,6 +538,21 @@ async def test_a_connection_that_leaks_twice_is_reported_twice(driver: StubDrive
 
 
 @timeless
+async def test_a_suspected_leak_whose_handle_is_collected_is_reported_once(
+    driver: StubDriver, recorder: Recorder
+) -> None:
+    async with pool_of(driver, 1, leak_threshold=30, subscribers=[recorder]) as pool:
+        await pool.acquire(label="lost")
+        await asyncio.sleep(40)
+        (pooled,) = pool._inventory.connector.connections.values()
+        assert pooled.lease is not None
+        pool._releaser.forgotten(pooled.lease)
+        await asyncio.sleep(1)
+        assert pool.stats().used == 0
+    assert [name for name in recorder.names if name.startswith("leak")] == ["leak_suspect", "leak_return"]
+
+
+@timeless
 async def test_a_long_lease_logs_one_warning_by_default(driver: StubDriver, caplog: pytest.LogCaptureFixture) -> None:
     async with pool_of(driver, idle_timeout=None) as pool:
         async with pool.connection():
