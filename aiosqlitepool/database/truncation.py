@@ -53,6 +53,8 @@ _COPY_EVERY: Final = 0.1
 # Bytes above `checkpoint_above` from which a commit empties the WAL, and readers are held if they prevent it. Such a
 # commit waits for the disk two or three times, and the writers behind it with it: so it must be rare.
 _SLACK: Final = 11_000_000
+# The same while readers prevent copies: then the WAL only grows until they are held.
+_SLACK_IF_PINNED: Final = 1_000_000
 # Seconds from one attempt that failed to the next: doubled from the first up to the last.
 _FIRST_PAUSE: Final = 0.1
 _LAST_PAUSE: Final = 30.0
@@ -77,6 +79,8 @@ class Truncation:
         self._ceiling = math.inf if ceiling is None else ceiling
         self._copy_above = min(above, self._ceiling)
         self._above = min(above + _SLACK, self._ceiling)
+        # Whether readers prevented a part of the newest copy.
+        self._is_pinned = False
         self._wake = wake
         self._clock = clock
         self._pause = _FIRST_PAUSE
@@ -103,7 +107,7 @@ class Truncation:
         self._writer.look_at = time.monotonic() + max(_LOOK_EVERY, (self._copy_above - wal_bytes) / _FASTEST)
         # Not during a copy: only one connection can make a checkpoint.
         tries = self._is_holding or (not self.is_asked_to_copy and self._clock() >= self._next_at)
-        if wal_bytes > self._above and tries:
+        if wal_bytes > self._limit and tries:
             self._empty(native, wal_bytes)
         elif wal_bytes > self._copy_above and self._clock() >= self._copy_at:
             self._copy_at = math.inf  # until the event loop has seen to it
@@ -140,6 +144,11 @@ class Truncation:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(fn, *args)
 
+    @property
+    def _limit(self) -> float:
+        """How many bytes the WAL may have. Safe in any thread."""
+        return min(self._above, self._copy_above + _SLACK_IF_PINNED) if self._is_pinned else self._above
+
     # -- in the event loop
 
     @property
@@ -158,6 +167,7 @@ class Truncation:
             async with pool.connection(label="checkpoint") as connection:
                 work = partial(checkpoint, pool=self._writer.pool, truncates=False)
                 event = await call_to_the_end(connection, work)
+            self._is_pinned = event.result == "partial"
             self._writer.pool.events.emit(event)
         except sqlite3.Error as error:
             self._emit_failed(ErrorInfo.of(error))
@@ -172,7 +182,7 @@ class Truncation:
         if not asked and self._clock() < self._next_at:
             return False
         self._next_at = -math.inf
-        return self._file.wal_bytes() > self._above
+        return self._file.wal_bytes() > self._limit
 
     async def run(self) -> None:
         """Hold new readers until the WAL is truncated; give up after a while, and emit who was in the way."""
@@ -225,7 +235,7 @@ class Truncation:
                     break
         finally:
             self._is_holding = False
-        return self._file.wal_bytes() <= self._above
+        return self._file.wal_bytes() <= self._limit
 
     async def _held_again_after(self, in_the_way: list[Checkout[Any]]) -> bool:
         """Wait until these readers have ended, and hold new ones from that very moment on; False if it takes long."""

@@ -234,6 +234,19 @@ async def test_commits_ask_for_one_copy_at_a_time_and_not_at_once_for_the_next(d
     assert await commit() == 2
 
 
+async def test_readers_that_prevent_a_copy_are_held_long_before_the_wal_is_as_large_as_it_may_be(
+    db: SQLiteDatabase,
+) -> None:
+    """Two steady writers beside overlapping snapshots filled 26 MB."""
+    made = Truncation(db._writer, db._reader.pool, db._file, 4_000_000, None, lambda: None, Clock())
+    async with db.read(snapshot=True):
+        await db.run_write(add, "a")
+        await made.copy()
+        assert made._limit == 5_000_000
+    await made.copy()
+    assert made._limit == 15_000_000
+
+
 async def test_a_commit_does_not_get_in_the_way_of_a_copy(db: SQLiteDatabase, recorder: Recorder) -> None:
     """Only one connection can make a checkpoint: readers were held because the copy was in the way."""
     asked: list[None] = []
