@@ -64,7 +64,7 @@ class Diagnostics:
                 if (lease := pooled.lease) is not None:
                     found.append(lease)
                 elif pooled.sharers:
-                    found += [each for each in tuple(pooled.sharers) if each.holds]
+                    found += [each for each in list(pooled.sharers) if each.holds]
         return found
 
     def _sharers(self) -> list[Any]:

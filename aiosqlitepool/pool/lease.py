@@ -159,7 +159,7 @@ class SharedLease(Checkout[PooledConnection]):
 
     def _in_order(self, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> R | None:
         """Run the function in the worker thread, unless one before it has to run again."""
-        before = itertools.takewhile(lambda each: each is not self, tuple(self._pooled.sharers))
+        before = itertools.takewhile(lambda each: each is not self, list(self._pooled.sharers))
         paused = [each for each in before if each.is_paused] if self._pooled.runs_again else []
         self.is_paused, self._behind = bool(paused), paused[-1] if paused else None
         if paused:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable
+from contextvars import Context
 
 from ..stats import Holder
 from .background import quietly
@@ -48,7 +49,8 @@ class Shutdown:
     def hurry(self, timeout: float) -> None:
         """Let `run` wait for holders for `timeout` seconds from now at most. The earliest limit counts."""
         if timeout < math.inf:
-            timer = asyncio.get_running_loop().call_later(timeout, self._draining.cancel)
+            # In an empty context: a timer that is cancelled would keep the caller's until it would have been due.
+            timer = asyncio.get_running_loop().call_later(timeout, self._draining.cancel, context=Context())
             self._draining.add_done_callback(lambda _: timer.cancel())
 
     async def run(self) -> tuple[Holder, ...]:

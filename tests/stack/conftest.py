@@ -119,11 +119,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         app = start(service(folder / "service.db", folder / "service.log", environment))
         start(load(app, folder / "load.log"))
         troubled = [start(troubles(folder, subscriber)).url for subscriber in SUBSCRIBERS]
-        metrics = configured(folder, pager_url)
-        manager = start(alertmanager(metrics / "alertmanager.yml", folder))
-        address(metrics / "targets" / "app.yml", app.url, *troubled)
-        address(metrics / "targets" / "alertmanager.yml", manager.url)
-        server = start(prometheus(metrics / "prometheus.yml", folder))
+        server, manager = start(watching(folder, pager_url, app.url, *troubled))
         yield Stack(server.url, manager.url, pager, receiver, folder)
 
 
@@ -153,7 +149,20 @@ def unmeasured() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
-def configured(folder: Path, pager_url: str, time_scale: float = TIME_SCALE) -> Path:
+@contextmanager
+def watching(
+    folder: Path, pager_url: str, *urls: str, time_scale: float = TIME_SCALE
+) -> Iterator[tuple[Program, Program]]:
+    """Prometheus, which scrapes these programs, and Alertmanager, which tells the pager."""
+    metrics = configured(folder, pager_url, time_scale)
+    with alertmanager(metrics / "alertmanager.yml", folder) as manager:
+        address(metrics / "targets" / "app.yml", *urls)
+        address(metrics / "targets" / "alertmanager.yml", manager.url)
+        with prometheus(metrics / "prometheus.yml", folder) as server:
+            yield server, manager
+
+
+def configured(folder: Path, pager_url: str, time_scale: float) -> Path:
     """The shipped files in fast motion, with the pager for every receiver."""
     export(folder, time_scale=time_scale)
     metrics = folder / "metrics"

@@ -19,11 +19,11 @@ import httpx
 import pytest
 
 from dashboards.render.board import board_files, expand, queries, read, variables
-from examples.stack_local.programs import Program, alertmanager, free_port, prometheus, running
+from examples.stack_local.programs import Program, free_port, running
 
 from ..support.debian import ask, installed, queried, wait_for
 from ..support.otlp import Receiver, attributes, over_http
-from .conftest import POOL, ROOT, Pager, address, configured, paging, unmeasured
+from .conftest import POOL, ROOT, Pager, paging, unmeasured, watching
 from .leaking import LEAKING, STATEMENT
 
 pytestmark = pytest.mark.timeout(300)
@@ -58,11 +58,7 @@ def leak(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Leak]:
         start = programs.enter_context
         receiver, (pager, pager_url) = start(over_http()), start(paging())
         service = start(leaking(folder, receiver.endpoint))
-        metrics = configured(folder, pager_url, TIME_SCALE)
-        manager = start(alertmanager(metrics / "alertmanager.yml", folder))
-        address(metrics / "targets" / "app.yml", service.url)
-        address(metrics / "targets" / "alertmanager.yml", manager.url)
-        server = start(prometheus(metrics / "prometheus.yml", folder))
+        server, _ = start(watching(folder, pager_url, service.url, time_scale=TIME_SCALE))
         known = f'db_client_connection_max{{{POOL}="{POOL_NAME}"}}'
         wait_for("Prometheus scrapes the pool", lambda: queried(server.url, known), within=WITHIN)
         began = time.time()
