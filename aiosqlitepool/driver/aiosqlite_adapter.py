@@ -1,4 +1,4 @@
-"""Drives one aiosqlite connection: its leases, resets, checks and close. Its statements run in `executor`."""
+"""One aiosqlite connection: its leases, the rollback of what they leave, checks, close. `executor` runs statements."""
 
 from __future__ import annotations
 

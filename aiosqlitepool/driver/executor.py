@@ -1,6 +1,6 @@
 """Runs the operations of leases in the worker thread of an aiosqlite connection: the place that every statement passes.
 
-So the pool knows, without a trip, what is in flight or open, and which statements ran for how long.
+So the pool knows, without a trip, what is in flight or open, what a holder runs, and which statements took how long.
 """
 
 from __future__ import annotations

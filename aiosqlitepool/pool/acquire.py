@@ -1,4 +1,4 @@
-"""Acquire connections: an idle one at once, or a wait in the queue, which a timeout or a cancellation may end.
+"""Acquire connections: an idle one at once, or a wait in the queue, which `housekeeper` ends at its timeout.
 
 Runs in the event loop only. An idle connection is acquired without a single await.
 """
