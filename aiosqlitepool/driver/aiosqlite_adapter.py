@@ -170,12 +170,6 @@ class AiosqliteAdapter(Executor):
         self._restore_factories()
         return "in_flight" if in_flight else cause
 
-    def abandon(self) -> None:
-        """Interrupt, refuse the handle, and leave the closing to the worker. Safe in any thread."""
-        self.lease = None
-        super().abandon()
-
-    async def close(self) -> None:
-        """Interrupt, refuse the handle, close in the worker, and wait until its thread has ended."""
-        self.lease = None
-        await super().close()
+    def _stop(self, done: asyncio.Future[Any] | None) -> None:
+        self.lease = None  # refuses the handle
+        super()._stop(done)

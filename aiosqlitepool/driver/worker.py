@@ -125,15 +125,7 @@ class Worker:
         future: asyncio.Future[R] = _running_loop().create_future()
         # Its caller may have been cancelled by then: retrieved, or asyncio would log the exception.
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-        def job() -> None:
-            try:
-                outcome: tuple[Any, BaseException | None] = fn(), None
-            except BaseException as error:
-                outcome = None, error
-            self._completions.post(future, *outcome)
-
-        self._limiter.send_now(self._put, job)
+        self._limiter.send_now(self._put, partial(self._completions.run, future, fn))
         return future
 
     async def interrupt_in_flight(self, done: asyncio.Future[Any]) -> None:
@@ -188,8 +180,7 @@ class Worker:
 
     def _stop(self, done: asyncio.Future[Any] | None) -> None:
         self.is_open = self.is_alive = False
-        then = None if done is None else partial(self._completions.post, done, None)
-        self._put(close_and_stop(self.interrupts, then))
+        self._put(self._last_job(done))
         # Behind the end of the worker they would never run.
         self.withdraw(ConnectionBrokenError("the connection was closed before this operation began"))
 
@@ -200,27 +191,19 @@ class Worker:
             done = _running_loop().create_future()
         except RuntimeError:
             done = None
-        then = None if done is None else partial(self._completions.post, done, None)
-        self._limiter.send_now(self._put, close_and_stop(self.interrupts, then))
+        self._limiter.send_now(self._put, self._last_job(done))
         return done
 
+    def _last_job(self, done: asyncio.Future[None] | None) -> Callable[[], object]:
+        close = self.interrupts.close_connection
+        return partial(close_and_stop, close if done is None else partial(self._completions.run, done, close))
 
-def close_and_stop(
-    interrupts: Interrupts, then: Callable[[BaseException | None], None] | None = None
-) -> Callable[[], object]:
-    """Return the last job of a worker: close the connection, call `then(error)`, and end the thread."""
 
-    def job() -> object:
-        error: BaseException | None = None
-        try:
-            interrupts.close_connection()
-        except BaseException as raised:  # the thread must end all the same
-            error = raised
-        if then is not None:
-            then(error)
-        return STOP
-
-    return job
+def close_and_stop(close: Callable[[], None]) -> object:
+    """The last job of a worker: close the connection by `close()`, and end the thread, whatever that raises."""
+    with contextlib.suppress(BaseException):
+        close()
+    return STOP
 
 
 def interrupt_until_exit(thread: threading.Thread, interrupts: Interrupts) -> None:
