@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aiosqlitepool.driver import GenericAdapter
+from aiosqlitepool.driver import GenericAdapter, cursors
 from aiosqlitepool.pool import connection, lifecycle, registry
 from aiosqlitepool.testing import Recorder
 
@@ -41,6 +41,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def free_names() -> None:
     """Free the names of pools that other tests have left behind and that are not collected yet."""
     registry._named.clear()
+
+
+@pytest.fixture(autouse=True)
+def cursors_in_no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let cursors read as many rows ahead as they may, however slow the machine is."""
+    monkeypatch.setattr(cursors, "READ_AHEAD_TIME", 60.0)
 
 
 @pytest.fixture

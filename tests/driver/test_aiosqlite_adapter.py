@@ -304,7 +304,7 @@ async def test_a_half_read_cursor_of_the_users_own_class_is_closed_as_well(datab
 
 async def test_a_cursor_that_was_collected_needs_no_reset(database: Path) -> None:
     path = make_database(database.with_name("other.db"), "a", "b")
-    async with pool_on(path) as pool:
+    async with pool_on(path, read_ahead=0) as pool:
         async with pool.connection() as connection:
             await (await connection.execute("SELECT text FROM note")).fetchone()
             await connection.execute_fetchall("SELECT 1")
