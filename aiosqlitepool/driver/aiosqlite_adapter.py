@@ -122,7 +122,7 @@ class AiosqliteAdapter(Executor):
     def end_lease(self) -> bool:
         """Refuse the handle from now on. True if nothing is in flight, open, half-read or changed."""
         self.lease = None
-        if self._sent != self._done or self._in_transaction or self._pragmas_used or not self.is_open:
+        if self._sent != self._done or self._in_transaction or self._pragmas_used or not self.is_alive:
             return False
         self._restore_factories()
         cursors = self._cursors

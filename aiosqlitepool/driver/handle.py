@@ -41,14 +41,14 @@ class Handle:
         adapter = self._pool_adapter
         if adapter.lease is not self._pool_lease:
             adapter.check_lease(self._pool_lease)
-        if not adapter.is_open and adapter.running is None:  # what was queued before the closing still runs
+        if not adapter.is_alive and adapter.running is None:  # what was queued before the closing still runs
             raise adapter.closed_error("no active connection")
         return adapter.native
 
     @property
     def _connection(self) -> sqlite3.Connection | None:
         adapter = self._pool_adapter
-        return adapter.native if adapter.lease is self._pool_lease and adapter.is_open else None
+        return adapter.native if adapter.lease is self._pool_lease and adapter.is_alive else None
 
     @property
     def _iter_chunk_size(self) -> int:

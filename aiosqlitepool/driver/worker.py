@@ -81,9 +81,7 @@ class Worker:
             )
         self.native: sqlite3.Connection = native
         self.interrupts: Interrupts = Interrupts(native)
-        # Until the connection is closed, by the pool or by a holder.
-        self.is_open: bool = True
-        # Until then and while the worker serves it.
+        # Until the connection is closed, by the pool or by a holder, or its worker thread ends.
         self.is_alive: bool = True
         self._jobs: SimpleQueue[Any] = SimpleQueue()
         self._put: Callable[[Any], None] = self._jobs.put
@@ -179,14 +177,14 @@ class Worker:
             interrupt_until_exit(self._thread, self.interrupts)
 
     def _stop(self, done: asyncio.Future[Any] | None) -> None:
-        self.is_open = self.is_alive = False
+        self.is_alive = False
         self._put(self._last_job(done))
         # Behind the end of the worker they would never run.
         self.withdraw(ConnectionBrokenError("the connection was closed before this operation began"))
 
     def stop_behind(self) -> asyncio.Future[None] | None:
         """Close behind all that was queued before; return a future of the end, or `None` without a running loop."""
-        self.is_open = self.is_alive = False
+        self.is_alive = False
         try:
             done = _running_loop().create_future()
         except RuntimeError:
