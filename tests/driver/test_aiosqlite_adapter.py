@@ -659,6 +659,13 @@ async def test_a_dead_worker_with_an_open_transaction_is_noticed_at_the_return(
     assert {event.connection: event.reason for event in recorder.of(ConnectionClosed)}[1] == "broken"
 
 
+async def test_the_holder_of_a_dead_connection_gets_an_error_and_does_not_wait_for_ever(database: Path) -> None:
+    async with pool_on(database) as pool, pool.connection() as dead:
+        end_worker(dead)
+        with pytest.raises(ValueError, match="no active connection"):
+            await dead.execute("SELECT 1")
+
+
 async def test_a_waiter_is_not_lent_a_dead_connection(database: Path) -> None:
     async with pool_on(database) as pool:
         async with pool.connection() as dead:
