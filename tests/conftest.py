@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from aiosqlitepool.driver import GenericAdapter, cursors
 from aiosqlitepool.pool import connection, lifecycle, registry
@@ -23,6 +24,10 @@ def eager_loop(made: Any = asyncio.new_event_loop) -> asyncio.AbstractEventLoop:
     loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]  # from Python 3.12
     return loop
 
+
+# The same examples in every run, however slow the machine is: a red build must mean a change.
+settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+settings.load_profile("same")
 
 if os.environ.get("EAGER_TASKS"):
     asyncio.new_event_loop = asyncio.events.new_event_loop = eager_loop
