@@ -69,7 +69,7 @@ class Executor(Worker):
         self.guard: Guard | None = None
         self._log = ConnectionLog(self.native, log, is_retried=bool(session_sql))
         # The end of a close() by a holder.
-        self._closing: asyncio.Future[None] | None = None
+        self.closing: asyncio.Future[None] | None = None
 
     # -- in the worker thread
 
@@ -247,7 +247,7 @@ class Executor(Worker):
 
     def closed_error(self, message: str) -> Exception:
         """Return the error of aiosqlite for a use of a closed connection: of SQLite while it closes, then this one."""
-        if self._closing is None or self._closing.done():
+        if self.closing is None or self.closing.done():
             return ValueError(message)
         return sqlite3.ProgrammingError("Cannot operate on a closed database.")
 
@@ -271,16 +271,11 @@ class Executor(Worker):
         self.withdraw(sqlite3.OperationalError("interrupted"))
         self.interrupts.send()
 
-    async def close_for(self, lease: Lessee) -> None:
-        """Close the connection behind what was queued, for the holder of this lease; harmless when it is closed."""
-        self.check_lease(lease)
-        if self.is_alive:
-            done = self._closing = self.stop_behind()
-            assert done is not None, "a coroutine runs in a loop"
-            await done
-
     def stop_for(self, lease: Lessee) -> asyncio.Future[None] | None:
-        """The same without waiting; returns a future of the end, or `None` if it is closed or no loop runs."""
+        """Close the connection behind what was queued, for the holder of this lease.
+
+        Returns a future of the end, or `None` if it is closed or no loop runs.
+        """
         self.check_lease(lease)
         return self.stop_behind() if self.is_alive else None
 

@@ -63,7 +63,10 @@ class Handle:
 
     async def close(self) -> None:
         """Run what was queued before, and close the connection; the pool replaces it after the lease."""
-        await self._pool_adapter.close_for(self._pool_lease)
+        closing = self._pool_adapter.stop_for(self._pool_lease)
+        if closing is not None:  # else it is closed
+            self._pool_adapter.closing = closing
+            await closing
 
     def stop(self) -> asyncio.Future[None] | None:
         """Close the connection behind what was queued before, without waiting for it."""
