@@ -18,6 +18,7 @@ import pytest
 from aiosqlitepool import ConnectionBrokenError, PoolUsageError, SQLiteConnectionPool
 from aiosqlitepool.driver import AiosqliteAdapter, adapter_for, limiter
 from aiosqlitepool.events import ConnectionClosed, HealthCheckFailed, RolledBackOnReturn
+from aiosqlitepool.pool import connection as connections
 from aiosqlitepool.testing import Recorder
 
 from ..support.clock import Clock
@@ -587,8 +588,11 @@ async def test_a_statement_that_cannot_be_interrupted_costs_the_connection_and_n
     }
 
 
-async def test_a_reset_cut_short_by_closing_the_pool_is_no_cancellation_of_the_releasing_task(database: Path) -> None:
+async def test_a_reset_cut_short_by_closing_the_pool_is_no_cancellation_of_the_releasing_task(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With as many stuck connections as places, a reset waits; if the pool closes meanwhile, the release just ends."""
+    monkeypatch.setattr(connections, "_LEAST_STUCK", 1)
     with Gate() as gate:
         pool = pool_on(database)
         first = await pool.acquire()

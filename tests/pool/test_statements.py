@@ -539,6 +539,7 @@ async def test_a_statement_that_fails_is_an_event_with_the_name_of_its_error(
     ]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_statement_whose_caller_was_cancelled_says_so(database: Path, recorder: Recorder) -> None:
     async with pool_on(database, slow_statement=0, subscribers=[recorder]) as pool:
 
