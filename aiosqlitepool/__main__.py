@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
 from . import __version__
 
 __all__ = ["main"]
 
 
-def _demo(arguments: Sequence[str]) -> int:
-    from .cli.demo.cli import main
-
-    return main(arguments)
-
-
-def _top(arguments: Sequence[str]) -> int:
-    from .cli.top.cli import main
-
-    return main(arguments)
-
-
-def _export(arguments: Sequence[str]) -> int:
-    from .cli.export import main
-
-    return main(arguments)
-
-
-# Each command parses the arguments that follow its name, and returns the exit code.
-_COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
-    "demo": (_demo, "build a SQLite database and compare its use without and with a pool"),
-    "top": (_top, "show a program's pools, holders and statements, from its /metrics endpoint or its debug page"),
-    "export": (_export, "write the Prometheus rules, alerts, runbook and Grafana dashboards of the package"),
+# Each has a function `main`, which parses the arguments that follow the name of the command, and returns the exit code.
+_COMMANDS = {
+    "demo": (".cli.demo.cli", "build a SQLite database and compare its use without and with a pool"),
+    "top": (".cli.top.cli", "show a program's pools, holders and statements, from its /metrics or its debug page"),
+    "export": (".cli.export", "write the Prometheus rules, alerts, runbook and Grafana dashboards of the package"),
 }
 
 
@@ -49,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, (_, summary) in _COMMANDS.items():
         commands.add_parser(name, help=summary, add_help=False)
     chosen, rest = parser.parse_known_args(argv)
-    run, _ = _COMMANDS[chosen.command]
-    return run(rest)
+    module, _ = _COMMANDS[chosen.command]
+    code: int = import_module(module, __package__).main(rest)
+    return code
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ class EventBus:
     """Delivers each event synchronously to the handlers of its type, in the order in which they subscribed.
 
     `handlers` has an entry only for types with a subscriber; an event without one is never built. `immediate` counts
-    the idle connections that were acquired without a wait, always. `batches` is true while `PoolTimings` has a
-    subscriber; the pool calls the `record_*` methods only then.
+    the idle connections that were acquired without a wait, always. The pool calls the `record_*` methods only while
+    `PoolTimings` has a subscriber.
     """
 
     __slots__ = (
@@ -50,7 +50,6 @@ class EventBus:
         "_slow",
         "_uses",
         "_waits",
-        "batches",
         "flush_statements",
         "handlers",
         "immediate",
@@ -62,7 +61,6 @@ class EventBus:
         # itself is never replaced: others read it.
         self.handlers: dict[type, tuple[Handler[Any], ...]] = {}
         self.immediate: int = 0
-        self.batches: bool = False
         # Has the pending times of statements emitted.
         self.flush_statements: Callable[[], None] | None = None
         # By its id, each object that is attached once: for how many callers, what detaches it, and the object.
@@ -118,7 +116,6 @@ class EventBus:
             self.flush_timings()  # A new subscriber does not receive what happened before.
         for each in types:
             self.handlers[each] = (*self.handlers.get(each, ()), handler)
-        self.batches = PoolTimings in self.handlers
         return _Once(self._remove, types, handler)
 
     def attach_once(self, owner: object, attach: Callable[[], Detach]) -> Detach:
@@ -138,7 +135,6 @@ class EventBus:
                 for each in set(self.handlers) - set(before):
                     del self.handlers[each]
                 self.handlers.update(before)
-                self.batches = PoolTimings in before
                 raise
             self._attached[key] = [0, detach, owner]
         entry = self._attached[key]
@@ -165,7 +161,6 @@ class EventBus:
                 self.handlers[each] = rest
             else:
                 self.handlers.pop(each, None)
-        self.batches = PoolTimings in self.handlers
         self._failures.forget(handler)
 
     # -- events

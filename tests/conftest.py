@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-from aiosqlitepool.driver import GenericAdapter
+from aiosqlitepool.driver import GenericAdapter, cursors
 from aiosqlitepool.pool import connection, lifecycle, registry
 from aiosqlitepool.testing import Recorder
 
@@ -23,6 +24,10 @@ def eager_loop(made: Any = asyncio.new_event_loop) -> asyncio.AbstractEventLoop:
     loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]  # from Python 3.12
     return loop
 
+
+# The same examples in every run, however slow the machine is: a red build must mean a change.
+settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+settings.load_profile("same")
 
 if os.environ.get("EAGER_TASKS"):
     asyncio.new_event_loop = asyncio.events.new_event_loop = eager_loop
@@ -41,6 +46,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def free_names() -> None:
     """Free the names of pools that other tests have left behind and that are not collected yet."""
     registry._named.clear()
+
+
+@pytest.fixture(autouse=True)
+def cursors_in_no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let cursors read as many rows ahead as they may, however slow the machine is."""
+    monkeypatch.setattr(cursors, "READ_AHEAD_TIME", 60.0)
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ def test_an_event_adds_nothing_to_a_batch() -> None:
 def test_a_subscriber_of_every_event_receives_no_batches() -> None:
     bus, got = EventBus(), list[PoolEvent]()
     bus.subscribe(PoolEvent, got.append)
-    assert not bus.batches
+    assert PoolTimings not in bus.handlers
     released(bus, 0.25)
     bus.flush_timings()
     assert got == [ConnectionReleased("app.db", 1, 0.25)]
@@ -159,10 +159,10 @@ def test_a_subscriber_of_every_event_receives_no_batches() -> None:
 def test_batches_are_wanted_while_they_have_a_subscriber() -> None:
     bus = EventBus()
     detaches = [bus.subscribe(PoolTimings, lambda timings: None) for _ in range(2)]
-    seen = [bus.batches]
+    seen = [PoolTimings in bus.handlers]
     for detach in detaches:
         detach()
-        seen.append(bus.batches)
+        seen.append(PoolTimings in bus.handlers)
     assert seen == [True, True, False]
 
 

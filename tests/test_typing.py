@@ -268,7 +268,7 @@ async def test_single_statements_return_what_a_row_factory_makes(database: Path)
             assert_type(await each.fetch_val("SELECT count(*) FROM note"), Any)
         assert await pool.fetch_one("SELECT text FROM note", row_factory=_text) == "<a>"
         if TYPE_CHECKING:
-            await pool.fetch_all("SELECT 1", 1)  # type: ignore[call-overload]  # pyright: ignore
+            await pool.fetch_all("SELECT 1", 1)  # type: ignore[arg-type]  # pyright: ignore
             await pool.execute("SELECT 1", label=1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 

@@ -1,4 +1,4 @@
-"""Drives one aiosqlite connection: its leases, resets, checks and close. Its statements run in `executor`."""
+"""One aiosqlite connection: its leases, the rollback of what they leave, checks, close. `executor` runs statements."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class AiosqliteAdapter(Executor):
     def end_lease(self) -> bool:
         """Refuse the handle from now on. True if nothing is in flight, open, half-read or changed."""
         self.lease = None
-        if self._sent != self._done or self._in_transaction or self._pragmas_used or not self.is_open:
+        if self._sent != self._done or self._in_transaction or self._pragmas_used or not self.is_alive:
             return False
         self._restore_factories()
         cursors = self._cursors
@@ -170,12 +170,6 @@ class AiosqliteAdapter(Executor):
         self._restore_factories()
         return "in_flight" if in_flight else cause
 
-    def abandon(self) -> None:
-        """Interrupt, refuse the handle, and leave the closing to the worker. Safe in any thread."""
-        self.lease = None
-        super().abandon()
-
-    async def close(self) -> None:
-        """Interrupt, refuse the handle, close in the worker, and wait until its thread has ended."""
-        self.lease = None
-        await super().close()
+    def _stop(self, done: asyncio.Future[Any] | None) -> None:
+        self.lease = None  # refuses the handle
+        super()._stop(done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from .limiter import Limiter
@@ -36,6 +37,15 @@ class Completions:
         if completions is None:
             completions = cls._all[loop] = cls(loop)
         return completions
+
+    def run(self, future: asyncio.Future[Any], fn: Callable[[], object]) -> None:
+        """Call `fn()`, and send its outcome to the event loop. Called by worker threads."""
+        result, error = None, None
+        try:
+            result = fn()
+        except BaseException as raised:
+            error = raised
+        self.post(future, result, error)
 
     def post(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         """Send an outcome to the event loop. Called by worker threads."""

@@ -1,4 +1,4 @@
-"""Measures what runs on one connection, for the statement log of its pool."""
+"""Measures what runs on one connection, for its pool's statement log and for what is known of the holder."""
 
 from __future__ import annotations
 

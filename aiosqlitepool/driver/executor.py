@@ -1,6 +1,6 @@
 """Runs the operations of leases in the worker thread of an aiosqlite connection: the place that every statement passes.
 
-So the pool knows, without a trip, what is in flight or open, and which statements ran for how long.
+So the pool knows, without a trip, what is in flight or open, what a holder runs, and which statements took how long.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Executor(Worker):
         self.guard: Guard | None = None
         self._log = ConnectionLog(self.native, log, is_retried=bool(session_sql))
         # The end of a close() by a holder.
-        self._closing: asyncio.Future[None] | None = None
+        self.closing: asyncio.Future[None] | None = None
 
     # -- in the worker thread
 
@@ -101,7 +101,7 @@ class Executor(Worker):
                     self._note_cursors(future, result, error)
                 self._in_transaction = self.native.in_transaction
             except sqlite3.ProgrammingError:  # closed behind the adapter's back
-                self._in_transaction = self.is_open = self.is_alive = False
+                self._in_transaction = self.is_alive = False
             except BaseException as raised:  # the user's code, called in passing: the caller waits for a result
                 result, error, self._in_transaction = None, raised, True
         self._done += 1
@@ -145,12 +145,12 @@ class Executor(Worker):
 
     def is_idle_for(self, lease: Lessee) -> bool:
         """Whether the worker has nothing to do for this lease, which has not ended."""
-        return lease is self.lease and self._sent == self._done and self.is_open
+        return lease is self.lease and self._sent == self._done and self.is_alive
 
     async def execute(self, lease: Lessee, fn: Callable[..., R], args: Any, kwargs: Any) -> R:
         """Run `fn(*args, **kwargs)` in the worker, in a copy of the caller's context."""
         loop = _running_loop()
-        if lease is not self.lease or loop is not self._loop or not self.is_open:
+        if lease is not self.lease or loop is not self._loop or not self.is_alive:
             if lease is not self.lease and closes_cursor(fn):
                 return None  # type: ignore[return-value]  # its lease has closed it
             self._check_usable(lease)
@@ -240,14 +240,14 @@ class Executor(Worker):
 
     def _check_usable(self, lease: Lessee) -> None:
         self.check_lease(lease)
-        if not self.is_open:
+        if not self.is_alive:
             raise self.closed_error("Connection closed")
         if _running_loop() is not self._loop:  # the result would go to the other loop, and never to this caller
             raise PoolUsageError("this connection belongs to another event loop: acquire one from a pool of this loop")
 
     def closed_error(self, message: str) -> Exception:
         """Return the error of aiosqlite for a use of a closed connection: of SQLite while it closes, then this one."""
-        if self._closing is None or self._closing.done():
+        if self.closing is None or self.closing.done():
             return ValueError(message)
         return sqlite3.ProgrammingError("Cannot operate on a closed database.")
 
@@ -271,18 +271,13 @@ class Executor(Worker):
         self.withdraw(sqlite3.OperationalError("interrupted"))
         self.interrupts.send()
 
-    async def close_for(self, lease: Lessee) -> None:
-        """Close the connection behind what was queued, for the holder of this lease; harmless when it is closed."""
-        self.check_lease(lease)
-        if self.is_open:
-            done = self._closing = self.stop_behind()
-            assert done is not None, "a coroutine runs in a loop"
-            await done
-
     def stop_for(self, lease: Lessee) -> asyncio.Future[None] | None:
-        """The same without waiting; returns a future of the end, or `None` if it is closed or no loop runs."""
+        """Close the connection behind what was queued, for the holder of this lease.
+
+        Returns a future of the end, or `None` if it is closed or no loop runs.
+        """
         self.check_lease(lease)
-        return self.stop_behind() if self.is_open else None
+        return self.stop_behind() if self.is_alive else None
 
 
 def read_inline(

@@ -41,14 +41,14 @@ class Handle:
         adapter = self._pool_adapter
         if adapter.lease is not self._pool_lease:
             adapter.check_lease(self._pool_lease)
-        if not adapter.is_open and adapter.running is None:  # what was queued before the closing still runs
+        if not adapter.is_alive and adapter.running is None:  # what was queued before the closing still runs
             raise adapter.closed_error("no active connection")
         return adapter.native
 
     @property
     def _connection(self) -> sqlite3.Connection | None:
         adapter = self._pool_adapter
-        return adapter.native if adapter.lease is self._pool_lease and adapter.is_open else None
+        return adapter.native if adapter.lease is self._pool_lease and adapter.is_alive else None
 
     @property
     def _iter_chunk_size(self) -> int:
@@ -63,7 +63,10 @@ class Handle:
 
     async def close(self) -> None:
         """Run what was queued before, and close the connection; the pool replaces it after the lease."""
-        await self._pool_adapter.close_for(self._pool_lease)
+        closing = self._pool_adapter.stop_for(self._pool_lease)
+        if closing is not None:  # else it is closed
+            self._pool_adapter.closing = closing
+            await closing
 
     def stop(self) -> asyncio.Future[None] | None:
         """Close the connection behind what was queued before, without waiting for it."""

@@ -12,6 +12,7 @@ import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import Context
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
@@ -85,18 +86,14 @@ async def opened(made: Awaitable[Any]) -> Any:
     future = asyncio.get_running_loop().create_future()
     completions = Completions.of(asyncio.get_running_loop())
 
-    def connect() -> None:
-        error: BaseException | None = None
-        try:
-            made._connection = made._connector()
-        except BaseException as raised:
-            error = raised
-        completions.post(future, made, error)
+    def connect() -> aiosqlite.Connection:
+        made._connection = made._connector()
+        return made
 
     thread.daemon = True
     # From Python 3.14 a thread may keep a copy of the context in which it is started, for as long as it runs.
     Context().run(thread.start)
-    queue_job(made, connect)
+    queue_job(made, partial(completions.run, future, connect))
     try:
         return await future
     except BaseException:
@@ -117,7 +114,7 @@ def _is_plain(made: aiosqlite.Connection) -> bool:
 
 def _close_and_stop(made: aiosqlite.Connection) -> object:
     native, made._connection, made._running = made._connection, None, False
-    return STOP if native is None else close_and_stop(Interrupts(native))()
+    return STOP if native is None else close_and_stop(Interrupts(native).close_connection)
 
 
 async def discard_locals(error: BaseException) -> None:
@@ -172,5 +169,5 @@ def abandon(raw: aiosqlite.Connection) -> None:
     native, raw._connection, raw._running = raw._connection, None, False
     if native is not None:
         interrupts = Interrupts(native)
-        queue_job(raw, close_and_stop(interrupts))
+        queue_job(raw, partial(close_and_stop, interrupts.close_connection))
         interrupt_until_exit(thread_of(raw), interrupts)

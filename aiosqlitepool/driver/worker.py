@@ -81,9 +81,7 @@ class Worker:
             )
         self.native: sqlite3.Connection = native
         self.interrupts: Interrupts = Interrupts(native)
-        # Until the connection is closed, by the pool or by a holder.
-        self.is_open: bool = True
-        # Until then and while the worker serves it.
+        # Until the connection is closed, by the pool or by a holder, or its worker thread ends.
         self.is_alive: bool = True
         self._jobs: SimpleQueue[Any] = SimpleQueue()
         self._put: Callable[[Any], None] = self._jobs.put
@@ -125,15 +123,7 @@ class Worker:
         future: asyncio.Future[R] = _running_loop().create_future()
         # Its caller may have been cancelled by then: retrieved, or asyncio would log the exception.
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-        def job() -> None:
-            try:
-                outcome: tuple[Any, BaseException | None] = fn(), None
-            except BaseException as error:
-                outcome = None, error
-            self._completions.post(future, *outcome)
-
-        self._limiter.send_now(self._put, job)
+        self._limiter.send_now(self._put, partial(self._completions.run, future, fn))
         return future
 
     async def interrupt_in_flight(self, done: asyncio.Future[Any]) -> None:
@@ -187,40 +177,31 @@ class Worker:
             interrupt_until_exit(self._thread, self.interrupts)
 
     def _stop(self, done: asyncio.Future[Any] | None) -> None:
-        self.is_open = self.is_alive = False
-        then = None if done is None else partial(self._completions.post, done, None)
-        self._put(close_and_stop(self.interrupts, then))
+        self.is_alive = False
+        self._put(self._last_job(done))
         # Behind the end of the worker they would never run.
         self.withdraw(ConnectionBrokenError("the connection was closed before this operation began"))
 
     def stop_behind(self) -> asyncio.Future[None] | None:
         """Close behind all that was queued before; return a future of the end, or `None` without a running loop."""
-        self.is_open = self.is_alive = False
+        self.is_alive = False
         try:
             done = _running_loop().create_future()
         except RuntimeError:
             done = None
-        then = None if done is None else partial(self._completions.post, done, None)
-        self._limiter.send_now(self._put, close_and_stop(self.interrupts, then))
+        self._limiter.send_now(self._put, self._last_job(done))
         return done
 
+    def _last_job(self, done: asyncio.Future[None] | None) -> Callable[[], object]:
+        close = self.interrupts.close_connection
+        return partial(close_and_stop, close if done is None else partial(self._completions.run, done, close))
 
-def close_and_stop(
-    interrupts: Interrupts, then: Callable[[BaseException | None], None] | None = None
-) -> Callable[[], object]:
-    """Return the last job of a worker: close the connection, call `then(error)`, and end the thread."""
 
-    def job() -> object:
-        error: BaseException | None = None
-        try:
-            interrupts.close_connection()
-        except BaseException as raised:  # the thread must end all the same
-            error = raised
-        if then is not None:
-            then(error)
-        return STOP
-
-    return job
+def close_and_stop(close: Callable[[], None]) -> object:
+    """The last job of a worker: close the connection by `close()`, and end the thread, whatever that raises."""
+    with contextlib.suppress(BaseException):
+        close()
+    return STOP
 
 
 def interrupt_until_exit(thread: threading.Thread, interrupts: Interrupts) -> None:

@@ -1,4 +1,4 @@
-"""Acquire connections: an idle one at once, or a wait in the queue, which a timeout or a cancellation may end.
+"""Acquire connections: an idle one at once, or a wait in the queue, which `housekeeper` ends at its timeout.
 
 Runs in the event loop only. An idle connection is acquired without a single await.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from ..errors import PoolClosedError
-from ..events import AcquireSlow, ConnectionAcquired, ConnectionReleased
+from ..events import AcquireSlow, ConnectionAcquired, ConnectionReleased, PoolTimings
 from .checkout import Checkout, failure_event, outcome
 from .connection import PooledConnection
 from .diagnostics import LOOK_EVERY, Diagnostics, closed_while_waiting
@@ -106,7 +106,7 @@ class Acquirer:
             return use(slot.connection)
         finally:
             self._inventory.put_back_unused(slot)
-            if bus.batches:
+            if PoolTimings in bus.handlers:
                 bus.record_use(self.clock() - began)
 
     async def acquire(self, lease: _Caller) -> Any:
@@ -280,14 +280,14 @@ class Acquirer:
         if pooled is not None and handlers:
             if waited >= self._settings.slow_acquire or not lease.queued or ConnectionAcquired in handlers:
                 self._emit_path(lease, pooled)
-            elif self._bus.batches:  # of most that queue, nothing but the wait is of use
+            elif PoolTimings in handlers:  # of most that queue, nothing but the wait is of use
                 self._bus.record_queued(waited)
         lease.found = None
 
     def _emit_path(self, lease: Checkout[Any], pooled: PooledConnection) -> None:
         bus, facts = self._bus, (self._name, lease.connection, *outcome(lease, pooled), lease.label, lease.pending)
         is_slow = facts[3] >= self._settings.slow_acquire
-        if bus.batches:
+        if PoolTimings in bus.handlers:
             (bus.record_slow_wait if is_slow else bus.record_wait)(facts[2], facts[3])
         if is_slow and AcquireSlow in bus.handlers:
             bus.emit(AcquireSlow(*facts, self.diagnostics.found_by(lease)))

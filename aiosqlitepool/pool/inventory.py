@@ -1,7 +1,7 @@
-"""All connections of one pool, in their slots: open, check, take, put back and remove them. Knows no leases.
+"""All connections of one pool, in their slots. Opening one goes on when its caller is cancelled. Knows no leases.
 
-A taken slot is opened or checked by a task of the pool's own. It is freed in the callback of that task, which runs also
-when the task fails or is cancelled: no cancellation can lose the slot.
+Opens, checks, takes, puts back and removes them. A taken slot is opened or checked by a task of the pool's own. It is
+freed in the callback of that task, which runs also when the task fails or is cancelled: no cancellation can lose it.
 """
 
 from __future__ import annotations

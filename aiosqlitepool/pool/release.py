@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from ..copying import CapturedContext
 from ..errors import PoolUsageError
-from ..events import CloseReason, ConnectionReleased, LeakReturned, LeakSuspected
+from ..events import CloseReason, ConnectionReleased, LeakReturned, LeakSuspected, PoolTimings
 from ..failures import LOG_INTERVAL
 from .checkout import Checkout, Ended
 from .connection import PooledConnection
@@ -55,7 +55,7 @@ class Releaser:
         if is_clean:
             self._inventory.put_back(slot, now)
         if handlers:
-            if self._bus.batches:  # as in emit_released(), without the price of a call
+            if PoolTimings in handlers:  # as in emit_released(), without the price of a call
                 self._bus.record_use(now - lease.since)
             if ConnectionReleased in handlers:
                 self._emit_event(lease, now, not is_clean)
@@ -89,7 +89,7 @@ class Releaser:
 
     def emit_released(self, lease: Checkout[Any], now: float, needs_reset: bool) -> None:
         """Emit that a lease has ended."""
-        if self._bus.batches:
+        if PoolTimings in self._bus.handlers:
             self._bus.record_use(now - lease.since)
         if ConnectionReleased in self._bus.handlers:
             self._emit_event(lease, now, needs_reset)

@@ -59,7 +59,7 @@ class Shutdown:
         abandoned: tuple[Holder, ...] = ()
         try:
             await asyncio.wait((self._draining,))
-            abandoned = self._abandon_leases()
+            abandoned = self._taking_all(self._remove_leased)
             await background.wait()
             await self._wait_for_the_last()
             background.cancel()
@@ -75,10 +75,6 @@ class Shutdown:
         # Only the last one: a driver that hangs in one close would hang in the next.
         if len(background) == 1 and self._inventory.last_closing is not None:
             await background.wait(None)
-
-    def _abandon_leases(self) -> tuple[Holder, ...]:
-        """Take the connections in use from their holders and close them; return the holders."""
-        return self._taking_all(self._remove_leased)
 
     def _remove_leased(self) -> None:
         for slot in self._inventory.slots.all:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Awaitable
-from typing import Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final
 
 from ..driver import Change, Connection, Executed, Fetch, Parameters, RowFactory, Statement, raw_row, run_alone
 from ..errors import PoolUsageError
@@ -15,8 +15,17 @@ from .settings import check_label
 
 __all__ = ["PoolStatements", "SingleStatements"]
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # What a row is that no row factory of the call makes.
+    R = TypeVar("R", default=Any)
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R")
+
 C = TypeVar("C", bound=Connection)
-R = TypeVar("R")
 
 # What begins or ends a transaction: nothing that a statement can do alone.
 _NEED_BLOCK: Final = frozenset({"BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"})
@@ -35,19 +44,10 @@ class SingleStatements:
         """Run a statement, and return what it changed."""
         ...
 
-    @overload
     async def fetch_all(
-        self, sql: str, parameters: Parameters = (), *, row_factory: RowFactory[R], label: str | None = None,
-        timeout: float | None = None,
-    ) -> list[R]: ...  # fmt: skip
-    @overload
-    async def fetch_all(
-        self, sql: str, parameters: Parameters = (), *, label: str | None = None, timeout: float | None = None
-    ) -> list[Any]: ...
-    async def fetch_all(
-        self, sql: str, parameters: Parameters = (), *, row_factory: RowFactory[Any] | None = None,
+        self, sql: str, parameters: Parameters = (), *, row_factory: RowFactory[R] | None = None,
         label: str | None = None, timeout: float | None = None,
-    ) -> list[Any]:  # fmt: skip
+    ) -> list[R]:  # fmt: skip
         """Run one statement and read its rows, commit what it changed; return all rows.
 
         A connection is acquired for it, and released: of a `SQLiteDatabase` a reader, or the writer for INSERT,
@@ -66,19 +66,10 @@ class SingleStatements:
         """
         return await self._fetch(Fetch(sql, parameters, row_factory), check_label(label) or "fetch_all", timeout)
 
-    @overload
     async def fetch_one(
-        self, sql: str, parameters: Parameters = (), *, row_factory: RowFactory[R], label: str | None = None,
-        timeout: float | None = None,
-    ) -> R | None: ...  # fmt: skip
-    @overload
-    async def fetch_one(
-        self, sql: str, parameters: Parameters = (), *, label: str | None = None, timeout: float | None = None
-    ) -> Any | None: ...
-    async def fetch_one(
-        self, sql: str, parameters: Parameters = (), *, row_factory: RowFactory[Any] | None = None,
+        self, sql: str, parameters: Parameters = (), *, row_factory: RowFactory[R] | None = None,
         label: str | None = None, timeout: float | None = None,
-    ) -> Any | None:  # fmt: skip
+    ) -> R | None:  # fmt: skip
         """Do the same as `fetch_all()`, but return the first row, `None` if there is none."""
         statement = Fetch(sql, parameters, row_factory, most=1)
         rows = await self._fetch(statement, check_label(label) or "fetch_one", timeout)

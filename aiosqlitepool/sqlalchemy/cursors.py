@@ -5,39 +5,19 @@ from __future__ import annotations
 import sqlite3
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import aiosqlite
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from .adapted import Adapted
 
-__all__ = ["BufferedCursor", "Executes", "StreamCursor"]
-
-R = TypeVar("R")
-
-
-class Executes(Protocol):
-    """What a cursor needs of its connection."""
-
-    async def run(
-        self, sql: str, fn: Callable[[sqlite3.Connection], list[Any]], options: Mapping[str, Any]
-    ) -> list[Any]:
-        """Run `fn(native)`, which executes the statement `sql`, in the worker thread."""
-        ...
-
-    async def stream(self, sql: str, parameters: Any, many: bool, options: Mapping[str, Any]) -> aiosqlite.Cursor:
-        """Execute a statement whose rows are fetched as they are needed."""
-        ...
-
-    def wait_for(self, awaitable: Awaitable[R]) -> R:
-        """Await, and turn errors into those that SQLAlchemy knows."""
-        ...
+__all__ = ["BufferedCursor", "StreamCursor"]
 
 
 class _Cursor:
@@ -45,7 +25,7 @@ class _Cursor:
 
     server_side: bool = False
 
-    def __init__(self, connection: Executes, options: Mapping[str, Any]) -> None:
+    def __init__(self, connection: Adapted, options: Mapping[str, Any]) -> None:
         self._connection = connection
         self._options = options
 
@@ -82,7 +62,7 @@ class BufferedCursor(_Cursor):
     Rows are tuples, whatever the row factory of the connection makes.
     """
 
-    def __init__(self, connection: Executes, options: Mapping[str, Any]) -> None:
+    def __init__(self, connection: Adapted, options: Mapping[str, Any]) -> None:
         super().__init__(connection, options)
         self._rows: deque[Any] = deque()
         # Written by the worker thread, while the caller waits.
@@ -134,7 +114,7 @@ class StreamCursor(_Cursor):
 
     server_side: bool = True
 
-    def __init__(self, connection: Executes, options: Mapping[str, Any]) -> None:
+    def __init__(self, connection: Adapted, options: Mapping[str, Any]) -> None:
         super().__init__(connection, options)
         self._cursor: aiosqlite.Cursor | None = None
 

@@ -18,6 +18,7 @@ import pytest
 from aiosqlitepool import ConnectionBrokenError, PoolUsageError, SQLiteConnectionPool
 from aiosqlitepool.driver import AiosqliteAdapter, adapter_for, limiter
 from aiosqlitepool.events import ConnectionClosed, HealthCheckFailed, RolledBackOnReturn
+from aiosqlitepool.pool import connection as connections
 from aiosqlitepool.testing import Recorder
 
 from ..support.clock import Clock
@@ -586,8 +587,11 @@ async def test_a_statement_that_cannot_be_interrupted_costs_the_connection_and_n
     }
 
 
-async def test_a_reset_cut_short_by_closing_the_pool_is_no_cancellation_of_the_releasing_task(database: Path) -> None:
+async def test_a_reset_cut_short_by_closing_the_pool_is_no_cancellation_of_the_releasing_task(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With as many stuck connections as places, a reset waits; if the pool closes meanwhile, the release just ends."""
+    monkeypatch.setattr(connections, "_LEAST_STUCK", 1)
     with Gate() as gate:
         pool = pool_on(database)
         first = await pool.acquire()
@@ -656,6 +660,13 @@ async def test_a_dead_worker_with_an_open_transaction_is_noticed_at_the_return(
         async with pool.connection() as again:
             assert native_of(again) is not native_of(connection)
     assert {event.connection: event.reason for event in recorder.of(ConnectionClosed)}[1] == "broken"
+
+
+async def test_the_holder_of_a_dead_connection_gets_an_error_and_does_not_wait_for_ever(database: Path) -> None:
+    async with pool_on(database) as pool, pool.connection() as dead:
+        end_worker(dead)
+        with pytest.raises(ValueError, match="no active connection"):
+            await dead.execute("SELECT 1")
 
 
 async def test_a_waiter_is_not_lent_a_dead_connection(database: Path) -> None:

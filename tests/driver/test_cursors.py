@@ -25,12 +25,6 @@ ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i <
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let cursors read as many rows as they may, however slow the machine is."""
-    monkeypatch.setattr(cursors, "READ_AHEAD_TIME", 60.0)
-
-
-@pytest.fixture
 def native() -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         yield connection
@@ -138,7 +132,6 @@ def test_rows_that_take_long_are_not_read_ahead(native: sqlite3.Connection, monk
     assert len(cursor.fetchall()) == 10
 
 
-@pytest.mark.usefixtures("patient")
 def test_the_rows_behind_the_limit_are_fetched_when_they_are_asked_for(native: sqlite3.Connection) -> None:
     cursor = ahead(native, limit=3).execute(ROWS.format(7))
     assert cursor.can_serve("fetchmany", 3)
@@ -150,7 +143,6 @@ def test_the_rows_behind_the_limit_are_fetched_when_they_are_asked_for(native: s
     assert cursor.is_done
 
 
-@pytest.mark.usefixtures("patient")
 def test_a_cursor_that_was_read_ahead_to_its_end_lets_the_transaction_commit(native: sqlite3.Connection) -> None:
     native.execute("CREATE TABLE t (n)")
     native.execute("BEGIN")
@@ -170,7 +162,6 @@ def test_an_interrupt_is_raised_at_once_and_not_at_a_row_that_may_never_be_fetch
 # -- trips to the worker thread
 
 
-@pytest.mark.usefixtures("patient")
 async def test_a_statement_and_all_its_rows_take_one_trip(database: Path) -> None:
     async with pool_on(database) as pool, pool.connection() as connection:
         before = jobs(connection)
@@ -184,7 +175,6 @@ async def test_a_statement_and_all_its_rows_take_one_trip(database: Path) -> Non
         assert jobs(connection) - before == 2
 
 
-@pytest.mark.usefixtures("patient")
 async def test_a_cursor_of_its_own_takes_one_trip_more(database: Path) -> None:
     async with pool_on(database) as pool, pool.connection() as connection:
         before = jobs(connection)
@@ -194,7 +184,6 @@ async def test_a_cursor_of_its_own_takes_one_trip_more(database: Path) -> None:
         assert jobs(connection) - before == 2
 
 
-@pytest.mark.usefixtures("patient")
 async def test_many_rows_arrive_whole_and_in_order(database: Path) -> None:
     async with pool_on(database) as pool, pool.connection() as connection:
         async with connection.execute(ROWS.format(1000)) as cursor:

@@ -84,6 +84,12 @@ async def give_up(task: asyncio.Task[Any]) -> None:
         await task
 
 
+async def close_whole(pool: SQLiteConnectionPool[Any]) -> None:
+    """See that the pool has lost nothing, and close it."""
+    await assert_whole(pool)
+    await pool.close()
+
+
 async def turns(number: int) -> None:
     for _ in range(number):
         await asyncio.sleep(0)
@@ -110,8 +116,7 @@ async def test_a_caller_cancelled_in_the_queue_leaves_it_at_once() -> None:
     assert pool.stats().waiting == 0
     assert [event.pending for event in events.of(AcquireCancelled)] == [0]
     await pool.release(held)
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_of_a_caller_cancelled_in_the_middle_of_the_queue_nothing_is_kept_alive() -> None:
@@ -139,8 +144,7 @@ async def test_a_caller_cancelled_before_it_ever_ran_leaves_no_trace() -> None:
     await give_up(caller)
 
     assert list(events) == []
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_those_behind_a_cancelled_caller_keep_their_order() -> None:
@@ -159,8 +163,7 @@ async def test_those_behind_a_cancelled_caller_keep_their_order() -> None:
     await asyncio.gather(*callers, return_exceptions=True)
 
     assert served == [1, 2, 4, 5]
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_connection_given_back_after_all_who_waited_were_cancelled_becomes_idle() -> None:
@@ -177,8 +180,7 @@ async def test_a_connection_given_back_after_all_who_waited_were_cancelled_becom
     await asyncio.wait(callers)
     assert all(caller.cancelled() for caller in callers)
     assert len(events.of(AcquireCancelled)) == 5
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 # -- acquire: the slot was handed over, and the caller has not run since
@@ -197,8 +199,7 @@ async def test_a_slot_handed_to_a_cancelled_caller_goes_on_to_the_next(after: in
     await give_up(first)
 
     await second
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 @pytest.mark.usefixtures("clean_releases")
@@ -215,8 +216,7 @@ async def test_a_slot_handed_to_a_caller_cancelled_in_the_same_turn_is_seen_as_i
     assert (pool.stats().used, pool.stats().idle) == (0, 1)
     assert len(events.of(AcquireCancelled)) == 1
     assert len(events.of(ConnectionAcquired)) == 1
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_an_empty_slot_handed_to_a_cancelled_caller_is_filled_by_the_next() -> None:
@@ -234,8 +234,7 @@ async def test_an_empty_slot_handed_to_a_cancelled_caller_is_filled_by_the_next(
     await second
     assert [event.reason for event in events.of(ConnectionClosed)] == ["lifetime"]
     assert (driver.attempts, driver.open) == (2, 1)
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_caller_cancelled_just_after_it_was_told_that_it_is_late_leaves_as_cancelled() -> None:
@@ -252,8 +251,7 @@ async def test_a_caller_cancelled_just_after_it_was_told_that_it_is_late_leaves_
     assert events.names.count("acquire_cancel") == 1
     assert "acquire_timeout" not in events.names
     await pool.release(held)
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_caller_cancelled_just_before_it_is_told_that_it_is_late_leaves_as_cancelled() -> None:
@@ -272,8 +270,7 @@ async def test_a_caller_cancelled_just_before_it_is_told_that_it_is_late_leaves_
     assert isinstance(late.exception(), PoolConnectionAcquireTimeoutError)
     assert (events.names.count("acquire_cancel"), events.names.count("acquire_timeout")) == (1, 1)
     await pool.release(held)
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_caller_cancelled_just_after_it_was_told_that_the_pool_closed_leaves_as_cancelled() -> None:
@@ -332,8 +329,7 @@ async def test_a_connection_whose_caller_left_while_it_opened_goes_to_the_next_w
 
     assert driver.attempts == 1
     assert [event.path for event in events.of(ConnectionAcquired)] == ["queued"]
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 @pytest.mark.parametrize("after", TURNS)
@@ -353,8 +349,7 @@ async def test_a_caller_cancelled_around_the_moment_its_connection_has_opened_lo
     await second
 
     assert (driver.attempts, driver.open) == (1, 1)
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 def refused_once(driver: StubDriver) -> asyncio.Event:
@@ -387,8 +382,7 @@ async def test_a_failure_to_connect_whose_caller_has_left_goes_to_the_oldest_wai
 
     assert driver.attempts == 2
     assert [event.error.type for event in events.of(ConnectionCreateFailed)] == ["OSError"]
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 @pytest.mark.parametrize("after", TURNS)
@@ -412,8 +406,7 @@ async def test_a_caller_cancelled_around_the_moment_its_connect_fails_holds_up_n
     else:  # the first had left before the failure was known
         assert (first.cancelled(), type(second.exception()), driver.attempts) == (True, OSError, 1)
     assert [event.error.type for event in events.of(ConnectionCreateFailed)] == ["OSError"]
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 @timeless
@@ -432,8 +425,7 @@ async def test_a_connect_that_hangs_after_its_caller_left_gives_its_place_back()
 
     assert [event.error.type for event in events.of(ConnectionCreateFailed)] == ["asyncio.exceptions.CancelledError"]
     assert driver.open == 1
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_caller_cancelled_while_aiosqlite_connects_leaves_a_good_connection(tmp_path: Path) -> None:
@@ -448,8 +440,7 @@ async def test_a_caller_cancelled_while_aiosqlite_connects_leaves_a_good_connect
 
         async with pool.connection() as connection:
             assert await connection.execute_fetchall("SELECT 1") == [(1,)]
-        await assert_whole(pool)
-        await pool.close()
+        await close_whole(pool)
 
 
 # -- open
@@ -468,8 +459,7 @@ async def test_a_cancelled_open_leaves_the_pool_filling_itself() -> None:
     await settle()
 
     assert (pool.stats().idle, driver.attempts) == (2, 2)
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_cancelled_open_does_not_cancel_another_one_that_waits_for_the_same_connections() -> None:
@@ -485,8 +475,7 @@ async def test_a_cancelled_open_does_not_cancel_another_one_that_waits_for_the_s
 
     await second
     assert pool.stats().idle == 2
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_pool_cancelled_on_entering_its_block_is_closed() -> None:
@@ -539,8 +528,7 @@ async def test_a_connection_whose_caller_left_during_its_check_becomes_idle() ->
     assert (pool.stats().used, pool.stats().idle) == (0, 1)
     assert events.of(ConnectionClosed) == []
     assert len(events.of(AcquireCancelled)) == 1
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 @pytest.mark.parametrize("after", TURNS)
@@ -559,8 +547,7 @@ async def test_a_connection_whose_caller_left_around_its_check_goes_to_the_next_
     await second
 
     assert (driver.attempts, driver.open) == (1, 1)
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_connection_that_fails_its_check_after_its_caller_left_is_replaced_for_the_next() -> None:
@@ -585,8 +572,7 @@ async def test_a_connection_that_fails_its_check_after_its_caller_left_is_replac
     assert [event.error.type for event in events.of(HealthCheckFailed)] == ["OSError"]
     assert [event.reason for event in events.of(ConnectionClosed)] == ["unhealthy"]
     assert (driver.attempts, driver.open) == (2, 1)
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 @timeless
@@ -604,8 +590,7 @@ async def test_a_check_that_hangs_after_its_caller_left_gives_its_place_back() -
 
     assert len(events.of(ConnectionClosed)) == 1
     assert driver.open == 1
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_caller_cancelled_while_the_replacement_of_an_old_connection_opens_loses_nothing() -> None:
@@ -623,8 +608,7 @@ async def test_a_caller_cancelled_while_the_replacement_of_an_old_connection_ope
 
     assert [event.reason for event in events.of(ConnectionClosed)] == ["lifetime"]
     assert (pool.stats().idle, driver.attempts, driver.open) == (1, 2, 1)
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 # -- use, on a real database
@@ -706,8 +690,7 @@ async def test_a_task_cancelled_in_a_running_statement_leaves_a_clean_connection
         assert await kept(pool) == []
         assert events.of(ConnectionClosed) == []
         assert len(events.of(ConnectionAcquired)) == len(events.of(ConnectionReleased)) == 2
-        await assert_whole(pool)
-        await pool.close()
+        await close_whole(pool)
 
 
 @pytest.mark.usefixtures("patient")
@@ -724,8 +707,7 @@ async def test_a_task_cancelled_in_the_middle_of_a_transaction_leaves_none_of_it
 
     assert await kept(pool) == []
     assert [event.cause for event in events.of(RolledBackOnReturn)] == ["in_flight"]
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_task_cancelled_between_two_statements_of_a_transaction_leaves_none_of_it(tmp_path: Path) -> None:
@@ -746,8 +728,7 @@ async def test_a_task_cancelled_between_two_statements_of_a_transaction_leaves_n
     assert await kept(pool) == []
     assert [event.cause for event in events.of(RolledBackOnReturn)] == ["transaction"]
     assert events.of(ConnectionClosed) == []
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_statement_cancelled_while_it_was_queued_never_runs(tmp_path: Path) -> None:
@@ -765,8 +746,7 @@ async def test_a_statement_cancelled_while_it_was_queued_never_runs(tmp_path: Pa
         assert await connection.execute_fetchall("SELECT * FROM entries") == []
         await connection.commit()
     assert await kept(pool) == []
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 @pytest.mark.parametrize("statement", [ENDLESS, ENDLESS_WRITE], ids=["select", "insert"])
@@ -784,8 +764,7 @@ async def test_a_block_that_swallows_the_cancellation_of_its_statement_goes_on_a
     assert await kept(pool) == [1]
     assert events.of(RolledBackOnReturn) == []
     assert events.of(ConnectionClosed) == []
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_statement_cancelled_inside_a_transaction_does_not_lose_what_was_written_before(
@@ -803,8 +782,7 @@ async def test_a_statement_cancelled_inside_a_transaction_does_not_lose_what_was
         await connection.commit()
 
     assert {1, 3} <= set(await kept(pool))
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_commit_cancelled_while_it_was_queued_does_not_happen(tmp_path: Path) -> None:
@@ -820,8 +798,7 @@ async def test_a_commit_cancelled_while_it_was_queued_does_not_happen(tmp_path: 
         await running
 
     assert await kept(pool) == []
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 @pytest.mark.usefixtures("patient")
@@ -848,8 +825,7 @@ async def test_a_commit_cancelled_while_it_ran_is_whole_or_nothing(tmp_path: Pat
         await task
 
     assert await kept(pool) in ([], [1, 2])
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_cancelled_fetch_does_not_fail_the_next_innocent_statement(tmp_path: Path) -> None:
@@ -862,8 +838,7 @@ async def test_a_cancelled_fetch_does_not_fail_the_next_innocent_statement(tmp_p
         database.open_gate()
 
         assert await connection.execute_fetchall("SELECT 'innocent'") == [("innocent",)]
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_two_cancelled_statements_do_not_fail_the_next_innocent_one(tmp_path: Path) -> None:
@@ -878,8 +853,7 @@ async def test_two_cancelled_statements_do_not_fail_the_next_innocent_one(tmp_pa
         database.open_gate()
 
         assert await connection.execute_fetchall("SELECT 'innocent'") == [("innocent",)]
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 @pytest.mark.parametrize("in_transaction", [False, True], ids=["alone", "in a transaction"])
@@ -897,8 +871,7 @@ async def test_a_cursor_can_be_used_again_after_a_statement_of_it_was_cancelled(
 
         await cursor.execute("SELECT 'again'")
         assert await cursor.fetchall() == [("again",)]
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 @pytest.mark.usefixtures("patient")
@@ -929,8 +902,7 @@ async def test_a_cancellation_that_meets_a_connection_just_closed_by_its_borrowe
     async with asyncio.timeout(PATIENCE):
         while not events.of(ConnectionClosed):  # which closes in the background
             await asyncio.sleep(0.001)
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_reset_that_fails_when_nobody_waits_for_it_any_more_is_not_complained_of(
@@ -959,8 +931,7 @@ async def test_a_reset_that_fails_when_nobody_waits_for_it_any_more_is_not_compl
     assert [event.reason for event in events.of(ConnectionClosed)] == ["reset_failed"]
     gc.collect()
     assert complaints == []
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_the_snapshot_of_a_task_cancelled_while_it_read_row_by_row_is_gone(tmp_path: Path) -> None:
@@ -983,8 +954,7 @@ async def test_the_snapshot_of_a_task_cancelled_while_it_read_row_by_row_is_gone
         await second.commit()
         assert await first.execute_fetchall("SELECT owner FROM entries") == [(1,)]
     assert events.of(ConnectionClosed) == []
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_the_snapshot_of_rows_that_could_not_be_read_is_gone(tmp_path: Path) -> None:
@@ -1001,8 +971,7 @@ async def test_the_snapshot_of_rows_that_could_not_be_read_is_gone(tmp_path: Pat
         await second.execute(INSERT, (1,))
         await second.commit()
         assert await first.execute_fetchall("SELECT owner FROM entries") == [(1,)]
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_statement_started_in_the_block_and_run_after_it_is_refused(tmp_path: Path) -> None:
@@ -1014,8 +983,7 @@ async def test_a_statement_started_in_the_block_and_run_after_it_is_refused(tmp_
     with pytest.raises(PoolUsageError):
         await stray
     assert await kept(pool) == []
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_statement_started_in_the_block_does_not_run_in_the_next_borrowers(tmp_path: Path) -> None:
@@ -1041,8 +1009,7 @@ async def test_a_statement_started_in_the_block_does_not_run_in_the_next_borrowe
 
     assert await kept(pool) == [2]
     assert isinstance(strays[0].exception(), PoolUsageError)
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 # -- the next borrower
@@ -1109,8 +1076,7 @@ async def test_the_next_borrower_neither_waits_for_a_cancelled_statement_nor_see
         database.open_gate()
         await other.close()
         assert await kept(pool) == [7, 8]
-        await assert_whole(pool)
-        await pool.close()
+        await close_whole(pool)
 
 
 # -- reset
@@ -1140,8 +1106,7 @@ async def test_a_release_cancelled_while_its_reset_runs_loses_nothing(times: int
     await asyncio.wait({statement})
     assert [event.cause for event in events.of(RolledBackOnReturn)] == ["in_flight"]
     assert events.of(ConnectionClosed) == []
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 @pytest.mark.usefixtures("patient")
@@ -1165,8 +1130,7 @@ async def test_a_task_cancelled_in_its_statement_and_again_in_the_reset_that_fol
 
     assert await kept(pool) == []
     assert events.of(ConnectionClosed) == []
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_connection_that_cannot_be_reset_after_a_cancelled_release_is_replaced(tmp_path: Path) -> None:
@@ -1176,15 +1140,14 @@ async def test_a_connection_that_cannot_be_reset_after_a_cancelled_release_is_re
         connection = await pool.acquire()
         statement = await start(database, connection.execute("SELECT gate()").__aenter__())
         release = asyncio.create_task(pool.release(connection))
-        await settle()
+        await turns(2)  # the reset has begun, and can have ended in none of them
         await give_up(release)
 
         assert await kept(pool) == []  # of a connection that is not held up in the gate
 
         database.open_gate()
         await asyncio.wait({statement})
-        await assert_whole(pool)
-        await pool.close()
+        await close_whole(pool)
         assert [event.reason for event in events.of(ConnectionClosed)] == ["reset_failed", "pool_closed"]
 
 
@@ -1218,8 +1181,7 @@ async def test_a_rollback_goes_on_when_its_release_is_cancelled_and_is_not_begun
 
     assert connection.rollbacks == 2  # one for each lease
     assert (pool.stats().idle, interrupted, events.of(ConnectionClosed)) == (1, [], [])
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 @pytest.mark.parametrize("after", TURNS)
@@ -1240,8 +1202,7 @@ async def test_a_release_cancelled_around_the_end_of_its_rollback_serves_the_nex
     assert following.exception() is None
     assert len(events.of(ConnectionAcquired)) == len(events.of(ConnectionReleased)) == 2
     assert driver.open == 1
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_block_cancelled_and_cancelled_again_while_it_rolls_back_loses_nothing() -> None:
@@ -1259,8 +1220,7 @@ async def test_a_block_cancelled_and_cancelled_again_while_it_rolls_back_loses_n
     await settle()
 
     assert (pool.stats().used, pool.stats().idle) == (0, 1)
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_rollback_that_fails_after_its_release_was_cancelled_costs_the_connection_only() -> None:
@@ -1304,8 +1264,7 @@ async def test_a_rollback_that_hangs_after_its_release_was_cancelled_gives_its_p
     await settle()
 
     assert [event.reason for event in events.of(ConnectionClosed)] == ["reset_failed"]
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 async def test_a_driver_whose_rollback_raises_a_cancellation_by_itself_costs_the_connection_only() -> None:
@@ -1325,8 +1284,7 @@ async def test_a_driver_whose_rollback_raises_a_cancellation_by_itself_costs_the
 
     assert pool.stats().used == 0
     assert len(events.of(ConnectionReleased)) == 1
-    await assert_whole(pool)
-    await pool.close()
+    await close_whole(pool)
 
 
 # -- close

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,9 +28,17 @@ FACTORIES = {
 }
 
 
+Run = Callable[..., Ended]
+
+
 @pytest.fixture(params=FACTORIES.values(), ids=[name.replace(" ", "-") for name in FACTORIES])
-def start(request: pytest.FixtureRequest) -> str:
-    return START.replace("FACTORY", request.param)
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+    """Runs a program whose pool has this factory."""
+
+    def run(program: str, before: str = "", **how: Any) -> Ended:
+        return run_program(before + START.replace("FACTORY", request.param) + program, tmp_path, **how)
+
+    return run
 
 
 def ends_well(ended: Ended, *but: str) -> None:
@@ -43,46 +53,36 @@ def says_what_was_left_open(ended: Ended, *words: str) -> None:
         assert word in ended.err
 
 
-def test_a_program_that_forgets_to_close_a_local_pool_ends_and_says_so(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        start
-        + """
+def test_a_program_that_forgets_to_close_a_local_pool_ends_and_says_so(run: Run) -> None:
+    ended = run("""
 async def main():
     pool = SQLiteConnectionPool(factory, name="shop")
     async with pool.connection() as connection:
         await connection.execute("SELECT 1")
     print("done")
 asyncio.run(main())
-""",
-        tmp_path,
-    )
+""")
     assert (ended.code, ended.out) == (0, "done\n"), ended.err
     says_what_was_left_open(ended, "1 idle")
     ends_well(ended)
 
 
-def test_a_program_that_forgets_to_close_a_module_level_pool_ends_and_says_so(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        start
-        + """
+def test_a_program_that_forgets_to_close_a_module_level_pool_ends_and_says_so(run: Run) -> None:
+    ended = run("""
 pool = SQLiteConnectionPool(factory, name="shop")
 async def main():
     async with pool.connection() as connection:
         await connection.execute("SELECT 1")
     print("done")
 asyncio.run(main())
-""",
-        tmp_path,
-    )
+""")
     assert (ended.code, ended.out) == (0, "done\n"), ended.err
     says_what_was_left_open(ended, "1 idle")
     ends_well(ended)
 
 
-def test_a_program_that_never_releases_a_connection_ends_and_names_the_holder(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        start
-        + """
+def test_a_program_that_never_releases_a_connection_ends_and_names_the_holder(run: Run) -> None:
+    ended = run("""
 pool = SQLiteConnectionPool(factory, name="shop")
 async def main():
     global connection
@@ -91,20 +91,14 @@ async def main():
     await connection.execute("INSERT INTO t VALUES (1)")
     print("done")
 asyncio.run(main())
-""",
-        tmp_path,
-    )
+""")
     assert (ended.code, ended.out) == (0, "done\n"), ended.err
     says_what_was_left_open(ended, "1 used", "the till")
     ends_well(ended)
 
 
-def test_a_connection_that_a_program_loses_is_taken_back_rolled_back_and_its_holder_named(
-    start: str, tmp_path: Path
-) -> None:
-    ended = run_program(
-        start
-        + """
+def test_a_connection_that_a_program_loses_is_taken_back_rolled_back_and_its_holder_named(run: Run) -> None:
+    ended = run("""
 pool = SQLiteConnectionPool(factory, 1, name="shop")
 async def work():
     connection = await pool.acquire(label="the till")
@@ -117,35 +111,28 @@ async def main():
         print(await connection.execute_fetchall("SELECT x FROM t"))
     await pool.close()
 asyncio.run(main())
-""",
-        tmp_path,
-    )
+""")
     assert (ended.code, ended.out) == (0, "[]\n"), ended.err
     assert "'shop': a holder never released its connection, so the pool reclaimed it: Task-1 [the till]" in ended.err
     ends_well(ended)
 
 
-def test_a_program_that_closes_its_pool_says_nothing(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        start
-        + """
+def test_a_program_that_closes_its_pool_says_nothing(run: Run) -> None:
+    ended = run("""
 async def main():
     async with SQLiteConnectionPool(factory, name="shop", min_size=3) as pool:
         async with pool.connection() as connection:
             await connection.execute("SELECT 1")
     assert threading.active_count() == 1, threading.enumerate()
 asyncio.run(main())
-""",
-        tmp_path,
-    )
+""")
     assert (ended.code, ended.err) == (0, "")
     ends_well(ended)
 
 
-def test_ctrl_c_in_the_middle_of_a_statement_ends_the_program(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        start
-        + """
+def test_ctrl_c_in_the_middle_of_a_statement_ends_the_program(run: Run) -> None:
+    ended = run(
+        """
 async def main():
     async with SQLiteConnectionPool(factory, name="shop") as pool:
         async with pool.connection() as connection:
@@ -153,7 +140,6 @@ async def main():
             await connection.execute_fetchall(SLOW)
 asyncio.run(main())
 """,
-        tmp_path,
         interrupt=True,
     )
     assert ended.code in (-2, 130, 1)
@@ -161,10 +147,9 @@ asyncio.run(main())
     ends_well(ended, "Traceback")  # Ctrl-C's own
 
 
-def test_ctrl_c_with_a_module_level_pool_in_the_middle_of_work_ends_the_program(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        start
-        + """
+def test_ctrl_c_with_a_module_level_pool_in_the_middle_of_work_ends_the_program(run: Run) -> None:
+    ended = run(
+        """
 pool = SQLiteConnectionPool(factory, pool_size=3, name="shop")
 async def work():
     while True:
@@ -177,7 +162,6 @@ async def main():
     await asyncio.gather(*(work() for _ in range(10)))
 asyncio.run(main())
 """,
-        tmp_path,
         interrupt=True,
     )
     assert ended.code in (-2, 130, 1)
@@ -185,10 +169,9 @@ asyncio.run(main())
     ends_well(ended, "Traceback")
 
 
-def test_ctrl_c_while_callers_queue_and_connections_open_ends_the_program(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        start
-        + """
+def test_ctrl_c_while_callers_queue_and_connections_open_ends_the_program(run: Run) -> None:
+    ended = run(
+        """
 async def slow_factory():
     await asyncio.sleep(30)
     return await factory()
@@ -198,17 +181,14 @@ async def main():
         await asyncio.gather(*(pool.acquire() for _ in range(5)))
 asyncio.run(main())
 """,
-        tmp_path,
         interrupt=True,
     )
     assert ended.code in (-2, 130, 1)
     ends_well(ended, "Traceback")
 
 
-def test_a_program_that_ends_while_a_connection_opens_says_nothing_of_the_opening(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        start
-        + """
+def test_a_program_that_ends_while_a_connection_opens_says_nothing_of_the_opening(run: Run) -> None:
+    ended = run("""
 async def slow_factory():
     await asyncio.sleep(30)
     return await factory()
@@ -218,18 +198,14 @@ async def main():
     while not pool.stats().used:
         await asyncio.sleep(0)
 asyncio.run(main())
-""",
-        tmp_path,
-    )
+""")
     assert ended.code == 0
     assert "unhandled exception" not in ended.err
     ends_well(ended)
 
 
-def test_an_exception_out_of_the_program_ends_it(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        start
-        + """
+def test_an_exception_out_of_the_program_ends_it(run: Run) -> None:
+    ended = run("""
 pool = SQLiteConnectionPool(factory, name="shop")
 async def main():
     async with pool.connection() as connection:
@@ -237,9 +213,7 @@ async def main():
         await connection.execute("INSERT INTO t VALUES (1)")
         raise ValueError("the program's own")
 asyncio.run(main())
-""",
-        tmp_path,
-    )
+""")
     assert ended.code == 1
     assert "ValueError: the program's own" in ended.err
     assert ended.err.count("Traceback") == 1, ended.err
@@ -247,10 +221,8 @@ asyncio.run(main())
     ends_well(ended, "Traceback")
 
 
-def test_a_loop_closed_with_a_statement_in_flight_lets_the_program_end(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        start
-        + """
+def test_a_loop_closed_with_a_statement_in_flight_lets_the_program_end(run: Run) -> None:
+    ended = run("""
 pool = SQLiteConnectionPool(factory, name="shop")
 async def work():
     async with pool.connection() as connection:
@@ -264,19 +236,16 @@ loop.run_until_complete(in_flight())
 loop.close()
 print("closed")
 task._log_destroy_pending = False  # that the program left its own task is not the pool's doing
-""",
-        tmp_path,
-    )
+""")
     assert (ended.code, ended.out) == (0, "closed\n"), ended.err
     says_what_was_left_open(ended, "1 used")
     ends_well(ended)
 
 
-def test_a_program_that_ends_in_the_middle_of_slow_python_code_in_a_worker_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", [FACTORIES["a lambda"]], indirect=True)
+def test_a_program_that_ends_in_the_middle_of_slow_python_code_in_a_worker_ends(run: Run) -> None:
     """The worker threads of what a lambda makes are daemons. A coroutine has started them before the pool sees them."""
-    ended = run_program(
-        START.replace("FACTORY", FACTORIES["a lambda"])
-        + """
+    ended = run("""
 def rows():
     while True:
         time.sleep(0.05)
@@ -288,18 +257,14 @@ async def main():
     await asyncio.sleep(0.1)
 pool = SQLiteConnectionPool(factory, name="shop")
 asyncio.run(main())
-""",
-        tmp_path,
-    )
+""")
     assert ended.code == 0
     ends_well(ended)
     says_what_was_left_open(ended)
 
 
-def test_a_loop_closed_while_a_transaction_is_undone_lets_the_program_end(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        start
-        + """
+def test_a_loop_closed_while_a_transaction_is_undone_lets_the_program_end(run: Run) -> None:
+    ended = run("""
 pool = SQLiteConnectionPool(factory, name="shop")
 async def work():
     async with pool.connection() as connection:
@@ -314,20 +279,14 @@ loop.run_forever()
 loop.close()
 del task
 print("closed")
-""",
-        tmp_path,
-    )
+""")
     assert (ended.code, ended.out) == (0, "closed\n"), ended.err
     says_what_was_left_open(ended)
     ends_well(ended)
 
 
-def test_a_loop_closed_while_callers_queue_and_connections_open_lets_the_program_end(
-    start: str, tmp_path: Path
-) -> None:
-    ended = run_program(
-        start
-        + """
+def test_a_loop_closed_while_callers_queue_and_connections_open_lets_the_program_end(run: Run) -> None:
+    ended = run("""
 connecting = asyncio.Event()
 async def slow_factory():
     connecting.set()
@@ -342,9 +301,7 @@ for task in tasks:
     task._log_destroy_pending = False
 del task, tasks
 print("closed")
-""",
-        tmp_path,
-    )
+""")
     assert (ended.code, ended.out) == (0, "closed\n"), ended.err
     says_what_was_left_open(ended)
     ends_well(ended)
@@ -382,10 +339,9 @@ def forked_well(ended: Ended) -> None:
     ends_well(ended)
 
 
-def test_a_child_of_os_fork_is_told_so_and_the_parent_works_on(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        start
-        + FORKING
+def test_a_child_of_os_fork_is_told_so_and_the_parent_works_on(run: Run) -> None:
+    ended = run(
+        FORKING
         + """
 child = os.fork()
 if not child:
@@ -395,16 +351,14 @@ assert os.waitpid(child, 0)[1] == 0
 loop.run_until_complete(after())
 loop.close()
 """,
-        tmp_path,
         options=("-W", "default", "-W", "ignore::DeprecationWarning"),
     )
     forked_well(ended)
 
 
-def test_a_child_of_multiprocessing_is_told_so_and_the_parent_works_on(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        start
-        + "import multiprocessing\n"
+def test_a_child_of_multiprocessing_is_told_so_and_the_parent_works_on(run: Run) -> None:
+    ended = run(
+        "import multiprocessing"
         + FORKING
         + """
 child = multiprocessing.get_context("fork").Process(target=in_the_child)
@@ -414,16 +368,14 @@ assert child.exitcode == 0, child.exitcode
 loop.run_until_complete(after())
 loop.close()
 """,
-        tmp_path,
         options=("-W", "default", "-W", "ignore::DeprecationWarning"),
     )
     forked_well(ended)
 
 
-def test_a_child_forked_out_of_a_running_loop_with_a_connection_lent_ends(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        start
-        + """
+def test_a_child_forked_out_of_a_running_loop_with_a_connection_lent_ends(run: Run) -> None:
+    ended = run(
+        """
 async def main():
     async with SQLiteConnectionPool(factory, name="shop") as pool:
         async with pool.connection() as connection:
@@ -440,17 +392,14 @@ async def main():
     print("done")
 asyncio.run(main())
 """,
-        tmp_path,
         options=("-W", "default", "-W", "ignore::DeprecationWarning"),
     )
     assert (ended.code, ended.out, ended.err) == (0, "done\n", "")
     ends_well(ended)
 
 
-def test_a_second_event_loop_is_told_that_the_pool_belongs_to_the_first(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        start
-        + """
+def test_a_second_event_loop_is_told_that_the_pool_belongs_to_the_first(run: Run) -> None:
+    ended = run("""
 pool = SQLiteConnectionPool(factory, name="shop")
 async def use():
     async with pool.connection() as connection:
@@ -461,19 +410,15 @@ try:
 except PoolUsageError as error:
     print(error)
 asyncio.run(pool.close())
-""",
-        tmp_path,
-    )
+""")
     assert ended.code == 0, ended.err
     assert "belongs to another event loop" in ended.out
     assert ended.err == ""
     ends_well(ended)
 
 
-def test_a_second_event_loop_in_another_thread_leaves_the_first_one_working(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        start
-        + """
+def test_a_second_event_loop_in_another_thread_leaves_the_first_one_working(run: Run) -> None:
+    ended = run("""
 pool = SQLiteConnectionPool(factory, name="shop")
 async def use():
     async with pool.connection() as connection:
@@ -493,9 +438,7 @@ async def main():
     print(await use())
     await pool.close()
 asyncio.run(main())
-""",
-        tmp_path,
-    )
+""")
     assert ended.code == 0, ended.err
     assert "belongs to another event loop" in ended.out
     assert "must be closed in the event loop that it was opened in" in ended.out
@@ -504,17 +447,15 @@ asyncio.run(main())
     ends_well(ended)
 
 
-def test_where_a_process_cannot_fork_the_pool_works_all_the_same(start: str, tmp_path: Path) -> None:
-    ended = run_program(
-        "import os\ndel os.fork, os.register_at_fork  # as on Windows\n"
-        + start
-        + """
+def test_where_a_process_cannot_fork_the_pool_works_all_the_same(run: Run) -> None:
+    ended = run(
+        """
 async def main():
     async with SQLiteConnectionPool(factory, name="shop") as pool, pool.connection() as connection:
         print(await connection.execute_fetchall("SELECT 1"))
 asyncio.run(main())
 """,
-        tmp_path,
+        before="import os\ndel os.fork, os.register_at_fork  # as on Windows\n",
     )
     assert (ended.code, ended.out, ended.err) == (0, "[(1,)]\n", "")
     ends_well(ended)

@@ -216,7 +216,7 @@ async def test_being_used_ends_being_idle(driver: StubDriver) -> None:
 
 @timeless
 async def test_without_an_idle_timeout_connections_stay_for_ever(driver: StubDriver) -> None:
-    async with pool_of(driver, idle_timeout=None) as pool:
+    async with pool_of(driver, idle_timeout=None, leak_threshold=None) as pool:
         async with pool.connection():
             pass
         await asyncio.sleep(365 * 86400)

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -23,13 +23,7 @@ from aiosqlitepool.pool.slots import Slot, Slots
 
 from ..support.slots import check_slots
 
-EXAMPLES = settings(
-    max_examples=200,
-    stateful_step_count=50,
-    deadline=None,
-    derandomize=True,  # the same in every run: a red build must mean a change
-    suppress_health_check=list(HealthCheck),
-)
+EXAMPLES = settings(max_examples=200, stateful_step_count=50)
 
 # The pool's own timeout, in seconds of the model.
 TIMEOUT = 10

@@ -119,7 +119,7 @@ async def test_a_table_of_statements_is_a_value(database: Path) -> None:
 
 async def test_a_holder_says_which_statement_runs_and_for_how_long(database: Path) -> None:
     with Gate() as gate:
-        async with pool_on(database, acquisition_timeout=0.05) as pool, pool.connection("GET /report") as connection:
+        async with pool_on(database) as pool, pool.connection("GET /report") as connection:
             await gate.install(connection)
             running = asyncio.create_task(connection.execute_fetchall("SELECT gate() WHERE 'secret' = 'secret'"))
             await gate.reached.wait()
@@ -129,7 +129,7 @@ async def test_a_holder_says_which_statement_runs_and_for_how_long(database: Pat
 
             async def wait() -> str:
                 with pytest.raises(PoolConnectionAcquireTimeoutError) as error:
-                    await pool.acquire()
+                    await pool.acquire(timeout=0.01)
                 return str(error.value)
 
             assert " s of it in SELECT gate() WHERE ? = ?" in await asyncio.create_task(wait())
@@ -539,6 +539,7 @@ async def test_a_statement_that_fails_is_an_event_with_the_name_of_its_error(
     ]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_statement_whose_caller_was_cancelled_says_so(database: Path, recorder: Recorder) -> None:
     async with pool_on(database, slow_statement=0, subscribers=[recorder]) as pool:
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiosqlitepool.bus import EventBus
-from aiosqlitepool.events import AcquirePath, AcquireSlow, ConnectionAcquired, ConnectionReleased
+from aiosqlitepool.events import AcquirePath, AcquireSlow, ConnectionAcquired, ConnectionReleased, PoolTimings
 
 __all__ = ["acquired", "released"]
 
@@ -20,12 +20,12 @@ def acquired(bus: EventBus, wait_time: float, path: AcquirePath = "queued", pool
     if slow:
         bus.emit(AcquireSlow(pool, 1, path, wait_time))
     bus.emit(ConnectionAcquired(pool, 1, path, wait_time))
-    if bus.batches:
+    if PoolTimings in bus.handlers:
         (bus.record_slow_wait if slow else bus.record_wait)(path, wait_time)
 
 
 def released(bus: EventBus, use_time: float, pool: str = "app.db", label: str | None = None) -> None:
     """One release."""
     bus.emit(ConnectionReleased(pool, 1, use_time, label))
-    if bus.batches:
+    if PoolTimings in bus.handlers:
         bus.record_use(use_time)
