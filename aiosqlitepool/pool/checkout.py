@@ -41,6 +41,7 @@ class Checkout(NotCopyable, Generic[T]):
         "label",
         "pending",
         "queued",
+        "released",
         "since",
         "slot",
         "task",
@@ -65,6 +66,9 @@ class Checkout(NotCopyable, Generic[T]):
 
     # What it runs or ran last, and when that began and ended by `perf_counter`; not set before its first operation.
     activity: tuple[Any, float, float | None]
+
+    # Once it has ended while others waited: as a holder when it released, if a waiter has asked for that.
+    released: Holder | None
 
     # Of a waiter: since when and until when it waits, behind how many, for whom, and what ends its wait.
     asked: float
@@ -106,27 +110,35 @@ class Checkout(NotCopyable, Generic[T]):
 
         Everything is as of `now`, which may be so many seconds ago.
         """
-        coroutine = None if self.task is None else self.task.get_coro()
-        return Holder(
-            connection=self.connection,
-            task=self.task_name,
-            label=self.label,
-            held=max(0.0, now - self.since),
-            context=None if self.context is None else CapturedContext(self.context),
-            ended=self.task is not None and self.task.done(),
-            coroutine=getattr(coroutine, "__qualname__", None),
-            waits_for=waits_for,
-            waited=waited,
-            **self._statement(perf_counter() - ago),
+        task, context = self.task, self.context
+        return Holder(  # by position: a slow acquire has up to eight of these
+            self.connection,
+            self.task_name,
+            self.label,
+            max(0.0, now - self.since),
+            None if context is None else CapturedContext(context),
+            task is not None and task.done(),
+            None if task is None else getattr(task.get_coro(), "__qualname__", None),
+            waits_for,
+            waited,
+            *self._statement(perf_counter() - ago),
         )
 
-    def _statement(self, moment: float) -> dict[str, Any]:
+    def holder_until(self, ended: float, now: float) -> Holder:
+        """Return it as a holder as of now, or as of its end: that one is made once, for all waiters that found it."""
+        if ended > now:
+            return self.holder(now)
+        if self.released is None:
+            self.released = self.holder(ended, ago=now - ended)
+        return self.released
+
+    def _statement(self, moment: float) -> tuple[str | None, float, bool]:
         text, began, ended = getattr(self, "activity", (None, 0.0, None))
         if not isinstance(text, str):
-            return {}
+            return None, 0.0, False
         runs = ended is None or ended > moment
         took = max(0.0, (moment if ended is None else min(ended, moment)) - began)
-        return {"statement": normalized(str.__str__(text)), "statement_time": took, "statement_runs": runs}
+        return normalized(str.__str__(text)), took, runs
 
 
 class Ended:
@@ -152,6 +164,7 @@ class Ended:
         """Add a lease that ends now. Call it before the slot is free."""
         link, self._last = self._last, []
         link += slot, lease, now, self._last
+        lease.released = None
 
 
 def found_by(waiter: Checkout[Any], holding: Sequence[Checkout[Any]], slots: int) -> list[tuple[Checkout[Any], float]]:

@@ -97,7 +97,7 @@ class Diagnostics:
         """
         now, found = self._clock(), found_by(waiter, self.checkouts(), len(self._slots.all))
         oldest = sorted(found, key=lambda each: each[0].since)[:_LINKED]
-        return tuple(lease.holder(min(ended, now), ago=max(0.0, now - ended)) for lease, ended in oldest)
+        return tuple([lease.holder_until(ended, now) for lease, ended in oldest])
 
     def wait_of(self, task: asyncio.Task[Any] | None) -> tuple[str, float]:
         """Return the name of this pool, and for how many seconds the task has waited for a connection of it."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from aiosqlitepool.events import SlowWait
 
 __all__ = [
     "CREATE_BUCKETS",
@@ -16,8 +19,10 @@ __all__ = [
     "Bounds",
     "by_bucket",
     "checked_buckets",
+    "exemplars_of",
 ]
 
+T = TypeVar("T")
 Bounds = tuple[float, ...]
 
 # fmt: off
@@ -64,3 +69,19 @@ def by_bucket(bounds: Bounds, ordered: Sequence[float], zeros: int = 0) -> Itera
         if below == len(ordered):
             return
     yield len(bounds), len(ordered) - below
+
+
+def exemplars_of(bounds: Bounds, slow: Sequence[SlowWait], trace_of: Callable[[], T | None]) -> dict[int, T]:
+    """Return the last slow wait of each bucket that has a trace: its place in `slow`, and its trace.
+
+    A bucket keeps one exemplar, the last one: those of all others would be replaced at once. `trace_of()` returns the
+    trace of the current context, `None` if it has none.
+    """
+    found: dict[int, T] = {}
+    done: set[int] = set()
+    for place in reversed(range(len(slow))):
+        bucket = bisect_left(bounds, slow[place].wait_time)
+        if bucket not in done and (trace := slow[place].context.run(trace_of)) is not None:
+            done.add(bucket)
+            found[place] = trace
+    return found

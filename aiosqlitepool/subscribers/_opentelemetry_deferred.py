@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import chain, repeat
 
 from aiosqlitepool.events import ConnectionReleased, PoolTimings, StatementTimings
@@ -45,10 +45,11 @@ class DeferredCounts(PoolCounts):
     def __len__(self) -> int:
         return sum(map(len, self._pending.copy().values()))
 
-    def add_timings(self, timings: PoolTimings) -> None:
-        """Count the acquires of a batch, and defer its waits that were not slow."""
+    def add_timings(self, timings: PoolTimings, recorded: Container[int] = ()) -> None:
+        """Count the acquires of a batch, and defer its waits, without the slow ones at the places in `recorded`."""
         self.count_acquires(timings)
-        self._defer(WAIT_TIME, ("",), chain(repeat(0.0, timings.immediate), *timings.waits.values()))
+        slow = (each.wait_time for place, each in enumerate(timings.slow) if place not in recorded)
+        self._defer(WAIT_TIME, ("",), chain(repeat(0.0, timings.immediate), *timings.waits.values(), slow))
         self._limit()
 
     def add_uses(self, timings: PoolTimings) -> None:

@@ -1,7 +1,8 @@
 """The spans of one pool, written afterwards from its events, with OpenTelemetry's API. Part of `opentelemetry`.
 
 A handler runs in the task that the event belongs to, so the current span is the right parent, also when another task
-handed the connection over. A slow or failed acquire is linked to the spans of the holders that it waited for.
+handed the connection over. A slow or failed acquire is linked to the spans of the holders that it waited for. A span
+with links costs the loop up to 100 µs, so those of slow acquires are limited.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from aiosqlitepool.events import (
 from . import _attributes as names
 from ._common import Detach
 from ._handlers import fail_events
+from ._span_limit import SpanLimit
 
 __all__ = ["PoolSpans", "SpanMode", "span_of_failure"]
 
@@ -72,11 +74,12 @@ def span_of_failure(event: object) -> Span:
 
 
 class PoolSpans:
-    """Writes the spans of one pool."""
+    """Writes the spans of one pool. Those of slow acquires count towards the limit."""
 
-    def __init__(self, tracer: Tracer, pool: SQLiteConnectionPool[Any], mode: SpanMode) -> None:
+    def __init__(self, tracer: Tracer, pool: SQLiteConnectionPool[Any], mode: SpanMode, limit: SpanLimit) -> None:
         self.mode = mode
         self._tracer = tracer
+        self._limit = limit
         # Weak: a program may keep the function that detaches for longer than the pool.
         self._pool = weakref.ref(pool)
         self._common: Attributes = {names.SYSTEM: "sqlite", names.POOL: pool.name}
@@ -110,9 +113,13 @@ class PoolSpans:
     # -- acquires
 
     def _acquired_slow(self, event: AcquireSlow) -> None:
-        if self.mode != "off":
-            self._slow = event.connection
+        if self.mode == "off":
+            return
+        self._slow = event.connection
+        if self._limit.admits():
             self._write_acquired(event, event.holders)
+        elif self._connects and event.create_time:
+            self._end_connect(event.connection, None)
 
     def _acquired(self, event: ConnectionAcquired) -> None:
         slow, self._slow = self._slow, None
@@ -155,6 +162,10 @@ class PoolSpans:
                 more |= {names.USED: stats.used, names.POOL_MAX: stats.max_size}
             if event.label is not None:
                 more[names.LABEL] = event.label
+            if isinstance(event, AcquireSlow):
+                self._limit.add()
+            if left_out := self._limit.take_left_out():
+                more[names.LEFT_OUT] = left_out
             span.set_attributes({**attributes, **more})
             for holder in holders[:_MOST_LINKS]:
                 _link(span, holder)

@@ -24,7 +24,7 @@ from aiosqlitepool.events import (
     TransactionEnded,
 )
 
-from ._buckets import Bounds, by_bucket
+from ._buckets import Bounds, by_bucket, exemplars_of
 from ._common import Detach, current_trace, together
 from ._counts import Counts, PoolCounts, bounded
 from ._handlers import fail_events
@@ -64,11 +64,14 @@ class _Histogram:
 
     def observe(self, seconds: float, trace: dict[str, str] | None = None) -> None:
         """Count one observation. With a trace, it becomes the exemplar of its bucket."""
-        bucket = bisect_left(self.bounds, seconds)
-        self.counts[bucket] += 1
+        self.counts[bisect_left(self.bounds, seconds)] += 1
         self.sum += seconds
         if trace is not None:
-            self.exemplars[bucket] = Exemplar(trace, seconds, time.time())
+            self.show(seconds, trace)
+
+    def show(self, seconds: float, trace: dict[str, str]) -> None:
+        """Make an observation that is counted already the exemplar of its bucket."""
+        self.exemplars[bisect_left(self.bounds, seconds)] = Exemplar(trace, seconds, time.time())
 
     def observe_all(self, many: Iterable[float], zeros: int = 0) -> None:
         """Count these observations, and `zeros` observations of 0 seconds."""
@@ -218,10 +221,12 @@ def _add_samples(family: Family, histogram: _Histogram) -> None:
 
 def _add_timings(counts: _PoolCounts, exemplars: bool, timings: PoolTimings) -> None:
     counts.count_acquires(timings)
-    waits = counts.histogram(WAIT_TIME, "")
-    waits.observe_all(chain.from_iterable(timings.waits.values()), zeros=timings.immediate)
-    for slow in timings.slow:
-        waits.observe(slow.wait_time, slow.context.run(current_trace, sampled_only=True) if exemplars else None)
+    waits, slow = counts.histogram(WAIT_TIME, ""), timings.slow
+    others = chain.from_iterable(timings.waits.values())
+    waits.observe_all(chain(others, (each.wait_time for each in slow)), zeros=timings.immediate)
+    found = exemplars_of(waits.bounds, slow, partial(current_trace, sampled_only=True)) if exemplars else {}
+    for place, trace in found.items():
+        waits.show(slow[place].wait_time, trace)
 
 
 def _add_uses(counts: _PoolCounts, timings: PoolTimings) -> None:

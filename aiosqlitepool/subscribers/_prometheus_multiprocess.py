@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -147,10 +148,10 @@ class MultiprocessBackend:
             acquired["idle"](timings.immediate)
             for path, waits in timings.waits.items():
                 acquired[path](len(waits))
-            for slow in timings.slow:
-                acquired[slow.path]()
-                waited.observe(slow.wait_time)
-            waited.observe_all(chain.from_iterable(timings.waits.values()), zeros=timings.immediate)
+            for path, number in Counts(each.path for each in timings.slow).items():
+                acquired[path](number)
+            slow = (each.wait_time for each in timings.slow)
+            waited.observe_all(chain(slow, *timings.waits.values()), zeros=timings.immediate)
 
         return add_timings
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 from aiosqlitepool import Holder, SQLiteConnectionPool
@@ -42,6 +43,7 @@ from ._common import current_trace
 __all__ = ["PoolLog"]
 
 Handler = Callable[[Any], None]
+Keys = dict[str, Any]
 
 
 class PoolLog:
@@ -107,22 +109,11 @@ class PoolLog:
         self._log("debug", "pool.connection.closed", **what)
 
     def _acquire_slow(self, event: AcquireSlow) -> None:
-        self._log_limited(
-            "pool.acquire.slow",
-            connection=event.connection,
-            path=event.path,
-            wait_ms=_ms(event.wait_time),
-            queue_ms=_ms(event.queue_time),
-            create_ms=_ms(event.create_time),
-            check_ms=_ms(event.check_time),
-            pending=event.pending,
-            holders=event.holders,
-            **_labelled(event.label),
-        )
+        self._log_limited("pool.acquire.slow", "warning", partial(_slow_acquire, event))
 
     def _timed_out(self, event: AcquireTimedOut) -> None:
-        waiting = {"pending": event.pending, "holders": event.holders, **_labelled(event.label)}
-        self._log_limited("pool.acquire.timeout", "error", wait_ms=_ms(event.wait_time), **waiting)
+        waiting = {"wait_ms": _ms(event.wait_time), "pending": event.pending, **_labelled(event.label)}
+        self._log_limited("pool.acquire.timeout", "error", partial(_held_by, event.holders), **waiting)
 
     def _rejected(self, event: AcquireRejected) -> None:
         self._log_limited("pool.acquire.rejected", pending=event.pending, **_labelled(event.label))
@@ -143,20 +134,14 @@ class PoolLog:
         self._log("info", "pool.connection.idle_replaced", connection=event.connection, idle_ms=_ms(event.idle_time))
 
     def _rolled_back(self, event: RolledBackOnReturn) -> None:
-        self._log_limited(
-            "pool.return.rolled_back",
-            connection=event.connection,
-            cause=event.cause,
-            reset_ms=_ms(event.reset_time),
-            **_labelled(event.label),
-        )
+        what = {"cause": event.cause, "reset_ms": _ms(event.reset_time), **_labelled(event.label)}
+        self._log_limited("pool.return.rolled_back", connection=event.connection, **what)
 
     def _leak_suspected(self, event: LeakSuspected) -> None:
-        self._log_limited("pool.checkout.leak_suspected", holders=(event.holder,), use_ms=_ms(event.use_time))
+        self._log_limited("pool.checkout.leak_suspected", "warning", partial(_leak, event))
 
     def _leak_returned(self, event: LeakReturned) -> None:
-        use = {"use_ms": _ms(event.use_time), "holders": _holders((event.holder,))}
-        self._log("info", "pool.checkout.leak_returned", **use)
+        self._log("info", "pool.checkout.leak_returned", **_leak(event))
 
     def _subscriber_failed(self, event: SubscriberFailed) -> None:
         what = {"failed_event": event.event, "handler": event.handler, **_error(event.error)}
@@ -183,7 +168,9 @@ class PoolLog:
         self._log("debug", "pool.checkpointed", result=event.result, **pages, time_ms=_ms(event.checkpoint_time))
 
     def _checkpoint_blocked(self, event: CheckpointBlocked) -> None:
-        self._log_limited("pool.checkpoint.blocked", holders=event.holders, wal_bytes=event.wal_bytes)
+        self._log_limited(
+            "pool.checkpoint.blocked", "warning", partial(_held_by, event.holders), wal_bytes=event.wal_bytes
+        )
 
     def _checkpoint_failed(self, event: CheckpointFailed) -> None:
         self._log_limited("pool.checkpoint.failed", "error", wal_bytes=event.wal_bytes, **_error(event.error))
@@ -198,25 +185,12 @@ class PoolLog:
         self._log_limited("pool.database.failed", "error", **_error(event.error), **statement, **_labelled(event.label))
 
     def _statement_slow(self, event: StatementSlow) -> None:
-        error = {} if event.error is None else {"error": event.error}
-        plan = {"plan": [*event.plan], "plan_warnings": [*event.plan_warnings]} if event.plan else {}
-        more: dict[str, Any] = {**error, **plan, **_labelled(event.label)}
-        self._log_limited(
-            "pool.statement.slow",
-            connection=event.connection,
-            statement=event.statement,
-            operation=event.operation,
-            wait_ms=_ms(event.wait_time),
-            run_ms=_ms(event.run_time),
-            rows=event.rows,
-            rows_changed=event.rows_changed,
-            **more,
-        )
+        self._log_limited("pool.statement.slow", "warning", partial(_slow_statement, event))
 
     # -- writing
 
-    def _log_limited(self, name: str, level: str = "warning", **keys: Any) -> None:
-        """Log a record, unless its name has used up its `burst` in this interval. `holders` become dicts."""
+    def _log_limited(self, name: str, level: str = "warning", more: Callable[[], Keys] = dict, /, **keys: Any) -> None:
+        """Log a record, unless its name has used up its `burst` in this interval: then `more()` is not called."""
         now = self._clock()
         since, written, left_out = self._limited.get(name, (now, 0, 0))
         if now - since >= self._interval:
@@ -227,9 +201,7 @@ class PoolLog:
                 self._flush_after(since + self._interval - now, level, name)
             return
         self._limited[name] = (since, written + 1, 0)
-        if "holders" in keys:  # only now: most slow acquires of a full pool are left out
-            keys["holders"] = _holders(keys["holders"])
-        self._log(level, name, **keys, **({"left_out": left_out} if left_out else {}))
+        self._log(level, name, **keys, **more(), **({"left_out": left_out} if left_out else {}))
 
     def _flush_after(self, seconds: float, level: str, name: str) -> None:
         try:
@@ -269,11 +241,49 @@ def _labelled(label: str | None) -> dict[str, str]:
     return {} if label is None else {"label": label}
 
 
-def _holders(holders: Sequence[Holder]) -> list[dict[str, Any]]:
-    return [_holder(each) for each in holders]
+# -- keys that are worked out only if their record is written: most slow acquires of a full pool are left out
 
 
-def _holder(holder: Holder) -> dict[str, Any]:
+def _slow_acquire(event: AcquireSlow) -> Keys:
+    return {
+        "connection": event.connection,
+        "path": event.path,
+        "wait_ms": _ms(event.wait_time),
+        "queue_ms": _ms(event.queue_time),
+        "create_ms": _ms(event.create_time),
+        "check_ms": _ms(event.check_time),
+        "pending": event.pending,
+        **_held_by(event.holders),
+        **_labelled(event.label),
+    }
+
+
+def _slow_statement(event: StatementSlow) -> Keys:
+    error = {} if event.error is None else {"error": event.error}
+    plan = {"plan": [*event.plan], "plan_warnings": [*event.plan_warnings]} if event.plan else {}
+    return {
+        "connection": event.connection,
+        "statement": event.statement,
+        "operation": event.operation,
+        "wait_ms": _ms(event.wait_time),
+        "run_ms": _ms(event.run_time),
+        "rows": event.rows,
+        "rows_changed": event.rows_changed,
+        **error,
+        **plan,
+        **_labelled(event.label),
+    }
+
+
+def _leak(event: LeakSuspected | LeakReturned) -> Keys:
+    return {"use_ms": _ms(event.use_time), **_held_by((event.holder,))}
+
+
+def _held_by(holders: Sequence[Holder]) -> Keys:
+    return {"holders": [_holder(each) for each in holders]}
+
+
+def _holder(holder: Holder) -> Keys:
     shown = {"connection": holder.connection, "task": holder.task, "held_ms": _ms(holder.held)}
     named = {"coroutine": holder.coroutine} if holder.label is None and holder.coroutine else _labelled(holder.label)
     waits = {} if holder.waits_for is None else {"waits_for": holder.waits_for, "waited_ms": _ms(holder.waited)}
@@ -281,7 +291,7 @@ def _holder(holder: Holder) -> dict[str, Any]:
     return {**shown, **named, **_statement(holder), **waits, **ended}
 
 
-def _statement(holder: Holder) -> dict[str, Any]:
+def _statement(holder: Holder) -> Keys:
     if holder.statement is None:
         return {}
     took = _ms(holder.statement_time)

@@ -1,40 +1,34 @@
 """Spans and metrics for OpenTelemetry, through its API: `OpenTelemetrySubscriber`.
 
-Counters and levels are read when the SDK collects. Durations of slow and failed acquires are recorded at once, in their
-trace; all others are deferred to the next collection. Needs the API only; the program chooses the SDK, if any.
+Counters and levels are read when the SDK collects. Durations of failed acquires, and of the slow ones that become
+exemplars, are recorded at once, in their trace; all others are deferred to the next collection. Needs the API only; the
+program chooses the SDK, if any.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, get_args
 
 from aiosqlitepool import SQLiteConnectionPool, __version__
-from aiosqlitepool.events import (
-    ConnectionCreated,
-    ConnectionReleased,
-    PoolTimings,
-    StatementTimings,
-    TransactionEnded,
-)
 
 from . import _attributes as names
 from . import _buckets, _metrics
 from ._buckets import Bounds
 from ._common import Detach, together
 from ._counts import Counts
-from ._handlers import fail_events
 from ._levels import AnyPool
 from ._metrics import Metric, Values
 from ._opentelemetry_deferred import DeferredCounts, record_deferred
 from ._pool_names import PoolNames
 from ._settings import MetricSettings
+from ._span_limit import SpanLimit
 
 try:
-    from opentelemetry import context as otel_context
     from opentelemetry import metrics, trace
     from opentelemetry.context import Context
     from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
@@ -43,7 +37,8 @@ except ModuleNotFoundError as _error:
     hint = "aiosqlitepool.subscribers.opentelemetry needs its API: pip install 'aiosqlitepool[opentelemetry]'"
     raise ModuleNotFoundError(f"{hint} ({_error})", name=_error.name) from _error
 
-from ._opentelemetry_spans import PoolSpans, SpanMode, span_of_failure
+from ._opentelemetry_metrics import PoolMetrics
+from ._opentelemetry_spans import PoolSpans, SpanMode
 from ._opentelemetry_statements import StatementMode, StatementSpans
 
 __all__ = ["OpenTelemetrySubscriber", "SpanMode", "StatementMode"]
@@ -58,6 +53,8 @@ class OpenTelemetrySubscriber:
         spans: which acquires have a span: "slow" those that took the pool's `slow_acquire` seconds or failed, "queued"
             also those that queued, "all" each one, "off" none; "off" also omits the spans of connects and the span
             events. Only a slow or failed acquire is linked to the spans of the holders that it waited for.
+        slow_spans_per_second: with "slow", the most spans of slow acquires for each pool in a second; `None` for no
+            limit. The next span of an acquire says how many had none. One that failed always has a span.
         checkout_spans: whether there is a span from each acquire to its release.
         statements: which statements of aiosqlite connections have a span: "slow" those that ran for the pool's
             `slow_statement` seconds, with their query plan, "all" each one, "off" none. A span begins when the caller
@@ -72,6 +69,7 @@ class OpenTelemetrySubscriber:
             time, as `aiosqlitepool.statement.time`; and how many have a `db.query.summary` in
             `db.client.operation.duration`: those that came first, the others have "other". 0 to 100; 0 shows none.
         by_label: whether the use time is shown by the labels of leases: the first 50 of a pool, the others as "other".
+        clock: returns the time in seconds, as `time.monotonic`.
 
     Raises:
         ValueError: an argument is invalid, or the provider has this package's metrics with other buckets,
@@ -84,6 +82,7 @@ class OpenTelemetrySubscriber:
         meter_provider: MeterProvider | None = None,
         *,
         spans: SpanMode = "slow",
+        slow_spans_per_second: int | None = 100,
         checkout_spans: bool = False,
         statements: StatementMode = "slow",
         metrics: bool = True,
@@ -94,9 +93,11 @@ class OpenTelemetrySubscriber:
         statement_buckets: Iterable[float] = _buckets.STATEMENT_BUCKETS,
         statement_summaries: int = 20,
         by_label: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         _check_mode("spans", spans, get_args(SpanMode))
         _check_mode("statements", statements, get_args(StatementMode))
+        _check_limit(slow_spans_per_second)
         settings = MetricSettings.checked(
             wait_buckets=wait_buckets,
             create_buckets=create_buckets,
@@ -107,6 +108,7 @@ class OpenTelemetrySubscriber:
             by_label=by_label,
         )
         self._spans: SpanMode = spans
+        self._new_limit = partial(SpanLimit, slow_spans_per_second if spans == "slow" else None, clock)
         self._checkout_spans = checkout_spans
         self._statements: StatementMode = statements
         self._tracer = trace.get_tracer(names.SCOPE, __version__, tracer_provider, names.SCHEMA_URL)
@@ -134,7 +136,8 @@ class OpenTelemetrySubscriber:
         return together(detaches)
 
     def _attach_spans(self, pool: AnyPool) -> Detach:
-        return together(PoolSpans(self._tracer, pool, self._spans).subscribe(pool, checkouts=self._checkout_spans))
+        spans = PoolSpans(self._tracer, pool, self._spans, self._new_limit())
+        return together(spans.subscribe(pool, checkouts=self._checkout_spans))
 
     def _attach_statements(self, pool: AnyPool) -> Detach:
         return together(StatementSpans(self._tracer, pool.name).subscribe(pool, self._statements))
@@ -147,6 +150,11 @@ _owners: weakref.WeakKeyDictionary[TracerProvider | None, object] = weakref.Weak
 def _check_mode(argument: str, mode: object, modes: tuple[str, ...]) -> None:
     if mode not in modes:
         raise ValueError(f"{argument} must be one of {', '.join(map(repr, modes))}, not {mode!r}")
+
+
+def _check_limit(most: object) -> None:
+    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+        raise ValueError(f"slow_spans_per_second must be a whole number, at least 1, or None, not {most!r}")
 
 
 # -- metrics
@@ -256,45 +264,5 @@ def _instruments_of(provider: MeterProvider | None, settings: MetricSettings) ->
 
 def _attach_metrics(instruments: _Instruments, pool: AnyPool) -> Detach:
     counts, detaches = instruments.counts.attach(pool)
-    return together([*_PoolMetrics(instruments, counts).subscribe(pool), *detaches])
-
-
-class _PoolMetrics:
-    """Feeds the instruments with the events of one pool. Keeps nothing of its bus, which keeps this."""
-
-    def __init__(self, instruments: _Instruments, counts: DeferredCounts) -> None:
-        self._counts = counts
-        self._by_label = instruments.settings.by_label
-        self._record = instruments.record
-
-    def subscribe(self, pool: AnyPool) -> list[Detach]:
-        """Subscribe to what the metrics count. Returns the functions that end that."""
-        subscribe = pool.events.subscribe
-        return [
-            *(subscribe(event_type, handler) for event_type, handler in fail_events(self._failed)),
-            subscribe(PoolTimings, self._add_timings),
-            subscribe(ConnectionReleased, self._counts.add_use)
-            if self._by_label
-            else subscribe(PoolTimings, self._counts.add_uses),
-            subscribe(StatementTimings, self._counts.add_statements),
-            subscribe(ConnectionCreated, self._created),
-            subscribe(TransactionEnded, self._transaction_ended),
-        ]
-
-    def _add_timings(self, timings: PoolTimings) -> None:
-        self._counts.add_timings(timings)
-        for slow in timings.slow:
-            context = slow.context.run(otel_context.get_current)
-            self._record(_metrics.WAIT_TIME, slow.wait_time, self._counts.shown, "", context=context)
-
-    def _created(self, event: ConnectionCreated) -> None:
-        self._record(_metrics.CREATE_TIME, event.create_time, self._counts.shown)
-
-    def _transaction_ended(self, event: TransactionEnded) -> None:
-        self._record(_metrics.TRANSACTION_TIME, event.duration, self._counts.shown, event.outcome)
-        self._record(_metrics.TRANSACTION_WAIT, event.wait_time, self._counts.shown)
-
-    def _failed(self, event: Any, error_type: str) -> None:
-        context = trace.set_span_in_context(span_of_failure(event), Context())
-        kind = self._counts.limits.error(error_type)
-        self._record(_metrics.WAIT_TIME, event.wait_time, self._counts.shown, kind, context=context)
+    metrics = PoolMetrics(counts, instruments.record, instruments.settings)
+    return together([*metrics.subscribe(pool), *detaches])

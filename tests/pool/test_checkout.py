@@ -87,7 +87,8 @@ def test_a_waiter_looks_no_further_once_it_knows_of_every_slot() -> None:
     waiter = joined(ended, 5)
     for slot in slots:
         ended.add(lease("found", slot, 1), slot, 6)
-    ended.add(None, FIRST, 7)  # type: ignore[arg-type]  # to look at it would fail
+    fourth = Slot[Any](4)
+    ended.add(lease("not looked at", fourth, 1), fourth, 7)
     assert names(found_by(waiter, [], 3)) == [("found", 6)] * 3
 
 
@@ -137,3 +138,17 @@ def test_a_statement_that_outlives_its_lease_is_shown_as_of_the_release() -> Non
     holding.activity = "SELECT 1", now - 1003, now - 1001
     shown = holding.holder(13, ago=1000)
     assert (shown.statement_runs, round(shown.statement_time)) == (False, 2)
+
+
+def test_an_ended_lease_is_shown_as_of_its_end_and_made_into_a_holder_once_for_all_waiters_that_found_it() -> None:
+    """In a full pool, each of them is found by as many waiters as there are connections."""
+    ended, one = Ended(), lease("one", FIRST, 1)
+    ended.add(one, FIRST, 7)
+    shown = one.holder_until(7, 100)
+    assert (shown.label, shown.held) == ("one", 6)
+    assert one.holder_until(7, 200) is shown
+
+
+def test_a_lease_that_has_not_ended_is_shown_as_of_now_each_time() -> None:
+    one = lease("one", FIRST, 1)
+    assert [one.holder_until(math.inf, now).held for now in (10, 20)] == [9, 19]

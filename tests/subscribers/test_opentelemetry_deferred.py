@@ -3,10 +3,12 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Iterable
+from contextvars import copy_context
 
 import pytest
 
-from aiosqlitepool.events import ConnectionReleased, PoolTimings, StatementKind, StatementTimings
+from aiosqlitepool.copying import CapturedContext
+from aiosqlitepool.events import ConnectionReleased, PoolTimings, SlowWait, StatementKind, StatementTimings
 from aiosqlitepool.subscribers import _opentelemetry_deferred
 from aiosqlitepool.subscribers._metrics import OPERATION_DURATION, USE_TIME, WAIT_TIME, Metric, Values
 from aiosqlitepool.subscribers._opentelemetry_deferred import DeferredCounts, record_deferred
@@ -63,6 +65,14 @@ def test_durations_are_recorded_later_and_once(recorded: Recorded, counts: Defer
     assert recorded.of(WAIT_TIME, "") == [0.0, 0.0, 0.5]
     assert recorded.of(USE_TIME, "") == [1.0, 2.0]
     assert recorded.of(OPERATION_DURATION, *SELECT) == [0.1, 0.2]
+
+
+def test_slow_waits_are_deferred_unless_they_are_recorded_already(recorded: Recorded, counts: DeferredCounts) -> None:
+    context = CapturedContext(copy_context())
+    slow = [SlowWait("queued", seconds, context) for seconds in (0.1, 0.2, 0.3)]
+    counts.add_timings(PoolTimings("app.db/read", 0, {}, slow, ()), recorded={1: "its trace"})
+    record_deferred((counts,), 10)
+    assert recorded.of(WAIT_TIME, "") == [0.1, 0.3]
 
 
 def test_statements_are_told_apart_by_operation_error_and_the_first_summaries(

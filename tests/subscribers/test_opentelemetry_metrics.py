@@ -141,6 +141,22 @@ def test_a_slow_wait_is_recorded_once_among_others_that_are_not(telemetry: Telem
     assert (point.count, point.sum) == (len(waits), pytest.approx(sum(waits)))  # type: ignore[union-attr]
 
 
+def test_of_a_batch_the_last_slow_wait_of_each_bucket_is_its_exemplar(telemetry: Telemetry) -> None:
+    pool = observed_pool(telemetry)
+    callers = []
+    for wait in (0.06, 0.2, 0.07, 0.21):
+        with telemetry.tracer.start_as_current_span("request") as request:
+            callers.append(request.get_span_context().span_id)
+            emit_acquired(pool, wait)
+    emit_acquired(pool, 0.22)  # of no trace
+    point = telemetry.point(WAIT)
+    assert {exemplar.value: exemplar.span_id for exemplar in point.exemplars} == {  # type: ignore[union-attr]
+        0.07: callers[2],
+        0.21: callers[3],
+    }
+    assert (point.count, point.sum) == (5, pytest.approx(0.76))  # type: ignore[union-attr]
+
+
 def test_a_wait_for_nothing_is_no_exemplar_of_whoever_collects(telemetry: Telemetry) -> None:
     pool = observed_pool(telemetry)
     emit_acquired(pool, 0.0, "idle")

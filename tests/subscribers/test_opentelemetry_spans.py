@@ -28,6 +28,7 @@ from aiosqlitepool.stats import Holder
 from aiosqlitepool.subscribers.opentelemetry import OpenTelemetrySubscriber
 
 from ..support.acquires import acquired
+from ..support.clock import Clock
 from ..support.pools import StubPool, pool_of, queued
 from ..support.stub import StubDriver, fails, settle
 from ..support.timeless import timeless
@@ -92,6 +93,120 @@ async def test_only_the_span_of_a_slow_acquire_is_linked(telemetry: Telemetry) -
             await pool.release(held)
             await pool.release(await waiter)
     assert [len(span.links) for span in telemetry.spans(ACQUIRE)] == [0, 0, 0, 1]
+
+
+# -- how many
+
+
+def left_out(telemetry: Telemetry) -> list[object]:
+    """Of each acquire span, how many the limit had left out before it."""
+    return [(span.attributes or {}).get("aiosqlitepool.acquire.left_out") for span in telemetry.spans(ACQUIRE)]
+
+
+def limited(telemetry: Telemetry, clock: Clock, most: int | None = 2, **options: object) -> StubPool:
+    """A pool whose slow acquires may have so many spans in a second."""
+    subscriber = telemetry.subscriber(slow_spans_per_second=most, clock=clock, **options)
+    return SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[subscriber])
+
+
+def test_spans_of_slow_acquires_are_limited_and_the_next_one_says_how_many_were_left_out(
+    telemetry: Telemetry, clock: Clock
+) -> None:
+    pool = limited(telemetry, clock)
+    for _ in range(10):
+        emit_acquired(pool, 1.0)
+    clock.advance(1)
+    emit_acquired(pool, 1.0)
+    emit_acquired(pool, 1.0)
+    assert left_out(telemetry) == [None, None, 8, None]
+
+
+def test_by_default_a_hundred_slow_acquires_have_a_span_in_a_second(telemetry: Telemetry, clock: Clock) -> None:
+    pool = SQLiteConnectionPool(StubDriver(), name="app.db", subscribers=[telemetry.subscriber(clock=clock)])
+    for _ in range(150):
+        emit_acquired(pool, 1.0)
+    assert len(telemetry.spans(ACQUIRE)) == 100
+
+
+def test_each_pool_has_a_limit_of_its_own(telemetry: Telemetry, clock: Clock) -> None:
+    subscriber = telemetry.subscriber(slow_spans_per_second=1, clock=clock)
+    for name in ("a.db", "b.db"):
+        pool = SQLiteConnectionPool(StubDriver(), name=name, subscribers=[subscriber])
+        for _ in range(3):
+            emit_acquired(pool, 1.0)
+    pools = [(span.attributes or {})["db.client.connection.pool.name"] for span in telemetry.spans(ACQUIRE)]
+    assert pools == ["a.db", "b.db"]
+
+
+def test_a_failed_acquire_is_never_left_out_and_says_what_was(telemetry: Telemetry, clock: Clock) -> None:
+    pool = limited(telemetry, clock)
+    for _ in range(5):
+        emit_acquired(pool, 1.0)
+    for _ in range(3):
+        pool.events.emit(AcquireTimedOut(pool.name, 1.0, 0, ()))
+    assert left_out(telemetry) == [None, None, 3, None, None]
+
+
+def test_failed_acquires_do_not_use_up_the_limit(telemetry: Telemetry, clock: Clock) -> None:
+    pool = limited(telemetry, clock)
+    for _ in range(3):
+        pool.events.emit(AcquireTimedOut(pool.name, 1.0, 0, ()))
+    for _ in range(3):
+        emit_acquired(pool, 1.0)
+    assert len(telemetry.spans(ACQUIRE)) == 5
+
+
+@pytest.mark.parametrize(("most", "mode"), [(None, "slow"), (2, "queued"), (2, "all")])
+def test_where_each_acquire_shall_have_a_span_none_is_left_out(
+    telemetry: Telemetry, clock: Clock, most: int | None, mode: str
+) -> None:
+    pool = limited(telemetry, clock, most, spans=mode)
+    for _ in range(150):
+        emit_acquired(pool, 1.0)
+    assert left_out(telemetry) == [None] * 150
+
+
+def test_an_acquire_whose_trace_is_not_sampled_does_not_use_up_the_limit(telemetry: Telemetry, clock: Clock) -> None:
+    pool = limited(telemetry, clock)
+    unsampled = TracerProvider(ALWAYS_OFF, shutdown_on_exit=False).get_tracer("tests")
+    with unsampled.start_as_current_span("request"):
+        for _ in range(5):
+            emit_acquired(pool, 1.0)
+    emit_acquired(pool, 1.0)
+    assert left_out(telemetry) == [None]
+
+
+def test_metrics_count_what_spans_leave_out(telemetry: Telemetry, clock: Clock) -> None:
+    pool = limited(telemetry, clock)
+    for _ in range(10):
+        with telemetry.tracer.start_as_current_span("request"):
+            emit_acquired(pool, 1.0)
+    point = telemetry.point("db.client.connection.wait_time")
+    assert (point.count, point.sum) == (10, 10.0)  # type: ignore[union-attr]
+
+
+@timeless
+async def test_the_connect_of_an_acquire_that_is_left_out_is_the_child_of_its_callers_span(clock: Clock) -> None:
+    telemetry = Telemetry()
+    subscribers = [telemetry.subscriber(slow_spans_per_second=1, clock=clock)]
+    async with pool_of(slowly(2), 2, subscribers=subscribers) as pool, pool.connection():
+        with telemetry.tracer.start_as_current_span("request") as request:
+            async with pool.connection():
+                connects = telemetry.spans(CONNECT)
+    assert len(telemetry.spans(ACQUIRE)) == 1
+    assert [connect.parent and connect.parent.span_id for connect in connects] == [
+        telemetry.span(ACQUIRE).context.span_id,
+        request.get_span_context().span_id,
+    ]
+
+
+@pytest.mark.parametrize("most", [0, -1, True, 1.5, "5"])
+def test_a_limit_that_makes_no_sense_is_refused(most: object) -> None:
+    with pytest.raises(ValueError, match="slow_spans_per_second must be a whole number, at least 1, or None, not"):
+        OpenTelemetrySubscriber(slow_spans_per_second=most)  # type: ignore[arg-type]
+
+
+# -- what a span says
 
 
 def test_an_acquire_span_has_lasted_as_long_as_the_wait(telemetry: Telemetry) -> None:

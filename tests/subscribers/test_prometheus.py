@@ -353,6 +353,17 @@ def test_an_exemplar_is_of_the_trace_of_its_caller_and_not_of_the_scrape(pool: S
     otel_context.detach(token)
 
 
+def test_of_a_batch_the_last_slow_wait_of_each_bucket_is_its_exemplar(pool: StubPool, scrape: Scrape) -> None:
+    for number, wait in enumerate((0.06, 0.2, 0.07, 0.21), start=1):
+        context = SpanContext(number, number, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+        token = otel_context.attach(trace.set_span_in_context(NonRecordingSpan(context)))
+        emit_acquired(pool, wait)
+        otel_context.detach(token)
+    emit_acquired(pool, 0.22)  # of no trace
+    assert [exemplar["span_id"] for exemplar in exemplars(scrape)] == [f"{3:016x}", f"{4:016x}"]
+    assert scrape(f"{WAITS}_count") == 5
+
+
 @timeless
 async def test_what_is_slow_is_what_the_pool_says() -> None:
     span = NonRecordingSpan(SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED)))

@@ -360,6 +360,19 @@ def test_a_flood_is_limited_and_says_how_much_was_left_out(log: Log, clock: Cloc
     assert [keys.get("left_out") for _, keys in log.records] == [None, None, None, 97, None]
 
 
+def test_what_is_left_out_is_not_worked_out(log: Log, clock: Clock) -> None:
+    """Most slow acquires of a full pool are left out."""
+
+    class Unread:
+        """A holder that must not be looked at."""
+
+    pool = log.pool(burst=1, clock=clock)
+    slow(pool)
+    pool.events.emit(AcquireSlow(pool.name, 1, "queued", 1.0, holders=(Unread(),)))  # type: ignore[arg-type]
+    assert log.names() == ["pool.acquire.slow"]
+    assert pool.stats().subscriber_errors == 0
+
+
 def test_one_flood_drowns_nothing_else(log: Log, clock: Clock) -> None:
     pool = log.pool(burst=1, clock=clock)
     for _ in range(10):
