@@ -14,11 +14,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import aiosqlite
 
-from ..driver import begin_at_once, call_anyway, call_last, call_to_the_end, guarded, half_read
+from ..driver import Kind, LoopWork, begin_at_once, call_anyway, call_last, call_to_the_end, guarded, half_read
 from ..errors import PoolUsageError
 from ..pool.lease import SharedLease
 from ..pool.pool import SQLiteConnectionPool
@@ -36,10 +36,6 @@ __all__ = ["Writer", "WriterPool"]
 
 R = TypeVar("R")
 
-# Seconds: a BEGIN in the loop's thread that takes longer is slow. Slow ones may take a thousandth of the loop's time.
-_SLOW: Final = 0.001
-_PAUSES: Final = 1000
-
 
 class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
     """The pool of the writer connection. Its `stats()` include the size of the WAL."""
@@ -48,6 +44,8 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
         self.file: DatabaseFile = file
         self.session_sql: Sequence[str] = file.session_sql("write")
         self.turns: ProcessTurns = turns
+        # The BEGIN of blocks, in the loop's own thread.
+        self.loop_work: LoopWork = LoopWork()
         # Any thread: blocks begin their transaction in that of the loop.
         super().__init__(file.factory("write", any_thread=True), pool_size=1, idle_timeout=None, **settings)
 
@@ -74,7 +72,10 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
         file = self.file
         wal_bytes, database_bytes, disk_free = file.wal_bytes(), file.bytes(), file.disk_free()
         stats = super().stats()
-        return replace(stats, role="write", wal_bytes=wal_bytes, database_bytes=database_bytes, disk_free=disk_free)
+        return replace(
+            stats, role="write", wal_bytes=wal_bytes, database_bytes=database_bytes, disk_free=disk_free,
+            inline_stall=self.loop_work.stall(),
+        )  # fmt: skip
 
 
 class _WriteTransaction(Transaction):
@@ -127,18 +128,15 @@ class Writer:
     `timeout` is the default of each call, in seconds; `None` for no limit.
     """
 
-    def __init__(self, pool: WriterPool, timeout: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, pool: WriterPool, timeout: float | None) -> None:
         self.pool = pool
         self._timeout = timeout
-        self._clock = clock
         # The open block: its connection, the task that opened it, and the number of savepoints open inside it.
         self._connection: aiosqlite.Connection | None = None
         self._owner: asyncio.Task[Any] | None = None
         self._depth = 0
-        # Whether the newest BEGIN in the loop's thread was slow, and when the next one may be there. None in memory:
-        # without WAL, a COMMIT may have to wait for readers.
-        self._was_slow = False
-        self._at_once_from = math.inf if pool.file.in_memory else 0.0
+        # Of BEGIN in the loop's thread. Never in memory: without WAL, a COMMIT may have to wait for readers.
+        self._begins = Kind(math.inf if pool.file.in_memory else 0)
         # How many write, or wait for that.
         self.callers: int = 0
         self.gaps: Gaps = Gaps(pool.file.path)
@@ -223,18 +221,11 @@ class Writer:
 
         BEGIN IMMEDIATE takes SQLite less than the trip that this saves. There is no moment between it and the block.
         """
-        now = self._clock()
-        if now >= self._at_once_from and not self.gaps.is_due:
-            try:
-                if begin_at_once(connection, transaction.begin_at_once):
+        work, kind = self.pool.loop_work, self._begins
+        if not self.gaps.is_due and not work.turn.is_over and work.takes(kind):
+            with contextlib.suppress(sqlite3.Error):  # the worker meets it, too, waits, and reports it
+                if begin_at_once(connection, lambda it: work.run(kind, partial(transaction.begin_at_once, it))):
                     return
-            except sqlite3.Error:  # the worker meets it, too, waits, and reports it
-                pass
-            finally:
-                took, was_slow = self._clock() - now, self._was_slow
-                self._was_slow = took > _SLOW
-                if self._was_slow and was_slow:  # the first time may be that of a busy machine
-                    self._at_once_from = now + _PAUSES * took
         await call_to_the_end(connection, transaction.begin)
 
     @asynccontextmanager

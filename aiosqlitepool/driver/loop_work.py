@@ -1,0 +1,210 @@
+"""Work in the event loop's own thread: how much of it fits into one turn of the loop, and how long that took.
+
+What was slow there goes to the worker threads for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter
+from typing import ClassVar, Final, TypeVar
+
+try:
+    from resource import RUSAGE_SELF, RUSAGE_THREAD, getrusage
+except ImportError:  # pragma: no cover - on macOS and Windows, which do not count by thread
+
+    def _preemptions() -> int:
+        return 0
+
+    def _disk_reads() -> int:
+        return 0
+else:
+
+    def _preemptions() -> int:
+        """Return how often the system took the processor from this thread: work is then slow through no fault."""
+        return getrusage(RUSAGE_THREAD).ru_nivcsw
+
+    def _disk_reads() -> int:
+        """Return a number that grows when any thread reads from a disk what the system does not have in memory."""
+        usage = getrusage(RUSAGE_SELF)
+        return usage.ru_inblock + usage.ru_majflt
+
+
+__all__ = ["LONGEST", "STALL_WINDOW", "Kind", "LoopTurn", "LoopWork"]
+
+R = TypeVar("R")
+
+# Seconds: work in the loop that takes longer is slow.
+LONGEST: Final = 0.001
+# Seconds of work in one turn of the event loop.
+_TURN: Final = 0.0002
+# How often work of a kind that was slow goes to the worker before it is tried again, at first and at most.
+_FIRST_PAUSE: Final = 10
+_LONGEST_PAUSE: Final = 10_000
+# For how much work after a slow piece the system is asked whether it took the processor away, which takes 2 µs.
+_WATCHED: Final = 100
+# Seconds of one window in which the longest stall is looked for: usually the time between two scrapes.
+STALL_WINDOW: Final = 15.0
+
+
+class LoopTurn:
+    """How many seconds of its present turn an event loop has given to work, and what waits for time. One for a loop."""
+
+    _all: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopTurn]] = weakref.WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self._spent = 0.0
+        self._waiting: deque[object] = deque()
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> LoopTurn:
+        """Return the one instance of this loop."""
+        turn = cls._all.get(loop)
+        if turn is None:
+            turn = cls._all[loop] = cls()
+        return turn
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no time is left in this turn."""
+        return self._spent >= _TURN
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether no time is left for those that come now: it is over, or others wait."""
+        return self._spent >= _TURN or bool(self._waiting)
+
+    async def next(self) -> None:
+        """Wait for a turn of the loop that has time left, behind all that wait already."""
+        if not self.is_taken:
+            return
+        waiting, place = self._waiting, object()
+        waiting.append(place)
+        try:
+            while self._spent >= _TURN or waiting[0] is not place:  # noqa: ASYNC110 - it waits for a turn, and no event
+                await asyncio.sleep(0)
+        finally:
+            waiting.remove(place)
+
+    def spend(self, seconds: float) -> float:
+        """Count what was spent, until the next turn; return how much that is in this one."""
+        if not self._spent:
+            asyncio.get_running_loop().call_soon(self._begin)
+        self._spent += seconds
+        return self._spent
+
+    def _begin(self) -> None:
+        self._spent = 0.0
+
+
+class Kind:
+    """What is known of work of one kind: how often it goes to the worker before it is tried in the loop again."""
+
+    __slots__ = ("left", "pause", "short")
+
+    def __init__(self, left: float = 0) -> None:
+        self.left = left
+        self.pause = _FIRST_PAUSE
+        # Pieces that were short, in a row.
+        self.short = 0
+
+    def send_away(self) -> None:
+        """Send them to the worker for a while, each time for longer."""
+        self.left, self.pause, self.short = self.pause, min(2 * self.pause, _LONGEST_PAUSE), 0
+
+    def was_short(self) -> None:
+        """Begin with short pauses again after as many short pieces as the next pause has."""
+        self.short += 1
+        if self.short >= self.pause:
+            self.pause = _FIRST_PAUSE
+
+
+class LoopWork:
+    """What one pool runs in the loop's own thread: which kinds of it, and how long that took. Used in the loop only."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = perf_counter,
+        preemptions: Callable[[], int] = _preemptions,
+        disk_reads: Callable[[], int] = _disk_reads,
+    ) -> None:
+        self._clock = clock
+        self._preemptions = preemptions
+        self._disk_reads = disk_reads
+        # All of it: where the system has to fetch the file from a slow disk, work of any kind can be slow.
+        self._all = Kind()
+        self._all.short = _WATCHED
+        self._disk_read = 0
+        # What `_preemptions` said before the piece that runs, if it is watched.
+        self._preempted: int | None = None
+        # That of the loop in which it is used.
+        self._turn: LoopTurn | None = None
+        # The longest stalls of the loop, in seconds, of this window and of the one before it, and when this one began.
+        self._longest = self._longest_before = 0.0
+        self._window = clock()
+
+    @property
+    def turn(self) -> LoopTurn:
+        """The turn of the loop: pools belong to one."""
+        if self._turn is None:
+            self._turn = LoopTurn.of(asyncio.get_running_loop())
+        return self._turn
+
+    def allows(self, kind: Kind) -> bool:
+        """Return whether work of this kind is to run in the loop now."""
+        return self._all.left <= 0 and kind.left <= 0
+
+    def takes(self, kind: Kind) -> bool:
+        """Do the same, and count the pauses down if it is not."""
+        if self.allows(kind):
+            return True
+        for each in (self._all, kind):
+            each.left -= 1
+        if self._all.left == 0 and (disk_reads := self._disk_reads()) != self._disk_read:  # to try would be too early
+            self._all.left, self._disk_read = self._all.pause, disk_reads
+        return False
+
+    def run(self, kind: Kind, work: Callable[[], R]) -> R:
+        """Return `work()`, and note whether that was slow."""
+        began = self._begin()
+        try:
+            return work()
+        finally:
+            self._judge(kind, self._ended(began))
+
+    def _begin(self) -> float:
+        self._preempted = self._preemptions() if self._all.short < _WATCHED else None
+        return self._clock()
+
+    def _ended(self, began: float) -> float:
+        """Count the time since then as a stall of the loop; return it."""
+        now = self._clock()
+        stall = self.turn.spend(now - began)
+        if (passed := (now - self._window) // STALL_WINDOW) > 0:
+            self._longest_before = self._longest if passed == 1 else 0.0
+            self._longest, self._window = 0.0, self._window + passed * STALL_WINDOW
+        self._longest = max(self._longest, stall)
+        return now - began
+
+    def _judge(self, kind: Kind, took: float) -> None:
+        """Send this kind to the worker, and all for a while, if it was slow, not the first, and not for lack of time.
+
+        By the clock: the steps of SQLite's virtual machine do not count what waits for a disk.
+        """
+        if took <= LONGEST:
+            kind.was_short()
+            self._all.was_short()
+            return
+        self._all.short = kind.short = 0
+        if self._preempted is not None and self._preemptions() == self._preempted:
+            kind.send_away()
+            self._all.send_away()
+            self._disk_read = self._disk_reads()
+
+    def stall(self) -> float:
+        """Return the seconds of the longest stall of the loop in the last 15 to 30 seconds. Safe in any thread."""
+        passed = (self._clock() - self._window) // STALL_WINDOW
+        return 0.0 if passed > 1 else self._longest if passed else max(self._longest, self._longest_before)
