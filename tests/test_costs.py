@@ -23,7 +23,7 @@ import aiosqlite
 import pytest
 from prometheus_client import CollectorRegistry
 
-from aiosqlitepool import SQLiteConnectionPool
+from aiosqlitepool import SQLiteConnectionPool, SQLiteDatabase
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
 from .support.costs import Costs, counted
@@ -43,6 +43,7 @@ BORROW_AND_SELECT: Numbers = {
     (3, 15): (552, 37),
 }
 BORROW_OBSERVED: Numbers = {(3, 11): (473, 25), (3, 12): (441, 26), (3, 13): (433, 26), (3, 14): (461, 26)}
+FETCH_INLINE: Numbers = {(3, 11): (809, 60), (3, 12): (745, 63), (3, 13): (726, 61), (3, 14): (790, 61)}
 # Below this part of a number it is out of date.
 STALE = 0.9
 
@@ -104,6 +105,16 @@ async def test_a_statement_costs_no_more_than_it_did(database: Path) -> None:
         assert_costs(await costs_of(select), BORROW_AND_SELECT)
 
 
+async def test_a_read_in_the_loops_own_thread_costs_no_more_than_it_did(database: Path) -> None:
+    async with SQLiteDatabase(database, inline_reads=True) as db:
+
+        async def fetch() -> None:
+            await db.fetch_one("SELECT 1")
+            await asyncio.sleep(0)  # or the turn of the loop would be over
+
+        assert_costs(await costs_of(fetch), FETCH_INLINE)
+
+
 async def test_being_observed_costs_no_more_than_it_did(database: Path) -> None:
     subscriber = PrometheusSubscriber(registry=CollectorRegistry())
     async with file_pool(database, subscribers=[subscriber]) as pool:
@@ -160,6 +171,6 @@ async def cost_of_waiters(pool: StubPool, waiters: int) -> Costs:
     return costs
 
 
-@pytest.mark.parametrize("numbers", [BORROW, BORROW_AND_SELECT, BORROW_OBSERVED])
+@pytest.mark.parametrize("numbers", [BORROW, BORROW_AND_SELECT, BORROW_OBSERVED, FETCH_INLINE])
 def test_a_later_python_is_held_to_the_last_numbers(numbers: Numbers) -> None:
     assert allowed(numbers, (3, 99)) == Costs(*numbers[max(numbers)])

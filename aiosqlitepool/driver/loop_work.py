@@ -9,6 +9,7 @@ import asyncio
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import cached_property
 from time import perf_counter
 from typing import ClassVar, Final, TypeVar
 
@@ -111,15 +112,16 @@ class Kind:
         # Pieces that were short, in a row.
         self.short = 0
 
-    def send_away(self) -> None:
-        """Send them to the worker for a while, each time for longer."""
-        self.left, self.pause, self.short = self.pause, min(2 * self.pause, _LONGEST_PAUSE), 0
-
-    def was_short(self) -> None:
-        """Begin with short pauses again after as many short pieces as the next pause has."""
-        self.short += 1
+    def was_slow(self) -> None:
+        """Begin with short pauses again if as many pieces were short as the next pause has."""
         if self.short >= self.pause:
             self.pause = _FIRST_PAUSE
+        self.short = 0
+
+    def send_away(self) -> None:
+        """Send them to the worker for a while, each time for longer."""
+        self.was_slow()
+        self.left, self.pause = self.pause, min(2 * self.pause, _LONGEST_PAUSE)
 
 
 class LoopWork:
@@ -140,18 +142,14 @@ class LoopWork:
         self._disk_read = 0
         # What `_preemptions` said before the piece that runs, if it is watched.
         self._preempted: int | None = None
-        # That of the loop in which it is used.
-        self._turn: LoopTurn | None = None
-        # The longest stalls of the loop, in seconds, of this window and of the one before it, and when this one began.
+        # The longest stalls of the loop, in seconds, of this window and of the one before it, and when this one ends.
         self._longest = self._longest_before = 0.0
-        self._window = clock()
+        self._window_ends = clock() + STALL_WINDOW
 
-    @property
+    @cached_property
     def turn(self) -> LoopTurn:
         """The turn of the loop: pools belong to one."""
-        if self._turn is None:
-            self._turn = LoopTurn.of(asyncio.get_running_loop())
-        return self._turn
+        return LoopTurn.of(asyncio.get_running_loop())
 
     def allows(self, kind: Kind) -> bool:
         """Return whether work of this kind is to run in the loop now."""
@@ -183,10 +181,12 @@ class LoopWork:
         """Count the time since then as a stall of the loop; return it."""
         now = self._clock()
         stall = self.turn.spend(now - began)
-        if (passed := (now - self._window) // STALL_WINDOW) > 0:
-            self._longest_before = self._longest if passed == 1 else 0.0
-            self._longest, self._window = 0.0, self._window + passed * STALL_WINDOW
-        self._longest = max(self._longest, stall)
+        if now >= self._window_ends:
+            missed = (now - self._window_ends) // STALL_WINDOW
+            self._longest, self._longest_before = 0.0, 0.0 if missed else self._longest
+            self._window_ends += (missed + 1) * STALL_WINDOW
+        if stall > self._longest:
+            self._longest = stall
         return now - began
 
     def _judge(self, kind: Kind, took: float) -> None:
@@ -195,10 +195,11 @@ class LoopWork:
         By the clock: the steps of SQLite's virtual machine do not count what waits for a disk.
         """
         if took <= LONGEST:
-            kind.was_short()
-            self._all.was_short()
+            kind.short += 1
+            self._all.short += 1
             return
-        self._all.short = kind.short = 0
+        kind.was_slow()
+        self._all.was_slow()
         if self._preempted is not None and self._preemptions() == self._preempted:
             kind.send_away()
             self._all.send_away()
@@ -206,5 +207,7 @@ class LoopWork:
 
     def stall(self) -> float:
         """Return the seconds of the longest stall of the loop in the last 15 to 30 seconds. Safe in any thread."""
-        passed = (self._clock() - self._window) // STALL_WINDOW
-        return 0.0 if passed > 1 else self._longest if passed else max(self._longest, self._longest_before)
+        late = self._clock() - self._window_ends
+        if late < 0:
+            return max(self._longest, self._longest_before)
+        return self._longest if late < STALL_WINDOW else 0.0
