@@ -108,7 +108,7 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
     def __init__(self, file: DatabaseFile, *, inline_reads: bool, **settings: Any) -> None:
         self.session_sql: Sequence[str] = file.session_sql("read")
-        self.inline: InlineReads | None = InlineReads() if inline_reads else None
+        self.inline: InlineReads | None = InlineReads(is_busy=self._is_busy) if inline_reads else None
         super().__init__(file.factory("read", any_thread=inline_reads), **settings)
 
     def connection(self, label: str | None = None, *, timeout: float | None = None) -> _ReaderLease:
@@ -134,6 +134,10 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
             return read_inline(pooled.adapter, inline, kind, Reading(label, pooled.number), sql, fn)
 
         return self._acquirer.use_at_once(use)
+
+    def _is_busy(self) -> bool:
+        slots = self._inventory.slots
+        return slots.used > 0 and any(each.connection and each.connection.adapter.is_busy for each in slots.all)
 
     async def close_idle(self) -> None:
         """Close the idle connections, and wait for that. The others are closed when they are released."""

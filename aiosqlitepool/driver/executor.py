@@ -84,6 +84,7 @@ class Executor(Worker):
             statement, place = statement_of(fn, args)
             if statement is not None:
                 lease.activity = statement, began, None
+            self.began = began
             self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
             try:
                 if lease is not self.lease or self.is_over:

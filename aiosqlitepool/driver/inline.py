@@ -50,8 +50,8 @@ class Reading:
 class InlineReads(LoopWork):
     """Which reads of one pool run inline, and what became of them. Used in the event loop only."""
 
-    def __init__(self, *sources: Any) -> None:
-        super().__init__(*sources)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self._kinds: dict[str, Kind] = {}
         # By normalized SQL, so that a statement with its values written out is no new kind each time.
         self._normalized: dict[str, Kind] = {}

@@ -42,6 +42,9 @@ R = TypeVar("R")
 LONGEST: Final = 0.001
 # Seconds of work in one turn of the event loop.
 _TURN: Final = 0.0002
+# Seconds without such work after each 0.2 ms of it, while a worker thread is busy for long. A thread that never sleeps
+# waits for each other one to use up its time slice, 3 ms; one that mostly sleeps waits for one of them.
+_REST: Final = 0.002
 # How often work of a kind that was slow goes to the worker before it is tried again, at first and at most.
 _FIRST_PAUSE: Final = 10
 _LONGEST_PAUSE: Final = 10_000
@@ -58,7 +61,14 @@ class LoopTurn:
 
     def __init__(self) -> None:
         self._spent = 0.0
+        # The same, since it was last asked whether to rest.
+        self._since_rest = 0.0
+        self._is_ending = False
+        # Those that wait, oldest first, and what wakes them.
         self._waiting: deque[object] = deque()
+        self._sleeping: list[asyncio.Future[None]] = []
+        # The pools that work in this loop.
+        self.pools: weakref.WeakSet[LoopWork] = weakref.WeakSet()
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> LoopTurn:
@@ -85,20 +95,44 @@ class LoopTurn:
         waiting, place = self._waiting, object()
         waiting.append(place)
         try:
-            while self._spent >= _TURN or waiting[0] is not place:  # noqa: ASYNC110 - it waits for a turn, and no event
-                await asyncio.sleep(0)
+            while self._spent >= _TURN or waiting[0] is not place:
+                if not self._is_ending:  # what was before it has spent nothing
+                    self._end_soon()
+                begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._sleeping.append(begun)
+                await begun
         finally:
             waiting.remove(place)
 
     def spend(self, seconds: float) -> float:
         """Count what was spent, until the next turn; return how much that is in this one."""
-        if not self._spent:
-            asyncio.get_running_loop().call_soon(self._begin)
+        if not self._is_ending:
+            self._end_soon()
         self._spent += seconds
         return self._spent
 
+    def _end_soon(self) -> None:
+        self._is_ending = True
+        asyncio.get_running_loop().call_soon(self._end)
+
+    def _end(self) -> None:
+        """Begin the next turn, at once or after a rest."""
+        self._since_rest += self._spent
+        if self._since_rest >= _TURN:
+            self._since_rest = 0.0
+            if any(pool.is_busy() for pool in self.pools):
+                self._spent = _TURN
+                asyncio.get_running_loop().call_later(_REST, self._begin)
+                return
+        self._begin()
+
     def _begin(self) -> None:
-        self._spent = 0.0
+        self._spent, self._is_ending = 0.0, False
+        if self._sleeping:
+            sleeping, self._sleeping = self._sleeping, []
+            for begun in sleeping:
+                if not begun.done():
+                    begun.set_result(None)
 
 
 class Kind:
@@ -132,10 +166,13 @@ class LoopWork:
         clock: Callable[[], float] = perf_counter,
         preemptions: Callable[[], int] = _preemptions,
         disk_reads: Callable[[], int] = _disk_reads,
+        is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self._clock = clock
         self._preemptions = preemptions
         self._disk_reads = disk_reads
+        # Whether a worker thread of the pool is busy for long.
+        self.is_busy = is_busy
         # All of it: where the system has to fetch the file from a slow disk, work of any kind can be slow.
         self._all = Kind()
         self._all.short = _WATCHED
@@ -149,7 +186,9 @@ class LoopWork:
     @cached_property
     def turn(self) -> LoopTurn:
         """The turn of the loop: pools belong to one."""
-        return LoopTurn.of(asyncio.get_running_loop())
+        turn = LoopTurn.of(asyncio.get_running_loop())
+        turn.pools.add(self)
+        return turn
 
     def allows(self, kind: Kind) -> bool:
         """Return whether work of this kind is to run in the loop now."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 
 import pytest
 
+from aiosqlitepool.driver.loop_work import _REST as REST
 from aiosqlitepool.driver.loop_work import STALL_WINDOW, Kind, LoopTurn, LoopWork, _disk_reads, _preemptions
 
 from ..support.clock import Clock
@@ -112,10 +114,11 @@ async def test_those_that_wait_for_a_turn_get_one_in_their_order_whatever_the_fi
 
 
 async def test_a_cancelled_waiter_leaves_the_turn_to_the_next_one() -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
     turn = LoopTurn.of(asyncio.get_running_loop())
-    turn.spend(1.0)
     cancelled, waiting = asyncio.ensure_future(turn.next()), asyncio.ensure_future(turn.next())
-    cancelled.cancel()
+    asyncio.get_running_loop().call_soon(cancelled.cancel)  # behind both, which wait by then, and before the next turn
+    turn.spend(1.0)
     await waiting
     with pytest.raises(asyncio.CancelledError):
         await cancelled
@@ -134,6 +137,51 @@ async def test_time_that_others_wait_for_is_taken() -> None:
     turn.spend(1.0)
     await waiting
     assert seen == [(False, True)]
+
+
+# -- rests
+
+
+async def turns_until_next(turn: LoopTurn) -> tuple[bool, float]:
+    """Whether the next turn of the loop is one for work, and for how many seconds that was waited for."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await asyncio.sleep(0)
+    at_once = not turn.is_over
+    await turn.next()
+    return at_once, loop.time() - began
+
+
+async def test_while_a_worker_is_busy_for_long_the_loop_sleeps_between_two_turns() -> None:
+    busy = True
+    work = LoopWork(is_busy=lambda: busy)
+    work.turn.spend(1.0)
+    at_once, waited = await turns_until_next(work.turn)
+    assert not at_once
+    assert waited > 0.9 * REST  # the clock of the loop is coarse on some systems
+    busy = False
+    work.turn.spend(1.0)
+    assert (await turns_until_next(work.turn))[0]
+
+
+async def test_work_in_several_turns_is_followed_by_a_rest_when_it_is_as_much_as_fits_into_one() -> None:
+    work = LoopWork(is_busy=lambda: True)
+    at_once = []
+    for _ in range(4):
+        work.turn.spend(0.0001)
+        at_once.append((await turns_until_next(work.turn))[0])
+    assert at_once == [True, False, True, False]
+
+
+async def test_a_busy_worker_of_another_pool_of_the_loop_counts_too_until_the_pool_is_gone() -> None:
+    busy, work = LoopWork(is_busy=lambda: True), LoopWork()
+    assert busy.turn is work.turn
+    work.turn.spend(1.0)
+    assert not (await turns_until_next(work.turn))[0]
+    del busy
+    gc.collect()
+    work.turn.spend(1.0)
+    assert (await turns_until_next(work.turn))[0]
 
 
 # -- stalls
