@@ -10,17 +10,18 @@ import contextlib
 import math
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import aiosqlite
 
 from ..driver import Kind, LoopWork, begin_at_once, call_anyway, call_last, call_to_the_end, guarded, half_read
 from ..errors import PoolUsageError
-from ..pool.lease import SharedLease
+from ..pool.lease import Lease, SharedLease
 from ..pool.pool import SQLiteConnectionPool
 from ..pool.task_graph import held_up_by
 from ..stats import PoolStats
@@ -86,6 +87,18 @@ class _WriteTransaction(Transaction):
     def __init__(self, writer: Writer, timeout: float | None, label: str | None) -> None:
         super().__init__(writer.pool, "BEGIN IMMEDIATE", timeout, label)
         self._writer = writer
+
+    def __enter__(self) -> Self:
+        self._writer.callers += 1
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        writer = self._writer
+        writer.callers -= 1
+        writer.pool.turns.end(self, has_more=writer.callers > 0)
+        super().__exit__(kind, error, trace)
 
     def begin(self, native: sqlite3.Connection) -> None:
         writer = self._writer
@@ -163,13 +176,11 @@ class Writer:
 
     # -- blocks
 
-    @asynccontextmanager
-    async def exclusive(self, label: str | None, timeout: float | None = None) -> AsyncIterator[aiosqlite.Connection]:
-        """Yield the connection, without a transaction. Raises `PoolUsageError` inside the task's own write block."""
+    def exclusive(self, label: str | None, timeout: float | None = None) -> Lease[aiosqlite.Connection]:
+        """Return a lease without a transaction. Raises `PoolUsageError` inside the task's own write block."""
         if self.in_own_block:
             raise PoolUsageError(f"{label}: not possible inside a write() block; call it after the block")
-        async with self.pool.connection(label=label, timeout=timeout) as connection:
-            yield connection
+        return self.pool.connection(label=label, timeout=timeout)
 
     async def call(self, label: str, fn: Callable[[sqlite3.Connection], R]) -> R:
         """Run `fn(native)` in the worker thread, without a transaction."""
@@ -250,16 +261,9 @@ class Writer:
 
     # -- functions
 
-    @contextlib.contextmanager
-    def transaction(self, label: str | None, timeout: float | None) -> Iterator[_WriteTransaction]:
-        """A transaction, not begun, for the length of a block. `timeout` is in seconds; `None` for the default."""
-        with _WriteTransaction(self, self._timeout if timeout is None else timeout, label) as transaction:
-            self.callers += 1
-            try:
-                yield transaction
-            finally:
-                self.callers -= 1
-                self.pool.turns.end(transaction, has_more=self.callers > 0)
+    def transaction(self, label: str | None, timeout: float | None) -> _WriteTransaction:
+        """Return a transaction, not begun, to be entered. `timeout` is in seconds; `None` for the default."""
+        return _WriteTransaction(self, self._timeout if timeout is None else timeout, label)
 
     async def run(
         self,
