@@ -113,6 +113,31 @@ async def test_those_that_wait_for_a_turn_get_one_in_their_order_whatever_the_fi
     assert served == list("abcabcabc")
 
 
+async def test_those_that_were_woken_too_late_for_a_turn_come_first_in_the_next_one() -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
+    turn, served = LoopTurn.of(asyncio.get_running_loop()), []
+
+    async def use(name: str) -> None:
+        for _ in range(3):
+            await turn.next()
+            turn.spend(0.00015)  # two of them in each turn
+            served.append(name)
+
+    using = asyncio.gather(*map(use, "abcde"))
+    turn.spend(1.0)
+    await using
+    assert served == list("abcdeabcdeabcde")
+
+
+async def test_one_that_comes_behind_those_that_were_woken_has_a_turn_also_if_they_spend_nothing() -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
+    turn = LoopTurn.of(asyncio.get_running_loop())
+    first = asyncio.ensure_future(turn.next())
+    turn.spend(1.0)  # the turn ends between the two
+    await asyncio.gather(first, turn.next())
+    assert not turn.is_taken
+
+
 async def test_a_cancelled_waiter_leaves_the_turn_to_the_next_one() -> None:
     asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
     turn = LoopTurn.of(asyncio.get_running_loop())
@@ -131,12 +156,15 @@ async def test_time_that_others_wait_for_is_taken() -> None:
 
     async def first() -> None:
         await turn.next()
-        seen.append((turn.is_over, turn.is_taken))
+        seen.append(turn.is_taken)  # not for a moment: so another task is not switched to for each piece of work
+        turn.spend(0.00002)
+        seen.append(turn.is_taken)
+        assert not turn.is_over
 
     waiting = asyncio.gather(first(), turn.next())
     turn.spend(1.0)
     await waiting
-    assert seen == [(False, True)]
+    assert seen == [False, True]
 
 
 # -- rests
