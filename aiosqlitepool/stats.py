@@ -92,8 +92,8 @@ class PoolStats:
     `max_waiting` and `leak_threshold` are the limits that the pool was made with. `role` is set for the two pools of a
     `SQLiteDatabase`. For the one that writes, `wal_bytes` is the size of the WAL file, `database_bytes` that of the
     database file, and `disk_free` the bytes that its file system has left; the last two are `None` in memory.
-    For the one that reads with `inline_reads`, `inline_stall` is the longest time in the last 15 to 30 seconds for
-    which such reads kept the event loop from other work.
+    `inline_stall` is the longest time in the last 15 to 30 seconds for which work in the event loop's own thread kept
+    it from other work: BEGIN for the one that writes, reads for the one that reads with `inline_reads`.
     """
 
     pool: str

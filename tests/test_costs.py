@@ -23,9 +23,10 @@ import aiosqlite
 import pytest
 from prometheus_client import CollectorRegistry
 
-from aiosqlitepool import SQLiteConnectionPool
+from aiosqlitepool import SQLiteConnectionPool, SQLiteDatabase
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
+from .support.clock import Clock
 from .support.costs import Costs, counted
 from .support.limiter import limit_here
 from .support.pools import StubPool, pool_of
@@ -43,6 +44,7 @@ BORROW_AND_SELECT: Numbers = {
     (3, 15): (552, 37),
 }
 BORROW_OBSERVED: Numbers = {(3, 11): (473, 25), (3, 12): (441, 26), (3, 13): (433, 26), (3, 14): (461, 26)}
+FETCH_INLINE: Numbers = {(3, 11): (848, 60), (3, 12): (771, 61), (3, 13): (762, 61), (3, 14): (820, 61)}
 # Below this part of a number it is out of date.
 STALE = 0.9
 
@@ -104,6 +106,17 @@ async def test_a_statement_costs_no_more_than_it_did(database: Path) -> None:
         assert_costs(await costs_of(select), BORROW_AND_SELECT)
 
 
+async def test_a_read_in_the_loops_own_thread_costs_no_more_than_it_did(database: Path) -> None:
+    async with SQLiteDatabase(database, inline_reads=True) as db:
+        db.readers.inline._clock = Clock()  # type: ignore[union-attr]  # on a slow machine a turn would be over
+
+        async def fetch() -> None:
+            await db.fetch_one("SELECT 1")
+            await asyncio.sleep(0)  # the end of the turn is part of it
+
+        assert_costs(await costs_of(fetch), FETCH_INLINE)
+
+
 async def test_being_observed_costs_no_more_than_it_did(database: Path) -> None:
     subscriber = PrometheusSubscriber(registry=CollectorRegistry())
     async with file_pool(database, subscribers=[subscriber]) as pool:
@@ -160,6 +173,6 @@ async def cost_of_waiters(pool: StubPool, waiters: int) -> Costs:
     return costs
 
 
-@pytest.mark.parametrize("numbers", [BORROW, BORROW_AND_SELECT, BORROW_OBSERVED])
+@pytest.mark.parametrize("numbers", [BORROW, BORROW_AND_SELECT, BORROW_OBSERVED, FETCH_INLINE])
 def test_a_later_python_is_held_to_the_last_numbers(numbers: Numbers) -> None:
     assert allowed(numbers, (3, 99)) == Costs(*numbers[max(numbers)])

@@ -40,8 +40,10 @@ def database_block(
 ) -> Callable[P, AbstractAsyncContextManager[aiosqlite.Connection]]:
     """Make a context manager of an async generator function, as `contextlib.asynccontextmanager` does."""
 
+    generator = cast(Callable[..., AsyncGenerator[Any, None]], fn)  # once: to make the type costs more than the block
+
     @wraps(fn)
     def block(*args: P.args, **kwargs: P.kwargs) -> AbstractAsyncContextManager[aiosqlite.Connection]:
-        return _Block(cast(Callable[..., AsyncGenerator[Any, None]], fn), args, kwargs)
+        return _Block(generator, args, kwargs)
 
     return block

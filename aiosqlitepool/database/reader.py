@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 import aiosqlite
 
-from ..driver import InlineReads, Reading, Unfinished, call, call_as_statement, guarded, read_inline
+from ..driver import InlineReads, Kind, Reading, Unfinished, call, call_as_statement, guarded, read_inline
 from ..pool.checkout import Checkout
 from ..pool.connection import PooledConnection
 from ..pool.lease import Lease
@@ -108,7 +108,7 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
     def __init__(self, file: DatabaseFile, *, inline_reads: bool, **settings: Any) -> None:
         self.session_sql: Sequence[str] = file.session_sql("read")
-        self.inline: InlineReads | None = InlineReads() if inline_reads else None
+        self.inline: InlineReads | None = InlineReads(is_busy=self._is_busy) if inline_reads else None
         super().__init__(file.factory("read", any_thread=inline_reads), **settings)
 
     def connection(self, label: str | None = None, *, timeout: float | None = None) -> _ReaderLease:
@@ -123,7 +123,7 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
         return self._acquirer.lends_at_once
 
     def read_at_once(
-        self, inline: InlineReads, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None
+        self, inline: InlineReads, kind: Kind, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None
     ) -> R | None:
         """Return `fn(native)`, run in the loop's own thread; `None` if there is no idle connection.
 
@@ -131,9 +131,13 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
         """
 
         def use(pooled: PooledConnection) -> R:
-            return read_inline(pooled.adapter, inline, Reading(label, pooled.number), sql, fn)
+            return read_inline(pooled.adapter, inline, kind, Reading(label, pooled.number), sql, fn)
 
         return self._acquirer.use_at_once(use)
+
+    def _is_busy(self) -> bool:
+        slots = self._inventory.slots
+        return slots.used > 0 and any(each.connection and each.connection.adapter.is_busy for each in slots.all)
 
     async def close_idle(self) -> None:
         """Close the idle connections, and wait for that. The others are closed when they are released."""
@@ -207,25 +211,32 @@ class Reader:
             async with self._lease(label, timeout) as connection:
                 return await transaction.start(lambda: call(connection, transaction.run, fn), retry=retry)
 
-    def runs_inline(self, sql: str) -> bool:
-        """Return whether this statement, which then reads, is to run in the loop's own thread."""
+    def inline_kind(self, sql: str) -> Kind | None:
+        """Return the kind of this statement, which then reads, if it is to run in the loop's own thread."""
         inline = self.pool.inline
-        return inline is not None and inline.is_short(sql)
+        if inline is None:
+            return None
+        kind = inline.kind(sql)
+        return kind if inline.allows(kind) else None
 
     async def run_one(
-        self, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None, timeout: float | None
-    ) -> R:
-        """Run `fn(native)`, which executes the statement `sql`: a transaction of its own, without BEGIN and COMMIT."""
+        self, fn: Callable[[sqlite3.Connection], R], sql: str, kind: Kind | None, label: str | None,
+        timeout: float | None,
+    ) -> R:  # fmt: skip
+        """Run `fn(native)`, which executes the statement `sql`: a transaction of its own, without BEGIN and COMMIT.
+
+        `kind` is the statement's `inline_kind()`.
+        """
         inline = self.pool.inline
-        if inline is None or not inline.is_short(sql):
+        if inline is None or kind is None:
             async with self._lease(label, timeout) as connection:
                 return await call_as_statement(connection, sql, fn)
         try:
             # A queue of reads like this one would never end: each of its connections goes on to the next of them.
             for _ in range(_TURNS):
-                if inline.turn.is_over:
+                if inline.turn.is_taken:
                     await inline.turn.next()
-                result = self.pool.read_at_once(inline, fn, sql, label)
+                result = self.pool.read_at_once(inline, kind, fn, sql, label)
                 if result is not None:
                     return result
                 if not self.pool.reads_at_once:
@@ -234,5 +245,6 @@ class Reader:
         except Unfinished:
             pass
         async with self._lease(label, timeout) as connection:
-            await inline.turn.next()
+            if inline.allows(kind):
+                await inline.turn.next()
             return await call_as_statement(connection, sql, fn)

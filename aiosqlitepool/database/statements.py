@@ -76,13 +76,15 @@ class Statements(SingleStatements, DatabaseLifecycle):
         return await self._write(execute, sql, check_label(label) or "execute_many", timeout)
 
     def _fetch(self, statement: Fetch, label: str, timeout: float | None) -> Awaitable[list[Any]]:
-        word = "SELECT" if self._reader.runs_inline(statement.sql) else first_word(statement.sql)
+        sql = statement.sql
+        kind = self._reader.inline_kind(sql)
+        word = "SELECT" if kind is not None else first_word(sql)
         if word not in READS:
-            check_statement(statement.sql)
+            check_statement(sql)
         if word in _CHANGES:
-            return self._write(statement, statement.sql, label, timeout)
+            return self._write(statement, sql, label, timeout)
         self._check_readable()
-        return self._reader.run_one(statement, statement.sql, label, checked_timeout(timeout))
+        return self._reader.run_one(statement, sql, kind, label, checked_timeout(timeout))
 
     def _change(self, statement: Change, label: str, timeout: float | None) -> Awaitable[Executed]:
         return self._write(statement, statement.sql, label, timeout)

@@ -10,17 +10,18 @@ import contextlib
 import math
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import aiosqlite
 
-from ..driver import begin_at_once, call_anyway, call_last, call_to_the_end, guarded, half_read
+from ..driver import Kind, LoopWork, begin_at_once, call_anyway, call_last, call_to_the_end, guarded, half_read
 from ..errors import PoolUsageError
-from ..pool.lease import SharedLease
+from ..pool.lease import Lease, SharedLease
 from ..pool.pool import SQLiteConnectionPool
 from ..pool.task_graph import held_up_by
 from ..stats import PoolStats
@@ -36,10 +37,6 @@ __all__ = ["Writer", "WriterPool"]
 
 R = TypeVar("R")
 
-# Seconds: a BEGIN in the loop's thread that takes longer is slow. Slow ones may take a thousandth of the loop's time.
-_SLOW: Final = 0.001
-_PAUSES: Final = 1000
-
 
 class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
     """The pool of the writer connection. Its `stats()` include the size of the WAL."""
@@ -48,6 +45,8 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
         self.file: DatabaseFile = file
         self.session_sql: Sequence[str] = file.session_sql("write")
         self.turns: ProcessTurns = turns
+        # The BEGIN of blocks, in the loop's own thread.
+        self.loop_work: LoopWork = LoopWork()
         # Any thread: blocks begin their transaction in that of the loop.
         super().__init__(file.factory("write", any_thread=True), pool_size=1, idle_timeout=None, **settings)
 
@@ -74,7 +73,10 @@ class WriterPool(SQLiteConnectionPool[aiosqlite.Connection]):
         file = self.file
         wal_bytes, database_bytes, disk_free = file.wal_bytes(), file.bytes(), file.disk_free()
         stats = super().stats()
-        return replace(stats, role="write", wal_bytes=wal_bytes, database_bytes=database_bytes, disk_free=disk_free)
+        return replace(
+            stats, role="write", wal_bytes=wal_bytes, database_bytes=database_bytes, disk_free=disk_free,
+            inline_stall=self.loop_work.stall(),
+        )  # fmt: skip
 
 
 class _WriteTransaction(Transaction):
@@ -85,6 +87,18 @@ class _WriteTransaction(Transaction):
     def __init__(self, writer: Writer, timeout: float | None, label: str | None) -> None:
         super().__init__(writer.pool, "BEGIN IMMEDIATE", timeout, label)
         self._writer = writer
+
+    def __enter__(self) -> Self:
+        self._writer.callers += 1
+        return super().__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        writer = self._writer
+        writer.callers -= 1
+        writer.pool.turns.end(self, has_more=writer.callers > 0)
+        super().__exit__(kind, error, trace)
 
     def begin(self, native: sqlite3.Connection) -> None:
         writer = self._writer
@@ -127,18 +141,15 @@ class Writer:
     `timeout` is the default of each call, in seconds; `None` for no limit.
     """
 
-    def __init__(self, pool: WriterPool, timeout: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, pool: WriterPool, timeout: float | None) -> None:
         self.pool = pool
         self._timeout = timeout
-        self._clock = clock
         # The open block: its connection, the task that opened it, and the number of savepoints open inside it.
         self._connection: aiosqlite.Connection | None = None
         self._owner: asyncio.Task[Any] | None = None
         self._depth = 0
-        # Whether the newest BEGIN in the loop's thread was slow, and when the next one may be there. None in memory:
-        # without WAL, a COMMIT may have to wait for readers.
-        self._was_slow = False
-        self._at_once_from = math.inf if pool.file.in_memory else 0.0
+        # Of BEGIN in the loop's thread. Never in memory: without WAL, a COMMIT may have to wait for readers.
+        self._begins = Kind(math.inf if pool.file.in_memory else 0)
         # How many write, or wait for that.
         self.callers: int = 0
         self.gaps: Gaps = Gaps(pool.file.path)
@@ -165,13 +176,11 @@ class Writer:
 
     # -- blocks
 
-    @asynccontextmanager
-    async def exclusive(self, label: str | None, timeout: float | None = None) -> AsyncIterator[aiosqlite.Connection]:
-        """Yield the connection, without a transaction. Raises `PoolUsageError` inside the task's own write block."""
+    def exclusive(self, label: str | None, timeout: float | None = None) -> Lease[aiosqlite.Connection]:
+        """Return a lease without a transaction. Raises `PoolUsageError` inside the task's own write block."""
         if self.in_own_block:
             raise PoolUsageError(f"{label}: not possible inside a write() block; call it after the block")
-        async with self.pool.connection(label=label, timeout=timeout) as connection:
-            yield connection
+        return self.pool.connection(label=label, timeout=timeout)
 
     async def call(self, label: str, fn: Callable[[sqlite3.Connection], R]) -> R:
         """Run `fn(native)` in the worker thread, without a transaction."""
@@ -223,18 +232,11 @@ class Writer:
 
         BEGIN IMMEDIATE takes SQLite less than the trip that this saves. There is no moment between it and the block.
         """
-        now = self._clock()
-        if now >= self._at_once_from and not self.gaps.is_due:
-            try:
-                if begin_at_once(connection, transaction.begin_at_once):
+        work, kind = self.pool.loop_work, self._begins
+        if not self.gaps.is_due and not work.turn.is_over and work.takes(kind):
+            with contextlib.suppress(sqlite3.Error):  # the worker meets it, too, waits, and reports it
+                if begin_at_once(connection, lambda it: work.run(kind, partial(transaction.begin_at_once, it))):
                     return
-            except sqlite3.Error:  # the worker meets it, too, waits, and reports it
-                pass
-            finally:
-                took, was_slow = self._clock() - now, self._was_slow
-                self._was_slow = took > _SLOW
-                if self._was_slow and was_slow:  # the first time may be that of a busy machine
-                    self._at_once_from = now + _PAUSES * took
         await call_to_the_end(connection, transaction.begin)
 
     @asynccontextmanager
@@ -259,16 +261,9 @@ class Writer:
 
     # -- functions
 
-    @contextlib.contextmanager
-    def transaction(self, label: str | None, timeout: float | None) -> Iterator[_WriteTransaction]:
-        """A transaction, not begun, for the length of a block. `timeout` is in seconds; `None` for the default."""
-        with _WriteTransaction(self, self._timeout if timeout is None else timeout, label) as transaction:
-            self.callers += 1
-            try:
-                yield transaction
-            finally:
-                self.callers -= 1
-                self.pool.turns.end(transaction, has_more=self.callers > 0)
+    def transaction(self, label: str | None, timeout: float | None) -> _WriteTransaction:
+        """Return a transaction, not begun, to be entered. `timeout` is in seconds; `None` for the default."""
+        return _WriteTransaction(self, self._timeout if timeout is None else timeout, label)
 
     async def run(
         self,

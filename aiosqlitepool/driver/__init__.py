@@ -16,6 +16,7 @@ from .handle import Handle, guarded, handle_class
 from .inline import InlineReads, Reading, Unfinished
 from .internals import KNOWS_AIOSQLITE, warn_of_generic_adapter
 from .jobs import Job, begin_at_once, call, call_anyway, call_last, call_to_the_end, ended
+from .loop_work import Kind, LoopWork
 from .opening import abandon, attached, connect, discard, is_overridden, opened
 from .protocol import Adapter, Connection, Lessee
 from .shield import shielded
@@ -49,7 +50,9 @@ __all__ = [
     "InlineReads",
     "Job",
     "KNOWS_AIOSQLITE",
+    "Kind",
     "Lessee",
+    "LoopWork",
     "Parameters",
     "RUN_SQL",
     "Reading",

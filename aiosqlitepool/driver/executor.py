@@ -20,6 +20,7 @@ from ..errors import PoolUsageError, error_name
 from .connection_log import ConnectionLog
 from .cursors import closes_cursor, statement_of
 from .inline import InlineReads, Reading, Unfinished, is_one_statement
+from .loop_work import Kind
 from .protocol import Adapter, Lessee
 from .sqlite import LeaseCursors, note_busy
 from .statement_log import StatementLog
@@ -83,6 +84,7 @@ class Executor(Worker):
             statement, place = statement_of(fn, args)
             if statement is not None:
                 lease.activity = statement, began, None
+            self.began = began
             self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
             try:
                 if lease is not self.lease or self.is_over:
@@ -158,9 +160,11 @@ class Executor(Worker):
             self._inspect(fn, args)
             inline = self._inline
             # In the next turn it could come behind what is sent in this one: then it goes to the worker.
-            if inline is not None and not inline.turn.is_over and is_one_statement(fn, args) and inline.takes(args[0]):
+            if inline is not None and not inline.turn.is_over and is_one_statement(fn, args):
+                kind = inline.kind(args[0])
                 try:
-                    return self.read_inline(inline, lease, args[0], partial(fn, *args, **kwargs))
+                    if inline.takes(kind):
+                        return self.read_inline(inline, kind, lease, args[0], partial(fn, *args, **kwargs))
                 except Unfinished:
                     pass
         future: asyncio.Future[R] = loop.create_future()
@@ -181,14 +185,14 @@ class Executor(Worker):
             del future  # its error's traceback holds this frame: a cycle would keep the arguments until it is collected
             raise
 
-    def read_inline(self, inline: InlineReads, lease: Lessee, sql: str, read: Callable[[], R]) -> R:
+    def read_inline(self, inline: InlineReads, kind: Kind, lease: Lessee, sql: str, read: Callable[[], R]) -> R:
         """Return `read()`, which executes `sql`, run in the loop's thread; raises `Unfinished` if it must not be."""
         if self._sent != self._done or not self.is_alive or getattr(self.native, "has_progress_handler", True):
             raise Unfinished
         self._enter_loop()
         began = perf_counter()
         try:
-            result = inline.run(sql, self.native, read)
+            result = inline.read(kind, self.native, read)
         except Unfinished:
             self._log.record(lease, copy_context(), sql, "retried", None, None, began, began)
             raise
@@ -281,9 +285,9 @@ class Executor(Worker):
 
 
 def read_inline(
-    adapter: Adapter, inline: InlineReads, reading: Reading, sql: str, fn: Callable[[sqlite3.Connection], R]
+    adapter: Adapter, inline: InlineReads, kind: Kind, reading: Reading, sql: str, fn: Callable[[sqlite3.Connection], R]
 ) -> R:
     """Return `fn(native)`, which executes `sql`, with an idle connection; raises `Unfinished` if that cannot be."""
     if not isinstance(adapter, Executor):
         raise Unfinished
-    return adapter.read_inline(inline, reading, sql, partial(fn, adapter.native))
+    return adapter.read_inline(inline, kind, reading, sql, partial(fn, adapter.native))

@@ -17,6 +17,7 @@ class GenericAdapter:
     """Drives a connection through `execute`, `rollback` and `close`. `stop()` closes it without a running loop."""
 
     may_read = True  # it is not known
+    is_busy = False  # likewise
 
     def __init__(self, raw: Connection, stop: Callable[[], None] = lambda: None) -> None:
         self._raw = raw

@@ -53,6 +53,11 @@ class Adapter(Protocol):
         """Whether a statement runs, or a transaction or a half-read cursor is open, as far as that is known."""
         ...
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether an operation runs in its worker thread for longer than a millisecond, as far as that is known."""
+        ...
+
     async def attach(self) -> str | None:
         """Take over a connection fresh from its factory. Raises if it cannot be pooled.
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextvars import Context
 from functools import partial
 from queue import SimpleQueue
+from time import perf_counter
 from typing import Any, Final, TypeVar
 
 import aiosqlite
@@ -18,6 +19,7 @@ import aiosqlite
 from ..errors import ConnectionBrokenError
 from .completions import Completions
 from .internals import STOP, thread_of
+from .loop_work import LONGEST
 
 __all__ = ["INTERRUPT_PATIENCE", "Interrupts", "Worker", "close_and_stop", "interrupt_until_exit"]
 
@@ -92,8 +94,9 @@ class Worker:
         # Operations of leases handed to the worker, and finished by it, ever; it is idle when they are equal.
         self._sent = 0
         self._done = 0
-        # What the worker runs now; a future identifies an operation.
+        # What the worker runs now, and when that began by `perf_counter`; a future identifies an operation.
         self.running: asyncio.Future[Any] | None = None
+        self.began: float = 0.0
 
     def _serve(self) -> object:
         """Run jobs until one of them ends the thread: tuples are the arguments of `_run`, others are called.
@@ -112,6 +115,11 @@ class Worker:
         finally:
             self.is_alive = False
         return STOP
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has run one operation of a lease for longer than work in the loop may take."""
+        return self.running is not None and perf_counter() - self.began > LONGEST
 
     def check_alive(self) -> None:
         """Raise `ConnectionBrokenError` unless it is."""

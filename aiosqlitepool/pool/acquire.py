@@ -91,7 +91,7 @@ class Acquirer:
     def lends_at_once(self) -> bool:
         """Whether no lease is needed: this is a task of the pool's loop, and no subscriber counts each one."""
         is_here = _this_thread() == self._thread and _current_task(self._loop) is not None
-        return is_here and not _EACH_LEASE & self._bus.handlers.keys()
+        return is_here and _EACH_LEASE.isdisjoint(self._bus.handlers)
 
     def use_at_once(self, use: Callable[[PooledConnection], R]) -> R | None:
         """Return `use(pooled)` for an idle connection, without a lease; `None` if that cannot be."""
@@ -105,9 +105,10 @@ class Acquirer:
             bus.immediate += 1
             return use(slot.connection)
         finally:
-            self._inventory.put_back_unused(slot)
+            ended = self.clock()
+            self._inventory.put_back(slot, ended)
             if PoolTimings in bus.handlers:
-                bus.record_use(self.clock() - began)
+                bus.record_use(ended - began)
 
     async def acquire(self, lease: _Caller) -> Any:
         """Return a connection as soon as possible: queue, open and check, all within one deadline."""

@@ -133,7 +133,8 @@ class Routed(Adapted):
         if needs_writer(sql):
             return await acquired(self._db._write(fn, sql, label or "autocommit", None))
         self._db._check_readable()
-        return await acquired(self._db._reader.run_one(fn, sql, label, None))
+        reader = self._db._reader
+        return await acquired(reader.run_one(fn, sql, reader.inline_kind(sql), label, None))
 
     def _check_set_up(self, sql: str) -> None:
         if not self._is_set_up:

@@ -104,7 +104,7 @@ LOOP_LAG = Metric(
 )
 INLINE_STALL = Metric(
     "aiosqlitepool.inline.stall", "gauge", "s",
-    "The longest time, of late, for which reads in the event loop's own thread kept it from other work.",
+    "The longest time, of late, for which SQLite in the event loop's own thread kept it from other work.",
 )
 LEAKS = Metric(
     "aiosqlitepool.leaks.suspected", "counter", "{connection}",

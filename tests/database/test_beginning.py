@@ -63,7 +63,8 @@ async def db(database: Path, recorder: Recorder, trace: Trace) -> AsyncIterator[
 
 def stop_clocks(db: SQLiteDatabase, trace: Trace) -> None:
     """Let no BEGIN be slow, and no gap be due, because the machine is."""
-    writer_of(db)._clock = trace.clock
+    work = writer_of(db).pool.loop_work
+    work._clock, work._preemptions = trace.clock, lambda: 0
     writer_of(db).gaps._since = math.inf
 
 
@@ -132,20 +133,35 @@ async def test_a_gap_for_other_processes_is_left_in_the_worker(db: SQLiteDatabas
 
 async def test_a_begin_that_is_slow_twice_goes_to_the_worker_for_a_while(db: SQLiteDatabase, trace: Trace) -> None:
     trace.slow = 0.002
-    for _ in range(4):
+    for _ in range(13):
         await write(db)
-    assert trace.taken() == [LOOP, LOOP, WORKER, WORKER]
-    trace.clock.now += 1.9
-    await write(db)
-    trace.clock.now += 0.1  # a thousand times as long as it took
-    await write(db)
-    assert trace.taken() == [WORKER, LOOP]
+    assert trace.taken() == [LOOP] * 2 + [WORKER] * 10 + [LOOP]
 
 
-async def test_a_begin_that_is_slow_once_was_that_of_a_busy_machine(db: SQLiteDatabase, trace: Trace) -> None:
-    for trace.slow in (0.002, 0, 0.002, 0.001, 0.002, 0):
+async def test_a_begin_that_is_slow_because_the_machine_is_busy_stays(db: SQLiteDatabase, trace: Trace) -> None:
+    writer_of(db).pool.loop_work._preemptions = lambda: len(trace.begins)
+    trace.slow = 0.002
+    for _ in range(5):
         await write(db)
-    assert trace.taken() == [LOOP] * 6
+    assert trace.taken() == [LOOP] * 5
+
+
+async def test_a_begin_is_part_of_the_turn_of_the_loop_and_of_its_stall(db: SQLiteDatabase, trace: Trace) -> None:
+    await write(db)  # opens the connection
+    assert db.writer.stats().inline_stall == 0
+    trace.slow = 0.0005
+    async with db.write():
+        assert writer_of(db).pool.loop_work.turn.is_over
+    assert db.writer.stats().inline_stall == pytest.approx(0.0005)
+
+
+async def test_a_block_begins_in_the_worker_when_the_turn_of_the_loop_is_over(db: SQLiteDatabase, trace: Trace) -> None:
+    await write(db)
+    async with db.writer.connection() as connection:
+        writer_of(db).pool.loop_work.turn.spend(1.0)
+        with writer_of(db).transaction(None, None) as transaction:
+            await writer_of(db)._begin(connection, transaction)
+    assert trace.taken() == [LOOP, WORKER]
 
 
 # -- what it waits for, and what it raises

@@ -23,7 +23,7 @@ from aiosqlitepool.pool.connection import PooledConnection
 from aiosqlitepool.testing import Recorder
 
 from ..support.clock import Clock
-from ..support.databases import add
+from ..support.databases import Hold, add
 
 LONG = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000) SELECT max(i) FROM n"
 
@@ -312,6 +312,21 @@ async def test_a_closed_database_says_so(db: SQLiteDatabase) -> None:
     await db.close()
     with pytest.raises(PoolClosedError):
         await db.fetch_val("SELECT 1")
+
+
+async def test_the_loop_rests_between_reads_while_a_reader_is_busy_for_long(db: SQLiteDatabase) -> None:
+    def is_busy() -> bool:
+        return reads(db).is_busy()
+
+    await warm(db)
+    assert not is_busy()
+    with Hold() as hold:
+        holding = asyncio.create_task(db.run_read(hold))
+        await hold.reached.wait()
+        while not is_busy():
+            await asyncio.sleep(0.001)
+    await holding
+    assert not is_busy()
 
 
 SELECTS = st.sampled_from(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 
@@ -10,7 +9,7 @@ import pytest
 
 from aiosqlitepool.driver import Reading, read_inline
 from aiosqlitepool.driver.generic_adapter import GenericAdapter
-from aiosqlitepool.driver.inline import STALL_WINDOW, InlineReads, LoopTurn, Unfinished, _disk_reads, _preemptions
+from aiosqlitepool.driver.inline import InlineReads, Unfinished
 
 from ..support.clock import Clock
 
@@ -49,13 +48,17 @@ async def native(clock: Clock) -> AsyncIterator[sqlite3.Connection]:
 
 
 def read(inline: InlineReads, native: sqlite3.Connection, sql: str) -> list[tuple[object, ...]]:
-    assert inline.takes(sql)
-    return inline.run(sql, native, lambda: native.execute(sql).fetchall())
+    assert takes(inline, sql)
+    return inline.read(inline.kind(sql), native, lambda: native.execute(sql).fetchall())
+
+
+def takes(inline: InlineReads, sql: str) -> bool:
+    return inline.takes(inline.kind(sql))
 
 
 def refusals(inline: InlineReads, sql: str) -> int:
     """How often a statement goes to the worker before it is tried again."""
-    return next(count for count in range(100_000) if inline.takes(sql))
+    return next(count for count in range(100_000) if takes(inline, sql))
 
 
 async def test_a_short_read_runs_inline(inline: InlineReads, native: sqlite3.Connection) -> None:
@@ -74,7 +77,7 @@ async def test_a_short_read_runs_inline(inline: InlineReads, native: sqlite3.Con
     ],
 )
 async def test_what_does_not_begin_as_a_read_goes_to_the_worker(inline: InlineReads, sql: str) -> None:
-    assert not any(inline.takes(sql) for _ in range(20))
+    assert not any(takes(inline, sql) for _ in range(20))
 
 
 async def test_a_read_beyond_its_budget_is_interrupted_and_goes_to_the_worker_for_longer_and_longer(
@@ -94,7 +97,7 @@ async def test_a_statement_with_its_values_written_out_is_of_one_kind(
 ) -> None:
     with pytest.raises(Unfinished):
         read(inline, native, LONG)
-    assert not inline.takes(LONG.replace("100000", "100001"))
+    assert not takes(inline, LONG.replace("100000", "100001"))
 
 
 async def test_a_read_that_is_slow_by_the_clock_twice_goes_to_the_worker(
@@ -109,7 +112,6 @@ async def test_a_read_that_is_slow_by_the_clock_twice_goes_to_the_worker(
     read(inline, native, sql)
     assert read(inline, native, sql) == [(1,)]
     assert refusals(inline, sql) == 10
-    assert inline.stall() == pytest.approx(0.004)  # in one turn of the loop
 
 
 async def test_a_read_that_is_slow_because_the_machine_is_busy_stays(
@@ -122,13 +124,7 @@ async def test_a_read_that_is_slow_because_the_machine_is_busy_stays(
     native.create_function("preempt", 0, preempt)
     for _ in range(5):
         read(inline, native, "SELECT preempt()")
-    assert inline.takes("SELECT preempt()")
-
-
-def test_how_often_the_system_has_taken_the_processor_is_counted() -> None:
-    before = _preemptions()
-    sum(range(10_000_000))
-    assert 0 <= before <= _preemptions()
+    assert takes(inline, "SELECT preempt()")
 
 
 async def test_what_is_no_read_has_no_budget_on_a_connection_that_has_read(
@@ -142,14 +138,14 @@ async def test_what_is_no_read_has_no_budget_on_a_connection_that_has_read(
 
 async def test_long_statements_are_not_kept(inline: InlineReads) -> None:
     for number in range(10):
-        assert inline.takes(f"SELECT '{number * 'x' * 10_000}'")
+        assert takes(inline, f"SELECT '{number * 'x' * 10_000}'")
     assert not any(len(sql) > 2_000 for sql in (*inline._kinds, *inline._normalized))
 
 
 async def test_reads_that_are_slow_once_in_a_hundred_stay(inline: InlineReads, native: sqlite3.Connection) -> None:
     for number in range(1_000):
         read(inline, native, f"SELECT sleep({0.0 if number % 101 else 0.01})")
-    assert inline.takes("SELECT sleep(0)")
+    assert takes(inline, "SELECT sleep(0)")
 
 
 async def test_a_read_that_is_slow_now_and_then_goes_to_the_worker(
@@ -165,7 +161,7 @@ async def test_on_a_cold_file_only_the_first_two_of_a_hundred_kinds_keep_the_loo
     inline: InlineReads, native: sqlite3.Connection
 ) -> None:
     slow = [f"SELECT sleep(0.01) AS a{number}" for number in range(100)]
-    ran = [sql for _ in range(100) for sql in slow if inline.takes(sql) and read(inline, native, sql)]
+    ran = [sql for _ in range(100) for sql in slow if takes(inline, sql) and read(inline, native, sql)]
     # The two, and one to try after each pause: of 10 reads, of 20 and so on, in 10,000.
     assert len(ran) == 2 + 9
     assert ran[:2] == slow[:2]
@@ -179,7 +175,7 @@ async def test_no_read_is_tried_inline_while_the_process_reads_from_a_disk(
 
     def is_tried() -> bool:
         disk.append(None)
-        return inline.takes(SHORT)
+        return takes(inline, SHORT)
 
     assert not any(is_tried() for _ in range(1_000))
     assert refusals(inline, SHORT) < 40
@@ -196,10 +192,6 @@ async def test_pauses_are_short_again_after_as_many_short_reads_as_the_next_woul
         for _ in range(short):
             read(inline, native, SHORT)
     assert pauses == [10, 20, 40, 10]
-
-
-def test_what_the_process_reads_from_a_disk_is_counted() -> None:
-    assert 0 <= _disk_reads() <= _disk_reads()
 
 
 async def test_a_read_that_takes_long_by_the_clock_is_interrupted(
@@ -220,75 +212,32 @@ async def test_a_read_that_would_have_to_wait_for_a_lock_goes_to_the_worker(
         error.sqlite_errorcode = code
         raise error
 
-    assert inline.takes(SHORT)
+    assert takes(inline, SHORT)
     with pytest.raises(Unfinished):
-        inline.run(SHORT, native, locked)
-    assert not inline.takes(SHORT)
+        inline.read(inline.kind(SHORT), native, locked)
+    assert not takes(inline, SHORT)
 
 
 async def test_an_error_of_the_statement_is_its_own(inline: InlineReads, native: sqlite3.Connection) -> None:
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         read(inline, native, "SELECT * FROM absent")
-    assert inline.takes("SELECT * FROM absent")
-
-
-async def test_a_kind_that_was_forgotten_meanwhile_runs(inline: InlineReads, native: sqlite3.Connection) -> None:
-    assert inline.takes(SHORT)
-    inline._kinds.clear()
-    assert inline.run(SHORT, native, lambda: native.execute(SHORT).fetchall()) == [(1,)]
+    assert takes(inline, "SELECT * FROM absent")
 
 
 async def test_statements_beyond_five_hundred_are_forgotten(inline: InlineReads) -> None:
     for number in range(2_000):
-        inline.takes(f"SELECT {number} FROM t{number}")
+        takes(inline, f"SELECT {number} FROM t{number}")
     assert len(inline._kinds) <= 500
     assert len(inline._normalized) <= 500
-
-
-async def test_all_reads_of_a_loop_share_its_turns() -> None:
-    turn = LoopTurn.of(asyncio.get_running_loop())
-    assert LoopTurn.of(asyncio.get_running_loop()) is turn
-    assert not turn.is_over
-    turn.spend(0.00015)
-    assert not turn.is_over
-    turn.spend(0.00015)
-    assert turn.is_over
-    await turn.next()
-    assert not turn.is_over
 
 
 async def test_a_connection_without_a_worker_of_the_pool_reads_as_it_does(inline: InlineReads) -> None:
     adapter = GenericAdapter(object())  # type: ignore[arg-type]
     with pytest.raises(Unfinished):
-        read_inline(adapter, inline, Reading(None, 1), SHORT, lambda native: native.execute(SHORT))
+        read_inline(adapter, inline, inline.kind(SHORT), Reading(None, 1), SHORT, lambda native: native.execute(SHORT))
 
 
 def test_a_read_needs_no_lease_that_could_be_refused_or_forgotten() -> None:
     reading = Reading("label", 1)
     reading.forgotten()
     assert reading.refusal() is None  # type: ignore[func-returns-value]
-
-
-async def test_the_longest_stall_is_that_of_the_last_scrape_or_two(
-    inline: InlineReads, native: sqlite3.Connection, clock: Clock
-) -> None:
-    stalls = []
-    for seconds, later in ((0.0004, 10.0), (0.0001, 10.0), (0.0002, 14.0), (0.0001, 0.0)):
-        inline.run("SELECT sleep(?)", native, lambda s=seconds: native.execute("SELECT sleep(?)", (s,)).fetchall())
-        stalls.append(round(inline.stall(), 6))
-        await inline.turn.next()
-        await asyncio.sleep(0)
-        clock.advance(later)
-    assert stalls == [0.0004, 0.0004, 0.0004, 0.0002]
-    clock.advance(STALL_WINDOW)
-    assert inline.stall() == pytest.approx(0.0001)
-    clock.advance(STALL_WINDOW)
-    assert inline.stall() == 0.0
-
-
-async def test_reads_in_one_turn_of_the_loop_are_one_stall(
-    inline: InlineReads, native: sqlite3.Connection, clock: Clock
-) -> None:
-    for _ in range(3):
-        inline.run("SELECT sleep(0.0001)", native, lambda: native.execute("SELECT sleep(0.0001)").fetchall())
-    assert inline.stall() == pytest.approx(0.0003)

@@ -1,0 +1,236 @@
+"""Work in the loop's own thread: its turns, how long it took, and when it goes to the worker threads."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+
+import pytest
+
+from aiosqlitepool.driver.loop_work import _REST as REST
+from aiosqlitepool.driver.loop_work import STALL_WINDOW, Kind, LoopTurn, LoopWork, _disk_reads, _preemptions
+
+from ..support.clock import Clock
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def work(clock: Clock) -> LoopWork:
+    return LoopWork(clock, lambda: 0, lambda: 0)
+
+
+def ran(work: LoopWork, kind: Kind, taking: Callable[[], object]) -> bool:
+    """Run it in the loop if that is allowed; return whether it was."""
+    if work.takes(kind):
+        work.run(kind, taking)
+        return True
+    return False
+
+
+# -- what is slow
+
+
+async def test_work_that_is_slow_twice_goes_to_the_worker_for_longer_and_longer(work: LoopWork, clock: Clock) -> None:
+    kind = Kind()
+    pauses, pause = [], 0
+    while len(pauses) < 12:
+        if ran(work, kind, lambda: clock.advance(0.002)):
+            pauses.append(pause)
+            pause = 0
+        else:
+            pause += 1
+    assert pauses == [0, 0, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120]
+
+
+async def test_work_that_raises_counts_as_any_other(work: LoopWork, clock: Clock) -> None:
+    def fails() -> None:
+        clock.advance(0.002)
+        raise OSError("disk")
+
+    kind = Kind()
+    for _ in range(2):
+        with pytest.raises(OSError, match="disk"):
+            ran(work, kind, fails)
+    assert not work.allows(kind)
+
+
+async def test_slow_work_of_one_kind_keeps_other_kinds_of_the_pool_away(work: LoopWork, clock: Clock) -> None:
+    other = Kind()
+    for _ in range(2):
+        ran(work, Kind(), lambda: clock.advance(0.002))
+    assert [work.takes(other) for _ in range(11)] == [False] * 10 + [True]
+
+
+async def test_what_must_never_run_in_the_loop_does_not(work: LoopWork) -> None:
+    never = Kind(float("inf"))
+    assert not any(work.takes(never) for _ in range(100))
+
+
+def test_how_often_the_system_has_taken_the_processor_is_counted() -> None:
+    before = _preemptions()
+    sum(range(10_000_000))
+    assert 0 <= before <= _preemptions()
+
+
+def test_what_the_process_reads_from_a_disk_is_counted() -> None:
+    assert 0 <= _disk_reads() <= _disk_reads()
+
+
+# -- turns of the loop
+
+
+async def test_all_work_of_a_loop_shares_its_turns() -> None:
+    turn = LoopTurn.of(asyncio.get_running_loop())
+    assert LoopTurn.of(asyncio.get_running_loop()) is turn
+    assert not turn.is_over
+    turn.spend(0.00015)
+    assert not turn.is_over
+    turn.spend(0.00015)
+    assert turn.is_over
+    await turn.next()
+    assert not turn.is_over
+
+
+async def test_those_that_wait_for_a_turn_get_one_in_their_order_whatever_the_first_takes() -> None:
+    """The first to ask in each turn used up each turn: others waited until it had no more to do."""
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
+    turn, served = LoopTurn.of(asyncio.get_running_loop()), []
+
+    async def use(name: str) -> None:
+        for _ in range(3):
+            await turn.next()
+            turn.spend(1.0)
+            served.append(name)
+
+    using = asyncio.gather(*map(use, "abc"))
+    turn.spend(1.0)
+    await using
+    assert served == list("abcabcabc")
+
+
+async def test_those_that_were_woken_too_late_for_a_turn_come_first_in_the_next_one() -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
+    turn, served = LoopTurn.of(asyncio.get_running_loop()), []
+
+    async def use(name: str) -> None:
+        for _ in range(3):
+            await turn.next()
+            turn.spend(0.00015)  # two of them in each turn
+            served.append(name)
+
+    using = asyncio.gather(*map(use, "abcde"))
+    turn.spend(1.0)
+    await using
+    assert served == list("abcdeabcdeabcde")
+
+
+async def test_one_that_comes_behind_those_that_were_woken_has_a_turn_also_if_they_spend_nothing() -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
+    turn = LoopTurn.of(asyncio.get_running_loop())
+    first = asyncio.ensure_future(turn.next())
+    turn.spend(1.0)  # the turn ends between the two
+    await asyncio.gather(first, turn.next())
+    assert not turn.is_taken
+
+
+async def test_a_cancelled_waiter_leaves_the_turn_to_the_next_one() -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
+    turn = LoopTurn.of(asyncio.get_running_loop())
+    cancelled, waiting = asyncio.ensure_future(turn.next()), asyncio.ensure_future(turn.next())
+    asyncio.get_running_loop().call_soon(cancelled.cancel)  # behind both, which wait by then, and before the next turn
+    turn.spend(1.0)
+    await waiting
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert not turn.is_taken
+
+
+async def test_time_that_others_wait_for_is_taken() -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
+    turn, seen = LoopTurn.of(asyncio.get_running_loop()), []
+
+    async def first() -> None:
+        await turn.next()
+        seen.append(turn.is_taken)  # not for a moment: so another task is not switched to for each piece of work
+        turn.spend(0.00002)
+        seen.append(turn.is_taken)
+        assert not turn.is_over
+
+    waiting = asyncio.gather(first(), turn.next())
+    turn.spend(1.0)
+    await waiting
+    assert seen == [False, True]
+
+
+# -- rests
+
+
+async def turns_until_next(turn: LoopTurn) -> tuple[bool, float]:
+    """Whether the next turn of the loop is one for work, and for how many seconds that was waited for."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await asyncio.sleep(0)
+    at_once = not turn.is_over
+    await turn.next()
+    return at_once, loop.time() - began
+
+
+async def test_while_a_worker_is_busy_for_long_the_loop_sleeps_between_two_turns() -> None:
+    busy = True
+    work = LoopWork(is_busy=lambda: busy)
+    work.turn.spend(1.0)
+    at_once, waited = await turns_until_next(work.turn)
+    assert not at_once
+    assert waited > 0.9 * REST  # the clock of the loop is coarse on some systems
+    busy = False
+    work.turn.spend(1.0)
+    assert (await turns_until_next(work.turn))[0]
+
+
+async def test_work_in_several_turns_is_followed_by_a_rest_when_it_is_as_much_as_fits_into_one() -> None:
+    work = LoopWork(is_busy=lambda: True)
+    at_once = []
+    for _ in range(4):
+        work.turn.spend(0.0001)
+        at_once.append((await turns_until_next(work.turn))[0])
+    assert at_once == [True, False, True, False]
+
+
+async def test_a_busy_worker_of_another_pool_of_the_loop_counts_too_until_the_pool_is_gone() -> None:
+    busy, work = LoopWork(is_busy=lambda: True), LoopWork()
+    assert busy.turn is work.turn
+    work.turn.spend(1.0)
+    assert not (await turns_until_next(work.turn))[0]
+    del busy
+    gc.collect()
+    work.turn.spend(1.0)
+    assert (await turns_until_next(work.turn))[0]
+
+
+# -- stalls
+
+
+async def test_the_longest_stall_is_that_of_the_last_scrape_or_two(work: LoopWork, clock: Clock) -> None:
+    stalls, kind = [], Kind()
+    for seconds, later in ((0.0004, 10.0), (0.0001, 10.0), (0.0002, 14.0), (0.0001, 0.0)):
+        work.run(kind, lambda seconds=seconds: clock.advance(seconds))  # type: ignore[misc]
+        stalls.append(round(work.stall(), 6))
+        await work.turn.next()
+        await asyncio.sleep(0)
+        clock.advance(later)
+    assert stalls == [0.0004, 0.0004, 0.0004, 0.0002]
+    clock.advance(STALL_WINDOW)
+    assert work.stall() == pytest.approx(0.0001)
+    clock.advance(STALL_WINDOW)
+    assert work.stall() == 0.0
+
+
+async def test_work_in_one_turn_of_the_loop_is_one_stall_whichever_pool_it_is_of(work: LoopWork, clock: Clock) -> None:
+    for each in (work, LoopWork(clock), work):
+        each.run(Kind(), lambda: clock.advance(0.0001))
+    assert work.stall() == pytest.approx(0.0003)
