@@ -53,3 +53,14 @@ class ByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return scope_of(nodeid)
+
+    def remove_node(self, node: Any) -> str | None:
+        """Return the test during which the process of `node` has ended; give its other tests to the others."""
+        unfinished = {scope: unit for scope, unit in self.assigned_work[node].items() if not all(unit.values())}
+        self.assigned_work[node] = unfinished
+        running = next((test for unit in unfinished.values() for test, ended in unit.items() if not ended), None)
+        if running is not None:
+            # It has failed. Begun again, it would hang again.
+            unfinished[scope_of(running)][running] = True
+        super().remove_node(node)
+        return running
