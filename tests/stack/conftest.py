@@ -137,7 +137,7 @@ def mount_namespace() -> list[str]:
     """What runs a program in a mount namespace of its own; nothing where that is not allowed, as in most containers."""
     command = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
     try:
-        is_allowed = subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
+        is_allowed = subprocess.run([*command, "true"], capture_output=True, check=False, timeout=60).returncode == 0
     except FileNotFoundError:
         is_allowed = False
     return command if is_allowed else []

@@ -378,7 +378,7 @@ async def the_disk_is_nearly_full(trouble: Trouble) -> None:
             database._file.disk_free = lambda: 50_000_000  # type: ignore[method-assign]
         await trouble.over()
         if disk.is_mount():
-            subprocess.run(["mount", "-o", "remount,size=300m", disk], check=True)
+            subprocess.run(["mount", "-o", "remount,size=300m", disk], check=True, timeout=60)
         else:
             del database._file.disk_free
 
@@ -386,7 +386,7 @@ async def the_disk_is_nearly_full(trouble: Trouble) -> None:
 def mount(folder: Path, size: str) -> Path:
     """A file system of this size; a plain folder where nothing can be mounted, as in most containers."""
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "aiosqlitepool", folder], check=False)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "aiosqlitepool", folder], check=False, timeout=60)
     return folder
 
 

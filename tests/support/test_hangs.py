@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from .children import child
 
 ROOT = Path(__file__).parents[2]
 CONFTEST = """
@@ -81,18 +81,9 @@ def running(folder: Path, tests: str, workers: int) -> Iterator[subprocess.Popen
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV"))}
     environment |= {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    with subprocess.Popen(
-        [*command, str(folder)],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    pipe = subprocess.PIPE
+    with child([*command, folder], cwd=folder, env=environment, stdout=pipe, stderr=subprocess.STDOUT) as process:
+        yield process
 
 
 def result(folder: Path, tests: str, workers: int = 1) -> tuple[int, str]:
