@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # One forgotten worker thread would hang an interpreter for ever.
-# In the foreground, or Ctrl-C would not reach it.
-LIMIT := timeout --foreground --kill-after=10
+# In the foreground, or Ctrl-C would not reach it. At its limit, the suite ends as at Ctrl-C and says what has failed and
+# what was running: that takes it up to half a minute.
+LIMIT := timeout --foreground --kill-after=60
 
 .DEFAULT_GOAL := help
 
