@@ -13,12 +13,14 @@ from xdist.scheduler import LoadScopeScheduling
 
 __all__ = ["ByFile", "longest_first"]
 
-# One set of servers for all of its tests, most of which only wait.
+# One set of servers for all of its tests, most of which only wait; the leak has a set of its own.
 TOGETHER = "tests/stack"
+ALONE = f"{TOGETHER}/test_leak.py"
 
 # What takes longest: begun late, one of these would keep one worker busy when the others have nothing left to do.
 LONGEST = (
     TOGETHER,
+    ALONE,
     "tests/test_soak.py",
     "tests/test_simulation.py",
     "tests/debug/test_browser.py",
@@ -36,7 +38,8 @@ PLACES = {scope: place for place, scope in enumerate(LONGEST)}
 
 def scope_of(nodeid: str) -> str:
     """What a test stays together with."""
-    return TOGETHER if nodeid.startswith(f"{TOGETHER}/") else nodeid.partition("::")[0]
+    file = nodeid.partition("::")[0]
+    return TOGETHER if file.startswith(f"{TOGETHER}/") and file != ALONE else file
 
 
 def longest_first(items: list[pytest.Item]) -> None:

@@ -47,8 +47,9 @@ def test_files_are_given_whole_and_in_order(spread: Any) -> None:
     assert (spread.first.given, spread.second.given) == (TESTS[:4], TESTS[4:8])
 
 
-def test_the_stack_stays_together() -> None:
+def test_the_stack_stays_together_but_for_the_leak_which_has_servers_of_its_own() -> None:
     assert {scope_of(f"tests/stack/{file}.py::test") for file in ("test_a", "test_b")} == {"tests/stack"}
+    assert scope_of("tests/stack/test_leak.py::test") == "tests/stack/test_leak.py"
 
 
 def test_the_test_that_ends_its_worker_is_not_begun_again_and_its_others_are(spread: Any) -> None:
