@@ -1,4 +1,4 @@
-"""How `pytest -n 2` spreads the suite over its workers: by file, the longest first.
+"""How `pytest -n 3` spreads the suite over its workers: by file, the longest first.
 
 A file stays together, for what its tests share is made once; so does the package that shares running servers. Tests of
 different files may run at the same time, and do: none may need the machine, or a port, for itself.
