@@ -33,12 +33,12 @@ def spread(pytestconfig: pytest.Config) -> Any:
     config = SimpleNamespace(
         option=SimpleNamespace(loadscopereorder=True, debug=False), getvalue=lambda name: ["popen", "popen"]
     )
-    found = ByFile(config)  # type: ignore[arg-type]
+    found = ByFile(config)
     workers = [Worker("gw0"), Worker("gw1")]
     for worker in workers:
-        found.add_node(worker)  # type: ignore[arg-type]
+        found.add_node(worker)
     for worker in workers:
-        found.add_node_collection(worker, TESTS)  # type: ignore[arg-type]
+        found.add_node_collection(worker, TESTS)
     found.schedule()
     return SimpleNamespace(found=found, first=workers[0], second=workers[1])
 
