@@ -40,8 +40,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     plugins.register(Deadlines())
     if terminal := plugins.getplugin("terminalreporter"):
         plugins.register(progress := Progress(writing(terminal)))
-        progress.watch()
-    interrupted_by_sigterm(session.config)
+        if plugins.hasplugin("dsession"):  # tests run in other processes
+            progress.watch()
+            interrupted_by_sigterm()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

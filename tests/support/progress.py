@@ -32,7 +32,7 @@ class Progress:
         self._over = threading.Event()
 
     def watch(self) -> None:
-        """Look for silence from a thread, until the session ends."""
+        """Look for silence from a thread, until the session ends. Where tests run, pytest would capture what it says."""
         threading.Thread(target=self._watch, name="progress", daemon=True).start()
 
     def _watch(self) -> None:
@@ -95,7 +95,6 @@ def writing(terminal: Any) -> Callable[[str], None]:
     return write
 
 
-def interrupted_by_sigterm(config: Any) -> None:
-    """Have SIGTERM, which `timeout` sends, end a run of xdist's as Ctrl-C does: with a summary."""
-    if config.pluginmanager.hasplugin("dsession"):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+def interrupted_by_sigterm() -> None:
+    """Have SIGTERM, which `timeout` sends, end the run as Ctrl-C does: with a summary."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -26,7 +26,8 @@ def pytest_sessionstart(session):
     plugins.register(Deadlines(grace=1.0))
     if terminal := plugins.getplugin("terminalreporter"):
         plugins.register(Progress(writing(terminal)))
-    interrupted_by_sigterm(session.config)
+    if plugins.hasplugin("dsession"):
+        interrupted_by_sigterm()
 """
 # Deaf to the exception by which pytest-timeout ends a test, as a call into C is.
 DEAF = """
