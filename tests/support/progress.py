@@ -32,7 +32,7 @@ class Progress:
         self._over = threading.Event()
 
     def watch(self) -> None:
-        """Look for silence from a thread, until the session ends. Where tests run, pytest would capture what it says."""
+        """Look for silence from a thread, until the session ends; pytest would capture what it says where tests run."""
         threading.Thread(target=self._watch, name="progress", daemon=True).start()
 
     def _watch(self) -> None:
