@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # One forgotten worker thread would hang an interpreter for ever.
-# In the foreground, or Ctrl-C would not reach it.
-LIMIT := timeout --foreground --kill-after=10
+# In the foreground, or Ctrl-C would not reach it. At its limit, the suite ends as at Ctrl-C and says what has failed and
+# what was running: that takes it up to half a minute.
+LIMIT := timeout --foreground --kill-after=60
 
 .DEFAULT_GOAL := help
 
@@ -33,8 +34,9 @@ demo: .venv/ready ## build a real database, load it with and without the pool, a
 # greenlets and without threads, and with all others the other way round.
 GREENLETS := --concurrency=greenlet -m pytest -q tests/sqlalchemy --ignore tests/sqlalchemy/test_storm.py
 
-# The whole suite in two processes, a part of it in this one. Coverage finds its way into both.
-WORKERS ?= $(if $(ARGS),0,2)
+# The whole suite in three processes, also on two cores: many tests wait, for servers and for programs that start. A part
+# of it in this one. Coverage finds its way into all of them.
+WORKERS ?= $(if $(ARGS),0,3)
 
 .PHONY: test
 test: .venv/ready-dev ## run the whole test suite; with COVERAGE=yes, it must reach every branch

@@ -13,7 +13,9 @@ from aiosqlitepool.pool import connection, lifecycle, registry
 from aiosqlitepool.testing import Recorder
 
 from .support.clock import Clock
+from .support.deadlines import Deadlines
 from .support.files import make_database
+from .support.progress import Progress, interrupted_by_sigterm, writing
 from .support.spread import ByFile, longest_first
 from .support.stub import StubDriver
 
@@ -31,6 +33,16 @@ settings.load_profile("same")
 
 if os.environ.get("EAGER_TASKS"):
     asyncio.new_event_loop = asyncio.events.new_event_loop = eager_loop
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    plugins = session.config.pluginmanager
+    plugins.register(Deadlines())
+    if terminal := plugins.getplugin("terminalreporter"):
+        plugins.register(progress := Progress(writing(terminal)))
+        if plugins.hasplugin("dsession"):  # tests run in other processes
+            progress.watch()
+            interrupted_by_sigterm()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

@@ -15,6 +15,7 @@ import pytest
 from aiosqlitepool.pool import acquire, inventory, slots
 
 from .pool import test_slots_machine
+from .support.measuring import unmeasured
 from .support.simulation import SimulationError, simulate
 
 # More than enough: each was noticed within a few worlds.
@@ -72,7 +73,8 @@ def forgotten_give_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def simulated() -> None:
-    simulate(1, STEPS, report=lambda text: None)
+    with unmeasured():
+        simulate(1, STEPS, report=lambda text: None)
 
 
 def test_without_a_mutant_the_simulation_is_content() -> None:

@@ -11,11 +11,9 @@ import gc
 import logging
 import os
 import random
-import sys
 import threading
 import time
 import tracemalloc
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ import pytest
 from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.events import PoolEvent
 
+from .support.measuring import unmeasured
 from .support.storm import LONG, assert_whole, factory, make_database, nothing_left_behind, open_files, quiet
 
 SECONDS = float(os.environ.get("AIOSQLITEPOOL_SOAK_SECONDS", "20"))
@@ -148,23 +147,17 @@ class Soak:
 
 
 @pytest.fixture
-def unmeasured() -> Iterator[None]:
-    """Stop measuring coverage, which keeps something of each thread that ever ran."""
-    module = sys.modules.get("coverage")
-    measuring = None if module is None else module.Coverage.current()
-    if measuring is not None:
-        measuring.stop()
-    yield
-    if measuring is not None:
-        with warnings.catch_warnings(action="ignore"):  # that the package is imported already
-            measuring.start()
+def without_coverage() -> Iterator[None]:
+    """Which keeps something of each thread that ever ran."""
+    with unmeasured():
+        yield
 
 
 @pytest.mark.timeout(SECONDS * 4 + 120)
 # What a connect opened that was cancelled half-way, aiosqlite drops, and sqlite3 closes; Python 3.13 tells of that, and
 # pytest would keep what it is told of, with its open files.
 @pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
-@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.usefixtures("without_coverage")
 async def test_a_pool_uses_no_more_after_a_long_while_than_after_a_short_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

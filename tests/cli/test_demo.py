@@ -17,6 +17,8 @@ import pytest
 from aiosqlitepool.__main__ import main
 from aiosqlitepool.cli.demo import cli, data, load, orders
 
+from ..support.children import child
+
 SCALE = 0.0005
 SMALL = ["--requests", "50", "--workers", "10", "--selects", "200", "--orders", "100", "--writers", "5"]
 UNIX = pytest.mark.skipif(os.name != "posix", reason="needs signals and terminals as POSIX has them")
@@ -171,14 +173,14 @@ def test_the_slowest_are_told_with_what_they_waited_for(small_run: tuple[str, Pa
 @UNIX
 def test_ctrl_c_ends_it_and_removes_the_files(tmp_path: Path) -> None:
     pytest.importorskip("rich")
-    running = subprocess.Popen(
+    with child(
         command("--scale", SCALE, "--requests", 1_000_000),
+        within=100,
         env=environment(tmp_path),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
-    )
-    with running:
+    ) as running:
         assert running.stdout is not None
         assert any(line.startswith("User pages, without pool") for line in running.stdout)
         assert len(list(tmp_path.iterdir())) == 1
@@ -193,17 +195,17 @@ def test_ctrl_c_ends_it_and_removes_the_files(tmp_path: Path) -> None:
 def test_a_terminal_gets_a_live_board(tmp_path: Path) -> None:
     pytest.importorskip("rich")
     ours, theirs = os.openpty()
-    running = subprocess.Popen(command("--scale", SCALE, *SMALL), env=environment(tmp_path), stdout=theirs)
-    os.close(theirs)
     output = b""
-    try:
-        while chunk := os.read(ours, 65_536):
-            output += chunk
-    except OSError:
-        pass  # so Linux says that the other end is closed
-    finally:
-        os.close(ours)
-    assert running.wait(timeout=60) == 0
+    with child(command("--scale", SCALE, *SMALL), within=100, env=environment(tmp_path), stdout=theirs) as running:
+        os.close(theirs)
+        try:
+            while chunk := os.read(ours, 65_536):
+                output += chunk
+        except OSError:
+            pass  # so Linux says that the other end is closed
+        finally:
+            os.close(ours)
+        assert running.wait(timeout=60) == 0, output
     assert b"\x1b[?25l" in output, "the cursor was never hidden"
     assert output.rfind(b"\x1b[?25h") > output.rfind(b"\x1b[?25l"), "the cursor was not shown again"
     assert b"P99 wait" in output

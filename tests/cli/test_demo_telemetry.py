@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 
+from ..support.children import child
 from ..support.otlp import over_http
 
 COMMAND = [sys.executable, "-m", "aiosqlitepool", "demo", "--scale", "0.0005", "--requests", "50", "--workers", "20"]
@@ -16,7 +17,7 @@ COMMAND += ["--selects", "50"]
 
 
 def test_the_demo_serves_metrics_until_ctrl_c() -> None:
-    with subprocess.Popen([*COMMAND, "--serve"], stdout=subprocess.PIPE, text=True) as demo:
+    with child([*COMMAND, "--serve"], within=100, stdout=subprocess.PIPE) as demo:
         assert demo.stdout is not None
         try:
             said = ""

@@ -16,9 +16,13 @@ from pathlib import Path
 
 from dashboards.render.ask import Prometheus
 
+from ..support.children import child
+
 ROOT = Path(__file__).parents[2]
 # Generous: a laden machine takes its time, and a condition that holds ends the wait.
 PATIENCE = 60.0
+# Seconds that a driver may run: longer than all that is asked of it.
+LIFETIME = 1200.0
 
 CONFIG = """\
 global: {{scrape_interval: {interval}, scrape_timeout: {interval}, evaluation_interval: 1s}}
@@ -42,22 +46,19 @@ def driver(*options: str) -> Iterator[int]:
     pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
     with (
         tempfile.TemporaryDirectory() as directory,
-        subprocess.Popen(
+        child(
             [sys.executable, "-m", "tests.dashboards.driver", directory, "--tethered", *options],
+            within=LIFETIME,
             cwd=ROOT,
             stdin=pipe,
             stdout=pipe,
             stderr=nowhere,
-            text=True,
         ) as process,
     ):
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert line, f"the driver ended by itself: {process.wait()}"
-            yield int(line)
-        finally:
-            process.kill()
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, f"the driver ended by itself: {process.wait()}"
+        yield int(line)
 
 
 @contextlib.contextmanager
@@ -93,7 +94,10 @@ def _running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byt
             yield process
         finally:
             process.terminate()
-            process.wait(PATIENCE)
+            try:
+                process.wait(PATIENCE)
+            finally:
+                process.kill()
 
 
 def _ready(address: str, process: subprocess.Popen[bytes]) -> bool:

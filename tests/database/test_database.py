@@ -216,7 +216,7 @@ async def test_closing_ends_a_transaction_that_takes_too_long(database: Path) ->
 
 
 async def test_closing_ends_a_function_that_takes_too_long(database: Path) -> None:
-    db = SQLiteDatabase(database)
+    db = SQLiteDatabase(database, operation_timeout=0.2)
     await db.open()
     with Hold() as hold:
         running = asyncio.create_task(db.run_write(hold))

@@ -95,7 +95,7 @@ async def test_a_lock_is_a_failure_when_the_database_gives_up_and_not_before(
     database: Path, recorder: Recorder
 ) -> None:
     async with (
-        SQLiteDatabase(database, acquisition_timeout=0.1, subscribers=[recorder]) as db,
+        SQLiteDatabase(database, acquisition_timeout=0.5, subscribers=[recorder]) as db,
         other_process(database, "BEGIN IMMEDIATE"),
     ):
         for attempt in (db.run_write(add, "a", label="one"), db.write("two").__aenter__()):

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from aiosqlitepool.testing import Recorder
 from examples import background_worker
 from examples.background_worker import ATTEMPTS, CLAIM, RETRY_AFTER, Job, Queue, Worker, opened
 
+from ..support.children import child
 from ..support.clock import Clock
 
 PROGRAM = Path(background_worker.__file__)
@@ -222,7 +224,8 @@ class Working:
         self._command = [sys.executable, "-X", "dev", str(PROGRAM), str(path), "work", *options]
 
     def __enter__(self) -> Working:
-        self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
+        self._child = child(self._command, within=200, stderr=subprocess.PIPE)
+        self._process = self._child.__enter__()
         self.said = ""
         # Before that, a signal would end it as it ends any program.
         self.listen("are at work")
@@ -246,9 +249,8 @@ class Working:
         self.said += rest
         return self._process.returncode
 
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+    def __exit__(self, *error: Any) -> None:
+        self._child.__exit__(*error)
 
 
 def work_off(path: Path, done: Callable[[], bool]) -> None:

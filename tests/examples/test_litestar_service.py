@@ -18,6 +18,7 @@ from aiosqlitepool.events import ConnectionReleased
 from aiosqlitepool.testing import Recorder
 from examples.litestar_service import create_app
 
+from ..support.children import child
 from ..support.serving import served
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -139,7 +140,7 @@ def test_it_runs_as_its_docstring_says(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "uvicorn", "--factory", "litestar_service:create_app", "--app-dir", str(EXAMPLES)]
     command += ["--host", "127.0.0.1", "--port", "0", "--no-use-colors"]
     environment = {**os.environ, "DATABASE": "bank.db"}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as server:
+    with child(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as server:
         assert server.stderr is not None
         try:
             heard = next(line for line in server.stderr if "Uvicorn running on" in line)

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from examples.stack_local.programs import Program, free_port, service
 
+from ..support.children import child
+
 LOAD = Path(__file__).parents[2] / "examples" / "load.py"
 
 
 def test_it_loads_the_service_until_ctrl_c(program: Program) -> None:
-    with subprocess.Popen([sys.executable, str(LOAD), program.url], stdout=subprocess.PIPE, text=True) as load:
+    with child([sys.executable, LOAD, program.url], stdout=subprocess.PIPE) as load:
         assert load.stdout is not None
         try:
             said = load.stdout.readline()
@@ -26,7 +28,7 @@ def test_it_loads_the_service_until_ctrl_c(program: Program) -> None:
 
 
 def test_sigterm_ends_it_as_well(program: Program) -> None:
-    with subprocess.Popen([sys.executable, str(LOAD), program.url], stdout=subprocess.PIPE, text=True) as load:
+    with child([sys.executable, LOAD, program.url], stdout=subprocess.PIPE) as load:
         assert load.stdout is not None
         load.stdout.readline()
         load.terminate()
@@ -35,8 +37,7 @@ def test_sigterm_ends_it_as_well(program: Program) -> None:
 
 def test_it_waits_for_a_service_that_is_not_up_yet(tmp_path: Path) -> None:
     port = free_port()
-    command = [sys.executable, str(LOAD), f"http://127.0.0.1:{port}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
+    with child([sys.executable, LOAD, f"http://127.0.0.1:{port}"], stdout=subprocess.PIPE) as load:
         assert load.stdout is not None
         try:
             with service(tmp_path / "app.db", tmp_path / "service.log", os.environ, port):

@@ -16,6 +16,7 @@ import pytest
 
 from examples.stack_local.programs import running
 
+from ..support.children import child
 from ..support.debian import ask, has_number, installed, queried, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ def test_everything_runs_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     installed("prometheus", "prometheus-alertmanager")
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     command = [*COMMAND, "--time-scale", "0.05"]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as stack:
+    with child(command, within=240, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as stack:
         assert stack.stdout is not None
         try:
             said = ""
@@ -71,7 +72,7 @@ def test_however_it_is_ended_nothing_is_left_behind_also_where_there_is_a_proxy(
 ) -> None:
     installed("prometheus", "prometheus-alertmanager")
     environment = {**os.environ, "TMPDIR": str(tmp_path), "http_proxy": "http://127.0.0.1:9"}
-    with subprocess.Popen(COMMAND, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as stack:
+    with child(COMMAND, within=240, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as stack:
         assert stack.stdout is not None
         try:
             started = any("Ctrl-C" in line for line in stack.stdout)

@@ -93,7 +93,7 @@ def stored(folder: Path, instances: int, long: int, minutes: int) -> int:
             text.writelines(lines([each], instances, lasts * 60, now))
         text.write("# EOF\n")
     blocks = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet"]
-    subprocess.run([*blocks, str(folder / "samples.txt"), str(folder / "prometheus")], check=True)
+    subprocess.run([*blocks, str(folder / "samples.txt"), str(folder / "prometheus")], check=True, timeout=600)
     (folder / "samples.txt").unlink()
     early = now - time.time()
     if early < 0:

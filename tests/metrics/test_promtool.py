@@ -12,6 +12,8 @@ from ..support.debian import tool
 from .shipped import METRICS_DIR
 
 SHIPPED_TESTS = METRICS_DIR / "tests"
+# Tests over hours, each for seconds of both processors. For links, one file of their alert is enough: it has one more.
+MORE_OF_AN_ALERT = {"acquire_timeouts_burning_budget.yml", "acquire_timeouts_burning_budget_slowly.yml"}
 
 
 def test_prometheus_accepts_its_configuration() -> None:
@@ -37,8 +39,9 @@ def test_the_rules_pass_their_tests_with_links_that_lead_elsewhere(tmp_path: Pat
     tests = tmp_path / "metrics" / "tests"
     changed = [path.name for path in tests.iterdir() if path.read_text() != (SHIPPED_TESTS / path.name).read_text()]
     assert {path.name for path in SHIPPED_TESTS.iterdir()} - set(changed) == {"rules.yml"}  # what has no links
-    ran = tool("promtool", "test", "rules", *sorted(changed), cwd=tests)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    for test in sorted(set(changed) - MORE_OF_AN_ALERT):  # one by one: each has a deadline of its own
+        ran = tool("promtool", "test", "rules", test, cwd=tests)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "https://grafana.example/d/" in (tests / "saturated.yml").read_text()
 
 

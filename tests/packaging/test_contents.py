@@ -20,7 +20,9 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 def tracked(under: str = ".") -> set[str]:
     """What the repository holds, as paths from its root."""
-    listed = subprocess.run(["git", "ls-files", "-z", under], cwd=ROOT, check=True, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", under], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60
+    )
     return set(listed.stdout.split("\0")) - {""}
 
 

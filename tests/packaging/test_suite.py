@@ -49,7 +49,7 @@ def test_the_tests_of_the_sdist_pass_on_the_wheel(
     (source / "aiosqlitepool").rename(tmp_path / "not-to-be-imported")
     where = subprocess.run(
         [environment.python, "-c", "import aiosqlitepool; print(aiosqlitepool.__file__)"],
-        cwd=source, check=True, capture_output=True, text=True,
+        cwd=source, check=True, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert Path(where.stdout.strip()) == environment.packages / "aiosqlitepool" / "__init__.py"
     tests = [f"tests/{each}" for each in TESTS]

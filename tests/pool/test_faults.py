@@ -27,6 +27,7 @@ from aiosqlitepool.events import (
 )
 from aiosqlitepool.testing import Recorder
 
+from ..support.children import child
 from ..support.files import make_database, notes
 from ..support.slots import check_slots
 from ..support.stub import StubDriver, fails, hangs, settle
@@ -539,22 +540,13 @@ print("unlocked", flush=True)
 
 @contextlib.contextmanager
 def locked_by_another_process(path: Path) -> Iterator[None]:
-    with subprocess.Popen(
-        [sys.executable, "-c", LOCKER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        # Whatever hangs, the child does not outlive its deadline.
-        deadline = threading.Timer(PATIENCE, other.kill)
-        deadline.start()
-        try:
-            assert other.stdout is not None
-            assert other.stdout.readline() == "locked\n"
-            yield
-            out, _ = other.communicate("\n", timeout=PATIENCE)
-            assert out == "unlocked\n"
-        finally:
-            other.kill()
-            deadline.cancel()
-            deadline.join()
+    pipe = subprocess.PIPE
+    with child([sys.executable, "-c", LOCKER, path], within=2 * PATIENCE, stdin=pipe, stdout=pipe) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        yield
+        out, _ = other.communicate("\n", timeout=PATIENCE)
+        assert out == "unlocked\n"
 
 
 async def test_a_file_locked_by_another_process_is_the_writers_error_until_the_lock_is_gone(

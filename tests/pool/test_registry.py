@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from aiosqlitepool import SQLiteConnectionPool, SQLiteDatabase
 from aiosqlitepool.pool import registry
 
+from ..support.children import in_a_forked_child
 from ..support.pools import pool_of
 from ..support.stub import StubDriver
 
@@ -91,8 +91,5 @@ def test_a_name_that_another_thread_takes_in_between_is_not_taken_twice(monkeypa
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 async def test_a_forked_child_has_the_names_of_the_pools_that_it_cannot_use() -> None:
     async with pool_of(StubDriver(), name="app.db"):
-        child = os.fork()
-        if not child:
-            os._exit(0 if pool().name == "app.db" else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert in_a_forked_child(lambda: 0 if pool().name == "app.db" else 1) == 0
         assert pool().name == "app.db#2"

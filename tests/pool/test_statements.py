@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
-import os
 import pickle
 import sqlite3
 import time
@@ -36,6 +34,7 @@ from aiosqlitepool.events import (
 )
 from aiosqlitepool.testing import Recorder
 
+from ..support.children import in_a_forked_child
 from ..support.files import make_database, notes
 from ..support.stub import StubDriver
 from ..support.worker import ENDLESS, Gate, began, jobs
@@ -622,11 +621,10 @@ async def test_a_forked_child_emits_no_times_of_its_parent(database: Path) -> No
         pool.events.subscribe(StatementTimings, got.append)
         async with pool.connection() as connection:
             await connection.execute("SELECT 1")
-        child = os.fork()
-        if not child:
-            with contextlib.suppress(BaseException):
-                pool.events.flush_timings()
-                os._exit(len(got) + 10 * len(pool.statements()))
-            os._exit(99)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+        def in_the_child() -> int:
+            pool.events.flush_timings()
+            return len(got) + 10 * len(pool.statements())
+
+        assert in_a_forked_child(in_the_child) == 0
     assert len(got) == 1

@@ -68,7 +68,9 @@ class Pager:
 class Stack:
     """The running stack, seen from outside."""
 
-    def __init__(self, prometheus: str, alertmanager: str, pager: Pager, receiver: Receiver, folder: Path) -> None:
+    def __init__(
+        self, prometheus: str, alertmanager: str, pager: Pager, receiver: Receiver, folder: Path, *programs: Program
+    ) -> None:
         self.prometheus = prometheus
         self.alertmanager = alertmanager
         self.pager = pager
@@ -77,6 +79,7 @@ class Stack:
         # What Alertmanager kept from the pager, because something graver was told.
         self.inhibited: set[Alert] = set()
         self._folder = folder
+        self._programs = programs
 
     def scrape(self, url: str, job: str | None = None) -> None:
         """Have Prometheus scrape one program more, of the same service or of the service `job`."""
@@ -89,7 +92,12 @@ class Stack:
         file.write_text(yaml.safe_dump(groups))
 
     def look(self) -> set[Alert]:
-        """The alerts that Alertmanager has now. Troubles that have told all that they are to tell are relieved."""
+        """The alerts that Alertmanager has now. Troubles that have told all that they are to tell are relieved.
+
+        Raises `ProgramEndedError` if a program has ended: nothing would be told any more, and each test wait in vain.
+        """
+        for program in self._programs:
+            program.check()
         now = set()
         for alert in ask(f"{self.alertmanager}/api/v2/alerts"):
             key = (alert["labels"]["alertname"], alert["labels"].get(POOL, ""))
@@ -108,8 +116,8 @@ class Stack:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     installed("prometheus", "prometheus-alertmanager")
     folder = tmp_path_factory.mktemp("stack")
-    with ExitStack() as programs:
-        start = programs.enter_context
+    with ExitStack() as running_programs:
+        start = running_programs.enter_context
         receiver, (pager, pager_url) = start(over_http()), start(paging())
         environment = {
             **unmeasured(),
@@ -118,9 +126,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         }
         app = start(service(folder / "service.db", folder / "service.log", environment))
         start(load(app, folder / "load.log"))
-        troubled = [start(troubles(folder, subscriber)).url for subscriber in SUBSCRIBERS]
-        server, manager = start(watching(folder, pager_url, app.url, *troubled))
-        yield Stack(server.url, manager.url, pager, receiver, folder)
+        programs = [app, *(start(troubles(folder, subscriber)) for subscriber in SUBSCRIBERS)]
+        server, manager = start(watching(folder, pager_url, *(program.url for program in programs)))
+        yield Stack(server.url, manager.url, pager, receiver, folder, *programs)
 
 
 @contextmanager
@@ -137,7 +145,7 @@ def mount_namespace() -> list[str]:
     """What runs a program in a mount namespace of its own; nothing where that is not allowed, as in most containers."""
     command = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else [])]
     try:
-        is_allowed = subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
+        is_allowed = subprocess.run([*command, "true"], capture_output=True, check=False, timeout=60).returncode == 0
     except FileNotFoundError:
         is_allowed = False
     return command if is_allowed else []

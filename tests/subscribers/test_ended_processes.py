@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import pytest
 
 from aiosqlitepool.subscribers import _ended_processes
 from aiosqlitepool.subscribers._ended_processes import forget_ended_processes
+
+from ..support.children import child
 
 
 @pytest.fixture
@@ -22,9 +23,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def ended() -> int:
     """The number of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+    with child([sys.executable, "-c", ""]) as process:
+        process.wait()
+        return process.pid
 
 
 def test_levels_of_an_ended_process_are_removed_and_its_counters_stay(folder: Path, ended: int) -> None:

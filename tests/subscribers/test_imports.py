@@ -25,7 +25,7 @@ LIBRARIES = {
 
 
 def python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60).stdout
 
 
 @pytest.mark.parametrize("module", LIBRARIES)

@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from ..support.children import child
 from .conftest import system_of
 
 # One worker: commands come in on stdin, one a line, and each is answered by a line.
@@ -73,18 +75,15 @@ STATE = "db_client_connection_state"
 
 
 class Workers:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, children: ExitStack) -> None:
         self.environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(directory)}
         self.processes: list[subprocess.Popen[str]] = []
+        self._children = children
 
     def start(self, program: str = WORKER) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", program],
-            env=self.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        pipe = subprocess.PIPE
+        started = child([sys.executable, "-c", program], env=self.environment, stdin=pipe, stdout=pipe)
+        process = self._children.enter_context(started)
         self.processes.append(process)
         return process
 
@@ -110,7 +109,7 @@ class Workers:
 
     def scrape(self, name: str, pool: str = "app.db", **labels: str) -> float | None:
         output = subprocess.run(
-            [sys.executable, "-c", SCRAPE], env=self.environment, check=True, capture_output=True, text=True
+            [sys.executable, "-c", SCRAPE], env=self.environment, check=True, capture_output=True, text=True, timeout=60
         ).stdout
         expected = {"db_client_connection_pool_name": pool, **system_of(name), **labels}
         for sample, found, value in json.loads(output):
@@ -121,11 +120,12 @@ class Workers:
 
 @pytest.fixture
 def workers(tmp_path: Path) -> Iterator[Workers]:
-    workers = Workers(tmp_path)
-    yield workers
-    for process in workers.processes:
-        if process.poll() is None:
-            workers.end(process)
+    with ExitStack() as children:
+        workers = Workers(tmp_path, children)
+        yield workers
+        for process in workers.processes:
+            if process.poll() is None:
+                workers.end(process)
 
 
 def test_levels_of_two_processes_add_up(workers: Workers) -> None:
@@ -287,7 +287,7 @@ except ValueError as error:
     print(error, [family.name for family in registry.collect()])
 """
     output = subprocess.run(
-        [sys.executable, "-c", code], env=workers.environment, check=True, capture_output=True, text=True
+        [sys.executable, "-c", code], env=workers.environment, check=True, capture_output=True, text=True, timeout=60
     ).stdout
     assert "names already" in output
     assert "db_client_connection_timeouts" in output
@@ -336,7 +336,7 @@ for child in children:
 def test_workers_forked_after_the_subscriber_was_made_add_up(workers: Workers) -> None:
     code = f"SCRAPE = {SCRAPE!r}\n{FORKING}"
     output = subprocess.run(
-        [sys.executable, "-c", code], env=workers.environment, check=True, capture_output=True, text=True
+        [sys.executable, "-c", code], env=workers.environment, check=True, capture_output=True, text=True, timeout=60
     ).stdout
     used = [value for name, labels, value in json.loads(output) if name == COUNT and labels[STATE] == "used"]
     assert used == [4]

@@ -8,9 +8,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # What the issue asks for is 3 seconds; the deadline only tells a hang from a slow machine.
 DEADLINE = 30.0
@@ -44,6 +48,57 @@ class Ended:
         return [mark for mark in UNTIDY if mark in self.err and mark not in but]
 
 
+@contextmanager
+def child(command: Sequence[object], *, within: float = 60.0, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A program that has ended when the block does; for text, with `options` of `subprocess.Popen`.
+
+    After `within` seconds it is killed, with what it has started. Whatever reads from it or waits for it then goes on,
+    and the test fails: neither the block nor its end may wait for ever.
+    """
+    process = subprocess.Popen([str(each) for each in command], text=True, start_new_session=True, **options)
+    late = threading.Event()
+
+    def end() -> None:
+        if process.poll() is None:
+            late.set()
+            kill(process)
+
+    deadline = threading.Timer(within, end)
+    deadline.start()
+    try:
+        with process:
+            try:
+                yield process
+            finally:
+                deadline.cancel()
+                kill(process)
+    except BaseException as error:
+        if late.is_set():
+            raise AssertionError(f"it did not end within {within:.0f} s: {process.args!r}") from error
+        raise
+    assert not late.is_set(), f"it did not end within {within:.0f} s: {process.args!r}"
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill it, and what it has started in its session, if it has not ended."""
+    with suppress(ProcessLookupError):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def in_a_forked_child(answer: Callable[[], int]) -> int:
+    """The exit code of a fork of this process that ends with what this returns, at once: 99 if it raises, -14 if it
+    hangs for half a minute."""
+    if not (forked := os.fork()):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # here, pytest-timeout's
+        signal.alarm(round(DEADLINE))
+        try:
+            os._exit(answer())
+        finally:
+            os._exit(99)  # whatever happens, it must not run the other tests
+    return os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1])
+
+
 def run_program(
     program: str, directory: Path, *, interrupt: bool = False, options: tuple[str, ...] = ("-X", "dev")
 ) -> Ended:
@@ -54,28 +109,27 @@ def run_program(
     script = directory / "program.py"
     script.write_text(textwrap.dedent(program), encoding="utf-8")
     began = time.monotonic()
-    child = subprocess.Popen(
-        [sys.executable, *options, str(script)],
+    with child(
+        [sys.executable, *options, script],
+        within=2 * DEADLINE,
         cwd=directory,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"},
-        start_new_session=True,
-    )
-    try:
+    ) as running:
         heard = ""
         if interrupt:
-            assert child.stdout is not None
-            heard = child.stdout.readline()
-            assert heard == "ready\n", f"said {heard!r} instead of ready: {child.stderr.read() if child.stderr else ''}"
+            assert running.stdout is not None
+            heard = running.stdout.readline()
+            assert heard == "ready\n", f"said {heard!r} instead of ready: {running.communicate()[1]}"
             began = time.monotonic()
-            child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=DEADLINE)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        out, err = child.communicate()
-        raise AssertionError(f"the program hung:\n{out}\n{err}") from None
+            running.send_signal(signal.SIGINT)
+        try:
+            out, err = running.communicate(timeout=DEADLINE)
+        except subprocess.TimeoutExpired:
+            kill(running)
+            out, err = running.communicate()
+            raise AssertionError(f"the program hung:\n{out}\n{err}") from None
     seconds = time.monotonic() - began
-    print(f"ended with {child.returncode} after {seconds:.2f} s")
-    return Ended(child.returncode, heard + out, SLOW_CALLBACK.sub("", err), seconds)
+    print(f"ended with {running.returncode} after {seconds:.2f} s")
+    return Ended(running.returncode, heard + out, SLOW_CALLBACK.sub("", err), seconds)

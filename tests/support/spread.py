@@ -1,4 +1,4 @@
-"""How `pytest -n 2` spreads the suite over its workers: by file, the longest first.
+"""How `pytest -n 3` spreads the suite over its workers: by file, the longest first.
 
 A file stays together, for what its tests share is made once; so does the package that shares running servers. Tests of
 different files may run at the same time, and do: none may need the machine, or a port, for itself.
@@ -13,12 +13,14 @@ from xdist.scheduler import LoadScopeScheduling
 
 __all__ = ["ByFile", "longest_first"]
 
-# One set of servers for all of its tests, most of which only wait.
+# One set of servers for all of its tests, most of which only wait; the leak has a set of its own.
 TOGETHER = "tests/stack"
+ALONE = f"{TOGETHER}/test_leak.py"
 
 # What takes longest: begun late, one of these would keep one worker busy when the others have nothing left to do.
 LONGEST = (
     TOGETHER,
+    ALONE,
     "tests/test_soak.py",
     "tests/test_simulation.py",
     "tests/debug/test_browser.py",
@@ -36,7 +38,8 @@ PLACES = {scope: place for place, scope in enumerate(LONGEST)}
 
 def scope_of(nodeid: str) -> str:
     """What a test stays together with."""
-    return TOGETHER if nodeid.startswith(f"{TOGETHER}/") else nodeid.partition("::")[0]
+    file = nodeid.partition("::")[0]
+    return TOGETHER if file.startswith(f"{TOGETHER}/") and file != ALONE else file
 
 
 def longest_first(items: list[pytest.Item]) -> None:
@@ -53,3 +56,14 @@ class ByFile(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return scope_of(nodeid)
+
+    def remove_node(self, node: Any) -> str | None:
+        """Return the test during which the process of `node` has ended; give its other tests to the others."""
+        unfinished = {scope: unit for scope, unit in self.assigned_work[node].items() if not all(unit.values())}
+        self.assigned_work[node] = unfinished
+        running = next((test for unit in unfinished.values() for test, ended in unit.items() if not ended), None)
+        if running is not None:
+            # It has failed. Begun again, it would hang again.
+            unfinished[scope_of(running)][running] = True
+        super().remove_node(node)
+        return running

@@ -27,6 +27,7 @@ from aiosqlitepool.__main__ import main
 from aiosqlitepool.debug import DebugApp
 from aiosqlitepool.subscribers.prometheus import PrometheusSubscriber
 
+from ...support.children import child
 from ...support.pools import StubPool, pool_of, queued
 from ...support.serving import served
 from ...support.stub import StubDriver
@@ -83,7 +84,7 @@ def test_markup_in_a_name_is_only_a_name(says: Callable[..., str], capsys: pytes
 
 
 def test_in_a_pipe_it_prints_again_and_again(url: str) -> None:
-    with subprocess.Popen([*COMMAND, url, "--interval", "0.1"], stdout=subprocess.PIPE, text=True) as top:
+    with child([*COMMAND, url, "--interval", "0.1"], stdout=subprocess.PIPE) as top:
         try:
             assert top.stdout is not None
             seen = 0
@@ -102,7 +103,7 @@ def test_in_a_pipe_it_prints_again_and_again(url: str) -> None:
 def test_a_terminal_gets_a_board_that_leaves_it_as_it_was(url: str) -> None:
     ours, theirs = os.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
-    with subprocess.Popen([*COMMAND, url, "--interval", "0.1"], stdout=theirs, stderr=theirs, env=environment) as top:
+    with child([*COMMAND, url, "--interval", "0.1"], stdout=theirs, stderr=theirs, env=environment) as top:
         os.close(theirs)
         shown = _until(ours, lambda text: text.count("2 used, 0 idle of 2") >= 3)
         top.send_signal(signal.SIGINT)
@@ -135,7 +136,7 @@ def test_an_endpoint_that_goes_away_is_told_and_waited_for(driver: StubDriver, s
     PrometheusSubscriber(registry).attach(pool := StubPool(driver, 3, name="app.db"))
     fine = (200, "text/plain", generate_latest(registry))
     url = says(fine, (503, "text/plain", b""), fine)
-    with subprocess.Popen([*COMMAND, url, "--interval", "0.1"], stdout=subprocess.PIPE, text=True) as top:
+    with child([*COMMAND, url, "--interval", "0.1"], stdout=subprocess.PIPE) as top:
         assert top.stdout is not None
         try:
             seen: list[str] = []
@@ -226,9 +227,7 @@ def test_statements_are_printed_again_and_again_also_if_the_page_goes_away(says:
     pool = {"pool": "app.db", "statements": [], "statements_forgotten": 0}
     fine = (200, "application/json", json.dumps({"at": 0, "pools": [pool]}).encode())
     url = says(fine, (503, "text/plain", b""), fine)
-    with subprocess.Popen(
-        [*COMMAND, url, "--statements", "--interval", "0.1"], stdout=subprocess.PIPE, text=True
-    ) as top:
+    with child([*COMMAND, url, "--statements", "--interval", "0.1"], stdout=subprocess.PIPE) as top:
         assert top.stdout is not None
         try:
             seen: list[str] = []
@@ -252,7 +251,7 @@ def test_a_terminal_gets_as_many_statements_as_fit(says: Callable[..., str]) -> 
     ours, theirs = os.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "60", "LINES": "14"}
     command = [*COMMAND, url, "--statements", "--interval", "0.1"]
-    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment) as top:
+    with child(command, stdout=theirs, stderr=theirs, env=environment) as top:
         os.close(theirs)
         shown = _until(ours, lambda text: text.count("SELECT a0 ") >= 3)
         top.send_signal(signal.SIGINT)
