@@ -47,7 +47,8 @@ def thread_of(connection: Any) -> threading.Thread:
 
 def queue_job(connection: Any, job: Callable[[], object]) -> None:
     """Let the thread of an aiosqlite connection run a job, which ends the thread if it returns `STOP`."""
-    connection._tx.put_nowait((_Reply(connection._tx), job))
+    needs_marker = isinstance(connection, threading.Thread)
+    connection._tx.put_nowait((_Reply(connection._tx if needs_marker else None), job))
 
 
 class _Reply:
@@ -56,6 +57,7 @@ class _Reply:
     __slots__ = ("_queue",)
 
     def __init__(self, queue: Any) -> None:
+        """`queue` is where the thread looks for the marker; `None` for one that ends without it."""
         self._queue = queue
 
     def get_loop(self) -> _Reply:
@@ -63,8 +65,8 @@ class _Reply:
         return self
 
     def call_soon_threadsafe(self, callback: object, future: object, outcome: object) -> None:
-        """Pass the marker on to threads that look for it in their queue; others have ended by then."""
-        if outcome is STOP:
+        """Pass the marker on to a thread that looks for it in its queue."""
+        if outcome is STOP and self._queue is not None:
             self._queue.put_nowait(STOP)
 
 

@@ -93,10 +93,11 @@ def test_the_thread_of_a_connection_is_its_own_or_the_connection_itself() -> Non
     assert thread_of(old) is old
 
 
-class Items:
-    """The queue of a connection: keeps what is put."""
+class Items(threading.Thread):
+    """A connection as before aiosqlite 0.22, which is a thread, and its queue: keeps what is put."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._tx = self
         self.items: list[Any] = []
 
@@ -121,6 +122,15 @@ def test_a_thread_that_looks_for_the_marker_in_its_queue_ends_after_the_job_that
     queue_job(connection, lambda: "first")
     queue_job(connection, lambda: STOP)
     assert list(run_as_0_21(connection)) == ["first", STOP]
+
+
+async def test_a_closed_connection_leaves_nothing_in_the_queue_of_aiosqlite(database: Path) -> None:
+    """So that a program which waits until that queue is empty, as aiosqlite's own tests do, ends."""
+    connection = aiosqlite.connect(database)
+    async with SQLiteConnectionPool(lambda: connection, 1) as pool, pool.connection() as lent:
+        await lent.close()
+    await asyncio.to_thread(thread_of(connection).join, 60)
+    assert connection._tx.empty()
 
 
 # -- the generic adapter instead
