@@ -37,7 +37,7 @@ def _inline() -> Panel:
         "Where do statements run?",
         "Per second. Thread: in a worker thread. Inline: short reads in the event loop's own thread, with "
         "inline_reads=True. Retried: they began there, were too long, and ran again in a thread: more than a few are "
-        "wasted work. Stall (right axis): the longest time for which they, and BEGIN, kept the loop; normal is below 2 ms.",
+        "wasted work. Stall (right axis): the longest time that they and BEGIN kept the loop, normally below 2 ms.",
         "ops",
         over_time(rate(STATEMENTS, PLACE), f"{{{{{PLACE}}}}}"),
         over_time(largest(INLINE_STALL), "stall"),

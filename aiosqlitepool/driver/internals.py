@@ -47,8 +47,8 @@ def thread_of(connection: Any) -> threading.Thread:
 
 def queue_job(connection: Any, job: Callable[[], object]) -> None:
     """Let the thread of an aiosqlite connection run a job, which ends the thread if it returns `STOP`."""
-    needs_marker = isinstance(connection, threading.Thread)
-    connection._tx.put_nowait((_Reply(connection._tx if needs_marker else None), job))
+    queue: Any = connection._tx
+    queue.put_nowait((_Reply(queue if isinstance(connection, threading.Thread) else None), job))
 
 
 class _Reply:
