@@ -106,7 +106,7 @@ class LoopTurn:
                     self._end_soon()
                 await begun
                 if self._spent < _TURN:
-                    self._share = self._spent + _SHARE
+                    self._share = min(self._spent + _SHARE, _TURN)
                     return
                 queue = self._late  # before those that have had their turn since
         finally:
