@@ -150,10 +150,10 @@ class Kind:
     __slots__ = ("left", "pause", "short")
 
     def __init__(self, left: float = 0) -> None:
-        self.left = left
-        self.pause = _FIRST_PAUSE
+        self.left: float = left
+        self.pause: int = _FIRST_PAUSE
         # Pieces that were short, in a row.
-        self.short = 0
+        self.short: int = 0
 
     def was_slow(self) -> None:
         """Begin with short pauses again if as many pieces were short as the next pause has."""
