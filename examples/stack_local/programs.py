@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 __all__ = [
@@ -43,8 +43,20 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # No proxy for addresses of this machine.
 _ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
+
 _READY_WITHIN = 60.0  # seconds; a busy machine is slow, a broken program ends at once
 _END_WITHIN = 10.0
+
+
+def _answers(url: str) -> bool:
+    try:
+        with _ask(url, timeout=5):
+            return True
+    except urllib.error.HTTPError as error:  # not ready yet
+        error.close()
+    except OSError:  # not even listening
+        pass
+    return False
 
 
 class ProgramEndedError(Exception):
@@ -70,7 +82,7 @@ class Program:
         deadline = time.monotonic() + _READY_WITHIN
         while time.monotonic() < deadline:
             self.check()
-            with suppress(OSError), _ask(self.url + path, timeout=5):
+            if _answers(self.url + path):
                 return
             time.sleep(0.1)
         raise ProgramEndedError(f"{self.name} was not ready within {_READY_WITHIN:.0f} s:\n{self._last_words()}")
