@@ -43,7 +43,6 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # No proxy for addresses of this machine.
 _ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
-
 _READY_WITHIN = 60.0  # seconds; a busy machine is slow, a broken program ends at once
 _END_WITHIN = 10.0
 
