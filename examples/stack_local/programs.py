@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 __all__ = [
@@ -47,6 +47,17 @@ _READY_WITHIN = 60.0  # seconds; a busy machine is slow, a broken program ends a
 _END_WITHIN = 10.0
 
 
+def _answers(url: str) -> bool:
+    try:
+        with _ask(url, timeout=5):
+            return True
+    except urllib.error.HTTPError as error:  # not ready yet
+        error.close()
+    except OSError:  # not even listening
+        pass
+    return False
+
+
 class ProgramEndedError(Exception):
     """A program ended, or was not ready in time; the message has the end of its log."""
 
@@ -70,7 +81,7 @@ class Program:
         deadline = time.monotonic() + _READY_WITHIN
         while time.monotonic() < deadline:
             self.check()
-            with suppress(OSError), _ask(self.url + path, timeout=5):
+            if _answers(self.url + path):
                 return
             time.sleep(0.1)
         raise ProgramEndedError(f"{self.name} was not ready within {_READY_WITHIN:.0f} s:\n{self._last_words()}")

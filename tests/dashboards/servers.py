@@ -105,6 +105,9 @@ def _ready(address: str, process: subprocess.Popen[bytes]) -> bool:
     try:
         with urllib.request.urlopen(f"http://{address}/-/ready", timeout=5) as response:
             return bool(response.status == 200)
+    except urllib.error.HTTPError as error:
+        error.close()  # it keeps the response open, of which Python 3.15 warns
+        return False
     except (urllib.error.URLError, ConnectionError):
         return False
 
