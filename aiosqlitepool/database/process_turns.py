@@ -29,6 +29,9 @@ __all__ = ["NotOurTurn", "ProcessTurns"]
 # turn wait for the first one.
 TURN: Final = 0.01
 _UNUSED: Final = 0.05
+# Seconds that a process waits before it queues behind others. The kernel wakes all that wait for a lock, and the first
+# one that runs has it: that must not be the one that has just unlocked it.
+_STEP_BACK: Final = 0.001
 
 # Processes that wait lock this byte of the file, shared. `struct flock`: type, whence, start, length, process.
 _WAITING: Final = 1
@@ -42,9 +45,15 @@ class NotOurTurn(Exception):  # noqa: N818 - a signal
 class ProcessTurns:
     """The turns of one process at the database at `path`; `None` for a database that no other process can have."""
 
-    def __init__(self, path: str | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        path: str | None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._path = None if path is None or sys.platform == "win32" else f"{path}-writer"
         self._clock = clock
+        self._sleep = sleep
         self._descriptor: int | None = None
         # Guards all that follows: the worker thread of the writer, the thread that waits, and the loop.
         self._mutex = threading.Lock()
@@ -151,6 +160,8 @@ class ProcessTurns:
 
     def _wait_in_thread(self, descriptor: int, loop: asyncio.AbstractEventLoop) -> None:
         _mark_waiting(descriptor, is_waiting=True)
+        if _others_wait(descriptor):
+            self._sleep(_STEP_BACK)
         with contextlib.suppress(OSError):  # then there is nothing to wait for
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         _mark_waiting(descriptor, is_waiting=False)
@@ -166,11 +177,11 @@ class ProcessTurns:
 
     def _guard_turn(self, guard: object) -> None:
         """Unlock when the turn is over and no transaction runs: the loop may be blocked, and callers may be gone."""
-        time.sleep(TURN)
+        self._sleep(TURN)
         with self._mutex:
             is_unused = self._since == math.inf
         if is_unused:
-            time.sleep(_UNUSED - TURN)
+            self._sleep(_UNUSED - TURN)
         with self._mutex:
             if self._guard is guard:
                 self._guard = None  # from here on, the end of a transaction ends the turn

@@ -22,7 +22,13 @@ from pathlib import Path
 import pytest
 
 from aiosqlitepool import SQLiteDatabase
-from aiosqlitepool.database.process_turns import TURN, NotOurTurn, ProcessTurns, _mark_waiting
+from aiosqlitepool.database.process_turns import (
+    _STEP_BACK,
+    TURN,
+    NotOurTurn,
+    ProcessTurns,
+    _mark_waiting,
+)
 from aiosqlitepool.testing import Recorder
 
 from ..support.clock import Clock
@@ -496,6 +502,25 @@ async def test_whoever_waits_in_another_process_has_the_next_turn(turns: Process
         turns.begin("third")
     _mark_waiting(other.descriptor, is_waiting=False)
     turns.begin("third")
+
+
+@pytest.mark.parametrize("others_wait", [True, False])
+async def test_a_process_lets_those_run_first_that_wait_already(
+    database: Path, other: Other, others_wait: bool
+) -> None:
+    """The kernel wakes them, and has not chosen one: the process that has just unlocked the file would be faster."""
+    slept: list[float] = []
+    turns = ProcessTurns(str(database), sleep=slept.append)
+    other.lock()
+    _mark_waiting(other.descriptor, is_waiting=others_wait)
+    with pytest.raises(NotOurTurn):
+        turns.begin("it")
+    waiting = asyncio.create_task(turns.wait("it", None))
+    await until_true(lambda: turns._thread_waits)
+    other.unlock()
+    await waiting
+    assert (_STEP_BACK in slept) is others_wait
+    turns.close()
 
 
 async def test_a_transaction_that_waits_is_not_overtaken_by_a_later_one(turns: ProcessTurns, other: Other) -> None:
