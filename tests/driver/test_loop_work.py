@@ -96,37 +96,30 @@ async def test_all_work_of_a_loop_shares_its_turns() -> None:
     assert not turn.is_over
 
 
-async def test_those_that_wait_for_a_turn_get_one_in_their_order_whatever_the_first_takes() -> None:
-    """The first to ask in each turn used up each turn: others waited until it had no more to do."""
+async def served(names: str, seconds: float) -> str:
+    """The order in which tasks of these names get three turns each, when each spends so many seconds of its turn."""
     asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
-    turn, served = LoopTurn.of(asyncio.get_running_loop()), []
+    turn, order = LoopTurn.of(asyncio.get_running_loop()), []
 
     async def use(name: str) -> None:
         for _ in range(3):
             await turn.next()
-            turn.spend(1.0)
-            served.append(name)
+            turn.spend(seconds)
+            order.append(name)
 
-    using = asyncio.gather(*map(use, "abc"))
+    using = asyncio.gather(*map(use, names))
     turn.spend(1.0)
     await using
-    assert served == list("abcabcabc")
+    return "".join(order)
+
+
+async def test_those_that_wait_for_a_turn_get_one_in_their_order_whatever_the_first_takes() -> None:
+    """The first to ask in each turn used up each turn: others waited until it had no more to do."""
+    assert await served("abc", 1.0) == "abcabcabc"
 
 
 async def test_those_that_were_woken_too_late_for_a_turn_come_first_in_the_next_one() -> None:
-    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
-    turn, served = LoopTurn.of(asyncio.get_running_loop()), []
-
-    async def use(name: str) -> None:
-        for _ in range(3):
-            await turn.next()
-            turn.spend(0.00015)  # two of them in each turn
-            served.append(name)
-
-    using = asyncio.gather(*map(use, "abcde"))
-    turn.spend(1.0)
-    await using
-    assert served == list("abcdeabcdeabcde")
+    assert await served("abcde", 0.00015) == "abcdeabcdeabcde"  # two of them in each turn
 
 
 async def test_one_that_comes_behind_those_that_were_woken_has_a_turn_also_if_they_spend_nothing() -> None:
