@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -119,8 +120,17 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
     @property
     def reads_at_once(self) -> bool:
-        """Whether `read_at_once` has a chance."""
+        """Whether `read_at_once` may be called, and `inline.turn` waited for."""
         return self._acquirer.lends_at_once
+
+    def until(self, timeout: float | None) -> float:
+        """Return until when a caller waits, in the time of the loop."""
+        return asyncio.get_running_loop().time() + (self._settings.acquisition_timeout if timeout is None else timeout)
+
+    @property
+    def most_waiting(self) -> float:
+        """How many callers may wait; infinity for any number."""
+        return math.inf if self._settings.max_waiting is None else self._settings.max_waiting
 
     def read_at_once(
         self, inline: InlineReads, kind: Kind, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None
@@ -227,24 +237,27 @@ class Reader:
 
         `kind` is the statement's `inline_kind()`.
         """
-        inline = self.pool.inline
+        pool, inline, until = self.pool, self.pool.inline, 0.0
         if inline is None or kind is None:
             async with self._lease(label, timeout) as connection:
                 return await call_as_statement(connection, sql, fn)
         try:
             # A queue of reads like this one would never end: each of its connections goes on to the next of them.
             for _ in range(_TURNS):
+                if not pool.reads_at_once:
+                    break
                 if inline.turn.is_taken:
-                    await inline.turn.next()
-                result = self.pool.read_at_once(inline, kind, fn, sql, label)
+                    until = until or pool.until(timeout)
+                    if not await inline.turn.next(until, pool.most_waiting):
+                        break
+                result = pool.read_at_once(inline, kind, fn, sql, label)
                 if result is not None:
                     return result
-                if not self.pool.reads_at_once:
-                    break
                 await asyncio.sleep(0)
         except Unfinished:
             pass
-        async with self._lease(label, timeout) as connection:
+        until = until or pool.until(timeout)
+        async with self._lease(label, max(0.0, until - asyncio.get_running_loop().time())) as connection:
             if inline.allows(kind):
-                await inline.turn.next()
+                await inline.turn.next(until, pool.most_waiting)
             return await call_as_statement(connection, sql, fn)

@@ -6,8 +6,11 @@ What was slow there goes to the worker threads for a while.
 from __future__ import annotations
 
 import asyncio
+import math
 import weakref
+from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from functools import cached_property
 from time import perf_counter
 from typing import ClassVar, Final, TypeVar
@@ -36,6 +39,7 @@ else:
 __all__ = ["LONGEST", "STALL_WINDOW", "Kind", "LoopTurn", "LoopWork"]
 
 R = TypeVar("R")
+_Waiter = tuple["asyncio.Future[bool]", float]
 
 # Seconds: work in the loop that takes longer is slow.
 LONGEST: Final = 0.001
@@ -65,12 +69,17 @@ class LoopTurn:
         # The same, since it was last asked whether to rest.
         self._since_rest = 0.0
         self._is_ending = False
-        # How many wait, what wakes them, oldest first, and what wakes those that were woken too late for a turn.
+        # How many wait; what wakes them and until when they wait, oldest first; those woken too late for a turn.
         self._waiting = 0
-        self._wakers: list[asyncio.Future[None]] = []
-        self._late: list[asyncio.Future[None]] = []
-        # Until how much is spent the one that was woken last may go on, while others wait.
+        self._queue: deque[_Waiter] = deque()
+        self._late: list[_Waiter] = []
+        # The time of the loop before which none of them has to be told that it is too late.
+        self._look_at = math.inf
+        # How many that waited had their time in this turn, and until how much is spent the last one may go on.
+        self._served = 0
         self._share = 0.0
+        # Not that of a caller, which a timer would keep until it is due. A context cannot be entered twice: one a loop.
+        self._context = Context()
         # The pools that work in this loop.
         self.pools: weakref.WeakSet[LoopWork] = weakref.WeakSet()
 
@@ -92,22 +101,30 @@ class LoopTurn:
         """Whether no time is left for those that come now: it is over, or the rest is for those that wait."""
         return self._spent >= (self._share if self._waiting else _TURN)
 
-    async def next(self) -> None:
-        """Wait for a turn of the loop that has time left, behind all that wait already."""
+    async def next(self, until: float = math.inf, most: float = math.inf) -> bool:
+        """Wait for a turn of the loop that has time left, behind all that wait already; return whether there is one.
+
+        There is none if `most` wait already, or if it does not come before `until`, in the time of the loop.
+        """
         if not self.is_taken:
-            return
-        queue = self._wakers
+            return True
+        if self._waiting >= most:
+            return False
+        queue: deque[_Waiter] | list[_Waiter] = self._queue
         self._waiting += 1
+        self._look_at = min(self._look_at, until)
         try:
             while True:
-                begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                queue.append(begun)
+                begun: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+                queue.append((begun, until))
                 if not self._is_ending:  # what was before it has spent nothing
                     self._end_soon()
-                await begun
+                if not await begun:
+                    return False
                 if self._spent < _TURN:
+                    self._served += 1
                     self._share = min(self._spent + _SHARE, _TURN)
-                    return
+                    return True
                 queue = self._late  # before those that have had their turn since
         finally:
             self._waiting -= 1
@@ -121,7 +138,7 @@ class LoopTurn:
 
     def _end_soon(self) -> None:
         self._is_ending = True
-        asyncio.get_running_loop().call_soon(self._end)
+        asyncio.get_running_loop().call_soon(self._end, context=self._context)
 
     def _end(self) -> None:
         """Begin the next turn, at once or after a rest."""
@@ -130,18 +147,36 @@ class LoopTurn:
             self._since_rest = 0.0
             if any(pool.is_busy() for pool in self.pools):
                 self._spent = _TURN
-                asyncio.get_running_loop().call_later(_REST, self._begin)
+                asyncio.get_running_loop().call_later(_REST, self._begin, context=self._context)
                 return
         self._begin()
 
     def _begin(self) -> None:
+        """Wake as many as had their time in the last turn and one more: to wake one in vain costs a fifth of a read."""
+        more, self._served = self._served + 1, 0
         self._spent = self._share = 0.0
         self._is_ending = False
-        if self._wakers or self._late:
-            wakers, self._late, self._wakers = self._late + self._wakers, [], []
-            for begun in wakers:
-                if not begun.done():
-                    begun.set_result(None)
+        if self._late:
+            self._queue.extendleft(reversed(self._late))
+            self._late.clear()
+        if self._look_at < math.inf and (now := asyncio.get_running_loop().time()) >= self._look_at:
+            self._turn_away(now)
+        while self._queue and more:
+            begun, _ = self._queue.popleft()
+            if not begun.done():
+                begun.set_result(True)
+                more -= 1
+        if self._queue:
+            self._end_soon()
+
+    def _turn_away(self, now: float) -> None:
+        """Wake those for which it is too late."""
+        for begun, until in self._queue:
+            if until <= now and not begun.done():
+                begun.set_result(False)
+        waiting = [each for each in self._queue if not each[0].done()]
+        self._queue = deque(waiting)
+        self._look_at = min((until for _, until in waiting), default=math.inf)
 
 
 class Kind:

@@ -94,9 +94,9 @@ class Acquirer:
         return is_here and _EACH_LEASE.isdisjoint(self._bus.handlers)
 
     def use_at_once(self, use: Callable[[PooledConnection], R]) -> R | None:
-        """Return `use(pooled)` for an idle connection, without a lease; `None` if that cannot be."""
+        """Return `use(pooled)` for an idle connection, without a lease; `None` if that cannot be. `lends_at_once`."""
         bus, began = self._bus, self.clock()
-        slot = self._slots.take_idle() if self.lends_at_once else None
+        slot = self._slots.take_idle()
         if slot is None or slot.connection is None:
             return None
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 import threading
 from collections import Counter
@@ -16,8 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiosqlitepool import PoolClosedError, SQLiteDatabase
+from aiosqlitepool import PoolClosedError, PoolUsageError, SQLiteDatabase
 from aiosqlitepool.driver import InlineReads
+from aiosqlitepool.driver.loop_work import LoopTurn
 from aiosqlitepool.events import ConnectionAcquired, ConnectionReleased, PoolTimings
 from aiosqlitepool.pool.connection import PooledConnection
 from aiosqlitepool.testing import Recorder
@@ -178,6 +180,46 @@ async def test_a_read_waits_for_the_next_turn_and_a_statement_of_a_block_goes_to
     reading = asyncio.gather(db.fetch_val("SELECT thread()"), in_a_block(db, "SELECT thread()"))
     reads(db).turn.spend(1.0)
     assert await reading == [1, [(0,)]]
+
+
+async def test_a_read_that_is_late_for_a_turn_of_the_loop_takes_a_connection_and_its_thread(db: SQLiteDatabase) -> None:
+    """The wait for a turn was limited by no timeout."""
+    await warm(db)
+    loop, turn, calls = asyncio.get_running_loop(), reads(db).turn, itertools.count()
+
+    def take_each_turn() -> None:
+        turn.spend(1.0)
+        if not reading.done() and next(calls) < 10_000_000:
+            loop.call_soon(take_each_turn)
+
+    reading = asyncio.ensure_future(db.fetch_val("SELECT thread()", timeout=0.01))
+    take_each_turn()
+    assert await asyncio.wait_for(reading, 20) == 0
+    assert not turn._waiting
+
+
+async def test_no_more_reads_than_max_waiting_wait_for_a_turn_of_the_loop(database: Path) -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
+    async with SQLiteDatabase(database, inline_reads=True, max_waiting=1, readers=2, on_connect=name_thread) as db:
+        reads(db)._clock = Clock()
+        async with db.read(), db.read():
+            pass
+        reading = asyncio.gather(*(db.fetch_val("SELECT thread()") for _ in range(3)))
+        reads(db).turn.spend(1.0)
+        assert await reading == [1, 0, 0]
+
+
+async def test_a_read_in_a_wrong_loop_leaves_the_turns_to_the_loop_of_the_database(db: SQLiteDatabase) -> None:
+    """The first read tied the turns to its loop, before it was found to be the wrong one."""
+
+    def read_elsewhere() -> None:
+        with pytest.raises(PoolUsageError, match="belongs to another event loop"):
+            asyncio.run(db.fetch_val("SELECT 1"))
+
+    await warm(db)
+    await asyncio.to_thread(read_elsewhere)
+    assert await db.fetch_val("SELECT thread()") == 1
+    assert reads(db).turn is LoopTurn.of(asyncio.get_running_loop())
 
 
 async def test_statements_of_one_block_keep_their_order(db: SQLiteDatabase) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable
+import math
+import weakref
+from collections.abc import Callable, Generator
+from contextvars import ContextVar
+from typing import Any
 
 import pytest
 
@@ -158,6 +162,71 @@ async def test_time_that_others_wait_for_is_taken() -> None:
     turn.spend(1.0)
     await waiting
     assert seen == [False, True]
+
+
+async def test_one_that_is_too_late_for_a_turn_is_told_so_and_the_others_keep_their_places() -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
+    loop, order = asyncio.get_running_loop(), []
+    turn = LoopTurn.of(loop)
+
+    async def use(name: str, until: float) -> None:
+        has_turn = await turn.next(until)
+        order.append((name, has_turn))
+        if has_turn:
+            turn.spend(1.0)
+
+    using = asyncio.gather(use("a", loop.time() + 60), use("late", loop.time()), use("b", math.inf))
+    turn.spend(1.0)
+    await using
+    assert order == [("late", False), ("a", True), ("b", True)]
+    turn.spend(1.0)
+    assert await turn.next(loop.time() + 60)
+
+
+async def test_no_more_wait_for_a_turn_than_may() -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
+    turn = LoopTurn.of(asyncio.get_running_loop())
+    using = asyncio.gather(*(turn.next(most=2) for _ in range(4)))
+    turn.spend(1.0)
+    assert await using == [True, True, False, False]
+
+
+async def test_hardly_one_is_woken_before_its_turn_however_many_wait() -> None:
+    """All that waited were woken in each turn: a thousand waiters cost a thousand times as much for each read."""
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
+    turn, wakes = LoopTurn.of(asyncio.get_running_loop()), 0
+
+    class Counted:
+        def __await__(self) -> Generator[Any, None, None]:
+            nonlocal wakes
+            waiting = turn.next().__await__()
+            for each in waiting:
+                yield each
+                wakes += 1
+
+    async def use() -> None:
+        await Counted()
+        turn.spend(0.00005)  # four in a turn
+
+    using = asyncio.gather(*(use() for _ in range(100)))
+    turn.spend(1.0)
+    await using
+    assert 100 <= wakes <= 130
+
+
+async def test_a_rest_keeps_nothing_of_a_caller() -> None:
+    work, variable = LoopWork(is_busy=lambda: True), ContextVar[Clock]("variable")
+
+    async def caller() -> weakref.ref[Clock]:
+        variable.set(value := Clock())
+        work.turn.spend(1.0)
+        return weakref.ref(value)
+
+    kept = await asyncio.create_task(caller())
+    await asyncio.sleep(0)
+    assert work.turn.is_over
+    gc.collect()
+    assert kept() is None
 
 
 # -- rests
