@@ -109,7 +109,7 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
     def __init__(self, file: DatabaseFile, *, inline_reads: bool, **settings: Any) -> None:
         self.session_sql: Sequence[str] = file.session_sql("read")
-        self.inline: InlineReads | None = InlineReads(is_busy=self._is_busy) if inline_reads else None
+        self.inline: InlineReads | None = InlineReads(self._is_busy) if inline_reads else None
         super().__init__(file.factory("read", any_thread=inline_reads), **settings)
 
     def connection(self, label: str | None = None, *, timeout: float | None = None) -> _ReaderLease:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from ..sql import LONGEST_READ, READS, first_word, normalized
 from .loop_work import LONGEST, Kind, LoopWork
+from .machine import Machine
 from .sqlite import is_busy
 
 __all__ = ["InlineReads", "Reading", "Unfinished", "is_one_statement"]
@@ -50,8 +51,8 @@ class Reading:
 class InlineReads(LoopWork):
     """Which reads of one pool run inline, and what became of them. Used in the event loop only."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, is_busy: Callable[[], bool], machine: Machine | None = None) -> None:
+        super().__init__(is_busy, machine)
         self._kinds: dict[str, Kind] = {}
         # By normalized SQL, so that a statement with its values written out is no new kind each time.
         self._normalized: dict[str, Kind] = {}

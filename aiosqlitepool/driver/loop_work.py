@@ -12,29 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from functools import cached_property
-from time import perf_counter
 from typing import ClassVar, Final, TypeVar
 
-try:
-    from resource import RUSAGE_SELF, RUSAGE_THREAD, getrusage
-except ImportError:  # pragma: no cover - on macOS and Windows, which do not count by thread
-
-    def _preemptions() -> int:
-        return 0
-
-    def _disk_reads() -> int:
-        return 0
-else:
-
-    def _preemptions() -> int:
-        """Return how often the system took the processor from this thread: work is then slow through no fault."""
-        return getrusage(RUSAGE_THREAD).ru_nivcsw
-
-    def _disk_reads() -> int:
-        """Return a number that grows when any thread reads from a disk what the system does not have in memory."""
-        usage = getrusage(RUSAGE_SELF)
-        return usage.ru_inblock + usage.ru_majflt
-
+from .machine import Machine
 
 __all__ = ["LONGEST", "STALL_WINDOW", "Kind", "LoopTurn", "LoopWork"]
 
@@ -205,16 +185,9 @@ class Kind:
 class LoopWork:
     """What one pool runs in the loop's own thread: which kinds of it, and how long that took. Used in the loop only."""
 
-    def __init__(
-        self,
-        clock: Callable[[], float] = perf_counter,
-        preemptions: Callable[[], int] = _preemptions,
-        disk_reads: Callable[[], int] = _disk_reads,
-        is_busy: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self._clock = clock
-        self._preemptions = preemptions
-        self._disk_reads = disk_reads
+    def __init__(self, is_busy: Callable[[], bool] = lambda: False, machine: Machine | None = None) -> None:
+        machine = machine or Machine()
+        self._clock, self._preemptions, self._disk_reads = machine.clock, machine.preemptions, machine.disk_reads
         # Whether a worker thread of the pool is busy for long.
         self.is_busy = is_busy
         # All of it: where the system has to fetch the file from a slow disk, work of any kind can be slow.
@@ -225,7 +198,7 @@ class LoopWork:
         self._preempted: int | None = None
         # The longest stalls of the loop, in seconds, of this window and of the one before it, and when this one ends.
         self._longest = self._longest_before = 0.0
-        self._window_ends = clock() + STALL_WINDOW
+        self._window_ends = machine.clock() + STALL_WINDOW
 
     @cached_property
     def turn(self) -> LoopTurn:

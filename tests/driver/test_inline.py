@@ -10,6 +10,7 @@ import pytest
 from aiosqlitepool.driver import Reading, read_inline
 from aiosqlitepool.driver.generic_adapter import GenericAdapter
 from aiosqlitepool.driver.inline import InlineReads, Unfinished
+from aiosqlitepool.driver.machine import Machine
 
 from ..support.clock import Clock
 
@@ -24,7 +25,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def inline(clock: Clock, preempted: list[None], disk: list[None]) -> InlineReads:
-    return InlineReads(clock, lambda: len(preempted), lambda: len(disk))
+    return InlineReads(lambda: False, Machine(clock, lambda: len(preempted), lambda: len(disk)))
 
 
 @pytest.fixture

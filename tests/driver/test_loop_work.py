@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from aiosqlitepool.driver.loop_work import _REST as REST
-from aiosqlitepool.driver.loop_work import STALL_WINDOW, Kind, LoopTurn, LoopWork, _disk_reads, _preemptions
+from aiosqlitepool.driver.loop_work import STALL_WINDOW, Kind, LoopTurn, LoopWork
+from aiosqlitepool.driver.machine import Machine
 
 from ..support.clock import Clock
 
@@ -25,7 +26,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def work(clock: Clock) -> LoopWork:
-    return LoopWork(clock, lambda: 0, lambda: 0)
+    return LoopWork(machine=Machine(clock, lambda: 0, lambda: 0))
 
 
 def ran(work: LoopWork, kind: Kind, taking: Callable[[], object]) -> bool:
@@ -73,16 +74,6 @@ async def test_slow_work_of_one_kind_keeps_other_kinds_of_the_pool_away(work: Lo
 async def test_what_must_never_run_in_the_loop_does_not(work: LoopWork) -> None:
     never = Kind(float("inf"))
     assert not any(work.takes(never) for _ in range(100))
-
-
-def test_how_often_the_system_has_taken_the_processor_is_counted() -> None:
-    before = _preemptions()
-    sum(range(10_000_000))
-    assert 0 <= before <= _preemptions()
-
-
-def test_what_the_process_reads_from_a_disk_is_counted() -> None:
-    assert 0 <= _disk_reads() <= _disk_reads()
 
 
 # -- turns of the loop
@@ -293,6 +284,6 @@ async def test_the_longest_stall_is_that_of_the_last_scrape_or_two(work: LoopWor
 
 
 async def test_work_in_one_turn_of_the_loop_is_one_stall_whichever_pool_it_is_of(work: LoopWork, clock: Clock) -> None:
-    for each in (work, LoopWork(clock), work):
+    for each in (work, LoopWork(machine=Machine(clock)), work):
         each.run(Kind(), lambda: clock.advance(0.0001))
     assert work.stall() == pytest.approx(0.0003)
