@@ -184,6 +184,7 @@ async def test_a_read_waits_for_the_next_turn_and_a_statement_of_a_block_goes_to
 
 async def test_a_read_that_is_late_for_a_turn_of_the_loop_takes_a_connection_and_its_thread(db: SQLiteDatabase) -> None:
     """The wait for a turn was limited by no timeout."""
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
     await warm(db)
     loop, turn, calls = asyncio.get_running_loop(), reads(db).turn, itertools.count()
 
