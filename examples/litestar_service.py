@@ -13,6 +13,7 @@ connection for a request, with a label; a transfer that fails half-way and is ro
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import AsyncGenerator
@@ -144,6 +145,7 @@ async def borrowed(request: Request[Any, Any, State], state: State) -> AsyncGene
 
 def busy(request: Request[Any, Any, State], error: Exception) -> Response[dict[str, str]]:
     """No connection in time: the caller may try again."""
+    logging.getLogger(__name__).warning("%s", error)  # it names the holders
     return Response({"detail": "busy, try again"}, status_code=503, headers={"Retry-After": "1"})
 
 

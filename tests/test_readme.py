@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from aiosqlitepool import SQLiteConnectionPool, SQLiteDatabase, errors, events
+from aiosqlitepool.subscribers import _structlog_records
 from aiosqlitepool.subscribers._metrics import METRICS, label_name
 
 from .support.documents import DOCUMENTS, programs_in, text_of
@@ -34,6 +35,11 @@ def run(program: str, directory: Path, *options: str) -> str:
     )
     assert ran.returncode == 0, ran.stdout
     return ran.stdout
+
+
+def test_every_record_for_structlog_is_on_its_page() -> None:
+    written = re.findall(r'"(pool\.[a-z_.]+)"', inspect.getsource(_structlog_records))
+    assert set(re.findall(r"`(pool\.[a-z_.]+)`", text_of(Path("docs/observability.md")))) == set(written)
 
 
 def alike(printed: str) -> list[str]:

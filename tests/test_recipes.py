@@ -57,7 +57,7 @@ ClientOf = Callable[[Any], TestClient]
 
 
 def test_every_service_is_tested_here() -> None:
-    assert len(SERVICES) == 1 + 6
+    assert len(SERVICES) == 1 + 7
 
 
 @pytest.mark.parametrize("page", [README, FASTAPI], ids=str)
@@ -88,7 +88,9 @@ async def started(app: Any) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("page", [README, FASTAPI], ids=str)
-async def test_when_the_database_is_full_the_answer_is_503(page: Path) -> None:
+async def test_when_the_database_is_full_the_answer_is_503_and_the_log_has_the_reason(
+    page: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     app = service_with('@app.get("/users")', page)
     async with started(app) as client:
         writer = app.state.db.writer
@@ -100,6 +102,16 @@ async def test_when_the_database_is_full_the_answer_is_503(page: Path) -> None:
             refused = await asyncio.create_task(client.post("/users/one-too-many"))
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert {response.status_code for response in await asyncio.gather(*waiting)} == {201}
+    assert "is full: max_waiting=200" in caplog.text
+
+
+async def test_an_endpoint_that_takes_too_long_is_ended_and_leaves_nothing_behind() -> None:
+    app = service_with("too_slow")
+    async with started(app) as client:
+        assert (await client.post("/jobs/short")).status_code == 200
+        app.state.limit = 0.05
+        assert (await client.post("/jobs/long", params={"seconds": 60})).status_code == 504
+        assert (await client.get("/jobs")).json() == 1
 
 
 def test_the_tests_that_the_readme_shows_pass(tmp_path: Path) -> None:

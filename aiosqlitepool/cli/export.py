@@ -178,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=_PROGRAM,
         description="Write the Prometheus rules and alerts, an Alertmanager route, the runbook and Grafana dashboards.",
-        epilog="Files that differ are overwritten only with --force. docs/sre-pack.md describes the next steps.",
+        epilog="Files that differ are overwritten only with --force. The documentation has the next steps.",
     )
     add = parser.add_argument
     add("directory", type=Path, metavar="DIR", help="where to write; created if missing")

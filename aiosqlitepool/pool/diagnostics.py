@@ -225,7 +225,7 @@ def counts(stats: PoolStats) -> str:
 def explain_full(stats: PoolStats, max_waiting: int) -> str:
     """Return why an acquire was rejected."""
     return (
-        f"pool {stats.pool!r} is full: max_waiting={max_waiting} callers may wait for others ({counts(stats)}). "
+        f"pool {stats.pool!r} is full: max_waiting={max_waiting} lets no more callers wait ({counts(stats)}). "
         "Try again later, shorten the blocks that hold connections, or raise max_waiting"
     )
 

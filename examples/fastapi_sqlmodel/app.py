@@ -8,6 +8,7 @@ that it has read cannot change before it writes.
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 from fastapi import FastAPI, HTTPException, Query, Request
@@ -23,7 +24,8 @@ app = FastAPI(title="Heroes", lifespan=lifespan)
 
 @app.exception_handler(TimeoutError)
 async def busy(request: Request, error: Exception) -> JSONResponse:
-    """No connection, or no writer, in time: the client may retry. The error names the holders."""
+    """No connection, or no writer, in time: the client may retry."""
+    logging.getLogger(__name__).warning("%s", error)  # it names the holders
     return JSONResponse({"detail": "busy, try again"}, status_code=503, headers={"Retry-After": "1"})
 
 

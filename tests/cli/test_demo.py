@@ -164,7 +164,7 @@ def test_every_event_is_counted_once(small_run: tuple[str, Path]) -> None:
 def test_the_slowest_are_told_with_what_they_waited_for(small_run: tuple[str, Path]) -> None:
     output, _ = small_run
     slowest = output.split("The slowest acquires")[1]
-    told = re.findall(r"^ *(\d+\.\d\d) +GET /users/\d+ +\d+ +(GET /users/\d+ \(\d+\.\d\)|-)", slowest, re.M)
+    told = re.findall(r"^ *(\d+\.\d\d) +GET /users/\{id\} +\d+ +(GET /users/\{id\} \(\d+\.\d\)|-)", slowest, re.M)
     waits = [float(wait) for wait, _ in told]
     assert len(waits) == 5
     assert waits == sorted(waits, reverse=True)

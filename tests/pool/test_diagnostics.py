@@ -99,7 +99,7 @@ def test_a_holder_is_named_with_the_pool_that_it_waits_for() -> None:
 def test_a_full_queue_names_its_limit_and_the_levels_of_the_pool() -> None:
     message = explain_full(STATS, 2)
     assert message == (
-        "pool 'app.db' is full: max_waiting=2 callers may wait for others (3 used, 1 idle of 20, 2 waiting). "
+        "pool 'app.db' is full: max_waiting=2 lets no more callers wait (3 used, 1 idle of 20, 2 waiting). "
         "Try again later, shorten the blocks that hold connections, or raise max_waiting"
     )
 
@@ -217,7 +217,7 @@ async def test_a_failure_to_connect_is_forgotten_once_connecting_succeeds(driver
 async def test_a_rejected_caller_learns_the_limit(driver: StubDriver) -> None:
     async with pool_of(driver, 1, max_waiting=0) as pool, pool.connection():
         with pytest.raises(
-            PoolFullError, match=r"max_waiting=0 callers may wait for others \(1 used, 0 idle of 1, 0 waiting\)"
+            PoolFullError, match=r"max_waiting=0 lets no more callers wait \(1 used, 0 idle of 1, 0 waiting\)"
         ):
             await pool.acquire()
 

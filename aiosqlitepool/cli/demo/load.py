@@ -71,13 +71,13 @@ class Workload:
 def user_pages(size: Size, requests: int, workers: int) -> Workload:
     """Return a workload like that of a web page: four indexed queries per request."""
     keys = random.Random(_SEED).choices(range(1, size.writers + 1), k=requests)
-    return Workload("User pages", "requests", "GET /users/{}", workers, keys, _serve_user_page)
+    return Workload("User pages", "requests", "GET /users/{id}", workers, keys, _serve_user_page)
 
 
 def select_users(size: Size, selects: int, workers: int) -> Workload:
     """Return the smallest workload: one row by its primary key per request."""
     keys = random.Random(_SEED).choices(range(1, size.users + 1), k=selects)
-    return Workload("Lookups", "SELECTs", "SELECT user {}", workers, keys, _serve_select)
+    return Workload("Lookups", "SELECTs", "SELECT user", workers, keys, _serve_select)
 
 
 async def _serve_user_page(db: aiosqlite.Connection, user: int) -> None:
@@ -210,7 +210,7 @@ async def _drive(workload: Workload, keys: Sequence[int], connect: Connect, reco
     async def work() -> None:
         for key in pending:
             began = time.perf_counter()
-            async with connect(workload.label.format(key)) as db:
+            async with connect(workload.label) as db:
                 await workload.serve(db, key)
             record(time.perf_counter() - began)
 
