@@ -34,8 +34,8 @@ STATEMENT = "SELECT * FROM post WHERE user_id = ? ORDER BY id DESC LIMIT ?"
 SUMMARY, WARNING = "SELECT post", "full scan of post"
 PLAN = "aiosqlitepool.statement.plan"
 POOL = f'db_client_connection_pool_name="{POOL_NAME}"'
-# Of the pool, the statement that reads the whole table: on a busy machine, others are slow by chance, and so is this one
-# while it has its index.
+# Of the pool, the statement that reads the whole table: on a busy machine, others are slow by chance, and so is this
+# one while it has its index.
 CAUSE = f'{POOL}, db_query_summary="{SUMMARY}", aiosqlitepool_statement_plan_warning="{WARNING}"'
 SLOW = f"aiosqlitepool_statement_slow_total{{{CAUSE}}}"
 FIRING = f'ALERTS{{alertname="{ALERT}", alertstate="firing", {CAUSE}}}'
