@@ -15,7 +15,6 @@ import stat
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -271,10 +270,12 @@ asyncio.run(main())
         async with db.write() as connection:
             await connection.execute("INSERT INTO note (text) VALUES ('ours')")
             await asyncio.sleep(0.02)
-    counts = Counter(notes(database))
-    assert counts["theirs"] == 20
+    written = notes(database)
+    assert written.count("theirs") == 20
+    # Until their last one: after that, their process may take long to end, and we write alone.
+    shared = written[: -written[::-1].index("theirs")]
     # Each may write twice while the other is not scheduled; with SQLite's own waiting it is often a hundred times.
-    assert counts["ours"] < 100
+    assert shared.count("ours") < 100
 
 
 async def two_in_their_turn(turns: ProcessTurns, other: Other) -> None:
