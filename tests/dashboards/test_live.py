@@ -1,7 +1,8 @@
 """Every query of every board, answered by a real Prometheus that scrapes real programs.
 
 One program shows its metrics through prometheus_client, the other through OpenTelemetry: the boards have to make one
-picture of both.
+picture of both. On a busy machine a scrape may come too late, and for that second its series are gone: a test waits
+until they are there.
 """
 
 from __future__ import annotations
@@ -116,9 +117,11 @@ def test_its_answer_has_no_label_of_a_scope(live: Live, query: Query) -> None:
 
 
 def test_there_were_labels_of_a_scope_to_be_rid_of(live: Live) -> None:
-    found = live.ask("db_client_connection_max")
-    scoped = {series.labels["instance"] for series in found if "otel_scope_name" in series.labels}
-    assert scoped == {OTEL}
+    def scoped() -> set[str]:
+        found = live.ask("db_client_connection_max")
+        return {series.labels["instance"] for series in found if "otel_scope_name" in series.labels}
+
+    until(lambda: scoped() == {OTEL}, "the labels are there")
 
 
 @every_query()
@@ -143,30 +146,52 @@ def panel_now(live: Live, title: str, **chosen: str) -> dict[str, float]:
     }
 
 
+def panel_with(live: Live, title: str, *legends: str, **chosen: str) -> dict[str, float]:
+    """What a panel shows, once it has these legends."""
+    shown: dict[str, float] = {}
+
+    def has_them() -> bool:
+        shown.clear()
+        shown.update(panel_now(live, title, **chosen))
+        return set(legends) <= shown.keys()
+
+    until(has_them, f"{title} has {legends}")
+    return shown
+
+
 def test_one_pool_of_one_instance_can_be_chosen(live: Live) -> None:
-    assert panel_now(live, "Connections", pool="app.db/(read|write)")["max"] == 2 * (READERS + 1)
-    assert panel_now(live, "Connections", pool="app.db/read")["max"] == 2 * READERS
-    assert panel_now(live, "Connections", pool="app.db/read", instance=OTEL)["max"] == READERS
+    def until_max_is(most: int, **chosen: str) -> None:
+        until(lambda: panel_now(live, "Connections", **chosen).get("max") == most, f"{chosen} has {most}")
+
+    until_max_is(2 * (READERS + 1), pool="app.db/(read|write)")
+    until_max_is(2 * READERS, pool="app.db/read")
+    until_max_is(READERS, pool="app.db/read", instance=OTEL)
     assert panel_now(live, "Connections", job="another") == {}
 
 
 def test_used_and_idle_stay_below_max(live: Live) -> None:
-    now = panel_now(live, "Connections", pool="app.db/read")
+    now = panel_with(live, "Connections", "used", "idle", "max", pool="app.db/read")
     assert now["used"] + now["idle"] <= now["max"]
 
 
 def test_the_sizing_compares_with_the_size_that_one_instance_has(live: Live) -> None:
     def sizes() -> dict[str, float]:
-        return panel_now(live, "What pool_size would have been enough?", pool="app.db/read")
+        title = "What pool_size would have been enough?"
+        return panel_with(live, title, "max", "demand", "demand at P99", pool="app.db/read")
 
     assert sizes()["max"] == READERS
+
+    def grows() -> bool:
+        found = sizes()
+        return 0 < found["demand"] < found["demand at P99"]
+
     # They look back over slightly different times, so not always.
-    until(lambda: 0 < sizes()["demand"] < sizes()["demand at P99"], "holding for longer needs more")
+    until(grows, "holding for longer needs more")
 
 
 def test_a_burst_asks_for_more_than_there_is(live: Live) -> None:
     def asked_for() -> float:
-        return panel_now(live, "What pool_size would have been enough?", pool="app.db/read")["asked for"]
+        return panel_now(live, "What pool_size would have been enough?", pool="app.db/read").get("asked for", 0.0)
 
     until(lambda: asked_for() > READERS, "a burst was seen")
 
@@ -176,8 +201,8 @@ def test_demand_is_how_many_are_out_on_average(live: Live) -> None:
     used = "sum(avg_over_time(db_client_connection_count{db_client_connection_state='used'}[$__rate_interval]))"
 
     def agree() -> bool:
-        demand, seen = panel_now(live, "Demand")["demand"], live.ask(used)[0].last
-        return bool(seen / 2 < demand < seen * 2)
+        demand, seen = panel_now(live, "Demand").get("demand", math.nan), live.ask(used)
+        return bool(seen) and seen[0].last / 2 < demand < seen[0].last * 2
 
     until(agree, "demand is about what is out")
 
@@ -186,8 +211,8 @@ def test_statements_are_shown_by_their_time_and_by_what_their_plans_warn_of(live
     def shown(title: str) -> dict[str, float]:
         return panel_now(live, title, pool="app.db/.*")
 
-    assert {"SELECT note", "INSERT note", "BEGIN"} <= set(shown("Time by statement"))
-    assert {"SELECT", "INSERT"} <= set(shown("P99 by operation"))
+    panel_with(live, "Time by statement", "SELECT note", "INSERT note", "BEGIN", pool="app.db/.*")
+    panel_with(live, "P99 by operation", "SELECT", "INSERT", pool="app.db/.*")
     until(lambda: shown("Slow statements").get("SELECT note full scan of note", 0) > 0, "a search was slow")
     until(lambda: shown("Connections in use by label").get("GET /search", 0) > 0, "a search had a connection")
 
@@ -198,11 +223,14 @@ def test_suspected_leaks_are_shown_by_their_label(live: Live) -> None:
 
 def test_the_hottest_instances_come_with_all_their_columns(live: Live) -> None:
     found = [query for query in queries(read(board_files()[0])) if query.panel == "Hottest instances"]
-    at = time.time()
-    answered = [live.ask(query.expr, at) for query in found]
-    load, *others = [{tuple(sorted(series.labels.items())) for series in answer} for answer in answered]
-    assert load
-    assert all(other and other <= load for other in others)
+
+    def all_have_them() -> bool:
+        at = time.time()
+        answered = [live.ask(query.expr, at) for query in found]
+        load, *others = [{tuple(sorted(series.labels.items())) for series in answer} for answer in answered]
+        return bool(load) and all(other and other <= load for other in others)
+
+    until(all_have_them, "every column has the instances")
 
 
 def test_waits_have_exemplars_that_name_a_trace(live: Live) -> None:
@@ -240,8 +268,8 @@ def test_alerts_of_pools_and_of_nobody_are_annotated_and_others_are_not(live: Li
     nobody, reads = ("AiosqlitepoolOfNobody", ""), ("AiosqlitepoolOfAPool", "app.db/read")
     writes = ("AiosqlitepoolOfAPool", "app.db/write")
     until(lambda: {nobody, reads, writes} <= firing(), "alerts fire")
-    assert {name for name, _ in firing()} == {"AiosqlitepoolOfNobody", "AiosqlitepoolOfAPool"}
-    assert firing(pool="app.db/read") == {nobody, reads}
+    assert {name for name, _ in firing()} <= {"AiosqlitepoolOfNobody", "AiosqlitepoolOfAPool"}
+    until(lambda: firing(pool="app.db/read") == {nobody, reads}, "alerts of the pool fire")
 
 
 def test_the_boards_can_be_plotted_from_it(live: Live, tmp_path: Path) -> None:
@@ -263,4 +291,4 @@ def test_the_variables_find_what_there_is(live: Live) -> None:
             def found(selector: str = selector, label: str = label, expected: set[str] = expected) -> bool:
                 return expected <= {series.labels[label] for series in live.ask(selector)}
 
-            until(found, f"{label} has {expected}")  # on a busy machine, a scrape may come too late
+            until(found, f"{label} has {expected}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import anyio
@@ -29,23 +29,29 @@ async def nothing_is_left(db: SQLiteDatabase) -> AsyncIterator[None]:
         await assert_whole(pool)
 
 
-def add_slowly(native: sqlite3.Connection, text: str) -> None:
-    """A function for `run_write` that takes long, and adds a row at its end."""
-    time.sleep(LONG_ENOUGH)
-    add(native, text)
+def adding_slowly(scope: anyio.CancelScope) -> Callable[[sqlite3.Connection, str], None]:
+    """A function for `run_write` that has the scope cancelled when it begins, takes long, and then adds a row."""
+    loop = asyncio.get_running_loop()
+
+    def add_slowly(native: sqlite3.Connection, text: str) -> None:
+        loop.call_soon_threadsafe(scope.cancel)
+        time.sleep(LONG_ENOUGH)
+        add(native, text)
+
+    return add_slowly
 
 
 async def test_a_function_is_waited_for_without_keeping_the_loop_busy(db: SQLiteDatabase, database: Path) -> None:
-    with at_rest(), anyio.move_on_after(LONG_ENOUGH / 4) as scope:
-        await db.run_write(add_slowly, "kept")
+    with at_rest(), anyio.CancelScope() as scope:
+        await db.run_write(adding_slowly(scope), "kept")
     assert scope.cancelled_caught
     assert notes(database) == ["kept"]
     assert db.writer.stats().used == 0
 
 
 async def test_a_function_in_a_shielded_scope_returns(db: SQLiteDatabase, database: Path) -> None:
-    with at_rest(), anyio.move_on_after(LONG_ENOUGH / 4), anyio.CancelScope(shield=True):
-        assert await db.run_write(add_slowly, "kept") is None
+    with at_rest(), anyio.CancelScope() as scope, anyio.CancelScope(shield=True):
+        assert await db.run_write(adding_slowly(scope), "kept") is None
     assert notes(database) == ["kept"]
 
 
@@ -78,11 +84,12 @@ async def test_functions_of_a_task_group_that_fails_run_whole_or_never(db: SQLit
 
 
 async def test_a_block_has_rolled_back_when_its_scope_ends(db: SQLiteDatabase, database: Path) -> None:
-    with at_rest(), anyio.move_on_after(0.01) as scope:
+    with at_rest(), anyio.CancelScope() as scope:
         async with db.write() as connection:
             await insert(connection, "never")
             async with db.write():
                 await insert(connection, "never")
+                scope.cancel()
                 await asyncio.Event().wait()
     assert scope.cancelled_caught
     assert db.writer.stats().used == 0
@@ -94,9 +101,10 @@ async def test_a_block_within_a_block_has_rolled_back_before_the_outer_one_goes_
 ) -> None:
     async with db.write() as connection:
         await insert(connection, "before")
-        with at_rest(), anyio.move_on_after(0.01) as scope:
+        with at_rest(), anyio.CancelScope() as scope:
             async with db.write():
                 await insert(connection, "never")
+                scope.cancel()
                 await asyncio.Event().wait()
         assert scope.cancelled_caught
         assert await texts_now(connection) == ["before"]
@@ -107,8 +115,8 @@ async def test_a_block_within_a_block_has_rolled_back_before_the_outer_one_goes_
 async def test_a_function_within_a_block_is_waited_for_and_rolled_back(db: SQLiteDatabase, database: Path) -> None:
     async with db.write() as connection:
         await insert(connection, "before")
-        with at_rest(), anyio.move_on_after(LONG_ENOUGH / 4) as scope:
-            await db.run_write(add_slowly, "never")
+        with at_rest(), anyio.CancelScope() as scope:
+            await db.run_write(adding_slowly(scope), "never")
         assert scope.cancelled_caught
         assert await texts_now(connection) == ["before"]
     assert notes(database) == ["before"]

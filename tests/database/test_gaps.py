@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +14,7 @@ from aiosqlitepool import SQLiteDatabase
 from aiosqlitepool.database import gaps
 from aiosqlitepool.database.gaps import Gaps, is_open_elsewhere
 
+from ..support.clock import Clock
 from ..support.databases import add
 from ..support.files import notes
 from ..support.other import other_process
@@ -20,10 +23,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux is a
 
 
 @pytest.fixture
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long each gap was, which takes no time."""
+def slept(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> list[float]:
+    """How long each gap was, by a clock that stands still."""
     slept: list[float] = []
-    monkeypatch.setattr(gaps.time, "sleep", slept.append)
+    # Not `time.sleep` itself: the sleeps of other threads are no gaps.
+    monkeypatch.setattr(gaps, "time", SimpleNamespace(monotonic=clock, sleep=slept.append))
     return slept
 
 
@@ -84,7 +88,7 @@ async def test_another_process_writes_while_the_writer_never_pauses(
 
     async def write() -> None:
         while not is_over.is_set():
-            await db.run_write(lambda native: gaps.time.sleep(0.01))
+            await db.run_write(lambda native: time.sleep(0.01))
 
     async with other_process(database, "SELECT 1 FROM note WHERE 0") as other:
         writers = [asyncio.create_task(write()) for _ in range(4)]

@@ -15,7 +15,6 @@ import stat
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -271,10 +270,12 @@ asyncio.run(main())
         async with db.write() as connection:
             await connection.execute("INSERT INTO note (text) VALUES ('ours')")
             await asyncio.sleep(0.02)
-    counts = Counter(notes(database))
-    assert counts["theirs"] == 20
+    written = notes(database)
+    assert written.count("theirs") == 20
+    # Until their last one: after that, their process may take long to end, and we write alone.
+    shared = written[: -written[::-1].index("theirs")]
     # Each may write twice while the other is not scheduled; with SQLite's own waiting it is often a hundred times.
-    assert counts["ours"] < 100
+    assert shared.count("ours") < 100
 
 
 async def two_in_their_turn(turns: ProcessTurns, other: Other) -> None:
@@ -551,20 +552,22 @@ async def test_one_thread_waits_for_all(turns: ProcessTurns, other: Other) -> No
     await turns.wait(0, None)  # at once: it is our turn
 
 
-async def test_a_turn_that_has_come_has_its_whole_time_before_it(
-    turns: ProcessTurns, other: Other, clock: Clock
-) -> None:
-    other.lock()
-    with pytest.raises(NotOurTurn):
+async def test_a_turn_that_has_come_has_its_whole_time_before_it(database: Path, other: Other, clock: Clock) -> None:
+    is_over = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        is_over.wait(60)
+
+    turns = ProcessTurns(str(database), clock, sleep)
+    try:
+        await waited_for(turns, other, "a")
+        clock.advance(2 * TURN)  # a busy loop
         turns.begin("a")
-    waiting = asyncio.create_task(turns.wait("a", None))
-    await until_true(lambda: turns._thread_waits)
-    other.unlock()
-    await waiting
-    clock.advance(2 * TURN)  # a busy loop
-    turns.begin("a")
-    turns.end("a", has_more=True)
-    assert not other.could_lock()
+        turns.end("a", has_more=True)
+        assert not other.could_lock()
+    finally:
+        is_over.set()
+        turns.close()
 
 
 def test_a_turn_that_comes_after_the_loop_was_closed_is_passed_on(database: Path, other: Other) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,19 @@ from aiosqlitepool import PoolUsageError, SQLiteDatabase
 from aiosqlitepool.events import ConnectionReleased, RolledBackOnReturn, TransactionEnded
 from aiosqlitepool.testing import Recorder
 
-from ..support.databases import add, texts
+from ..support.clock import let_pass
+from ..support.databases import Hold, add, texts
 from ..support.storm import assert_whole, quiet
 from ..support.worker import ENDLESS, began
 
-TOO_LONG = r"^pool 'app\.db/read': a read was open for longer than reader_max_age=0\.2 s\. Raise reader_max_age or"
+# Seconds, which pass when a test says so.
+MAX_AGE = 60.0
+TOO_LONG = r"^pool 'app\.db/read': a read was open for longer than reader_max_age=60\.0 s\. Raise reader_max_age or"
 
 
 @pytest.fixture
 async def db(database: Path, recorder: Recorder) -> AsyncIterator[SQLiteDatabase]:
-    async with SQLiteDatabase(database, readers=1, reader_max_age=0.2, subscribers=[recorder]) as db:
+    async with SQLiteDatabase(database, readers=1, reader_max_age=MAX_AGE, subscribers=[recorder]) as db:
         await db.run_write(add, "a")
         yield db
         await quiet(db.readers)
@@ -34,7 +36,8 @@ async def db(database: Path, recorder: Recorder) -> AsyncIterator[SQLiteDatabase
 
 
 async def taken_back(db: SQLiteDatabase) -> None:
-    """Wait until the only reader connection is back in the pool."""
+    """Let the read grow too old, and wait until the only reader connection is back in the pool."""
+    await let_pass(MAX_AGE)
     async with asyncio.timeout(60):
         await quiet(db.readers)
 
@@ -92,7 +95,7 @@ async def test_every_later_use_of_the_connection_says_why(db: SQLiteDatabase) ->
 async def test_a_connection_that_went_back_in_time_says_so(db: SQLiteDatabase) -> None:
     async with db.read() as connection:
         pass
-    await asyncio.sleep(0.4)
+    await let_pass(MAX_AGE)
     with pytest.raises(PoolUsageError, match="went back to the pool"):
         await connection.execute("SELECT 1")
 
@@ -103,6 +106,7 @@ async def test_all_statements_that_run_or_wait_end_each_with_an_error_of_its_own
             running = await began(connection)
             statements = [asyncio.create_task(connection.execute_fetchall(ENDLESS)) for _ in range(3)]
             await running.wait()
+            await let_pass(MAX_AGE)
             errors = await asyncio.gather(*statements, return_exceptions=True)
             for error in errors:
                 assert isinstance(error, TimeoutError)
@@ -111,16 +115,12 @@ async def test_all_statements_that_run_or_wait_end_each_with_an_error_of_its_own
 
 
 async def test_a_function_that_no_interrupt_reaches_does_not_keep_its_caller(db: SQLiteDatabase) -> None:
-    let_go = threading.Event()
-
-    def stay(native: sqlite3.Connection) -> bool:
-        return let_go.wait(60)
-
-    try:
-        await fails(db.run_read(stay))
+    with Hold() as hold:
+        reading = asyncio.create_task(db.run_read(hold))
+        await hold.reached.wait()
+        await let_pass(MAX_AGE)
+        await fails(reading)
         assert await db.run_read(texts) == ["a"]
-    finally:
-        let_go.set()
 
 
 async def test_the_consumer_of_a_generator_that_it_left_is_not_cancelled(db: SQLiteDatabase) -> None:
@@ -164,11 +164,11 @@ async def test_an_exception_on_its_way_goes_on(db: SQLiteDatabase) -> None:
 
 async def test_a_cancellation_on_its_way_goes_on(db: SQLiteDatabase) -> None:
     with pytest.raises(TimeoutError, match=r"^$"):
-        async with asyncio.timeout(0.2), db.read():
-            await asyncio.Event().wait()
-    with anyio.move_on_after(0.2) as scope:
+        async with asyncio.timeout(MAX_AGE), db.read():
+            await let_pass(MAX_AGE)
+    with anyio.move_on_after(MAX_AGE) as scope:
         async with db.read():
-            await asyncio.Event().wait()
+            await let_pass(MAX_AGE)
     assert scope.cancelled_caught
 
 
@@ -178,16 +178,16 @@ async def test_a_read_that_ends_in_time_leaves_no_timer_behind(db: SQLiteDatabas
             await connection.execute_fetchall("SELECT 1")
         await db.run_read(texts)
     released = len(recorder.of(ConnectionReleased))
-    await asyncio.sleep(0.4)
+    await let_pass(MAX_AGE)
     assert len(recorder.of(ConnectionReleased)) == released
 
 
 async def test_a_holder_whose_database_was_closed_meanwhile_is_not_taken_from_again(database: Path) -> None:
-    db = SQLiteDatabase(database, reader_max_age=0.2)
+    db = SQLiteDatabase(database, reader_max_age=MAX_AGE)
     await db.open()
     with pytest.raises(TimeoutError):
         async with db.read():
             with pytest.warns(ResourceWarning, match="under their holders"):
                 await db.close(timeout=0)
-            await asyncio.sleep(0.4)
+            await let_pass(MAX_AGE)
     assert db.readers.stats().state == "closed"

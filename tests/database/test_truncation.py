@@ -43,6 +43,13 @@ def truncation_of(db: SQLiteDatabase, clock: Clock, ceiling: int | None = 0) -> 
 
 
 @pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a truncation wait as long as the test needs, so that a slow machine ends no wait."""
+    for name in ("_PATIENCE", "_MORE_PATIENCE", "_COPY_PATIENCE"):
+        monkeypatch.setattr(truncation, name, 60.0)
+
+
+@pytest.fixture
 async def small(database: Path, recorder: Recorder) -> AsyncIterator[SQLiteDatabase]:
     """An open database whose WAL has a low ceiling."""
     async with SQLiteDatabase(database, wal_ceiling=CEILING, subscribers=[recorder]) as db:
@@ -93,6 +100,8 @@ async def test_a_cursor_that_the_block_left_half_read_only_delays_the_truncation
 ) -> None:
     await small.run_write(add, "a")
     await small.run_write(add, "b")
+    checkpointed = asyncio.create_task(first(small.writer, Checkpointed))
+    await asyncio.sleep(0)
     async with small.write() as connection:
         for _ in range(6):
             await connection.execute("INSERT INTO note (text) VALUES (zeroblob(50000))")
@@ -100,7 +109,7 @@ async def test_a_cursor_that_the_block_left_half_read_only_delays_the_truncation
         numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100) SELECT i FROM n"
         cursor = await connection.execute(f"SELECT text FROM note CROSS JOIN ({numbers})")
         assert await cursor.fetchone() == ("a",)
-    await first(small.writer, Checkpointed)
+    await checkpointed
     assert small.writer.stats().wal_bytes == 0
 
 
@@ -274,11 +283,8 @@ async def test_a_commit_leaves_the_copying_to_others(database: Path) -> None:
 # -- holding readers
 
 
-async def test_new_readers_wait_until_those_that_read_have_ended(
-    db: SQLiteDatabase, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("_PATIENCE", "_MORE_PATIENCE", "_COPY_PATIENCE"):
-        monkeypatch.setattr(truncation, name, 60.0)
+@pytest.mark.usefixtures("patient")
+async def test_new_readers_wait_until_those_that_read_have_ended(db: SQLiteDatabase, recorder: Recorder) -> None:
     made = truncation_of(db, Clock())
     async with db.read(snapshot=True) as connection:
         assert await texts_now(connection) == []
@@ -361,6 +367,7 @@ async def test_reads_that_overlap_are_waited_for_when_the_first_have_ended(
     assert recorder.of(CheckpointBlocked) == []
 
 
+@pytest.mark.usefixtures("patient")
 async def test_commits_truncate_the_wal_while_readers_are_held_and_the_writer_is_never_idle(
     db: SQLiteDatabase, recorder: Recorder
 ) -> None:
@@ -377,7 +384,10 @@ async def test_commits_truncate_the_wal_while_readers_are_held_and_the_writer_is
     assert recorder.of(CheckpointBlocked) == []
 
 
-async def test_a_commit_while_readers_are_held_asks_for_nothing_more(db: SQLiteDatabase, recorder: Recorder) -> None:
+async def test_a_commit_while_readers_are_held_asks_for_nothing_more(
+    db: SQLiteDatabase, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(truncation, "_MORE_PATIENCE", 60.0)
     asked = []
     made = Truncation(db._writer, db._reader.pool, db._file, 0, 0, lambda: asked.append(1), Clock())
     made.start()
@@ -454,25 +464,29 @@ async def test_pauses_between_attempts_grow_until_one_succeeds(
     assert not made.is_due(), "the WAL is empty"
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_database_closes_while_readers_are_held(database: Path) -> None:
     db = SQLiteDatabase(database)
     await db.open()
     made = truncation_of(db, Clock())
-    reading = asyncio.Event()
+    entered, leave = asyncio.Event(), asyncio.Event()
 
     async def read() -> None:
         async with db.read(snapshot=True):
-            reading.set()
-            await asyncio.sleep(0.1)
+            entered.set()
+            await leave.wait()
 
     reader = asyncio.create_task(read())
-    await reading.wait()
+    await entered.wait()
     await db.run_write(add, "a")
     running = asyncio.create_task(made.run())
     await asyncio.sleep(0)
     late = asyncio.create_task(db.run_read(texts))
-    await asyncio.sleep(0.001)
-    await db.close()
+    closing = asyncio.create_task(db.close())
+    while db.readers.stats().state == "open":
+        await asyncio.sleep(0)
+    leave.set()
+    await closing
     await reader
     with pytest.raises(PoolClosedError):
         await late

@@ -1019,9 +1019,11 @@ def request_here() -> weakref.ref[Request]:
 
 
 async def is_gone(request: weakref.ref[Request]) -> bool:
-    await asyncio.sleep(0)  # the loop holds the task that woke this one
-    gc.collect()
-    return request() is None
+    async with asyncio.timeout(PATIENCE):
+        while request() is not None:  # the loop holds the task that woke this one; the worker is about to leave its job
+            await asyncio.sleep(0.001)
+            gc.collect()
+    return True
 
 
 async def test_the_worker_keeps_the_context_of_no_statement_that_it_has_run(database: Path) -> None:

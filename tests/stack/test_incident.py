@@ -32,8 +32,10 @@ ALERT, POOL_NAME = "AiosqlitepoolSlowStatements", "shop.db/read"
 ENDPOINT = "/users/1/posts"
 STATEMENT = "SELECT * FROM post WHERE user_id = ? ORDER BY id DESC LIMIT ?"
 SUMMARY, WARNING = "SELECT post", "full scan of post"
+PLAN = "aiosqlitepool.statement.plan"
 POOL = f'db_client_connection_pool_name="{POOL_NAME}"'
-# Of the pool, the statement that reads the whole table: on a busy machine, others are slow by chance.
+# Of the pool, the statement that reads the whole table: on a busy machine, others are slow by chance, and so is this
+# one while it has its index.
 CAUSE = f'{POOL}, db_query_summary="{SUMMARY}", aiosqlitepool_statement_plan_warning="{WARNING}"'
 SLOW = f"aiosqlitepool_statement_slow_total{{{CAUSE}}}"
 FIRING = f'ALERTS{{alertname="{ALERT}", alertstate="firing", {CAUSE}}}'
@@ -176,12 +178,11 @@ def test_the_board_has_the_statement_at_the_top(stack: Stack, incident: Incident
 def test_the_trace_of_a_slow_request_has_the_statement_and_its_plan(stack: Stack, incident: Incident) -> None:
     def spans() -> list[Any]:
         named = [span for span in tuple(stack.receiver.spans) if span.name == SUMMARY]
-        return [span for span in named if attributes(span)["db.client.connection.pool.name"] == POOL_NAME]
+        return [span for span in named if f"SCAN post  <-- {WARNING}" in str(attributes(span).get(PLAN))]
 
     span, *_ = wait_for("the span of a slow statement arrives", spans, within=WITHIN)
     found = attributes(span)
-    assert found["db.query.text"] == STATEMENT
-    assert f"SCAN post  <-- {WARNING}" in str(found["aiosqlitepool.statement.plan"])
+    assert (found["db.client.connection.pool.name"], found["db.query.text"]) == (POOL_NAME, STATEMENT)
 
     def requests() -> set[str]:
         return {each.name for each in tuple(stack.receiver.spans) if each.span_id == span.parent_span_id}
@@ -191,10 +192,11 @@ def test_the_trace_of_a_slow_request_has_the_statement_and_its_plan(stack: Stack
 
 def test_a_log_record_has_the_statement_and_its_plan(incident: Incident) -> None:
     def records() -> list[str]:
-        return [line for line in incident.program.log.read_text().splitlines() if "pool.statement.slow" in line]
+        lines = incident.program.log.read_text().splitlines()
+        return [line for line in lines if "pool.statement.slow" in line and WARNING in line]
 
     record, *_ = wait_for("a record", records, within=WITHIN)
-    for told in (POOL_NAME, STATEMENT, WARNING):
+    for told in (POOL_NAME, STATEMENT):
         assert told in record
 
 

@@ -73,8 +73,8 @@ def test_every_panel_shows_something(stack: Stack, panel: str, expression: str) 
 def test_the_labels_that_opentelemetry_adds_are_there_to_be_dropped(stack: Stack) -> None:
     scoped = "aiosqlitepool_acquires_total{otel_scope_name!=''}"
     wait_for(scoped, lambda: queried(stack.prometheus, scoped), within=WITHIN)
-    recorded = queried(stack.prometheus, '{__name__=~"(instance|job)_pool:.+"}')
-    assert recorded
+    rules = '{__name__=~"(instance|job)_pool:.+"}'
+    recorded = wait_for(rules, lambda: queried(stack.prometheus, rules), within=WITHIN)
     assert {label for series in recorded for label in series["metric"] if label.startswith("otel_")} == set()
 
 

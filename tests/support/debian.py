@@ -33,9 +33,9 @@ def installed(*programs: str) -> None:
 
 
 def tool(*command: str | Path, stdin: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run promtool or amtool."""
+    """Run promtool or amtool. The deadline is a little less than that of a test."""
     installed(str(command[0]))
-    return subprocess.run(command, input=stdin, cwd=cwd, capture_output=True, text=True, timeout=110, check=False)
+    return subprocess.run(command, input=stdin, cwd=cwd, capture_output=True, text=True, timeout=280, check=False)
 
 
 def ask(url: str, **parameters: str | float) -> Any:
