@@ -77,14 +77,14 @@ class PooledDialect(SQLiteDialect_aiosqlite):
         super().set_engine_execution_options(engine, opts)
 
     def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
-        """Set the isolation level. A database knows AUTOCOMMIT and SERIALIZABLE."""
+        """Set the isolation level."""
         if isinstance(dbapi_connection, Routed):
-            dbapi_connection.isolation_level = None if level == "AUTOCOMMIT" else ""
+            dbapi_connection.level = level
         else:
             super().set_isolation_level(dbapi_connection, level)
 
     def get_isolation_level(self, dbapi_connection: Any) -> Any:
         """Return the isolation level."""
         if isinstance(dbapi_connection, Routed):
-            return "SERIALIZABLE" if dbapi_connection.isolation_level is not None else "AUTOCOMMIT"
+            return dbapi_connection.level
         return super().get_isolation_level(dbapi_connection)  # type: ignore[no-untyped-call]

@@ -36,7 +36,7 @@ class _RollBackError(Exception):
 class Routed(Adapted):
     """Takes a reader, or the writer, for the first statement of a transaction, until commit or rollback."""
 
-    __slots__ = ("_autocommit", "_block", "_db", "_functions", "_is_set_up", "_lock", "_loop", "_writes")
+    __slots__ = ("_block", "_db", "_functions", "_is_set_up", "_lock", "_loop", "_writes", "level")
 
     def __init__(self, db: SQLiteDatabase) -> None:
         self._connection: Any = None
@@ -46,7 +46,8 @@ class Routed(Adapted):
         self._lock = asyncio.Lock()
         self._block: AbstractAsyncContextManager[aiosqlite.Connection] | None = None
         self._writes = False
-        self._autocommit = False
+        # READ UNCOMMITTED is SERIALIZABLE, as in each database without a shared cache.
+        self.level = "SERIALIZABLE"
         self._functions: dict[tuple[str, int], partial[None]] = {}
         self._is_set_up = False
 
@@ -104,7 +105,7 @@ class Routed(Adapted):
         self._check_set_up(sql)
         fn = partial(_run, fn, self._functions, reads_schema(sql))
         async with self._lock:
-            if self._block is None and (self._autocommit or self._decides_nothing(sql, options)):
+            if self._block is None and (self.level == "AUTOCOMMIT" or self._decides_nothing(sql, options)):
                 return await self._run_alone(sql, fn, options)
             connection = await self._enter(sql, options)
             try:
@@ -160,11 +161,11 @@ class Routed(Adapted):
     @property
     def isolation_level(self) -> str | None:
         """`None` if each statement is a transaction of its own."""
-        return None if self._autocommit else ""
+        return None if self.level == "AUTOCOMMIT" else ""
 
     @isolation_level.setter
     def isolation_level(self, value: str | None) -> None:
-        self._autocommit = value is None
+        self.level = "AUTOCOMMIT" if value is None else "SERIALIZABLE"
 
 
 def _run(

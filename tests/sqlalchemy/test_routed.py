@@ -193,9 +193,10 @@ async def test_in_autocommit_nothing_is_held_between_statements(over_db: AsyncEn
         assert used(db) == (0, 0)
 
 
-async def test_autocommit_is_reported_as_the_isolation_level(over_db: AsyncEngine) -> None:
-    async with over_db.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        assert await connection.get_isolation_level() == "AUTOCOMMIT"
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "READ UNCOMMITTED", "SERIALIZABLE"])
+async def test_the_isolation_level_that_was_set_is_reported(over_db: AsyncEngine, level: Any) -> None:
+    async with over_db.execution_options(isolation_level=level).connect() as connection:
+        assert await connection.get_isolation_level() == level
 
 
 async def test_a_commit_that_fails_is_an_error_of_sqlalchemy_and_leaves_nothing(

@@ -38,6 +38,7 @@ def test_a_service_that_is_gone_is_told_of_by_its_name(stack: Stack) -> None:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")  # Prometheus 3 takes nothing without it
             self.end_headers()
             self.wfile.write(SAMPLE)
 
