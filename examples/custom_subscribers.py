@@ -171,7 +171,6 @@ async def main() -> None:
     async with SQLiteConnectionPool(
         lambda: aiosqlite.connect(":memory:"),
         pool_size=1,
-        acquisition_timeout=0.2,
         min_size=1,
         name="app.db",
         subscribers=subscribers,
@@ -181,16 +180,16 @@ async def main() -> None:
             async with pool.connection(label="nightly report"):
                 await asyncio.sleep(seconds)
 
-        async def ask() -> None:
+        async def ask(timeout: float) -> None:
             with trail():
-                async with pool.connection(label="GET /users"):
+                async with pool.connection(label="GET /users", timeout=timeout):
                     pass
 
-        for seconds in (0.1, 1.0):
+        for seconds, timeout in ((0.1, 30.0), (1.0, 0.2)):
             holder = asyncio.create_task(hold(seconds))
             await asyncio.sleep(0)
             try:
-                await ask()
+                await ask(timeout)
             except PoolConnectionAcquireTimeoutError:
                 log.exception("GET /users failed")
             await holder

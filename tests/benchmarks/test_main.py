@@ -15,7 +15,7 @@ from benchmarks.harness.environments import CACHE
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks", *arguments]
-    return subprocess.run(command, cwd=ROOT.parent, capture_output=True, text=True, timeout=110, check=False)
+    return subprocess.run(command, cwd=ROOT.parent, capture_output=True, text=True, timeout=280, check=False)
 
 
 def test_a_small_run_makes_an_environment_and_prints_its_table(tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ def test_buckets_can_be_chosen(driver: StubDriver, scrape: Scrape) -> None:
     subscriber = PrometheusSubscriber(
         scrape.registry, wait_buckets=[1, 2], create_buckets=[3], use_buckets=(4, "inf"), statement_buckets=[5]
     )  # type: ignore[arg-type]
-    SQLiteConnectionPool(driver, name="app.db", subscribers=[subscriber])
+    _pool = SQLiteConnectionPool(driver, name="app.db", subscribers=[subscriber])  # or it is collected
     bounds = {
         (sample.name, sample.labels["le"])
         for family in scrape.registry.collect()
@@ -520,8 +520,8 @@ def test_a_hostile_pool_name_arrives_as_it_is(
 def test_without_a_registry_the_default_one_is_used(driver: StubDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     registry = CollectorRegistry()
     monkeypatch.setattr("aiosqlitepool.subscribers.prometheus.REGISTRY", registry)
-    SQLiteConnectionPool(driver, 7, name="app.db", subscribers=[PrometheusSubscriber()])
-    assert Scrape(registry)("db_client_connection_max") == 7
+    pool = SQLiteConnectionPool(driver, 7, name="app.db", subscribers=[PrometheusSubscriber()])
+    assert Scrape(registry)("db_client_connection_max") == pool.stats().max_size == 7
 
 
 # -- from another thread

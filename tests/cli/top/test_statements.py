@@ -100,7 +100,7 @@ def test_what_is_no_address_is_refused_with_one_of_a_page() -> None:
 
 def test_metrics_are_told(driver: StubDriver, endpoint: Callable[[CollectorRegistry], str]) -> None:
     registry = CollectorRegistry()
-    PrometheusSubscriber(registry).attach(SQLiteConnectionPool(driver, name="app.db"))
+    PrometheusSubscriber(registry).attach(_pool := SQLiteConnectionPool(driver, name="app.db"))
     with pytest.raises(EndpointError, match="serves Prometheus metrics, .*: pass the URL at which .*DebugApp is"):
         read(page_url(endpoint(registry)))
 
