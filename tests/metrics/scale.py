@@ -1,8 +1,9 @@
 """What the rules cost a Prometheus with a fleet: `python -m tests.metrics.scale --instances 250 500 1000`.
 
-The series of a real scrape, three pools, are written for each instance into Prometheus' storage, up to the moment when
-it starts. One instance of a hundred has every trouble at once, so that its alerts are evaluated and written, too. Then
-a real Prometheus evaluates the shipped rules, and says how long each took. Not a test: it takes minutes.
+The series of a real scrape, three pools, are written for each instance into Prometheus' storage, with what the rules
+have recorded of each and read again, up to the moment when it starts. One instance of a hundred has every trouble at
+once, so that its alerts are evaluated and written, too. Then a real Prometheus evaluates the shipped rules, and says
+how long each took. Not a test: it takes minutes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import tempfile
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,12 +42,11 @@ _INTERVALS = {"1m": 60}
 _ROUNDS = 8
 # Seconds that it takes to store an instance, at least: Prometheus must start when the samples end.
 _STORING = 0.12
-# The series that windows of an hour read.
-_LONG = (
-    "db_client_connection_timeouts_total",
-    "db_client_connection_wait_time_seconds_count",
-    "db_client_connection_max",
-)
+# Minutes of history that every series has: the shortest window that rules read, and a little more.
+_MINUTES = 6
+
+# The name of a sample, its labels, its value, and on how many instances of a hundred it rises.
+Series = tuple[str, str, float, int]
 
 
 def asked_for() -> frozenset[str]:
@@ -55,7 +55,17 @@ def asked_for() -> frozenset[str]:
     return frozenset(name for expression in EXPRESSIONS.values() for name in names.findall(expression))
 
 
-def series_of(scrape: str, names: frozenset[str]) -> list[tuple[str, str, float, int]]:
+def windows() -> dict[str, int]:
+    """Minutes that rules read of the series of instances, scraped or recorded, by name: of several the longest."""
+    window = re.compile(r"(?<![\w:])((?:instance_pool:)?(?:db_client|aiosqlitepool)_[\w:]+)(?:{[^}]*})?\[(\d+)([mh])\]")
+    found = defaultdict[str, int](int)
+    for expression in EXPRESSIONS.values():
+        for name, number, unit in window.findall(expression):
+            found[name] = max(found[name], int(number) * {"m": 1, "h": 60}[unit])
+    return dict(found)
+
+
+def series_of(scrape: str, names: frozenset[str]) -> list[Series]:
     """Name, labels, value of each sample that the rules ask for, and where it rises.
 
     It rises on 0 of a hundred instances (a level), 1 (a trouble) or 100 (work).
@@ -71,7 +81,15 @@ def series_of(scrape: str, names: frozenset[str]) -> list[tuple[str, str, float,
     return [(name, labels, float(value), where(name, labels)) for name, labels, value in found if name in names]
 
 
-def lines(series: Sequence[tuple[str, str, float, int]], instances: int, seconds: int, now: float) -> Iterator[str]:
+def recorded(series: Sequence[Series], names: Iterable[str]) -> list[Series]:
+    """What rules have recorded of these series for each instance, of those of `names` that are recorded: a level."""
+    metrics = {name.split(":")[1]: name for name in names if ":" in name}
+    pool = re.compile(r'db_client_connection_pool_name="[^"]*"')
+    found = {(metrics[name], pool.findall(labels)[0]): value for name, labels, value, _ in series if name in metrics}
+    return [(name, labels, value, 0) for (name, labels), value in found.items()]
+
+
+def lines(series: Sequence[Series], instances: int, seconds: int, now: float) -> Iterator[str]:
     """The samples of all instances, as OpenMetrics text without its end."""
     times = [int(now) - ago for ago in range(seconds, 0, -_SCRAPE_INTERVAL)]
     for name, labels, value, rises in series:
@@ -81,16 +99,16 @@ def lines(series: Sequence[tuple[str, str, float, int]], instances: int, seconds
             yield "".join(head + sample for sample in (rising if number % 100 < rises else levels))
 
 
-def stored(folder: Path, instances: int, long: int, minutes: int) -> int:
-    """Write the samples of `minutes`, and of the longest windows those of `long`; return how many series there are."""
+def stored(folder: Path, instances: int, longest: int) -> int:
+    """Write the samples that the rules read, of at most `longest` minutes; return how many are scraped series."""
     with tempfile.TemporaryDirectory() as live:
         scrape = asyncio.run(scraped_alive(Path(live), CollectorRegistry()))
-    now = time.time() + instances * _STORING * (1 + long / 60)
-    every = series_of(scrape, asked_for())
+    now = time.time() + instances * _STORING * (1 + longest / 60)
+    every, read = series_of(scrape, asked_for()), windows()
     with (folder / "samples.txt").open("w") as text:
-        for each in every:
-            lasts = long if each[0] in _LONG and long else minutes
-            text.writelines(lines([each], instances, lasts * 60, now))
+        for each in [*every, *recorded(every, read)]:
+            minutes = max(_MINUTES, min(longest, read.get(each[0], 0)))
+            text.writelines(lines([each], instances, minutes * 60, now))
         text.write("# EOF\n")
     blocks = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet"]
     subprocess.run([*blocks, str(folder / "samples.txt"), str(folder / "prometheus")], check=True, timeout=600)
@@ -200,14 +218,13 @@ def main() -> None:
     """Measure, and print the groups and the most expensive rules."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--instances", type=int, nargs="+", default=[250, 500, 1000])
-    parser.add_argument("--minutes", type=int, default=6, help="history of all series")
-    parser.add_argument("--long", type=int, default=60, help="minutes of history of the series that long windows read")
+    parser.add_argument("--longest", type=int, default=60, help="minutes of history, of what longer windows read")
     parser.add_argument("--show", type=int, default=12, help="how many rules to print")
     options = parser.parse_args()
     costs = {}
     for instances in options.instances:
         with tempfile.TemporaryDirectory() as place:
-            number = stored(Path(place), instances, options.long, options.minutes)
+            number = stored(Path(place), instances, options.longest)
             costs[instances] = evaluated(Path(place))
         cost = costs[instances]
         print(

@@ -11,6 +11,9 @@ from aiosqlitepool.subscribers._metrics import METRICS
 
 from .shipped import EXPRESSIONS, RECORDS
 
+_JOB_POOL = {"job", "db_client_connection_pool_name"}
+LEVELS = {"instance_pool": {"instance", *_JOB_POOL}, "job_pool": _JOB_POOL, "job": {"job"}}
+
 each_expression = pytest.mark.parametrize("expression", EXPRESSIONS.values(), ids=EXPRESSIONS.keys())
 
 
@@ -49,15 +52,14 @@ def test_the_bound_of_a_bucket_is_written_as_a_float(expression: str) -> None:
 @pytest.mark.parametrize("record", sorted({rule["record"] for rule in RECORDS}))
 def test_a_recording_rule_is_called_level_metric_operation(record: str) -> None:
     level, metric, operation = record.split(":")
-    assert level in ("instance_pool", "job_pool")
+    assert level in LEVELS
     assert any(metric.startswith((each.family, each.family.rpartition("_")[0])) for each in METRICS)
-    assert re.fullmatch(r"(\w+_)?(ratio|sum|max|min|rate|increase)(_rate)?(5m|30m|1h|2h|6h|1d)?", operation)
+    assert re.fullmatch(r"(\w+_)?(ratio|sum|max|min|count|rate|increase)(_rate)?(5m|30m|1h|2h|6h|1d)?", operation)
 
 
 @pytest.mark.parametrize("rule", RECORDS, ids=lambda rule: rule["record"])
 def test_a_recording_rule_keeps_the_labels_of_its_level(rule: dict[str, Any]) -> None:
-    job_pool = {"job", "db_client_connection_pool_name"}
-    level = job_pool | ({"instance"} if rule["record"].startswith("instance_pool:") else set())
+    level = LEVELS[rule["record"].partition(":")[0]]
     by = [set(re.split(r",\s*", labels)) for labels in re.findall(r"\bby \(([^)]*)\)", rule["expr"])]
     assert by
     assert all(labels - {"le"} == level for labels in by)

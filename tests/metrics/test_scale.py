@@ -6,7 +6,7 @@ import re
 
 from aiosqlitepool.subscribers._metrics import METRICS
 
-from .scale import asked_for, lines, series_of
+from .scale import asked_for, lines, recorded, series_of, windows
 from .shipped import EXPRESSIONS
 
 
@@ -30,3 +30,20 @@ def test_work_rises_on_each_instance_and_troubles_on_one_of_a_hundred() -> None:
     # A level on each, a trouble that stays or rises, and work.
     assert [last.count(value) for value in (5.0, 1.0, 15.0, 16.0)] == [200, 198, 2, 200]
     assert text[0] == 'db_client_connection_max{pool="p",job="api",instance="10.0.0.0:8000"} 5.0 964'
+
+
+def test_an_hour_of_every_instance_is_read_of_few_series_only() -> None:
+    assert {name for name, minutes in windows().items() if minutes > 15} == {
+        "db_client_connection_timeouts_total",
+        "db_client_connection_wait_time_seconds_count",
+        "instance_pool:aiosqlitepool_disk_free_bytes:min",
+    }
+    assert max(windows().values()) == 60
+
+
+def test_what_rules_record_of_an_instance_and_read_again_is_written(scrape: str) -> None:
+    read = {name for name in windows() if ":" in name}
+    assert read
+    series = recorded(series_of(scrape, asked_for()), windows())
+    assert {name for name, *_ in series} == read
+    assert len({(name, labels) for name, labels, *_ in series}) == len(series)

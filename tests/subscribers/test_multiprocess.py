@@ -52,6 +52,10 @@ async def main():
                 await connection.execute_fetchall("SELECT x FROM t")
                 with contextlib.suppress(sqlite3.OperationalError):
                     await connection.execute("SELECT y FROM t")
+    async def tenants():
+        for number in range(130):
+            async with SQLiteConnectionPool(connect, name=f"tenant-{number}", subscribers=[subscriber]) as tenant:
+                async with tenant.connection(): pass
     while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
         await locals()[line]()
         subscriber.refresh()
@@ -233,6 +237,16 @@ def test_a_closed_pools_levels_leave_the_sums_and_its_counters_stay(workers: Wor
     )
     assert workers.scrape("aiosqlitepool_acquires_total", aiosqlitepool_acquire_path="new") == 2
     workers.tell(second, "close")
+
+
+def test_past_pools_of_a_process_have_a_bounded_number_of_series_that_add_up(workers: Workers) -> None:
+    process = workers.start()
+    workers.tell(process, "tenants")
+    opened = {
+        pool: workers.scrape("aiosqlitepool_acquires_total", pool, aiosqlitepool_acquire_path="new")
+        for pool in ("tenant-0", "tenant-99", "tenant-100", "_OTHER")
+    }
+    assert opened == {"tenant-0": 1, "tenant-99": 1, "tenant-100": None, "_OTHER": 30}
 
 
 def test_a_process_that_ended_leaves_the_sums(workers: Workers) -> None:
