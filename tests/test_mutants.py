@@ -48,7 +48,7 @@ def kept_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     mutant = mutate(
         acquire,
         "elif answer.exception() is None and not isinstance(slot := answer.result(), list):\n"
-        "                self._inventory.put_back_unused(slot)",
+        "                self._inventory.put_back_unused(slot, lease)",
         "elif answer.exception() is None and not isinstance(answer.result(), list):\n                pass",
     )
     monkeypatch.setattr(acquire.Acquirer, "_cancelled", mutant.Acquirer._cancelled)

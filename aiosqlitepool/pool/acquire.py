@@ -141,39 +141,43 @@ class Acquirer:
         if _this_thread() != self._thread or _current_task(self._loop) is None:
             self._enter_or_emit(lease)
         try:
-            slot = self._join_or_take(lease) or await self._slot_for(lease)
-            while (pooled := self._begin_shared(lease, slot)) is None:
-                slot = await self._another_slot(lease, slot)
-            self._timer.wake(lease.deadline)
-            return pooled
+            return await self._begin_shared(lease, self._join_or_take(lease) or await self._slot_for(lease))
         except BaseException as error:
             self.emit_failure(lease, error)
             raise
+
+    async def acquire_again(self, lease: _Caller, release: Callable[[], object]) -> PooledConnection:
+        """Do the same for a lease that has one, which `release()` ends: behind those only that asked before it."""
+        if self._inventory.closing:
+            raise closed_while_waiting(self._name)
+        self._queue(lease, again=True)
+        release()
+        return await self._begin_shared(lease, await self._answered(lease))
 
     def _join_or_take(self, lease: _Caller) -> PooledSlot | None:
         settings, slots = self._settings, self._slots
         shared = slots.shared
         # Not while a waiter has the slot and has not woken up to use it: it came first.
-        if shared is not None and shared.connection is not None and shared.sharers == len(shared.connection.sharers):
+        if shared is not None and next(reversed(shared.sharing.requests)).slot is not None:
             if settings.max_waiting is not None and self.diagnostics.waiting >= settings.max_waiting:
                 raise self.diagnostics.full_error(settings.max_waiting)
-            return slots.join() if lease.deadline > lease.asked else None
+            return slots.join(lease) if lease.deadline > lease.asked else None
         slot = self._inventory.take_fresh(self.clock())
         if slot is not None:
-            slots.share(slot)
+            slots.share(slot, lease)
             lease.deadline = math.inf  # its function begins at once
         return slot
 
-    def _begin_shared(self, lease: _Caller, slot: PooledSlot) -> PooledConnection | None:
-        pooled = slot.connection
-        if pooled is not None and pooled.lent is None:
-            pooled.runs_again = False
-            pooled.lent = pooled.adapter.begin_lease(lease)  # type: ignore[arg-type]
-        if pooled is None or pooled.lent is None:
-            return None
-        pooled.sharers[lease] = None
-        lease.slot, lease.connection = slot, pooled.number
-        return pooled
+    async def _begin_shared(self, lease: _Caller, slot: PooledSlot) -> PooledConnection:
+        while True:
+            pooled, sharing = slot.connection, slot.sharing
+            if pooled is not None and sharing.handle is None:
+                sharing.handle = pooled.adapter.begin_lease(lease)  # type: ignore[arg-type]
+            if pooled is not None and sharing.handle is not None:
+                lease.slot, lease.connection = slot, pooled.number
+                self._timer.wake(lease.deadline)
+                return pooled
+            slot = await self._another_slot(lease, slot)
 
     # -- waiting
 
@@ -212,14 +216,14 @@ class Acquirer:
     async def _another_slot(self, lease: _Caller, slot: PooledSlot) -> PooledSlot:
         """Have the connection of this slot replaced, which died on its way, and wait before all others."""
         if self._inventory.closing:
-            self._inventory.put_back_unused(slot)
+            self._inventory.put_back_unused(slot, lease)
             raise closed_while_waiting(self._name)
         self._slots.end_sharing(slot)
         self._queue(lease, again=True)
-        if slot.sharers > 1:
-            self._inventory.give_back(slot)
-        else:
+        if self._slots.part(slot, lease):
             self._inventory.prepare(slot, lease)
+        else:
+            self._inventory.feed()
         return await self._answered(lease)
 
     async def _answered(self, lease: _Caller) -> PooledSlot:
@@ -251,7 +255,7 @@ class Acquirer:
             if answer.cancel() or answer.cancelled():
                 self._slots.leave(lease)
             elif answer.exception() is None and not isinstance(slot := answer.result(), list):
-                self._inventory.put_back_unused(slot)
+                self._inventory.put_back_unused(slot, lease)
 
     # -- events
 

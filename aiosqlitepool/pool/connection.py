@@ -57,11 +57,8 @@ class PooledConnection:
         self.expires_at: float = now + settings.max_lifetime * jitter
         self._settings = settings
         self.checked(now)
-        # The checkout that has it alone, or those that share it, their handle, and whether one of them runs again.
+        # The checkout that has it alone.
         self.lease: Checkout[Any] | None = None
-        self.sharers: dict[Any, None] = {}
-        self.lent: Any = None
-        self.runs_again: bool = False
         # The checkout that was suspected to leak.
         self.suspected: Checkout[Any] | None = None
 

@@ -63,14 +63,13 @@ class Diagnostics:
             if (pooled := slot.connection) is not None:
                 if (lease := pooled.lease) is not None:
                     found.append(lease)
-                elif pooled.sharers:
-                    found += [each for each in list(pooled.sharers) if each.holds]
+                elif slot.sharing.requests:
+                    found += [each for each in list(slot.sharing.requests) if each.holds]
         return found
 
     def _sharers(self) -> list[Any]:
         """Return the shared leases, in the order in which the worker thread runs their functions."""
-        shared = [pooled for slot in self._slots.all if (pooled := slot.connection) is not None and pooled.sharers]
-        return [each for pooled in shared for each in list(pooled.sharers)]
+        return [each for slot in self._slots.all if slot.connection for each in list(slot.sharing.requests)]
 
     def not_begun(self) -> list[Any]:
         """Return the shared leases whose function has been sent to the worker thread and has not begun."""

@@ -255,11 +255,9 @@ class Inventory:
         if pooled is not None and error is not None:
             self.connector.emit_unhealthy(pooled, 0.0, error)
 
-    def put_back_unused(self, slot: PooledSlot) -> None:
+    def put_back_unused(self, slot: PooledSlot, taker: object) -> None:
         """Free a slot whose taker did not begin a lease."""
-        if slot.sharers > 1:
-            self.slots.give_back(slot)
-        else:
+        if self.slots.part(slot, taker):
             self.put_back(slot, self.clock())
 
     def give_back(self, slot: PooledSlot) -> None:

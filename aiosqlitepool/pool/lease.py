@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import itertools
 import math
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
-from ..driver import Connection, Figures, Job, StatementLog, shielded
+from ..driver import Connection, Figures, Job, StatementLog, is_busy, shielded
 from ..errors import PoolUsageError, error_name
 from .acquire import Acquirer
 from .checkout import Checkout
 from .connection import PooledConnection
 from .release import Releaser
-from .settings import finite
-from .slots import Slot
+from .slots import Sharing, Slot
 
 __all__ = ["Lease", "SharedLease"]
 
 C = TypeVar("C", bound=Connection)
 R = TypeVar("R")
+
+# What a function returns that may not run yet.
+_NOT_YET: Final = object()
 
 
 class Lease(Checkout[PooledConnection], Generic[C]):
@@ -108,7 +110,7 @@ class SharedLease(Checkout[PooledConnection]):
     connection is never exposed to the caller.
     """
 
-    __slots__ = ("_acquirer", "_behind", "_clock", "_log", "_pooled", "_releaser", "_sql", "ended", "is_paused", "job")
+    __slots__ = ("_acquirer", "_log", "_pooled", "_releaser", "_sql", "job")
 
     shared: ClassVar[bool] = True
     activity: tuple[Any, float, float | None]
@@ -129,15 +131,8 @@ class SharedLease(Checkout[PooledConnection]):
         self._log = log
         self._acquirer = acquirer
         self._releaser = releaser
-        self._clock = acquirer.clock
         # The function that it runs, or has queued for the worker.
         self.job: Job[Any] | None = None
-        # Whether its function has failed and may run again, or has not run because of one before it that is paused,
-        # and the last of these.
-        self.is_paused: bool = False
-        self._behind: SharedLease | None = None
-        # Set when it has ended, if another one waits for that.
-        self.ended: asyncio.Future[None] | None = None
         # Set when it is entered.
         self._pooled: PooledConnection
 
@@ -146,30 +141,32 @@ class SharedLease(Checkout[PooledConnection]):
         return self
 
     async def run(self, fn: Callable[[sqlite3.Connection], R]) -> R:
-        """Run `fn(native)`: cancelled, it either never began, or it is waited for. May be called again when it failed.
+        """Run `fn(native)`: cancelled, it either never began, or it is waited for.
 
-        Until then, functions behind it do not begin: it keeps its place.
+        May be called again if the database was locked. Until then, functions behind it do not run: they queue again.
         """
         while True:
-            self.job = Job(self._pooled.lent, lambda native: self._in_order(fn, native))
+            assert self.slot is not None, "entered"
+            sharing = self.slot.sharing
+            self.job = Job(sharing.handle, partial(self._in_order, sharing, fn))
             result: Any = await self.job.result()
-            if self._behind is None:
+            if result is not _NOT_YET:
                 return result  # type: ignore[no-any-return]
-            await self._wait_for(self._behind)
+            self.since = math.inf
+            release = partial(self._releaser.release_shared, self, failed=True)
+            self._pooled = await self._acquirer.acquire_again(self, release)
 
-    def _in_order(self, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> R | None:
+    def _in_order(self, sharing: Sharing, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> Any:
         """Run the function in the worker thread, unless one before it has to run again."""
-        before = itertools.takewhile(lambda each: each is not self, list(self._pooled.sharers))
-        paused = [each for each in before if each.is_paused] if self._pooled.runs_again else []
-        self.is_paused, self._behind = bool(paused), paused[-1] if paused else None
-        if paused:
-            return None
+        if sharing.paused is not None and sharing.paused is not self:
+            return _NOT_YET
         if not self.holds:
-            self.since = self._clock()
+            self.since = self._acquirer.clock()
         try:
             return fn(native) if self._sql is None else self._run_sql(self._sql, fn, native)
-        except sqlite3.Error:
-            self.is_paused = self._pooled.runs_again = True
+        except sqlite3.Error as error:
+            if is_busy(error):
+                sharing.paused = self
             raise
 
     def _run_sql(self, sql: str, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> R:
@@ -189,25 +186,14 @@ class SharedLease(Checkout[PooledConnection]):
             figures: Figures = ("thread", self.label, waited, ended - began, rows, changed, raised)
             self._log.record(sql, figures, self, native, contextvars.copy_context())
 
-    async def _wait_for(self, other: SharedLease) -> None:
-        """Wait until another lease has ended; raises at the deadline, unless this one has begun before."""
-        if other in self._pooled.sharers:
-            other.ended = other.ended or asyncio.get_running_loop().create_future()
-            patience = math.inf if self.holds else max(0.0, self.deadline - self._clock())
-            await asyncio.wait((other.ended,), timeout=finite(patience))
-        if not self.holds and self._clock() >= self.deadline:
-            raise self._acquirer.diagnostics.timeout_error(self)
-
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pooled, now, self.job = self._pooled, self._clock(), None
-        is_abandoned = self not in pooled.sharers
+        now, self.job = self._acquirer.clock(), None
+        is_abandoned = self.slot is None or self not in self.slot.sharing.requests
         resetting = self._releaser.release_shared(self, failed=kind is not None)
-        if self.ended is not None:
-            self.ended.set_result(None)
         if self.holds:
-            self._acquirer.emit_acquired(self, pooled)
+            self._acquirer.emit_acquired(self, self._pooled)
             if not is_abandoned:
                 self._releaser.emit_released(self, now, resetting is not None)
         elif error is not None:

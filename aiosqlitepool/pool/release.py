@@ -70,18 +70,16 @@ class Releaser:
         slot = lease.slot
         lease.slot = None
         pooled = None if slot is None else slot.connection
-        if slot is None or pooled is None or lease not in pooled.sharers:
+        if slot is None or pooled is None or lease not in slot.sharing.requests:
             return None
-        del pooled.sharers[lease]
         if lease.since <= self._ended.newest_asked:
             self._ended.add(lease, slot, self._clock())
         if failed:  # the state of the connection is not certain
             self._inventory.slots.end_sharing(slot)
-        if slot.sharers > 1:
-            self._inventory.slots.give_back(slot)
+        if not self._inventory.slots.part(slot, lease):
             return None
         is_clean = pooled.adapter.end_lease()
-        pooled.lent = None
+        slot.sharing.handle = None
         if is_clean:
             self._inventory.put_back(slot, self._clock())
             return None

@@ -78,17 +78,17 @@ class Shutdown:
 
     def _remove_leased(self) -> None:
         for slot in self._inventory.slots.all:
-            pooled = slot.connection
-            if pooled is None or not (pooled.lease or pooled.sharers):
+            pooled, sharers = slot.connection, [each for each in slot.sharing.requests if each.slot is not None]
+            if pooled is None or not (pooled.lease or sharers):
                 continue
-            sharers, pooled.sharers, pooled.lease = pooled.sharers, {}, None
+            pooled.lease = None
             self._inventory.slots.end_sharing(slot)
             pooled.adapter.end_lease()
             for lease in sharers:
                 lease.withdraw(closed_while_waiting(self._name))
             self._inventory.remove(slot, "pool_closed")
-            for _ in sharers or (None,):
-                self._inventory.put_back_unused(slot)
+            for each in sharers or (None,):
+                self._inventory.put_back_unused(slot, each)
 
     def abandon(self) -> tuple[Holder, ...]:
         """Let every connection close by itself, without a running loop; return the holders."""

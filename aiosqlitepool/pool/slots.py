@@ -19,24 +19,35 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-__all__ = ["Slot", "Slots", "retried"]
+__all__ = ["Sharing", "Slot", "Slots", "retried"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
+class Sharing:
+    """The requests that have a slot together; `requests` is empty while one has it alone, or none has it."""
+
+    __slots__ = ("handle", "paused", "requests")
+
+    def __init__(self) -> None:
+        # In the order in which they got the slot.
+        self.requests: dict[Any, None] = {}
+        # Through which all of them use the connection; of the first one that does.
+        self.handle: Any = None
+        # The one that has to run again: none behind it runs before it has left. Set in the worker thread.
+        self.paused: Any = None
+
+
 class Slot(Generic[T]):
-    """A place for one connection; `connection` is `None` while it is vacant or being filled.
+    """A place for one connection; `connection` is `None` while it is vacant or being filled."""
 
-    `sharers` counts the takers of a slot that was taken by requests that share it, and is 0 for any other slot.
-    """
-
-    __slots__ = ("connection", "number", "sharers")
+    __slots__ = ("connection", "number", "sharing")
 
     def __init__(self, number: int) -> None:
         self.number: int = number
         self.connection: T | None = None
-        self.sharers: int = 0
+        self.sharing: Sharing = Sharing()
 
     def __repr__(self) -> str:
         return f"<Slot {self.number}: {self.connection!r}>"
@@ -140,18 +151,30 @@ class Slots(Generic[T]):
             return False
         return True
 
-    def share(self, slot: Slot[T]) -> None:
-        """Let other shared requests join a slot that a shared request has taken alone."""
-        slot.sharers = 1
+    def share(self, slot: Slot[T], request: object) -> None:
+        """Give a taken slot to a shared request; others may join it."""
+        slot.sharing.requests[request] = None
         self.shared = slot
 
-    def join(self) -> Slot[T] | None:
-        """Join the slot that is shared now, or nothing. Never overtakes a request that waits."""
+    def join(self, request: object) -> Slot[T] | None:
+        """Join the slot that is shared now, or nothing. Never overtakes a request that waits, or is going to."""
         slot = self.shared
-        if slot is None or self._queue:
+        if slot is None or self._queue or slot.sharing.paused is not None:
             return None
-        slot.sharers += 1
+        slot.sharing.requests[request] = None
         return slot
+
+    def part(self, slot: Slot[T], request: object) -> bool:
+        """End the share of a request, if it has one; True if no other has one: its caller is to free the slot."""
+        sharing = slot.sharing
+        sharing.requests.pop(request, None)
+        if sharing.paused is request:
+            sharing.paused = None
+        if sharing.requests:
+            self._hand_on(slot)
+            return False
+        self.end_sharing(slot)
+        return True
 
     def end_sharing(self, slot: Slot[T]) -> None:
         """Let no further request join this slot."""
@@ -172,12 +195,6 @@ class Slots(Generic[T]):
 
     def give_back(self, slot: Slot[T]) -> None:
         """Free a taken slot: hand it to the oldest waiter, or put it where it belongs by what it holds."""
-        if slot.sharers:
-            slot.sharers -= 1
-            if slot.sharers:
-                self._hand_on(slot)
-                return
-            self.end_sharing(slot)
         if slot.connection is None:
             self._vacant.append(slot)
         elif not (self._queue and self._hand_on(slot)):
@@ -186,18 +203,16 @@ class Slots(Generic[T]):
     def _hand_on(self, slot: Slot[T]) -> bool:
         """Hand the slot to the oldest waiter, and to those behind it that may share it; whether any got it."""
         while not self.is_held and (request := self._first()) is not None:
-            if slot.sharers:
-                if not request.shared or self.shared is not slot:
-                    return True
-                slot.sharers += 1
+            if slot.sharing.requests and not (request.shared and self.shared is slot):
+                return True
+            if request.shared:
+                self.share(slot, request)
             # Answered before it leaves the queue: Ctrl-C in between must not lose the slot.
             request.answer.set_result(slot)
             del self._queue[request]
             if not request.shared:
                 return True
-            if not slot.sharers:
-                self.share(slot)
-        return slot.sharers > 0
+        return bool(slot.sharing.requests)
 
     def _first(self) -> Any:
         """Return the oldest request that still waits for an answer."""

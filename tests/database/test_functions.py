@@ -193,6 +193,24 @@ async def test_functions_keep_their_order_while_another_process_holds_the_lock(
     assert notes(database) == [str(number) for number in range(20)]
 
 
+async def test_functions_and_blocks_keep_their_order_while_another_process_holds_the_lock(
+    db: SQLiteDatabase, database: Path
+) -> None:
+    async def block(text: str) -> None:
+        async with db.write() as connection:
+            await insert(connection, text)
+
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        kinds = [db.run_write(add, str(number)) if number % 7 != 3 else block(str(number)) for number in range(20)]
+        tasks = [asyncio.create_task(work) for work in kinds]
+        await first(db.writer)
+        await asyncio.sleep(0.05)
+        other.execute("COMMIT")
+        await asyncio.gather(*tasks)
+    assert notes(database) == [str(number) for number in range(20)]
+
+
 async def test_a_function_times_out_behind_one_that_waits_for_another_process(
     db: SQLiteDatabase, database: Path
 ) -> None:

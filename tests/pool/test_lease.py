@@ -228,10 +228,10 @@ async def test_functions_share_one_connection_and_run_in_the_order_of_their_call
         tasks = [function(pool, adds(f"note {number}")) for number in range(5)]
         await settle()
         (slot,) = pool._inventory.slots.all
-        assert (slot.sharers, pool._inventory.slots.waiting) == (6, 0)
+        assert (len(slot.sharing.requests), pool._inventory.slots.waiting) == (6, 0)
         hold.let_go()
         assert await asyncio.gather(*tasks) == rows(database)
-    assert (pool.stats().used, pool.stats().idle, slot.sharers) == (0, 1, 0)
+    assert (pool.stats().used, pool.stats().idle, slot.sharing.requests) == (0, 1, {})
 
 
 async def test_a_function_may_follow_another_of_the_same_lease(pool: Pool, database: Path) -> None:
@@ -417,11 +417,50 @@ async def test_a_shared_lease_may_end_without_a_function(pool: Pool, recorder: R
     assert not recorder.of(ConnectionReleased)
 
 
-async def test_a_lease_does_not_wait_for_another_that_has_ended(pool: Pool) -> None:
-    async with shared(pool) as ended:
-        pass
-    async with shared(pool) as lease, asyncio.timeout(10):
-        await lease._wait_for(ended)
+def finds_it_locked(native: sqlite3.Connection) -> None:
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    raise error
+
+
+async def test_no_function_runs_before_one_that_has_to_run_again(pool: Pool, database: Path) -> None:
+    async with shared(pool) as second:
+        async with shared(pool) as first:
+            with pytest.raises(sqlite3.OperationalError):
+                await first.run(finds_it_locked)
+            behind = [asyncio.create_task(second.run(adds("second"))), function(pool, adds("third"))]
+            async with asyncio.timeout(60):
+                while pool.stats().waiting < 2:
+                    await asyncio.sleep(0)
+            await first.run(adds("first"))
+        await behind[0]
+    await behind[1]
+    assert rows(database) == ["first", "second", "third"]
+
+
+async def test_a_function_that_fails_for_another_reason_holds_up_no_other(pool: Pool, database: Path) -> None:
+    def breaks_a_rule(native: sqlite3.Connection) -> None:
+        raise sqlite3.IntegrityError
+
+    async with shared(pool) as first, shared(pool) as second:
+        with pytest.raises(sqlite3.IntegrityError):
+            await first.run(breaks_a_rule)
+        await second.run(adds("second"))
+    assert rows(database) == ["second"]
+
+
+async def test_a_function_behind_one_that_has_to_run_again_is_refused_when_the_pool_closes(
+    pool: Pool, database: Path
+) -> None:
+    async with shared(pool) as first, shared(pool) as second:
+        with pytest.raises(sqlite3.OperationalError):
+            await first.run(finds_it_locked)
+        closing = asyncio.create_task(pool.close())
+        await asyncio.sleep(0)
+        with pytest.raises(PoolClosedError):
+            await second.run(adds("never"))
+    await closing
+    assert rows(database) == []
 
 
 async def test_a_function_has_its_idle_connection_checked_like_any_other_caller(database: Path) -> None:

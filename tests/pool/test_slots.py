@@ -390,22 +390,29 @@ def test_a_queue_is_in_order_again_after_it_was_empty() -> None:
 # -- shared requests
 
 
+def end(slots: Slots[str], slot: Slot[str], request: Request) -> None:
+    """End the use of a slot that a request has, alone or with others."""
+    if slots.part(slot, request):
+        slots.give_back(slot)
+
+
 def test_shared_requests_in_a_row_get_the_slot_together() -> None:
     slots, (slot,) = all_taken()
     requests = in_a_row(slots, "sss")
     slots.give_back(slot)
     check_slots(slots)
     assert served(requests) == "111"
-    assert (slot.sharers, slots.waiting, slots.used) == (3, 0, 1)
+    assert list(slot.sharing.requests) == requests
+    assert (slots.waiting, slots.used) == (0, 1)
 
 
 def test_a_shared_request_alone_may_be_joined_later() -> None:
     slots, (slot,) = all_taken()
-    in_a_row(slots, "s")
+    (alone,) = in_a_row(slots, "s")
     slots.give_back(slot)
-    assert slot.sharers == 1
-    assert slots.join() is slot
-    assert slot.sharers == 2
+    later = Request(shared=True)
+    assert slots.join(later) is slot
+    assert list(slot.sharing.requests) == [alone, later]
 
 
 def test_an_exclusive_request_ends_the_row() -> None:
@@ -414,14 +421,14 @@ def test_an_exclusive_request_ends_the_row() -> None:
     slots.give_back(slot)
     check_slots(slots)
     assert served(requests) == "11000"
-    assert slots.join() is None, "it would overtake the exclusive request"
-    slots.give_back(slot)
+    assert slots.join(Request(shared=True)) is None, "it would overtake the exclusive request"
+    end(slots, slot, requests[0])
     assert served(requests) == "11000"
-    slots.give_back(slot)
+    end(slots, slot, requests[1])
     check_slots(slots)
     assert served(requests) == "11100"
-    assert slot.sharers == 0
-    slots.give_back(slot)
+    assert not slot.sharing.requests
+    end(slots, slot, requests[2])
     check_slots(slots)
     assert served(requests) == "11111"
 
@@ -431,7 +438,7 @@ def test_an_exclusive_request_at_the_front_gets_the_slot_alone() -> None:
     requests = in_a_row(slots, "xs")
     slots.give_back(slot)
     assert served(requests) == "10"
-    assert (slot.sharers, slots.join()) == (0, None)
+    assert (slot.sharing.requests, slots.join(Request(shared=True))) == ({}, None)
 
 
 def test_cancelled_requests_do_not_end_the_row() -> None:
@@ -441,7 +448,7 @@ def test_cancelled_requests_do_not_end_the_row() -> None:
     slots.give_back(slot)
     check_slots(slots)
     assert served(requests) == "10010"
-    assert slot.sharers == 2
+    assert list(slot.sharing.requests) == [requests[0], requests[3]]
 
 
 def test_any_number_of_requests_share_a_slot() -> None:
@@ -451,73 +458,88 @@ def test_any_number_of_requests_share_a_slot() -> None:
     check_slots(slots)
     assert served(requests) == "1" * 100
     for _ in range(5):
-        assert slots.join() is slot
-    assert slot.sharers == 105
+        assert slots.join(Request(shared=True)) is slot
+    assert len(slot.sharing.requests) == 105
 
 
 def test_without_a_shared_slot_there_is_nothing_to_join() -> None:
     slots, _ = all_taken()
-    assert slots.join() is None
+    assert slots.join(Request(shared=True)) is None
 
 
 @pytest.mark.parametrize("kind", ["s", "x"])
 def test_a_shared_slot_is_not_joined_while_a_request_waits(kind: str) -> None:
     slots, (slot,) = all_taken()
-    slots.share(slot)
+    slots.share(slot, Request(shared=True))
     (request,) = in_a_row(slots, kind)
-    assert slots.join() is None
+    assert slots.join(Request(shared=True)) is None
     slots.leave(request)
-    assert slots.join() is slot
+    assert slots.join(Request(shared=True)) is slot
+
+
+def test_a_shared_slot_is_not_joined_while_a_sharer_has_to_run_again() -> None:
+    slots, (slot,) = all_taken()
+    first, second = Request(shared=True), Request(shared=True)
+    slots.share(slot, first)
+    slots.join(second)
+    slot.sharing.paused = first
+    assert slots.join(Request(shared=True)) is None
+    end(slots, slot, second)
+    assert slots.join(Request(shared=True)) is None
+    end(slots, slot, first)
+    assert (slot.sharing.paused, slots.idle) == (None, 1)
 
 
 def test_after_the_end_of_sharing_no_request_joins() -> None:
     slots, (slot,) = all_taken()
-    in_a_row(slots, "ss")
+    first, second = in_a_row(slots, "ss")
     slots.give_back(slot)
     slots.end_sharing(slot)
-    assert slots.join() is None
+    assert slots.join(Request(shared=True)) is None
     later = in_a_row(slots, "s")
-    slots.give_back(slot)
+    end(slots, slot, first)
     check_slots(slots)
-    assert (served(later), slot.sharers) == ("0", 1)
-    slots.give_back(slot)
+    assert (served(later), list(slot.sharing.requests)) == ("0", [second])
+    end(slots, slot, second)
     check_slots(slots)
     assert served(later) == "1"
 
 
 def test_the_end_of_sharing_one_slot_is_not_the_end_for_another() -> None:
     slots, (first, second) = all_taken(2)
-    slots.share(first)
-    slots.share(second)
+    slots.share(first, Request(shared=True))
+    slots.share(second, Request(shared=True))
     slots.end_sharing(first)
-    assert slots.join() is second
+    assert slots.join(Request(shared=True)) is second
 
 
 def test_a_shared_slot_is_given_back_by_its_last_sharer() -> None:
     slots, (slot,) = all_taken()
-    slots.share(slot)
-    slots.join()
-    slots.give_back(slot)
+    first, second = Request(shared=True), Request(shared=True)
+    slots.share(slot, first)
+    slots.join(second)
+    assert not slots.part(slot, first)
+    assert not slots.part(slot, first), "it has left already"
     check_slots(slots)
-    assert (slots.idle, slot.sharers) == (0, 1)
-    slots.give_back(slot)
+    assert (slots.idle, list(slot.sharing.requests)) == (0, [second])
+    end(slots, slot, second)
     check_slots(slots)
-    assert (slots.idle, slot.sharers) == (1, 0)
-    assert slots.join() is None
+    assert (slots.idle, slot.sharing.requests) == (1, {})
+    assert slots.join(Request(shared=True)) is None
 
 
 def test_an_emptied_shared_slot_becomes_vacant_with_its_last_sharer() -> None:
     slots, (slot,) = all_taken()
-    slots.share(slot)
-    slots.join()
+    first, second = Request(shared=True), Request(shared=True)
+    slots.share(slot, first)
+    slots.join(second)
     slot.connection = None
     slots.end_sharing(slot)
-    slots.give_back(slot)
+    end(slots, slot, first)
     assert slots.take_vacant() is None
-    slots.give_back(slot)
+    end(slots, slot, second)
     check_slots(slots)
     assert slots.take_vacant() is slot
-    assert slot.sharers == 0
 
 
 # -- Ctrl-C
@@ -588,44 +610,43 @@ def test_wherever_ctrl_c_falls_into_a_leave_the_others_are_served(leaver: int) -
     assert opportunity > 2
 
 
-def histories(kinds: str, sharers: int) -> Iterator[tuple[Slots[str], Slot[str], list[Request], int]]:
-    """Interrupt `give_back` wherever possible; the last number is how many still have the slot from before.
+def histories(kinds: str, sharers: int) -> Iterator[tuple[Slots[str], Slot[str], list[Request], set[Request]]]:
+    """Interrupt the end of a request wherever possible; the last are those that still have the slot from before.
 
     A kind in upper case is a waiter that was cancelled and has not left.
     """
     for opportunity in count(1):
         slots, (slot,) = all_taken()
-        if sharers:
-            slots.share(slot)
-        for _ in range(sharers - 1):
-            slots.join()
+        before = [Request(shared=sharers > 0) for _ in range(max(1, sharers))]
+        for request in before[:sharers]:
+            slots.share(slot, request)
         requests = in_a_row(slots, kinds.lower())
         for request, kind in zip(requests, kinds, strict=True):
             request.answer.cancelled = kind.isupper()
-        was_interrupted = interrupts(opportunity, partial(slots.give_back, slot))
+        was_interrupted = interrupts(opportunity, partial(end, slots, slot, before[0]))
         assert opportunity > 1 or was_interrupted
-        gave_share_back = sharers > 1 and slot.sharers - served(requests).count("1") < sharers
-        gave_slot_back = sharers < 2 and bool(slots.idle or "1" in served(requests))
-        yield slots, slot, requests, max(1, sharers) - (gave_share_back or gave_slot_back)
+        has_left = before[0] not in slot.sharing.requests if sharers > 1 else slots.idle or "1" in served(requests)
+        yield slots, slot, requests, {*before[1:], *([] if has_left else before[:1])}
         if not was_interrupted:
-            assert gave_share_back or gave_slot_back
+            assert has_left
             return
 
 
 @pytest.mark.parametrize("sharers", [0, 1, 2, 3])
 @pytest.mark.parametrize("kinds", ["", "X", "x", "xx", "Xx", "xX", "sx", "ss", "sSs", "SsXsx", "sxss", "ssssssssss"])
-def test_wherever_ctrl_c_falls_into_a_give_back_the_slot_is_not_lost(kinds: str, sharers: int) -> None:
+def test_wherever_ctrl_c_falls_into_the_end_of_a_use_the_slot_is_not_lost(kinds: str, sharers: int) -> None:
     for slots, slot, requests, have_it in histories(kinds, sharers):
         # It is in one place: still with those who had it, with waiters that were handed it, or idle.
-        holders = have_it + served(requests).count("1")
-        assert (holders == 0) == (slots.idle == 1)
-        given_back = 0
-        while given_back < have_it + served(requests).count("1"):
-            slots.give_back(slot)
-            given_back += 1
+        have_it |= {request for request in requests if request.slot is not None}
+        assert (not have_it) == (slots.idle == 1)
+        ended: set[Request] = set()
+        while left := [request for request in have_it if request not in ended]:
+            end(slots, slot, left[0])
+            ended.add(left[0])
+            have_it |= {request for request in requests if request.slot is not None}
         check_slots(slots)
         assert served(requests) == "".join("0" if kind.isupper() else "1" for kind in kinds)
-        assert (slots.idle, slot.sharers, slots.waiting) == (1, 0, 0)
+        assert (slots.idle, slot.sharing.requests, slots.waiting) == (1, {}, 0)
 
 
 # -- reading from other threads
@@ -720,7 +741,7 @@ def broken() -> list[tuple[str, Slots[str]]]:
     filled.all[0].connection = "connection"
     shared, (slot,) = all_taken()
     shared.give_back(slot)
-    shared.share(slot)
+    shared.share(slot, Request(shared=True))
     needless: Slots[str] = Slots(1)
     waiting(needless, 1)
     too_few: Slots[str] = Slots(2)

@@ -100,8 +100,8 @@ class SlotsMachine(RuleBasedStateMachine):
             assert request.answer.given is slot, "the slot belongs to the oldest waiters"
             self.holders.append((request, slot))
 
-    def give_back(self, slot: Slot[str]) -> None:
-        """Give a slot back that is no longer among the holders'."""
+    def give_back(self, slot: Slot[str], request: FakeRequest | None = None) -> None:
+        """Give a slot back that is no longer among the holders'; `request` had it."""
         sharers = self.sharers(slot)
         if sharers:
             row = self.next_in_row(already=sharers) if self.open_to_all is slot else []
@@ -111,7 +111,8 @@ class SlotsMachine(RuleBasedStateMachine):
                 self.open_to_all = None
             if row and row[0].shared:
                 self.open_to_all = slot
-        self.slots.give_back(slot)
+        if self.slots.part(slot, request):
+            self.slots.give_back(slot)
         self.expect(slot, row)
         if not sharers and not row and slot.connection is not None:
             self.idle.append(slot)
@@ -150,7 +151,7 @@ class SlotsMachine(RuleBasedStateMachine):
         if shared:
             slot = self.open_to_all
             may_join = slot is not None and not self.slots.waiting
-            joined = self.slots.join()
+            joined = self.slots.join(request)
             assert joined is (slot if may_join else None)
             if joined is not None:
                 self.holders.append((request, joined))
@@ -159,7 +160,7 @@ class SlotsMachine(RuleBasedStateMachine):
         if taken is not None:
             self.holders.append((request, taken))
             if shared:
-                self.slots.share(taken)
+                self.slots.share(taken, request)
                 self.open_to_all = taken
             return
         slot = self.take()
@@ -172,13 +173,13 @@ class SlotsMachine(RuleBasedStateMachine):
     @rule(data=st.data(), fails=st.booleans())
     def release(self, data: st.DataObject, fails: bool) -> None:
         """The last sharer may find the connection broken; a sharer that fails lets no further request join."""
-        _, slot = self.one_holder(data)
+        request, slot = self.one_holder(data)
         if fails and self.sharers(slot):
             self.slots.end_sharing(slot)
             self.open_to_all = None if self.open_to_all is slot else self.open_to_all
         elif fails:
             slot.connection = None
-        self.give_back(slot)
+        self.give_back(slot, request)
         if slot.connection is None:
             self.feed()
 
@@ -193,9 +194,10 @@ class SlotsMachine(RuleBasedStateMachine):
         self.slots.enqueue(request, again=True)
         self.waiting.insert(sum(each.asked < request.asked for each in self.waiting), request)
         if self.sharers(slot):
-            self.give_back(slot)
+            self.give_back(slot, request)
             self.feed()
         else:
+            self.slots.part(slot, request)
             self.prepare(slot)
 
     @precondition(lambda self: self.preparing)
@@ -292,12 +294,12 @@ class SlotsMachine(RuleBasedStateMachine):
         assert len(taken) + len(self.idle) + len(self.slots._vacant) == len(self.slots.all)
 
     @invariant()
-    def a_slot_has_one_holder_or_sharers_that_it_counts(self) -> None:
+    def a_slot_has_one_holder_or_sharers_that_it_knows(self) -> None:
         exclusive = Counter(slot for request, slot in self.holders if not request.shared)
         assert all(count == 1 for count in exclusive.values())
         for slot in self.slots.all:
-            sharers = self.sharers(slot)
-            assert not sharers or slot.sharers == sharers, "a sharer is not counted"
+            sharers = [request for request, held in self.holders if held is slot and request.shared]
+            assert list(slot.sharing.requests) == sharers, "a sharer is not known"
             assert not (sharers and slot in exclusive), "a slot has a holder and sharers"
             assert not (slot in self.preparing and (sharers or slot in exclusive)), "a lent slot is prepared"
 

@@ -18,7 +18,7 @@ def check_slots(slots: Slots[Any]) -> None:
     assert idle | vacant <= set(slots.all), "a slot of another pool"
     assert all(slot.connection is not None for slot in idle), "an idle slot without a connection"
     assert all(slot.connection is None for slot in vacant), "a vacant slot with a connection"
-    assert not any(slot.sharers for slot in idle | vacant), "a slot that nobody has taken is shared"
+    assert not any(slot.sharing.requests for slot in idle | vacant), "a slot that nobody has taken is shared"
     waiting = sum(not request.answer.done() for request in slots._queue)
     assert slots._takable is slots._idle or (slots.is_held and not slots._takable), "held slots can be taken"
     assert not idle | vacant or waiting <= slots.preparing or slots.is_held, "a request waits although a slot is free"
