@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import math
 import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -155,17 +154,14 @@ class Acquirer:
         return await self._begin_shared(lease, await self._answered(lease))
 
     def _join_or_take(self, lease: _Caller) -> PooledSlot | None:
-        settings, slots = self._settings, self._slots
-        shared = slots.shared
+        slots, shared = self._slots, self._slots.shared
         # Not while a waiter has the slot and has not woken up to use it: it came first.
         if shared is not None and next(reversed(shared.sharing.requests)).slot is not None:
-            if settings.max_waiting is not None and self.diagnostics.waiting >= settings.max_waiting:
-                raise self.diagnostics.full_error(settings.max_waiting)
+            self._check_full()
             return slots.join(lease) if lease.deadline > lease.asked else None
         slot = self._inventory.take_fresh(self.clock())
         if slot is not None:
             slots.share(slot, lease)
-            lease.deadline = math.inf  # its function begins at once
         return slot
 
     async def _begin_shared(self, lease: _Caller, slot: PooledSlot) -> PooledConnection:
@@ -195,14 +191,17 @@ class Acquirer:
 
     def _check_room(self, lease: _Caller) -> None:
         """Raise if this caller may not wait for a connection that others hold."""
-        most, waiting = self._settings.max_waiting, self._slots.waiting
         if lease.deadline <= lease.asked:
             raise self.diagnostics.timeout_error(lease)
-        if most is not None and self.diagnostics.waiting - self._slots.coming >= most:
-            raise self.diagnostics.full_error(most)
-        lease.queued, lease.pending = True, waiting
+        self._check_full(self._slots.coming)
+        lease.queued, lease.pending = True, self._slots.waiting
         if AcquireSlow in self._bus.handlers:
             self._ended.join(lease)
+
+    def _check_full(self, served_soon: int = 0) -> None:
+        most = self._settings.max_waiting
+        if most is not None and self.diagnostics.waiting - served_soon >= most:
+            raise self.diagnostics.full_error()
 
     def _queue(self, lease: _Caller, *, again: bool = False) -> None:
         lease.answer = asyncio.get_running_loop().create_future()

@@ -67,22 +67,16 @@ class Diagnostics:
                     found += [each for each in list(slot.sharing.requests) if each.holds]
         return found
 
-    def _sharers(self) -> list[Any]:
-        """Return the shared leases, in the order in which the worker thread runs their functions."""
-        return [each for slot in self._slots.all if slot.connection for each in list(slot.sharing.requests)]
-
-    def not_begun(self) -> list[Any]:
-        """Return the shared leases whose function has been sent to the worker thread and has not begun."""
-        return [each for each in self._sharers() if not each.holds]
-
-    def _behind(self) -> list[Any]:
-        """Return those of them that wait for others; the first function has begun or is about to."""
-        return [each for each in self._sharers()[1:] if not each.holds]
+    def behind(self) -> list[Any]:
+        """Return the shared leases whose function waits in the worker thread for others, in order."""
+        shared = [list(slot.sharing.requests) for slot in self._slots.all if slot.connection is not None]
+        # The first has begun, or is about to.
+        return [each for requests in shared for each in requests[1:] if not each.holds]
 
     def holders(self) -> tuple[Holder, ...]:
         """Return who holds a connection now, longest first."""
         now = self._clock()
-        return tuple(self.holder(each, now) for each in _oldest_first(self.checkouts()))
+        return tuple(self.holder(each, now) for each in sorted(self.checkouts(), key=lambda each: each.since))
 
     def holder(self, checkout: Checkout[Any], now: float) -> Holder:
         """Return a checkout that holds a connection as a holder, with what its task waits for."""
@@ -106,16 +100,16 @@ class Diagnostics:
     def waiters(self) -> tuple[Waiter, ...]:
         """Return who waits for a connection now, longest first."""
         now = self._clock()
-        return tuple(each.waiter(now) for each in (*self._behind(), *self._slots.queue()))
+        return tuple(each.waiter(now) for each in (*self.behind(), *self._slots.queue()))
 
     @property
     def waiting(self) -> int:
         """How many callers wait."""
-        return self._slots.waiting + len(self._behind())
+        return self._slots.waiting + len(self.behind())
 
     def oldest_waiter(self, now: float) -> float:
         """Return how long the oldest waiter has waited, in seconds."""
-        oldest = next(iter(self._behind()), None) or self._slots.oldest
+        oldest = next(iter(self.behind()), None) or self._slots.oldest
         return 0.0 if oldest is None else max(0.0, now - oldest.asked)
 
     def oldest_checkout(self, now: float) -> float:
@@ -150,9 +144,9 @@ class Diagnostics:
 
     # -- errors
 
-    def full_error(self, max_waiting: int) -> PoolFullError:
+    def full_error(self) -> PoolFullError:
         """Return the error of a caller that may not wait."""
-        return PoolFullError(explain_full(self._stats(), max_waiting))
+        return PoolFullError(explain_full(self._stats()))
 
     def timeout_error(self, checkout: Checkout[Any]) -> PoolConnectionAcquireTimeoutError:
         """Return the error of a caller that has waited too long, with the state of the pool now."""
@@ -203,10 +197,6 @@ class _Situation:
     elsewhere: dict[asyncio.Future[Any] | None, list[str]]
 
 
-def _oldest_first(checkouts: Sequence[Checkout[Any]]) -> list[Checkout[Any]]:
-    return sorted(checkouts, key=lambda each: each.since)
-
-
 def _pool_of(task: asyncio.Task[Any] | None) -> Diagnostics | None:
     """Return the pool in which a task waits for a connection."""
     pools = () if task is None else retried(lambda: tuple(_every))
@@ -221,10 +211,10 @@ def counts(stats: PoolStats) -> str:
     return f"{stats.used} used, {stats.idle} idle of {stats.max_size}, {stats.waiting} waiting"
 
 
-def explain_full(stats: PoolStats, max_waiting: int) -> str:
+def explain_full(stats: PoolStats) -> str:
     """Return why an acquire was rejected."""
     return (
-        f"pool {stats.pool!r} is full: max_waiting={max_waiting} lets no more callers wait ({counts(stats)}). "
+        f"pool {stats.pool!r} is full: max_waiting={stats.max_waiting} lets no more callers wait ({counts(stats)}). "
         "Try again later, shorten the blocks that hold connections, or raise max_waiting"
     )
 

@@ -75,13 +75,13 @@ class Housekeeper:
 
     def _time_out_waiters(self, now: float) -> float:
         late, due = self._slots.overdue(now)
-        self._end_waits(late, now)
-        self._end_waits(self._diagnostics.stuck(now), now)
+        self._end_waits(late)
+        self._end_waits(self._diagnostics.stuck(now))
         newest = self._slots.newest
         look_at = math.inf if newest is None else now + max(LOOK_EVERY, (now - newest.asked) * _LOOK_LESS)
         return min(due, look_at, self._time_out_functions(now))
 
-    def _end_waits(self, requests: Sequence[Any], now: float) -> None:
+    def _end_waits(self, requests: Sequence[Any]) -> None:
         for request in requests:
             self._slots.leave(request)
         # Here, and not where they wait: what one of them holds is released when it goes on.
@@ -90,9 +90,9 @@ class Housekeeper:
                 request.answer.set_result([self._diagnostics.timeout_error(request)])
 
     def _time_out_functions(self, now: float) -> float:
-        """Time out those whose function the worker has not begun; return when the next one is due."""
+        """Time out those whose function waits for others; return when the next one is due."""
         due = math.inf
-        for lease in self._diagnostics.not_begun():
+        for lease in self._diagnostics.behind():
             if lease.deadline > now:
                 due = min(due, lease.deadline)
             else:

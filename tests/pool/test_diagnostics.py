@@ -5,6 +5,7 @@ import contextlib
 import gc
 import re
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,7 +98,7 @@ def test_a_holder_is_named_with_the_pool_that_it_waits_for() -> None:
 
 
 def test_a_full_queue_names_its_limit_and_the_levels_of_the_pool() -> None:
-    message = explain_full(STATS, 2)
+    message = explain_full(replace(STATS, max_waiting=2))
     assert message == (
         "pool 'app.db' is full: max_waiting=2 lets no more callers wait (3 used, 1 idle of 20, 2 waiting). "
         "Try again later, shorten the blocks that hold connections, or raise max_waiting"
