@@ -20,7 +20,7 @@ from .connection import PooledConnection
 from .release import Releaser
 from .slots import Sharing, Slot
 
-__all__ = ["Lease", "SharedLease"]
+__all__ = ["AsyncWith", "Lease", "SharedLease"]
 
 C = TypeVar("C", bound=Connection)
 R = TypeVar("R")
@@ -29,7 +29,30 @@ R = TypeVar("R")
 _NOT_YET: Final = object()
 
 
-class Lease(Checkout[PooledConnection], Generic[C]):
+class AsyncWith:
+    """What is entered by `async with`; says so to callers that use it in another way."""
+
+    __slots__ = ()
+
+    _use: ClassVar[str]
+
+    if not TYPE_CHECKING:  # pragma: no branch - type checkers report these uses themselves
+
+        def __await__(self):
+            raise PoolUsageError(f"use {self._use}")
+
+        def __enter__(self):
+            raise PoolUsageError(f"use `async with`: {self._use}")
+
+        def __exit__(self, *_):
+            """Never called. Python looks it up before it calls `__enter__`."""
+
+        def __getattr__(self, name):
+            kind, hint = type(self).__name__.lstrip("_"), f"it is no connection yet: {self._use} acquires one"
+            raise AttributeError(f"{kind!r} object has no attribute {name!r}; {hint}", name=name, obj=self)
+
+
+class Lease(AsyncWith, Checkout[PooledConnection], Generic[C]):
     """Has a connection for the length of an `async with` block. Each lease serves one block.
 
     Entering raises `PoolConnectionAcquireTimeoutError`, `PoolFullError`, `PoolClosedError`, or what the driver
@@ -38,8 +61,7 @@ class Lease(Checkout[PooledConnection], Generic[C]):
 
     __slots__ = ("_acquirer", "_lent", "_releaser")
 
-    # For the errors of callers that use a lease in another way.
-    _use: ClassVar[str] = "`async with pool.connection() as connection:`"
+    _use = "`async with pool.connection() as connection:`, or `await pool.acquire()`"
 
     def __init__(self, acquirer: Acquirer, releaser: Releaser, label: str | None, timeout: float | None) -> None:
         # As in Checkout, without the price of a call.
@@ -67,23 +89,6 @@ class Lease(Checkout[PooledConnection], Generic[C]):
     def is_block(self) -> bool:
         """Whether an `async with` block has it, so that no other task releases it."""
         return self._lent is not None
-
-    if not TYPE_CHECKING:  # pragma: no branch - type checkers report these uses themselves
-
-        def __await__(self):
-            raise PoolUsageError(f"use {self._use}, or `await pool.acquire()` of a pool")
-
-        def __enter__(self):
-            raise PoolUsageError(f"use `async with`: {self._use}")
-
-        def __exit__(self, *_):
-            """Never called. Python looks it up before it calls `__enter__`."""
-
-        def __getattr__(self, name):
-            hint = f"it is no connection yet: {self._use} acquires one"
-            raise AttributeError(
-                f"{type(self).__name__!r} object has no attribute {name!r}; {hint}", name=name, obj=self
-            )
 
     def keep_nothing(self) -> None:
         """Leave the connection to the caller alone, as `acquire()` does."""
