@@ -30,12 +30,12 @@ _numbers = itertools.count(1)
 
 
 async def back_up(
-    pool: WriterPool, target: str | os.PathLike[str], progress: Progress | None, pages: int, timeout: float | None
+    pool: WriterPool, target: str | os.PathLike[str], progress: Progress | None, pages: int, timeout: float
 ) -> None:
     """Copy the database of this pool to `target`, as `SQLiteDatabase.backup()` describes, and emit how that ended.
 
-    `timeout` is the number of seconds to wait for a lock before the copy begins, `None` for no limit. If the copy fails
-    or is cancelled, the incomplete file is removed.
+    `timeout` is the number of seconds to wait for a lock before the copy begins. If the copy fails or is cancelled, the
+    incomplete file is removed.
     """
     if isinstance(pages, bool) or not isinstance(pages, int) or pages < 1:
         raise ValueError(f"pages must be an int of at least 1, not {pages!r}")
@@ -65,7 +65,7 @@ def _emitted(pool: WriterPool, target: Path) -> Iterator[None]:
             pool.events.emit(BackupEnded(pool.name, result, str(target), took, time.time(), size, info))
 
 
-async def _copy(file: DatabaseFile, path: Path, progress: Progress | None, pages: int, timeout: float | None) -> None:
+async def _copy(file: DatabaseFile, path: Path, progress: Progress | None, pages: int, timeout: float) -> None:
     unfinished = path.with_name(f"{path.name}.{os.getpid()}-{next(_numbers)}.partial")
     backup = _Backup(file, unfinished, progress, pages, timeout)
     _remove(unfinished)  # of a process of the same number that was killed
@@ -132,7 +132,7 @@ class _Backup:
     path: Path
     progress: Progress | None
     pages: int
-    timeout: float | None
+    timeout: float
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     # Set in the event loop, read in the worker thread.
     error: BaseException | None = None
@@ -171,8 +171,7 @@ class _Backup:
             try:
                 return source.execute("SELECT 1 FROM sqlite_schema LIMIT 1").close()
             except sqlite3.Error as error:  # without WAL, a writer locks readers out
-                is_late = self.timeout is not None and time.monotonic() > started_at + self.timeout
-                if busy_kind(error) is None or is_late:
+                if busy_kind(error) is None or time.monotonic() > started_at + self.timeout:
                     raise
             self.raise_if_aborted()
             time.sleep(next(pausing))

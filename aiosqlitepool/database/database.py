@@ -14,7 +14,7 @@ from ..bus import Detach
 from ..events import Checkpointed
 from ..pool import SQLiteConnectionPool, Subscriber
 from ..pool.registry import checked_subscribers, free_name
-from ..pool.settings import MOST_CONNECTIONS, OnConnect, check_count, check_flag, check_label, check_name, check_seconds
+from ..pool.settings import MOST_CONNECTIONS, OnConnect, check_count, check_flag, check_label, check_name, check_timeout
 from .arguments import bound, checked_timeout, label_of
 from .backup import Progress, back_up
 from .file import DatabaseFile, checked_connect_args
@@ -93,10 +93,10 @@ class SQLiteDatabase(Statements):
         for argument, size in (("checkpoint_above", checkpoint_above), ("wal_ceiling", wal_ceiling)):
             if size is not None:
                 check_count(argument, size, least=0)
-        self._timeout = timeout = check_seconds("acquisition_timeout", acquisition_timeout)
-        max_age = check_seconds("reader_max_age", reader_max_age, positive=True)
-        reader_warn_after = check_seconds("reader_warn_after", reader_warn_after, positive=True)
-        writer_warn_after = check_seconds("writer_warn_after", writer_warn_after, positive=True)
+        self._timeout = timeout = check_timeout("acquisition_timeout", acquisition_timeout)
+        max_age = check_timeout("reader_max_age", reader_max_age, positive=True)
+        reader_warn_after = check_timeout("reader_warn_after", reader_warn_after, positive=True)
+        writer_warn_after = check_timeout("writer_warn_after", writer_warn_after, positive=True)
         # SQLite itself would run checkpoints, too.
         unattended: Mapping[str, PragmaValue] = {"wal_autocheckpoint": 0} if checkpoint_above is None else {}
         all_pragmas = {**unattended, **checked_pragmas(pragmas)}

@@ -44,7 +44,7 @@ class DatabaseFile:
 
     `path` is a path, ":memory:", or a URI ("file:app.db?vfs=...") as for `sqlite3.connect(uri=True)`. `connect_args`
     are passed to `sqlite3.connect`. `timeout` is the number of seconds that opening a connection waits for the locks of
-    other processes, `None` for no limit.
+    other processes.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class DatabaseFile:
         path: str | os.PathLike[str],
         pragmas: Mapping[str, PragmaValue],
         connect_args: Mapping[str, Any],
-        timeout: float | None,
+        timeout: float,
     ) -> None:
         given = _checked(path)
         self._connect_args = connect_args
@@ -164,8 +164,7 @@ class DatabaseFile:
                 return await call(connection, set_up, tuple(settings(role, self._pragmas)))
             except sqlite3.Error as error:
                 pause = next(pausing)
-                is_late = self._timeout is not None and time.monotonic() + pause > started_at + self._timeout
-                if busy_kind(error) is None or is_late:
+                if busy_kind(error) is None or time.monotonic() + pause > started_at + self._timeout:
                     raise
             await asyncio.sleep(pause)
 

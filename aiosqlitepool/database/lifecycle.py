@@ -10,7 +10,7 @@ from ..driver import shielded
 from ..errors import PoolClosedError, PoolUsageError
 from ..pool.background import begin_later, running_loop
 from ..pool.diagnostics import closed_for_good
-from ..pool.settings import check_seconds
+from ..pool.settings import check_timeout
 from .file import DatabaseFile
 from .maintenance import Maintenance
 from .reader import Reader
@@ -77,7 +77,7 @@ class DatabaseLifecycle(NotCopyable):
         `timeout` is in seconds and counts for each pool, as in `SQLiteConnectionPool.close()`. Do nothing if the
         database is closed. Concurrent calls wait for the same close, which continues if a caller is cancelled.
         """
-        check_seconds("timeout", timeout)
+        check_timeout("timeout", timeout)
         self._check_loop()
         if self._closing is None:
             self._opened = False

@@ -124,9 +124,7 @@ class Maintenance:
         try:
             event = await self._writer.call("checkpoint", partial(checkpoint, pool=self._pool))
         except sqlite3.Error as error:
-            if CheckpointFailed in self._pool.events.handlers:
-                failed = CheckpointFailed(self._pool.name, ErrorInfo.of(error), self._file.wal_bytes())
-                self._pool.events.emit(failed)
+            self._pool.events.emit_new(CheckpointFailed, ErrorInfo.of(error), self._file.wal_bytes())
             raise
         if event.wal_bytes <= self._checkpoint_above:
             self._checkpoint_at = self._clock()

@@ -21,7 +21,7 @@ from ..pool.checkout import Checkout
 from ..pool.connection import PooledConnection
 from ..pool.lease import Lease
 from ..pool.pool import SQLiteConnectionPool
-from ..pool.settings import check_label, check_timeout
+from ..pool.settings import check_label, check_timeout, finite
 from ..stats import PoolStats
 from .blocks import database_block
 from .file import DatabaseFile
@@ -175,13 +175,13 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
 class Reader:
     """Runs read blocks and functions on the connections of one pool.
 
-    `timeout` is the default of each call, `max_age` the longest duration of a read: in seconds, `None` for no limit.
+    `timeout` is the default of each call, `max_age` the longest duration of a read, in seconds.
     """
 
-    def __init__(self, pool: ReaderPool, timeout: float | None, max_age: float | None) -> None:
+    def __init__(self, pool: ReaderPool, timeout: float, max_age: float) -> None:
         self.pool = pool
         self._timeout = timeout
-        self._max_age = max_age
+        self._max_age = finite(max_age)
 
     def block(
         self, label: str | None, timeout: float | None, *, snapshot: bool

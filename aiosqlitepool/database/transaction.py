@@ -30,13 +30,13 @@ _COMMIT_TIMEOUT: Final = 5.0
 class Transaction:
     """One transaction in one pool, which `statement` begins.
 
-    `timeout` is the number of seconds to wait for the locks of other connections, `None` for no limit. As a context
-    manager, it emits at the end what became of it.
+    `timeout` is the number of seconds to wait for the locks of other connections. As a context manager, it emits at the
+    end what became of it.
     """
 
     __slots__ = ("_began", "_ended", "_label", "_pool", "_requested", "_retries", "_statement", "_timeout", "outcome")
 
-    def __init__(self, pool: Pool, statement: str, timeout: float | None, label: str | None) -> None:
+    def __init__(self, pool: Pool, statement: str, timeout: float, label: str | None) -> None:
         self._pool = pool
         self._statement = statement
         self._timeout = timeout
@@ -108,8 +108,7 @@ class Transaction:
         return result
 
     def _retry_commit(self, native: sqlite3.Connection) -> None:
-        timeout = _COMMIT_TIMEOUT if self._timeout is None else min(self._timeout, _COMMIT_TIMEOUT)
-        pausing, deadline = pauses(), time.monotonic() + timeout
+        pausing, deadline = pauses(), time.monotonic() + min(self._timeout, _COMMIT_TIMEOUT)
         while True:
             try:
                 return self.commit(native)
@@ -144,18 +143,16 @@ class Transaction:
                 if kind is None or (self.outcome is not None and not retry):
                     self._mark_failed()
                     raise
-                if self._timeout is not None and time.monotonic() + pause > since + self._timeout:
+                if time.monotonic() + pause > since + self._timeout:
                     error.add_note(
                         f"pool {self._pool.name!r}: another connection locked the database until the timeout of "
                         f"{self._timeout:g} s. Shorten its transactions or raise the timeout"
                     )
                     self._mark_failed()
-                    if DatabaseFailed in self._pool.events.handlers:
-                        self._pool.events.emit(DatabaseFailed(self._pool.name, ErrorInfo.of(error), self._label))
+                    self._pool.events.emit_new(DatabaseFailed, ErrorInfo.of(error), self._label)
                     raise
             self._retries += 1
-            if BusyRetried in self._pool.events.handlers:
-                self._pool.events.emit(BusyRetried(self._pool.name, kind, pause, self._label))
+            self._pool.events.emit_new(BusyRetried, kind, pause, self._label)
             await asyncio.sleep(pause)
 
     def _mark_failed(self) -> None:

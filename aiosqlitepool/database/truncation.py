@@ -204,11 +204,10 @@ class Truncation:
             self._emit_blocked(in_the_way)
 
     def _emit_failed(self, error: ErrorInfo) -> None:
-        pool = self._writer.pool
-        if CheckpointFailed in pool.events.handlers:
-            pool.events.emit(CheckpointFailed(pool.name, error, self._file.wal_bytes()))
-        if error.database_code is not None and DatabaseFailed in pool.events.handlers:
-            pool.events.emit(DatabaseFailed(pool.name, error, "checkpoint"))
+        events = self._writer.pool.events
+        events.emit_new(CheckpointFailed, error, self._file.wal_bytes())
+        if error.database_code is not None:
+            events.emit_new(DatabaseFailed, error, "checkpoint")
 
     async def _truncated_within(self, patience: float) -> bool:
         """Wait until the WAL is truncated: by a commit of the writer, or here if the writer is idle."""
@@ -260,7 +259,7 @@ class Truncation:
         if wal_bytes > self._ceiling:
             who = "; ".join(map(str, holders)) or "another process or database object reads"
             log.warning("pool %r: the WAL has %d bytes and cannot be emptied: %s", pool.name, wal_bytes, who)
-        pool.events.emit(CheckpointBlocked(pool.name, wal_bytes, holders))
+        pool.events.emit_new(CheckpointBlocked, wal_bytes, holders)
 
 
 def checkpoint(native: sqlite3.Connection, pool: WriterPool, *, truncates: bool = True) -> Checkpointed:

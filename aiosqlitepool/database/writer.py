@@ -23,6 +23,7 @@ from ..driver import Kind, LoopWork, begin_at_once, call_anyway, call_last, call
 from ..errors import PoolUsageError
 from ..pool.lease import Lease, SharedLease
 from ..pool.pool import SQLiteConnectionPool
+from ..pool.settings import finite
 from ..pool.task_graph import held_up_by
 from ..stats import PoolStats
 from .blocks import database_block
@@ -84,7 +85,7 @@ class _WriteTransaction(Transaction):
 
     __slots__ = ("_writer",)
 
-    def __init__(self, writer: Writer, timeout: float | None, label: str | None) -> None:
+    def __init__(self, writer: Writer, timeout: float, label: str | None) -> None:
         super().__init__(writer.pool, "BEGIN IMMEDIATE", timeout, label)
         self._writer = writer
 
@@ -116,15 +117,14 @@ class _WriteTransaction(Transaction):
         return await super().start(partial(self._in_turn, work), retry=retry)
 
     async def _in_turn(self, work: Callable[[], Awaitable[R]]) -> R:
-        until = math.inf if self._timeout is None else self._requested + self._timeout
         while True:
             try:
                 return await work()
             except NotOurTurn:
-                left = until - time.monotonic()
+                left = self._requested + self._timeout - time.monotonic()
                 if left <= 0:
                     raise locked() from None
-            await self._writer.pool.turns.wait(self, None if left == math.inf else left)
+            await self._writer.pool.turns.wait(self, finite(left))
 
     def commit(self, native: sqlite3.Connection) -> None:
         super().commit(native)
@@ -138,10 +138,10 @@ class _WriteTransaction(Transaction):
 class Writer:
     """Runs write blocks and functions on the only connection of its pool.
 
-    `timeout` is the default of each call, in seconds; `None` for no limit.
+    `timeout` is the default of each call, in seconds.
     """
 
-    def __init__(self, pool: WriterPool, timeout: float | None) -> None:
+    def __init__(self, pool: WriterPool, timeout: float) -> None:
         self.pool = pool
         self._timeout = timeout
         # The open block: its connection, the task that opened it, and the number of savepoints open inside it.

@@ -125,7 +125,7 @@ class StatementLog:
     def __init__(
         self,
         pool: str = "",
-        slow_after: float | None = None,
+        slow_after: float = math.inf,
         handlers: Mapping[type, Any] | None = None,
         emit: Callable[[Any], None] | None = None,
         deliver: Callable[[Mapping[StatementKind, Sequence[float]]], None] | None = None,
@@ -133,7 +133,7 @@ class StatementLog:
     ) -> None:
         self._clock = clock
         self._pool = pool
-        self._slow_after = math.inf if slow_after is None else slow_after
+        self._slow_after = slow_after
         self._handlers: Mapping[type, Any] = {} if handlers is None else handlers
         self._emit = emit
         self._deliver = deliver

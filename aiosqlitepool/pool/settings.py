@@ -17,7 +17,6 @@ __all__ = [
     "check_count",
     "check_label",
     "check_name",
-    "check_seconds",
     "check_timeout",
     "finite",
 ]
@@ -119,11 +118,6 @@ def check_timeout(name: str, value: object, *, positive: bool = False) -> float:
         bound = "greater than 0" if positive else "0 or more"
         raise ValueError(f"{name} must be {bound} seconds, not {value!r}")
     return seconds
-
-
-def check_seconds(name: str, value: object, *, positive: bool = False) -> float | None:
-    """Do the same as `check_timeout`, but return infinity as `None`."""
-    return finite(check_timeout(name, value, positive=positive))
 
 
 def finite(seconds: float) -> float | None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sqlite3
 import time
 from collections.abc import Callable
@@ -40,7 +41,7 @@ async def test_a_block_is_committed_when_it_ends(db: SQLiteDatabase, database: P
 async def test_a_transaction_took_no_longer_because_the_event_loop_heard_of_its_end_late(
     db: SQLiteDatabase, recorder: Recorder, end: Callable[[Transaction, sqlite3.Connection], None]
 ) -> None:
-    transaction = Transaction(db.writer, "BEGIN", None, "POST /notes")
+    transaction = Transaction(db.writer, "BEGIN", math.inf, "POST /notes")
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as native:
         before = time.monotonic()
         transaction.begin(native)

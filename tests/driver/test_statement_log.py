@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -147,7 +148,7 @@ FETCH: Final = None
 class Observed:
     """The log of a pool with a bus, a real connection and a clock."""
 
-    def __init__(self, native: sqlite3.Connection, slow_after: float | None = 0.1) -> None:
+    def __init__(self, native: sqlite3.Connection, slow_after: float = 0.1) -> None:
         self.native = native
         self.clock = Clock()
         self.bus = EventBus(pool="app.db")
@@ -208,10 +209,10 @@ async def test_a_slow_statement_is_an_event_with_its_plan(native: sqlite3.Connec
 
 
 @pytest.mark.parametrize(
-    ("slow_after", "slow"), [(0.1, [0.1, 0.5]), (0, [0.0, 0.0999, 0.1, 0.5]), (0.6, []), (None, [])]
+    ("slow_after", "slow"), [(0.1, [0.1, 0.5]), (0, [0.0, 0.0999, 0.1, 0.5]), (0.6, []), (math.inf, [])]
 )
 async def test_a_statement_is_slow_from_the_threshold_on(
-    native: sqlite3.Connection, slow_after: float | None, slow: list[float]
+    native: sqlite3.Connection, slow_after: float, slow: list[float]
 ) -> None:
     observed = Observed(native, slow_after)
     observed.subscribe(StatementSlow)
