@@ -7,10 +7,11 @@ lock for microseconds only, it can poll for minutes without finding the lock fre
 from __future__ import annotations
 
 import os
-import struct
 import sys
 import time
 from typing import Final
+
+from .process_turns import is_locked
 
 __all__ = ["Gaps"]
 
@@ -23,8 +24,6 @@ _BUSY: Final = 0.75
 
 # Byte of the WAL index that each process locks, shared, as long as it has the index open. Source: os_unix.c.
 _DMS: Final = 128
-# `struct flock`: type, whence, start, length, process.
-_FLOCK: Final = "hhqqi0q"
 
 
 class Gaps:
@@ -62,13 +61,11 @@ def is_open_elsewhere(path: str) -> bool:
         return False
     import fcntl
 
-    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _DMS, 1, 0)
     try:
         wanted = os.stat(path)
         for descriptor in map(int, os.listdir("/proc/self/fd")):
             if _is_at(descriptor, wanted):
-                answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, asked)
-                return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
+                return is_locked(descriptor, _DMS, fcntl.F_GETLK)
     except OSError:
         pass  # there is no WAL index, or it was closed a moment ago
     return False

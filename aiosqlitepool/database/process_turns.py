@@ -23,7 +23,7 @@ from typing import Final
 if sys.platform != "win32":  # pragma: no branch
     import fcntl
 
-__all__ = ["NotOurTurn", "ProcessTurns"]
+__all__ = ["NotOurTurn", "ProcessTurns", "is_locked"]
 
 # Seconds for which a process may write, one transaction after another, while others wait; and for which it may let its
 # turn wait for the first one.
@@ -236,5 +236,10 @@ def _others_wait(descriptor: int) -> bool:
     """Return whether another process waits for its turn; False where that is not known."""
     if sys.platform != "linux":  # pragma: no cover
         return False
-    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _WAITING, 1, 0)
-    return bool(struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK)
+    return is_locked(descriptor, _WAITING, fcntl.F_OFD_GETLK)
+
+
+def is_locked(descriptor: int, byte: int, command: int) -> bool:
+    """Return whether another owner has locked this byte of a file; `command` says whether that is a process."""
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+    return bool(struct.unpack(_FLOCK, fcntl.fcntl(descriptor, command, asked))[0] != fcntl.F_UNLCK)

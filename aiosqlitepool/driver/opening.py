@@ -114,7 +114,7 @@ def _is_plain(made: aiosqlite.Connection) -> bool:
 
 def _close_and_stop(made: aiosqlite.Connection) -> object:
     native, made._connection, made._running = made._connection, None, False
-    return STOP if native is None else close_and_stop(Interrupts(native).close_connection)
+    return STOP if native is None else close_and_stop(native.close)
 
 
 async def discard_locals(error: BaseException) -> None:

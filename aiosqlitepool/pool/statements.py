@@ -101,12 +101,6 @@ class PoolStatements(SingleStatements, PoolLifecycle[C]):
         """Acquire a connection for an `async with` block."""
         ...
 
-    def _fetch(self, statement: Fetch, label: str, timeout: float | None) -> Awaitable[list[Any]]:
-        return self._run_alone(statement, label, timeout)
-
-    def _change(self, statement: Change, label: str, timeout: float | None) -> Awaitable[Executed]:
-        return self._run_alone(statement, label, timeout)
-
     async def _run_alone(self, statement: Statement[R], label: str, timeout: float | None) -> R:
         if (word := first_word(statement.sql)) in _NEED_BLOCK:
             raise PoolUsageError(
@@ -115,3 +109,5 @@ class PoolStatements(SingleStatements, PoolLifecycle[C]):
             )
         async with self.connection(label, timeout=timeout) as connection:
             return await run_alone(connection, statement)
+
+    _fetch = _change = _run_alone
