@@ -169,8 +169,8 @@ class Truncation:
                 event = await call_to_the_end(connection, work)
             self._is_pinned = event.result == "partial"
             self._writer.pool.events.emit(event)
-        except sqlite3.Error as error:
-            self._emit_failed(ErrorInfo.of(error))
+        except sqlite3.Error as error:  # that the database failed was emitted where this ran
+            self._writer.pool.events.emit_new(CheckpointFailed, ErrorInfo.of(error), self._file.wal_bytes())
         except PoolClosedError:  # the last connection to close makes a checkpoint
             pass
         finally:

@@ -214,6 +214,8 @@ async def test_a_copy_that_fails_is_told_and_nothing_is_raised(
     await truncation_of(db, Clock()).copy()
     (event,) = recorder.of(CheckpointFailed)
     assert (event.pool, event.error.code) == ("app.db/write", "SQLITE_IOERR_WRITE")
+    (failed,) = recorder.of(DatabaseFailed)  # bug: it was counted twice
+    assert (failed.error.code, failed.label) == ("SQLITE_IOERR_WRITE", "checkpoint")
 
 
 async def test_a_database_that_closes_needs_no_copy_any_more(database: Path) -> None:
