@@ -47,7 +47,7 @@ class ConnectionLog:
         changes = native.total_changes
         changed, self._changes = changes - self._changes, changes
         figures: Figures = (place, lease.label, began - sent, ended - began, rows, changed, failure)
-        self._log.record(statement, figures, lease, native, context)
+        self._log.record(statement, figures, lease.connection, native, context)
 
     def failed(self, error: BaseException, lease: Lessee, context: Context, statement: object) -> None:
         """Report an error, if it means that the database failed."""

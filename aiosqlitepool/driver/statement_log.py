@@ -27,7 +27,6 @@ from ..events import (
 from ..sql import LONGEST_READ, normalized, operation_of, summary_of
 from ..stats import StatementStats, StatementTable
 from .plans import query_plan
-from .protocol import Lessee
 
 __all__ = ["MOST_STATEMENTS", "Figures", "StatementLog"]
 
@@ -147,25 +146,23 @@ class StatementLog:
 
     # -- in a worker thread
 
-    def record(
-        self, sql: object, figures: Figures, lease: Lessee, native: sqlite3.Connection, context: Context
-    ) -> None:
-        """Record that a statement ran. Costs one append, and every 256th time the counting of them all."""
+    def record(self, sql: object, figures: Figures, number: int, native: sqlite3.Connection, context: Context) -> None:
+        """Record that a statement ran on this connection. Costs one append, each 256th time the counting of all."""
         if type(sql) is not str:
             if not issubclass(type(sql), str):  # an error of the program, which SQLite has refused
                 return
             sql = str.__str__(cast(str, sql))  # without methods of the program's own
         self._records.append((sql[:LONGEST_READ], figures))
         if figures[3] >= self._slow_after or StatementExecuted in self._handlers:
-            self._report(sql, figures, lease, native, context)
+            self._report(sql, figures, number, native, context)
         if len(self._records) >= _BATCH and self._lock.acquire(blocking=False):
             self._count_and_release()
 
-    def _report(self, sql: str, figures: Figures, lease: Lessee, native: sqlite3.Connection, context: Context) -> None:
+    def _report(self, sql: str, figures: Figures, number: int, native: sqlite3.Connection, context: Context) -> None:
         place, label, waited, ran, rows, changed, error = figures
         now, statement = self._clock(), normalized(sql)
         fields = (
-            self._pool, lease.connection, statement, operation_of(statement), summary_of(statement),
+            self._pool, number, statement, operation_of(statement), summary_of(statement),
             waited, ran, now, rows, changed, error, label,
         )  # fmt: skip
         if ran >= self._slow_after:

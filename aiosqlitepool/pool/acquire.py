@@ -168,7 +168,7 @@ class Acquirer:
         while True:
             pooled, sharing = slot.connection, slot.sharing
             if pooled is not None and sharing.handle is None:
-                sharing.handle = pooled.adapter.begin_lease(lease)  # type: ignore[arg-type]
+                sharing.handle = pooled.adapter.begin_lease(sharing)  # type: ignore[arg-type]
             if pooled is not None and sharing.handle is not None:
                 lease.slot, lease.connection = slot, pooled.number
                 self._timer.wake(lease.deadline)

@@ -165,6 +165,7 @@ class SharedLease(Checkout[PooledConnection]):
         """Run the function in the worker thread, unless one before it has to run again."""
         if sharing.paused is not None and sharing.paused is not self:
             return _NOT_YET
+        sharing.label = self.label
         if not self.holds:
             self.since = self._acquirer.clock()
         try:
@@ -189,7 +190,7 @@ class SharedLease(Checkout[PooledConnection]):
             self.activity = sql, began, ended
             waited = max(0.0, self.since - self.asked)
             figures: Figures = ("thread", self.label, waited, ended - began, rows, changed, raised)
-            self._log.record(sql, figures, self, native, contextvars.copy_context())
+            self._log.record(sql, figures, self.connection, native, contextvars.copy_context())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -205,9 +206,6 @@ class SharedLease(Checkout[PooledConnection]):
             self._acquirer.emit_failure(self, error)
         if resetting is not None:
             await shielded(asyncio.wait((resetting,)))
-
-    def forgotten(self) -> None:
-        """Do nothing: the pool itself kept the handle of the shared connection."""
 
     def withdraw(self, error: BaseException) -> bool:
         """Raise `error` in the caller if its function has not begun; False if it has."""

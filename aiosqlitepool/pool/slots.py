@@ -26,17 +26,28 @@ R = TypeVar("R")
 
 
 class Sharing:
-    """The requests that have a slot together; `requests` is empty while one has it alone, or none has it."""
+    """The requests that have a slot together; `requests` is empty while one has it alone, or none has it.
 
-    __slots__ = ("handle", "paused", "requests")
+    It has the lease of the connection for all of them.
+    """
+
+    __slots__ = ("handle", "label", "paused", "requests")
 
     def __init__(self) -> None:
         # In the order in which they got the slot.
         self.requests: dict[Any, None] = {}
-        # Through which all of them use the connection; of the first one that does.
+        # Through which all of them use the connection, and what for the one that runs does. The latter is set in the
+        # worker thread.
         self.handle: Any = None
+        self.label: str | None = None
         # The one that has to run again: none behind it runs before it has left. Set in the worker thread.
         self.paused: Any = None
+
+    def forgotten(self) -> None:
+        """Do nothing: the handle is kept here."""
+
+    def refusal(self) -> None:
+        """Return no error of its own for a use after the end."""
 
 
 class Slot(Generic[T]):

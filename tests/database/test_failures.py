@@ -16,7 +16,7 @@ from aiosqlitepool import SQLiteDatabase
 from aiosqlitepool.events import BusyRetried, DatabaseFailed, ErrorInfo, TransactionEnded
 from aiosqlitepool.testing import Recorder
 
-from ..support.databases import add, first, insert, leave_wal
+from ..support.databases import Hold, add, first, insert, leave_wal, until_waiting
 from ..support.other import other_process
 
 LONG = "x" * 100_000
@@ -47,6 +47,21 @@ async def test_a_function_on_a_full_disk_has_failed_and_was_not_rolled_back_by_i
     assert failures(recorder) == [("app.db/write", FULL, "POST /notes", None)]
     (event,) = recorder.of(TransactionEnded)
     assert (event.outcome, event.error) == ("failed", FULL)
+
+
+async def test_the_failure_of_a_function_behind_another_has_its_own_label(
+    full: SQLiteDatabase, recorder: Recorder
+) -> None:
+    with Hold() as hold:
+        working = asyncio.create_task(full.run_write(hold, label="GET /notes"))
+        await hold.reached.wait()
+        failing = asyncio.create_task(full.run_write(add, LONG, label="POST /notes"))
+        await until_waiting(full, 1)
+        hold.let_go()
+        await working
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        await failing
+    assert failures(recorder) == [("app.db/write", FULL, "POST /notes", None)]
 
 
 async def test_a_block_on_a_full_disk_has_failed_and_the_event_names_the_statement(

@@ -9,7 +9,6 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextvars import Context, ContextVar, copy_context
-from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -29,11 +28,10 @@ from ..support.clock import Clock
 from ..support.stub import settle
 
 NATIVE = sqlite3.connect(":memory:", check_same_thread=False)
-LEASE: Any = SimpleNamespace(connection=1)
 
 
 def record(log: StatementLog, sql: Any, figures: Figures) -> None:
-    log.record(sql, figures, LEASE, native=NATIVE, context=Context())
+    log.record(sql, figures, 1, native=NATIVE, context=Context())
 
 
 def log_of(*texts: str, label: str | None = None, ran: float = 0.001) -> StatementLog:
@@ -173,7 +171,7 @@ class Observed:
     ) -> None:
         """Record a statement in another thread, as a worker does, and wait until its caller would continue."""
         figures: Figures = (place, "GET /", 0.25, ran, 3, 2, error)
-        await asyncio.to_thread(self.log.record, sql, figures, LEASE, self.native, copy_context())
+        await asyncio.to_thread(self.log.record, sql, figures, 1, self.native, copy_context())
         await asyncio.sleep(0)  # from Python 3.15, the loop need not turn for a thread that is done already
 
 
@@ -264,7 +262,7 @@ async def test_all_events_are_not_all_statements(native: sqlite3.Connection) -> 
 async def test_a_handler_that_is_gone_by_then_is_not_called(native: sqlite3.Connection) -> None:
     observed = Observed(native)
     detach = observed.bus.subscribe(StatementSlow, observed.got.append)
-    observed.log.record("SELECT 1", ("thread", None, 0.0, 1.0, 0, 0, None), LEASE, native, copy_context())
+    observed.log.record("SELECT 1", ("thread", None, 0.0, 1.0, 0, 0, None), 1, native, copy_context())
     detach()
     await settle()
     assert observed.got == []
@@ -310,7 +308,7 @@ async def test_statements_that_become_slow_at_the_same_time_all_have_the_plan(na
         def meanwhile(*_: object) -> int:
             native.set_authorizer(None)
             sql, figures = "SELECT * FROM orders WHERE total = 7", ("thread", None, 0.0, 0.5, 0, 0, None)
-            observed.log.record(sql, figures, LEASE, other, copy_context())
+            observed.log.record(sql, figures, 1, other, copy_context())
             return sqlite3.SQLITE_OK
 
         native.set_authorizer(meanwhile)
