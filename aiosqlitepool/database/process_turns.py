@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import math
 import os
+import sqlite3
 import struct
 import sys
 import threading
@@ -38,12 +39,18 @@ _WAITING: Final = 1
 _FLOCK: Final = "hhqqi0q"
 
 
-class NotOurTurn(Exception):  # noqa: N818 - a signal
+class NotOurTurn(sqlite3.OperationalError):
     """Another process writes, or is to write next: await `ProcessTurns.wait`, and begin again."""
+
+    # Functions behind it wait, as they do where SQLite says so.
+    sqlite_errorcode = sqlite3.SQLITE_BUSY
 
 
 class ProcessTurns:
-    """The turns of one process at the database at `path`; `None` for a database that no other process can have."""
+    """The turns of one process at the database at `path`; `None` for a database that no other process can have.
+
+    For one transaction at a time: there is one connection that writes, and the queue for it is that of its pool.
+    """
 
     def __init__(
         self,
@@ -64,8 +71,8 @@ class ProcessTurns:
         self._transaction: object = None
         # Of a turn that was waited for, until it is over: its thread ends it then, if no transaction is open.
         self._guard: object = None
-        # Transactions that could not begin, in order, and what each of them awaits.
-        self._waiting: dict[object, asyncio.Future[None] | None] = {}
+        # What those await that could not begin: one, and perhaps one that is cancelled and has not noticed yet.
+        self._waiting: set[asyncio.Future[None]] = set()
         # Whether a thread waits for our turn.
         self._thread_waits = False
 
@@ -78,15 +85,8 @@ class ProcessTurns:
         with self._mutex:
             if self._has_lock and self._is_over():
                 self._unlock()
-            # It had its turn, and SQLite was locked: those behind it wait for it, so that it must stay before them.
-            is_again = self._transaction is transaction
-            is_next = is_again or next(iter(self._waiting), transaction) is transaction
-            if not (is_next and (self._has_lock or self._lock())):
-                self._waiting.setdefault(transaction, None)
-                if is_again:
-                    self._waiting = {transaction: None, **self._waiting}
+            if not (self._has_lock or self._lock()):
                 raise NotOurTurn
-            self._waiting.pop(transaction, None)
             self._since = min(self._since, self._clock())
             self._transaction = transaction
 
@@ -96,7 +96,6 @@ class ProcessTurns:
         Harmless if the transaction never began. May be called in any thread.
         """
         with self._mutex:
-            self._waiting.pop(transaction, None)
             if self._transaction is transaction:
                 self._transaction = None
             keeps = has_more and self._guard is not None and not self._is_over()
@@ -141,22 +140,26 @@ class ProcessTurns:
 
     # -- in the event loop
 
-    async def wait(self, transaction: object, timeout: float | None) -> None:
-        """Wait until it is the turn of this transaction, which could not begin, for `timeout` seconds at most."""
+    async def wait(self, timeout: float | None) -> None:
+        """Wait until it is our turn, for `timeout` seconds at most."""
         loop = asyncio.get_running_loop()
         with self._mutex:
             if self._has_lock or self._path is None or self._descriptor is None:
                 return
-            future = self._waiting[transaction] = loop.create_future()
             # One thread waits, for all callers: one that is cancelled leaves it to the next one.
             if not self._thread_waits:
                 wait = partial(self._wait_in_thread, self._descriptor, loop)
                 thread = threading.Thread(target=wait, name="aiosqlitepool-turn", daemon=True)
                 Context().run(thread.start)  # not in that of the request, as in `opened`
                 self._thread_waits = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await future
+            self._waiting.add(future := loop.create_future())
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await future
+        finally:
+            with self._mutex:
+                self._waiting.discard(future)
 
     def _wait_in_thread(self, descriptor: int, loop: asyncio.AbstractEventLoop) -> None:
         _mark_waiting(descriptor, is_waiting=True)
@@ -192,7 +195,7 @@ class ProcessTurns:
         with self._mutex:
             if not self._waiting and self._transaction is None and self._has_lock:  # they were cancelled
                 self._unlock()
-            for future in filter(None, self._waiting.values()):
+            for future in self._waiting:
                 _wake(future)
 
     # -- the end
@@ -201,7 +204,7 @@ class ProcessTurns:
         """Take part no more. Those that wait begin again, and get the error of a closed pool."""
         with self._mutex:
             self._path = None
-            for future in filter(None, self._waiting.values()):
+            for future in self._waiting:
                 with contextlib.suppress(RuntimeError):  # the loop is closed
                     future.get_loop().call_soon_threadsafe(_wake, future)
             if not self._thread_waits:  # else the thread that waits does it, when it has the lock
@@ -221,7 +224,7 @@ class ProcessTurns:
 
 
 def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
+    with contextlib.suppress(asyncio.InvalidStateError):  # its caller was cancelled a moment ago
         future.set_result(None)
 
 

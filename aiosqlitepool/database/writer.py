@@ -124,7 +124,7 @@ class _WriteTransaction(Transaction):
                 left = self._requested + self._timeout - time.monotonic()
                 if left <= 0:
                     raise locked() from None
-            await self._writer.pool.turns.wait(self, finite(left))
+            await self._writer.pool.turns.wait(finite(left))
 
     def commit(self, native: sqlite3.Connection) -> None:
         super().commit(native)

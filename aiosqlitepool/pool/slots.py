@@ -243,7 +243,8 @@ class Slots(Generic[T]):
         self._in_order = request.timeout is None and (self._in_order or not self._queue)
         self._queue[request] = None
         if again:
-            for later in [each for each in self._queue if each.asked > request.asked]:
+            others = itertools.islice(reversed(self._queue), 1, None)
+            for later in reversed([*itertools.takewhile(lambda each: each.asked > request.asked, others)]):
                 self._queue.move_to_end(later)
 
     def leave(self, request: object) -> None:

@@ -278,40 +278,26 @@ asyncio.run(main())
     assert shared.count("ours") < 100
 
 
-async def two_in_their_turn(turns: ProcessTurns, other: Other) -> None:
-    """Two transactions have waited, and the first has begun, which finds the database locked."""
-    other.lock()
-    for transaction in ("first", "second"):
-        with pytest.raises(NotOurTurn):
-            turns.begin(transaction)
-    waiting = asyncio.create_task(turns.wait("first", None))
-    await until_true(lambda: turns._thread_waits)
-    other.unlock()
-    await waiting
-    turns.begin("first")
-
-
 async def test_a_transaction_that_finds_the_database_locked_tries_again_in_its_turn(
     turns: ProcessTurns, other: Other
 ) -> None:
-    await two_in_their_turn(turns, other)
+    await waited_for(turns, other, "first")
+    turns.begin("first")
     turns.begin("first")
     turns.end("first", has_more=True)
     turns.begin("second")
 
 
-async def test_a_transaction_that_found_the_database_locked_until_its_turn_was_over_keeps_its_place(
+async def test_a_transaction_that_found_the_database_locked_until_its_turn_was_over_waits_again(
     turns: ProcessTurns, other: Other, clock: Clock
 ) -> None:
-    """Functions behind it wait for it: behind one of them, it would wait for ever."""
-    await two_in_their_turn(turns, other)
+    await waited_for(turns, other, "first")
+    turns.begin("first")
     clock.advance(2 * TURN)
     _mark_waiting(other.descriptor, is_waiting=True)
     with pytest.raises(NotOurTurn):
         turns.begin("first")
     _mark_waiting(other.descriptor, is_waiting=False)
-    with pytest.raises(NotOurTurn):
-        turns.begin("second")
     turns.begin("first")
 
 
@@ -387,22 +373,21 @@ async def test_the_writer_of_a_forked_child_leaves_the_lock_to_its_parent(db: SQ
 # -- turns
 
 
-async def waited_for(turns: ProcessTurns, other: Other, *transactions: object) -> None:
-    """Have these transactions wait for a turn until it comes."""
+async def waited_for(turns: ProcessTurns, other: Other, transaction: object) -> None:
+    """Have a transaction wait for a turn until it comes."""
     other.lock()
-    for each in transactions:
-        with pytest.raises(NotOurTurn):
-            turns.begin(each)
-    waiting = [asyncio.create_task(turns.wait(each, None)) for each in transactions]
+    with pytest.raises(NotOurTurn):
+        turns.begin(transaction)
+    waiting = asyncio.create_task(turns.wait(None))
     await until_true(lambda: turns._thread_waits)
     other.unlock()
-    await asyncio.gather(*waiting)
+    await waiting
 
 
 async def test_a_turn_that_was_waited_for_goes_on_while_there_is_more_to_write(
     turns: ProcessTurns, other: Other
 ) -> None:
-    await waited_for(turns, other, 0, 1, 2)
+    await waited_for(turns, other, 0)
     for each in range(3):
         turns.begin(each)
         assert not other.could_lock()
@@ -419,7 +404,7 @@ async def test_a_turn_that_nobody_waited_for_ends_with_its_transaction(turns: Pr
 async def test_a_turn_is_over_after_its_time_although_there_is_more_to_write(
     turns: ProcessTurns, other: Other, clock: Clock
 ) -> None:
-    await waited_for(turns, other, "first", "second")
+    await waited_for(turns, other, "first")
     turns.begin("first")
     clock.advance(1.5 * TURN)
     turns.end("first", has_more=True)
@@ -430,7 +415,7 @@ async def test_a_turn_is_over_after_its_time_although_there_is_more_to_write(
 async def test_a_turn_that_is_over_is_begun_again_if_nobody_waits(
     turns: ProcessTurns, other: Other, clock: Clock
 ) -> None:
-    await waited_for(turns, other, "first", "second")
+    await waited_for(turns, other, "first")
     turns.begin("first")
     turns.end("first", has_more=True)
     clock.advance(1.5 * TURN)
@@ -473,8 +458,8 @@ async def test_a_thread_that_could_not_be_started_is_started_the_next_time(
         turns.begin("first")
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr(threading.Thread, "start", lambda _: (_ for _ in ()).throw(RuntimeError("no more threads")))
-        await turns.wait("first", None)
-    waiting = asyncio.create_task(turns.wait("first", None))
+        await turns.wait(None)
+    waiting = asyncio.create_task(turns.wait(None))
     await until_true(lambda: turns._thread_waits)
     other.unlock()
     await waiting
@@ -483,13 +468,12 @@ async def test_a_thread_that_could_not_be_started_is_started_the_next_time(
 
 async def test_who_would_wait_when_it_is_closed_does_not(turns: ProcessTurns, other: Other) -> None:
     other.lock()
-    for each in range(2):
-        with pytest.raises(NotOurTurn):
-            turns.begin(each)
-    waiting = asyncio.create_task(turns.wait(0, None))
+    with pytest.raises(NotOurTurn):
+        turns.begin("first")
+    waiting = asyncio.create_task(turns.wait(None))
     await until_true(lambda: turns._thread_waits)
     turns.close()
-    await turns.wait(1, None)
+    await turns.wait(None)
     await waiting
     other.unlock()
     await until_true(lambda: turns._descriptor is None)
@@ -516,7 +500,7 @@ async def test_a_process_lets_those_run_first_that_wait_already(
     _mark_waiting(other.descriptor, is_waiting=others_wait)
     with pytest.raises(NotOurTurn):
         turns.begin("it")
-    waiting = asyncio.create_task(turns.wait("it", None))
+    waiting = asyncio.create_task(turns.wait(None))
     await until_true(lambda: turns._thread_waits)
     other.unlock()
     await waiting
@@ -524,24 +508,11 @@ async def test_a_process_lets_those_run_first_that_wait_already(
     turns.close()
 
 
-async def test_a_transaction_that_waits_is_not_overtaken_by_a_later_one(turns: ProcessTurns, other: Other) -> None:
-    other.lock()
-    with pytest.raises(NotOurTurn):
-        turns.begin("first")
-    other.unlock()
-    with pytest.raises(NotOurTurn):
-        turns.begin("second")
-    turns.begin("first")
-    turns.end("first", has_more=True)
-    turns.begin("second")
-
-
 async def test_one_thread_waits_for_all(turns: ProcessTurns, other: Other) -> None:
     other.lock()
-    for each in range(3):
-        with pytest.raises(NotOurTurn):
-            turns.begin(each)
-    waiting = [asyncio.create_task(turns.wait(each, None)) for each in range(3)]
+    with pytest.raises(NotOurTurn):
+        turns.begin(0)
+    waiting = [asyncio.create_task(turns.wait(None)) for _ in range(3)]
     await until_true(lambda: turns._thread_waits)
     assert sum(thread.name == "aiosqlitepool-turn" for thread in threading.enumerate()) == 1
     with pytest.raises(NotOurTurn):  # the thread has it, when it is our turn
@@ -549,7 +520,7 @@ async def test_one_thread_waits_for_all(turns: ProcessTurns, other: Other) -> No
     other.unlock()
     await asyncio.gather(*waiting)
     turns.begin(0)
-    await turns.wait(0, None)  # at once: it is our turn
+    await turns.wait(None)  # at once: it is our turn
 
 
 async def test_a_turn_that_has_come_has_its_whole_time_before_it(database: Path, other: Other, clock: Clock) -> None:
@@ -577,7 +548,7 @@ def test_a_turn_that_comes_after_the_loop_was_closed_is_passed_on(database: Path
     async def wait() -> None:
         with pytest.raises(NotOurTurn):
             turns.begin("a")
-        await turns.wait("a", 0)
+        await turns.wait(0)
 
     asyncio.run(wait())
     other.unlock()
