@@ -29,13 +29,10 @@ Progress = Callable[[int, int], object]
 _numbers = itertools.count(1)
 
 
-async def back_up(
-    pool: WriterPool, target: str | os.PathLike[str], progress: Progress | None, pages: int, timeout: float
-) -> None:
+async def back_up(pool: WriterPool, target: str | os.PathLike[str], progress: Progress | None, pages: int) -> None:
     """Copy the database of this pool to `target`, as `SQLiteDatabase.backup()` describes, and emit how that ended.
 
-    `timeout` is the number of seconds to wait for a lock before the copy begins. If the copy fails or is cancelled, the
-    incomplete file is removed.
+    If the copy fails or is cancelled, the incomplete file is removed.
     """
     if isinstance(pages, bool) or not isinstance(pages, int) or pages < 1:
         raise ValueError(f"pages must be an int of at least 1, not {pages!r}")
@@ -43,7 +40,7 @@ async def back_up(
         raise TypeError(f"progress must be callable or None, not {progress!r} ({type(progress).__name__})")
     path = Path(target)
     with _emitted(pool, path):
-        await _copy(pool.file, _checked(pool.file, path), progress, pages, timeout)
+        await _copy(pool.file, _checked(pool.file, path), progress, pages, pool._settings.acquisition_timeout)
 
 
 @contextlib.contextmanager

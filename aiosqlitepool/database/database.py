@@ -93,7 +93,7 @@ class SQLiteDatabase(Statements):
         for argument, size in (("checkpoint_above", checkpoint_above), ("wal_ceiling", wal_ceiling)):
             if size is not None:
                 check_count(argument, size, least=0)
-        self._timeout = timeout = check_timeout("acquisition_timeout", acquisition_timeout)
+        timeout = check_timeout("acquisition_timeout", acquisition_timeout)
         max_age = check_timeout("reader_max_age", reader_max_age, positive=True)
         reader_warn_after = check_timeout("reader_warn_after", reader_warn_after, positive=True)
         writer_warn_after = check_timeout("writer_warn_after", writer_warn_after, positive=True)
@@ -118,7 +118,7 @@ class SQLiteDatabase(Statements):
         common_read = {**common, "pool_size": readers, "leak_threshold": reader_warn_after}
         inline_reads = check_flag("inline_reads", inline_reads)
         reader = ReaderPool(file, inline_reads=inline_reads, name=f"{name}/read", **common_read)
-        roles = Writer(writer, timeout), Reader(reader, timeout, max_age)
+        roles = Writer(writer), Reader(reader, max_age)
         super().__init__(name, file, *roles, checkpoint_above, wal_ceiling)
 
     # -- reading and writing
@@ -210,7 +210,7 @@ class SQLiteDatabase(Statements):
         Raises `ValueError` if `target` is the database itself, and errors of SQLite, the file system and `progress`.
         """
         self._check_open()
-        await back_up(self._writer.pool, target, progress, pages, self._timeout)
+        await back_up(self._writer.pool, target, progress, pages)
 
     async def migrate(self, steps: Iterable[Step], *, label: str | None = None, timeout: float | None = None) -> int:
         """Apply the steps that the file does not have yet, in order, and return their number.

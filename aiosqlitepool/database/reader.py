@@ -175,12 +175,11 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
 class Reader:
     """Runs read blocks and functions on the connections of one pool.
 
-    `timeout` is the default of each call, `max_age` the longest duration of a read, in seconds.
+    `max_age` is the longest duration of a read, in seconds.
     """
 
-    def __init__(self, pool: ReaderPool, timeout: float, max_age: float) -> None:
+    def __init__(self, pool: ReaderPool, max_age: float) -> None:
         self.pool = pool
-        self._timeout = timeout
         self._max_age = finite(max_age)
 
     def block(
@@ -211,7 +210,7 @@ class Reader:
                     raise
 
     def _transaction(self, label: str | None, timeout: float | None) -> Transaction:
-        return Transaction(self.pool, "BEGIN", self._timeout if timeout is None else timeout, label)
+        return Transaction(self.pool, "BEGIN", timeout, label)
 
     async def run(
         self, fn: Callable[[sqlite3.Connection], R], label: str | None, *, timeout: float | None, retry: bool

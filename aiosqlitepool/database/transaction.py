@@ -30,16 +30,16 @@ _COMMIT_TIMEOUT: Final = 5.0
 class Transaction:
     """One transaction in one pool, which `statement` begins.
 
-    `timeout` is the number of seconds to wait for the locks of other connections. As a context manager, it emits at the
-    end what became of it.
+    `timeout` is the number of seconds to wait for the locks of other connections, `None` for as many as the pool lets a
+    caller wait. As a context manager, it emits at the end what became of it.
     """
 
     __slots__ = ("_began", "_ended", "_label", "_pool", "_requested", "_retries", "_statement", "_timeout", "outcome")
 
-    def __init__(self, pool: Pool, statement: str, timeout: float, label: str | None) -> None:
+    def __init__(self, pool: Pool, statement: str, timeout: float | None, label: str | None) -> None:
         self._pool = pool
         self._statement = statement
-        self._timeout = timeout
+        self._timeout = pool._settings.acquisition_timeout if timeout is None else timeout
         self._label = label
         self._requested = time.monotonic()
         # The worker thread sets both times: a busy event loop does not lengthen the measured duration.

@@ -85,7 +85,7 @@ class _WriteTransaction(Transaction):
 
     __slots__ = ("_writer",)
 
-    def __init__(self, writer: Writer, timeout: float, label: str | None) -> None:
+    def __init__(self, writer: Writer, timeout: float | None, label: str | None) -> None:
         super().__init__(writer.pool, "BEGIN IMMEDIATE", timeout, label)
         self._writer = writer
 
@@ -136,14 +136,10 @@ class _WriteTransaction(Transaction):
 
 
 class Writer:
-    """Runs write blocks and functions on the only connection of its pool.
+    """Runs write blocks and functions on the only connection of its pool."""
 
-    `timeout` is the default of each call, in seconds.
-    """
-
-    def __init__(self, pool: WriterPool, timeout: float) -> None:
+    def __init__(self, pool: WriterPool) -> None:
         self.pool = pool
-        self._timeout = timeout
         # The open block: its connection, the task that opened it, and the number of savepoints open inside it.
         self._connection: aiosqlite.Connection | None = None
         self._owner: asyncio.Task[Any] | None = None
@@ -263,7 +259,7 @@ class Writer:
 
     def transaction(self, label: str | None, timeout: float | None) -> _WriteTransaction:
         """Return a transaction, not begun, to be entered. `timeout` is in seconds; `None` for the default."""
-        return _WriteTransaction(self, self._timeout if timeout is None else timeout, label)
+        return _WriteTransaction(self, timeout, label)
 
     async def run(
         self,
