@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -127,11 +126,6 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
         """Return until when a caller waits, in the time of the loop."""
         return asyncio.get_running_loop().time() + (self._settings.acquisition_timeout if timeout is None else timeout)
 
-    @property
-    def most_waiting(self) -> float:
-        """How many callers may wait; infinity for any number."""
-        return math.inf if self._settings.max_waiting is None else self._settings.max_waiting
-
     def read_at_once(
         self, inline: InlineReads, kind: Kind, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None
     ) -> R | None:
@@ -247,7 +241,7 @@ class Reader:
                     break
                 if inline.turn.is_taken:
                     until = until or pool.until(timeout)
-                    if not await inline.turn.next(until, pool.most_waiting):
+                    if not await inline.turn.next(until, pool._settings.max_waiting):
                         break
                 result = pool.read_at_once(inline, kind, fn, sql, label)
                 if result is not None:
@@ -258,5 +252,5 @@ class Reader:
         until = until or pool.until(timeout)
         async with self._lease(label, max(0.0, until - asyncio.get_running_loop().time())) as connection:
             if inline.allows(kind):
-                await inline.turn.next(until, pool.most_waiting)
+                await inline.turn.next(until, pool._settings.max_waiting)
             return await call_as_statement(connection, sql, fn)

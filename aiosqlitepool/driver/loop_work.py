@@ -81,14 +81,14 @@ class LoopTurn:
         """Whether no time is left for those that come now: it is over, or the rest is for those that wait."""
         return self._spent >= (self._share if self._waiting else _TURN)
 
-    async def next(self, until: float = math.inf, most: float = math.inf) -> bool:
+    async def next(self, until: float = math.inf, most: int | None = None) -> bool:
         """Wait for a turn of the loop that has time left, behind all that wait already; return whether there is one.
 
         There is none if `most` wait already, or if it does not come before `until`, in the time of the loop.
         """
         if not self.is_taken:
             return True
-        if self._waiting >= most:
+        if most is not None and self._waiting >= most:
             return False
         queue: deque[_Waiter] | list[_Waiter] = self._queue
         self._waiting += 1

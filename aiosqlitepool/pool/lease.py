@@ -207,6 +207,7 @@ class SharedLease(Checkout[PooledConnection]):
         if resetting is not None:
             await shielded(asyncio.wait((resetting,)))
 
-    def withdraw(self, error: BaseException) -> bool:
-        """Raise `error` in the caller if its function has not begun; False if it has."""
-        return self.job is not None and not self.holds and self.job.withdraw(error)
+    def withdraw(self, error: BaseException) -> None:
+        """Raise `error` in the caller if its function has not begun."""
+        if self.job is not None and not self.holds:
+            self.job.withdraw(error)
