@@ -69,7 +69,7 @@ class Diagnostics:
 
     def behind(self) -> list[Any]:
         """Return the shared leases whose function waits in the worker thread for others, in order."""
-        shared = [list(slot.sharing.requests) for slot in self._slots.all if slot.connection is not None]
+        shared = [list(slot.sharing.requests) for slot in self._slots.all if slot.sharing.requests]
         # The first has begun, or is about to.
         return [each for requests in shared for each in requests[1:] if not each.holds]
 

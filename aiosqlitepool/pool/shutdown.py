@@ -111,3 +111,4 @@ class Shutdown:
             self._inventory.connector.closed(pooled, "pool_closed")
         for slot in self._inventory.slots.all:
             slot.connection = None
+            slot.sharing.requests.clear()
