@@ -39,7 +39,7 @@ class Acquirer:
 
     def __init__(self, inventory: Inventory, diagnostics: Diagnostics, enter: Callable[[], None]) -> None:
         self._inventory, self._slots, self._settings = inventory, inventory.slots, inventory.settings
-        self.diagnostics: Diagnostics = diagnostics
+        self._diagnostics: Diagnostics = diagnostics
         self._requests, self._ended = diagnostics.requests, diagnostics.ended
         self._name = inventory.name
         self.clock: Callable[[], float] = inventory.clock
@@ -192,7 +192,7 @@ class Acquirer:
     def _check_room(self, lease: _Caller) -> None:
         """Raise if this caller may not wait for a connection that others hold."""
         if lease.deadline <= lease.asked:
-            raise self.diagnostics.timeout_error(lease)
+            raise self._diagnostics.timeout_error(lease)
         self._check_full(self._slots.coming)
         lease.queued, lease.pending = True, self._slots.waiting
         if AcquireSlow in self._bus.handlers:
@@ -200,8 +200,8 @@ class Acquirer:
 
     def _check_full(self, served_soon: int = 0) -> None:
         most = self._settings.max_waiting
-        if most is not None and self.diagnostics.waiting - served_soon >= most:
-            raise self.diagnostics.full_error()
+        if most is not None and self._diagnostics.waiting - served_soon >= most:
+            raise self._diagnostics.full_error()
 
     def _queue(self, lease: _Caller, *, again: bool = False) -> None:
         lease.answer = asyncio.get_running_loop().create_future()
@@ -271,7 +271,7 @@ class Acquirer:
         lease.found = lease.context = None
         kind, more = failure_event(error)
         if kind in self._bus.handlers:
-            waited, waiting = self.clock() - lease.asked, self.diagnostics.waiting
+            waited, waiting = self.clock() - lease.asked, self._diagnostics.waiting
             self._bus.emit(kind(self._name, waited, waiting, label=lease.label, **more))
 
     def emit_acquired(self, lease: Checkout[Any], pooled: PooledConnection | None) -> None:
@@ -294,6 +294,6 @@ class Acquirer:
         if PoolTimings in bus.handlers:
             (bus.record_slow_wait if is_slow else bus.record_wait)(facts[2], facts[3])
         if is_slow and AcquireSlow in bus.handlers:
-            bus.emit(AcquireSlow(*facts, self.diagnostics.found_by(lease)))
+            bus.emit(AcquireSlow(*facts, self._diagnostics.found_by(lease)))
         if ConnectionAcquired in bus.handlers:
             bus.emit(ConnectionAcquired(*facts))
