@@ -113,7 +113,6 @@ class AiosqliteAdapter(Executor):
         if not self.is_alive:
             return None
         self.lease = lease
-        self.is_over = False
         handle: Any = _new(self._handle_class)
         self._set_adapter(handle, self)
         self._set_lease(handle, lease)

@@ -44,9 +44,9 @@ _ENDED: Final = "the connection went back to the pool before this operation bega
 class Executor(Worker):
     """Runs the operations of one connection in its worker thread, and knows what they leave behind.
 
-    The loop writes `lease`. The worker writes `_in_transaction` and the cursors, which the loop touches only while
-    `_sent == _done`, when the worker has nothing to do. That, and a fixed order of reading and writing, replaces locks
-    on the path of every statement.
+    The loop writes `lease`; the worker clears it behind the last call. The worker writes `_in_transaction` and the
+    cursors, which the loop touches only while `_sent == _done`, when the worker has nothing to do. That, and a fixed
+    order of reading and writing, replaces locks on the path of every statement.
     """
 
     def __init__(
@@ -58,9 +58,8 @@ class Executor(Worker):
         self._busy_timeout: int | None = None
         # The lease whose transaction began in the loop: it has the lock, so that its statements need not wait for it.
         self.has_lock: Lessee | None = None
-        # The lease that may use the connection now, and whether its last operation has run, as the worker says.
+        # The lease that may use the connection now.
         self.lease: Lessee | None = None
-        self.is_over: bool = False
         self._in_transaction = False
         self._cursors = LeaseCursors(self.native)
         # What restores the pragmas of a connection, and whether the lease may have changed them.
@@ -87,7 +86,7 @@ class Executor(Worker):
             self.began = began
             self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
             try:
-                if lease is not self.lease or self.is_over:
+                if lease is not self.lease:
                     raise lease.refusal() or PoolUsageError(_ENDED)
                 if self._busy_timeout is not None and (lease is not self.has_lock or self._pragmas_used):
                     self._leave_loop()

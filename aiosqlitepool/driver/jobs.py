@@ -106,7 +106,7 @@ async def call_last(connection: aiosqlite.Connection, fn: Callable[[sqlite3.Conn
         result = fn(native, *args)
         if isinstance(connection, Handle):
             adapter = connection._pool_adapter
-            adapter.is_over, adapter.has_lock = True, None
+            adapter.lease = adapter.has_lock = None
         return result
 
     return await Job(connection, last).result()
