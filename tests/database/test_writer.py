@@ -335,7 +335,7 @@ async def test_max_waiting_counts_functions_and_blocks(database: Path, recorder:
     async with SQLiteDatabase(database, max_waiting=2, subscribers=[recorder]) as db, held_writer(db) as let_go:
         waiting = [asyncio.create_task(db.run_write(add, text)) for text in "ab"]
         await until_waiting(db, 2)
-        with pytest.raises(PoolFullError, match="max_waiting=2 callers may wait"):
+        with pytest.raises(PoolFullError, match="max_waiting=2 lets no more callers wait"):
             await db.run_write(add, "one too many")
         with pytest.raises(PoolFullError):
             async with db.write():
