@@ -176,21 +176,22 @@ class SharedLease(Checkout[PooledConnection]):
             raise
 
     def _run_sql(self, sql: str, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> R:
-        began, changes, raised, rows = perf_counter(), native.total_changes, None, 0
+        began, changes, raised, rows, was_locked = perf_counter(), native.total_changes, None, 0, False
         self.activity = sql, began, None
         try:
             result: Any = fn(native)
             rows = len(result) if type(result) is list else 0
             return result  # type: ignore[no-any-return]
         except BaseException as error:
-            raised = error_name(error)
+            raised, was_locked = error_name(error), is_busy(error)
             raise
         finally:
             ended, changed = perf_counter(), native.total_changes - changes
             self.activity = sql, began, ended
             waited = max(0.0, self.since - self.asked)
             figures: Figures = ("thread", self.label, waited, ended - began, rows, changed, raised)
-            self._log.record(sql, figures, self.connection, native, contextvars.copy_context())
+            if not was_locked:  # else it has not run
+                self._log.record(sql, figures, self.connection, native, contextvars.copy_context())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

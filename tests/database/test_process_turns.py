@@ -175,6 +175,15 @@ async def test_waiting_for_a_turn_is_no_retry(db: SQLiteDatabase, recorder: Reco
     assert "busy_retry" not in {event.name for event in recorder}
 
 
+async def test_a_statement_that_waits_for_its_turn_has_run_once(db: SQLiteDatabase, other: Other) -> None:
+    other.lock()
+    writing = asyncio.create_task(db.execute("INSERT INTO note (text) VALUES ('a')"))
+    await until_true(lambda: waits(db))
+    other.unlock()
+    await writing
+    assert [(row.calls, row.errors) for row in db.writer.statements() if row.operation == "INSERT"] == [(1, 0)]
+
+
 @pytest.mark.parametrize("end", ["commit", "error", "cancellation"])
 async def test_the_turn_ends_with_the_block(db: SQLiteDatabase, other: Other, end: str) -> None:
     async def write() -> None:
