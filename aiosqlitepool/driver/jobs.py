@@ -62,14 +62,12 @@ class Job(Generic[R]):
             return False
         return True
 
-    def withdraw(self, error: BaseException) -> bool:
-        """Keep it from beginning, and raise `error` in its caller; False if it has begun."""
-        if not self._take():
-            return False
-        self._ended = True
-        with contextlib.suppress(asyncio.InvalidStateError):  # its caller was cancelled a moment ago
-            self.future.set_exception(error)
-        return True
+    def withdraw(self, error: BaseException) -> None:
+        """Keep it from beginning, and raise `error` in its caller, unless it has begun."""
+        if self._take():
+            self._ended = True
+            with contextlib.suppress(asyncio.InvalidStateError):  # its caller was cancelled a moment ago
+                self.future.set_exception(error)
 
     async def result(self) -> R:
         """Return what the function returned. A cancellation is raised when the function has ended or cannot begin."""

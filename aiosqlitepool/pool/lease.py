@@ -209,6 +209,6 @@ class SharedLease(Checkout[PooledConnection]):
             await shielded(asyncio.wait((resetting,)))
 
     def withdraw(self, error: BaseException) -> None:
-        """Raise `error` in the caller if its function has not begun."""
-        if self.job is not None and not self.holds:
+        """Raise `error` in the caller unless its function runs."""
+        if self.job is not None:
             self.job.withdraw(error)

@@ -417,6 +417,13 @@ async def test_a_shared_lease_may_end_without_a_function(pool: Pool, recorder: R
     assert not recorder.of(ConnectionReleased)
 
 
+async def test_a_lease_that_runs_no_function_does_not_outlive_its_pool(pool: Pool) -> None:
+    async with shared(pool):
+        await pool.close(timeout=0)
+        assert pool.stats().state == "closed"
+    assert pool.stats().used == 0
+
+
 def finds_it_locked(native: sqlite3.Connection) -> None:
     error = sqlite3.OperationalError("database is locked")
     error.sqlite_errorcode = sqlite3.SQLITE_BUSY
