@@ -119,7 +119,7 @@ class SQLiteDatabase(Statements):
         inline_reads = check_flag("inline_reads", inline_reads)
         reader = ReaderPool(file, inline_reads=inline_reads, name=f"{name}/read", **common_read)
         roles = Writer(writer), Reader(reader, max_age)
-        super().__init__(name, file, *roles, checkpoint_above, wal_ceiling)
+        super().__init__(name, *roles, checkpoint_above, wal_ceiling)
 
     # -- reading and writing
 

@@ -11,7 +11,6 @@ from ..errors import PoolClosedError, PoolUsageError
 from ..pool.background import begin_later, running_loop
 from ..pool.diagnostics import closed_for_good
 from ..pool.settings import check_timeout
-from .file import DatabaseFile
 from .maintenance import Maintenance
 from .reader import Reader
 from .writer import Writer
@@ -25,17 +24,16 @@ class DatabaseLifecycle(NotCopyable):
     def __init__(
         self,
         name: str,
-        file: DatabaseFile,
         writer: Writer,
         reader: Reader,
         checkpoint_above: int | None,
         wal_ceiling: int | None,
     ) -> None:
         self._name = name
-        self._file = file
+        self._file = writer.pool.file
         self._writer = writer
         self._reader = reader
-        self._maintenance = Maintenance(writer, reader.pool, file, checkpoint_above, wal_ceiling)
+        self._maintenance = Maintenance(writer, reader.pool, checkpoint_above, wal_ceiling)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
         self._opened = False

@@ -18,7 +18,6 @@ from typing import Final
 
 from ..events import Checkpointed, CheckpointFailed, ErrorInfo
 from .busy import busy_kind
-from .file import DatabaseFile
 from .pragmas import row_of
 from .reader import ReaderPool
 from .truncation import Truncation, checkpoint
@@ -48,14 +47,13 @@ class Maintenance:
         self,
         writer: Writer,
         readers: ReaderPool,
-        file: DatabaseFile,
         checkpoint_above: int | None,
         wal_ceiling: int | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._writer = writer
         self._pool = writer.pool
-        self._file = file
+        self._file = writer.pool.file
         self._checkpoint_above = math.inf if checkpoint_above is None else checkpoint_above
         self._clock = clock
         self._checkpoint_at = clock()
@@ -64,8 +62,8 @@ class Maintenance:
         # Ends the wait for the next check. Set by `start`.
         self._woken: asyncio.Future[None]
         self._truncation: Truncation | None = None
-        if checkpoint_above is not None and not file.in_memory:
-            self._truncation = Truncation(writer, readers, file, checkpoint_above, wal_ceiling, self.wake, clock)
+        if checkpoint_above is not None and not self._file.in_memory:
+            self._truncation = Truncation(writer, readers, checkpoint_above, wal_ceiling, self.wake, clock)
 
     def start(self) -> None:
         """Start the task that calls `run_due` once a second, and when the WAL has grown."""

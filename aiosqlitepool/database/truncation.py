@@ -27,7 +27,6 @@ from ..events import (
     DatabaseFailed,
 )
 from ..pool.checkout import Checkout
-from .file import DatabaseFile
 from .pragmas import row_of
 from .reader import ReaderPool
 from .writer import Writer, WriterPool
@@ -67,7 +66,6 @@ class Truncation:
         self,
         writer: Writer,
         readers: ReaderPool,
-        file: DatabaseFile,
         above: int,
         ceiling: int | None,
         wake: Callable[[], None],
@@ -75,7 +73,7 @@ class Truncation:
     ) -> None:
         self._writer = writer
         self._readers = readers
-        self._file = file
+        self._file = writer.pool.file
         self._ceiling = math.inf if ceiling is None else ceiling
         self._copy_above = min(above, self._ceiling)
         self._above = min(above + _SLACK, self._ceiling)

@@ -24,7 +24,7 @@ from ..support.storm import nothing_left_behind
 
 
 def maintenance_of(db: SQLiteDatabase, clock: Clock, above: int = 0) -> Maintenance:
-    return Maintenance(db._writer, db._reader.pool, db._file, above, None, clock)
+    return Maintenance(db._writer, db._reader.pool, above, None, clock)
 
 
 async def test_a_checkpoint_copies_the_wal_and_truncates_it(db: SQLiteDatabase, recorder: Recorder) -> None:
@@ -71,7 +71,7 @@ async def test_a_checkpoint_ignores_the_row_factory_of_the_program(database: Pat
 async def test_checkpoints_may_be_left_to_another_program(database: Path, recorder: Recorder) -> None:
     async with SQLiteDatabase(database, checkpoint_above=None, wal_ceiling=0, subscribers=[recorder]) as db:
         clock = Clock()
-        maintenance = Maintenance(db._writer, db._reader.pool, db._file, None, 0, clock)
+        maintenance = Maintenance(db._writer, db._reader.pool, None, 0, clock)
         await db.run_write(lambda native: native.execute("CREATE TABLE big AS SELECT zeroblob(5000000)").close())
         await db.run_write(add, "a")
         clock.advance(60)

@@ -37,7 +37,7 @@ def grow(native: sqlite3.Connection) -> None:
 
 def truncation_of(db: SQLiteDatabase, clock: Clock, ceiling: int | None = 0) -> Truncation:
     """A truncation that is not started: the test runs it."""
-    made = Truncation(db._writer, db._reader.pool, db._file, 0, ceiling, lambda: None, clock)
+    made = Truncation(db._writer, db._reader.pool, 0, ceiling, lambda: None, clock)
     made._loop = asyncio.get_running_loop()
     return made
 
@@ -145,7 +145,7 @@ async def test_a_truncation_that_fails_needs_no_subscriber(database: Path, monke
 
 async def test_a_database_without_a_ceiling_only_asks_for_the_readers_to_be_held(db: SQLiteDatabase) -> None:
     asked = asyncio.Event()
-    made = Truncation(db._writer, db._reader.pool, db._file, -truncation._SLACK, None, asked.set, Clock())
+    made = Truncation(db._writer, db._reader.pool, -truncation._SLACK, None, asked.set, Clock())
     made.start()
     async with db.read(snapshot=True) as connection:
         assert await texts_now(connection) == []
@@ -228,7 +228,7 @@ async def test_a_database_that_closes_needs_no_copy_any_more(database: Path) -> 
 async def test_commits_ask_for_one_copy_at_a_time_and_not_at_once_for_the_next(db: SQLiteDatabase) -> None:
     asked: list[None] = []
     clock = Clock()
-    made = Truncation(db._writer, db._reader.pool, db._file, 0, None, lambda: asked.append(None), clock)
+    made = Truncation(db._writer, db._reader.pool, 0, None, lambda: asked.append(None), clock)
     made.start()
 
     async def commit() -> int:
@@ -249,7 +249,7 @@ async def test_readers_that_prevent_a_copy_are_held_long_before_the_wal_is_as_la
     db: SQLiteDatabase,
 ) -> None:
     """Two steady writers beside overlapping snapshots filled 26 MB."""
-    made = Truncation(db._writer, db._reader.pool, db._file, 4_000_000, None, lambda: None, Clock())
+    made = Truncation(db._writer, db._reader.pool, 4_000_000, None, lambda: None, Clock())
     async with db.read(snapshot=True):
         await db.run_write(add, "a")
         await made.copy()
@@ -261,7 +261,7 @@ async def test_readers_that_prevent_a_copy_are_held_long_before_the_wal_is_as_la
 async def test_a_commit_does_not_get_in_the_way_of_a_copy(db: SQLiteDatabase, recorder: Recorder) -> None:
     """Only one connection can make a checkpoint: readers were held because the copy was in the way."""
     asked: list[None] = []
-    made = Truncation(db._writer, db._reader.pool, db._file, 0, 1_000_000, lambda: asked.append(None), Clock())
+    made = Truncation(db._writer, db._reader.pool, 0, 1_000_000, lambda: asked.append(None), Clock())
     made.start()
     await db.run_write(add, "a")
     assert made.is_asked_to_copy
@@ -391,7 +391,7 @@ async def test_a_commit_while_readers_are_held_asks_for_nothing_more(
 ) -> None:
     monkeypatch.setattr(truncation, "_MORE_PATIENCE", 60.0)
     asked = []
-    made = Truncation(db._writer, db._reader.pool, db._file, 0, 0, lambda: asked.append(1), Clock())
+    made = Truncation(db._writer, db._reader.pool, 0, 0, lambda: asked.append(1), Clock())
     made.start()
     async with db.read(snapshot=True) as connection:
         assert await texts_now(connection) == []
@@ -433,7 +433,7 @@ async def test_below_the_ceiling_nothing_is_logged(
     db: SQLiteDatabase, recorder: Recorder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(truncation, "_MORE_PATIENCE", 0.02)
-    made = Truncation(db._writer, db._reader.pool, db._file, -truncation._SLACK, None, lambda: None, Clock())
+    made = Truncation(db._writer, db._reader.pool, -truncation._SLACK, None, lambda: None, Clock())
     made._loop = asyncio.get_running_loop()
     async with db.read(snapshot=True, label="report"):
         await db.run_write(add, "a")
