@@ -243,6 +243,6 @@ def _others_wait(descriptor: int) -> bool:
 
 
 def is_locked(descriptor: int, byte: int, command: int) -> bool:
-    """Return whether another owner has locked this byte of a file; `command` says whether that is a process."""
+    """Return whether this byte of a file is locked elsewhere: `F_GETLK` by a process, `F_OFD_GETLK` by an open file."""
     asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
     return bool(struct.unpack(_FLOCK, fcntl.fcntl(descriptor, command, asked))[0] != fcntl.F_UNLCK)

@@ -36,9 +36,9 @@ class Sharing:
     def __init__(self) -> None:
         # In the order in which they got the slot.
         self.requests: dict[Any, None] = {}
-        # Through which all of them use the connection, and what for the one that runs does. The latter is set in the
-        # worker thread.
+        # Through which all of them use the connection.
         self.handle: Any = None
+        # What for the one that runs. Set in the worker thread.
         self.label: str | None = None
         # The one that has to run again: none behind it runs before it has left. Set in the worker thread.
         self.paused: Any = None
