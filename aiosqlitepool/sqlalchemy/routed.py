@@ -47,7 +47,7 @@ class Routed(Adapted):
         self._block: AbstractAsyncContextManager[aiosqlite.Connection] | None = None
         self._writes = False
         # READ UNCOMMITTED is SERIALIZABLE, as in each database without a shared cache.
-        self.level = "SERIALIZABLE"
+        self.level: str = "SERIALIZABLE"
         self._functions: dict[tuple[str, int], partial[None]] = {}
         self._is_set_up = False
 
