@@ -34,7 +34,7 @@ from .support.slots import check_slots
 from .support.stub import StubDriver, fails, settle
 from .support.timeless import block, timeless
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 Pool = SQLiteConnectionPool[Any]
 

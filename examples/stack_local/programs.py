@@ -5,6 +5,7 @@ Knows how to start Prometheus and Alertmanager; nothing of pools or metrics.
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 __all__ = [
@@ -42,6 +43,9 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # No proxy for addresses of this machine.
 _ask = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+# Below the ports that systems give to those that ask for any: 32768 and more on Linux, 49152 elsewhere.
+_PORTS = range(20_000, 32_768)
 
 _READY_WITHIN = 60.0  # seconds; a busy machine is slow, a broken program ends at once
 _END_WITHIN = 10.0
@@ -105,11 +109,12 @@ def missing() -> list[str]:
 
 
 def free_port() -> int:
-    """Return a free port on loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a free port on loopback. The system gives it to nobody else before the program has it."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            port = random.choice(_PORTS)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager

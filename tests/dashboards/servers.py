@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from dashboards.render.ask import Prometheus
+from examples.stack_local.programs import free_port
 
 from ..support.children import child
 
@@ -64,10 +64,8 @@ def driver(*options: str) -> Iterator[int]:
 @contextlib.contextmanager
 def prometheus(ports: dict[str, int], interval: str = "1s", rules: str = "groups: []") -> Iterator[Prometheus]:
     """A Prometheus with these rules that scrapes these ports, each as an instance of the job `api`."""
-    with tempfile.TemporaryDirectory() as directory, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-        free.close()
+    with tempfile.TemporaryDirectory() as directory:
+        address = f"127.0.0.1:{free_port()}"
         config = Path(directory) / "prometheus.yml"
         config.with_name("rules.yml").write_text(rules)
         targets = (TARGET.format(name=name, port=port) for name, port in ports.items())

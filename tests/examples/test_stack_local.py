@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from examples.stack_local.programs import running
+from examples.stack_local.programs import free_port, running
 
 from ..support.children import child
 from ..support.debian import ask, has_number, installed, queried, wait_for
@@ -56,6 +57,15 @@ def test_everything_runs_and_ends_with_ctrl_c(tmp_path: Path) -> None:
     assert len(programs) == 4
     assert [pid for pid in programs if Path(f"/proc/{pid}").exists()] == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says")
+def test_a_free_port_is_none_that_the_system_gives_to_whoever_asks_for_any() -> None:
+    first, _ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = [free_port() for _ in range(100)]
+    assert max(ports) < first
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", ports[-1]))
 
 
 ENDINGS = {

@@ -37,7 +37,7 @@ from ..support.worker import end_worker
 Factory = Callable[[], Awaitable[Any]]
 
 # Long enough for a slow machine; nothing waits for it to pass.
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_sessionstart(session):
     plugins = session.config.pluginmanager
-    plugins.register(Deadlines(grace=1.0))
+    plugins.register(Deadlines(grace=5.0))
     if terminal := plugins.getplugin("terminalreporter"):
         plugins.register(Progress(writing(terminal)))
     if plugins.hasplugin("dsession"):
