@@ -6,10 +6,11 @@ Events are written when they happen; levels and pending timings once a second.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import Counter as Counts
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
@@ -137,7 +138,7 @@ class MultiprocessBackend:
         yield from fail_events(fail)
         yield from count_events(count, note, self._limits[pool])
         yield PoolTimings, self._add_timings(pool)
-        yield self._uses(pool)
+        yield from self._uses(pool)
         yield StatementTimings, self._add_statements(pool)
 
     def _add_timings(self, pool: str) -> Callable[[PoolTimings], None]:
@@ -155,12 +156,26 @@ class MultiprocessBackend:
 
         return add_timings
 
-    def _uses(self, pool: str) -> tuple[Any, Callable[[Any], None]]:
+    def _uses(self, pool: str) -> Iterator[tuple[Any, Callable[[Any], None]]]:
         uses, label = partial(self._histogram, USE_TIME, pool), self._limits[pool].label
-        if self.settings.by_label:
-            return ConnectionReleased, lambda event: uses(label(event.label)).observe(event.use_time)
-        used = uses("").observe_all
-        return PoolTimings, lambda timings: used(timings.uses)
+        if not self.settings.by_label:
+            used = uses("").observe_all
+            yield PoolTimings, lambda timings: used(timings.uses)
+            return
+        # Written with the next batch: to write one use takes longer than to release its connection.
+        pending = deque[tuple[str | None, float]]()
+
+        def add_uses(_batch: PoolTimings) -> None:
+            by_label = defaultdict[str | None, list[float]](list)
+            with contextlib.suppress(IndexError):  # a batch delivered within this one has taken the rest
+                for _ in range(len(pending)):
+                    found, seconds = pending.popleft()
+                    by_label[found].append(seconds)
+            for found, many in by_label.items():
+                uses(label(found)).observe_all(many)
+
+        yield ConnectionReleased, lambda event: pending.append((event.label, event.use_time))
+        yield PoolTimings, add_uses
 
     def _add_statements(self, pool: str) -> Callable[[StatementTimings], None]:
         durations, times = (
