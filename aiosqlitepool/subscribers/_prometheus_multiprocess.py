@@ -6,11 +6,10 @@ Events are written when they happen; levels and pending timings once a second.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections import Counter as Counts
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
@@ -22,7 +21,6 @@ from prometheus_client.core import Metric as Family
 from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.events import (
     ConnectionCreated,
-    ConnectionReleased,
     PoolTimings,
     StatementTimings,
     TransactionEnded,
@@ -30,7 +28,7 @@ from aiosqlitepool.events import (
 
 from ._common import Detach, together
 from ._file_histogram import FileHistogram, FileHistograms
-from ._handlers import count_events, fail_events
+from ._handlers import count_events, fail_events, uses_by_label
 from ._level_updater import LevelUpdater
 from ._levels import Series
 from ._limits import PoolLimits
@@ -161,21 +159,8 @@ class MultiprocessBackend:
         if not self.settings.by_label:
             used = uses("").observe_all
             yield PoolTimings, lambda timings: used(timings.uses)
-            return
-        # Written with the next batch: to write one use takes longer than to release its connection.
-        pending = deque[tuple[str | None, float]]()
-
-        def add_uses(_batch: PoolTimings) -> None:
-            by_label = defaultdict[str | None, list[float]](list)
-            with contextlib.suppress(IndexError):  # a batch delivered within this one has taken the rest
-                for _ in range(len(pending)):
-                    found, seconds = pending.popleft()
-                    by_label[found].append(seconds)
-            for found, many in by_label.items():
-                uses(label(found)).observe_all(many)
-
-        yield ConnectionReleased, lambda event: pending.append((event.label, event.use_time))
-        yield PoolTimings, add_uses
+        else:
+            yield from uses_by_label(lambda found, many: uses(label(found)).observe_all(many))
 
     def _add_statements(self, pool: str) -> Callable[[StatementTimings], None]:
         durations, times = (
