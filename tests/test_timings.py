@@ -125,6 +125,17 @@ async def test_a_batch_is_emitted_when_it_is_full(driver: StubDriver, events: tu
     assert len(batches) == 1, "nothing is left for a batch when the pool closes"
 
 
+async def test_a_batch_that_is_full_comes_after_the_event_of_its_last_use(driver: StubDriver) -> None:
+    released, before = list[ConnectionReleased](), list[int]()
+    async with pool_of(driver, 1) as pool:
+        pool.events.subscribe(ConnectionReleased, released.append)
+        pool.events.subscribe(PoolTimings, lambda timings: before.append(len(released)))
+        for _ in range(BATCH_SIZE):
+            async with pool.connection():
+                pass
+        assert before == [BATCH_SIZE]
+
+
 def test_a_flush_emits_a_batch_unless_nothing_happened() -> None:
     bus, batches = EventBus(pool="app.db"), list[PoolTimings]()
     bus.subscribe(PoolTimings, batches.append)

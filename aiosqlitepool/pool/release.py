@@ -55,10 +55,10 @@ class Releaser:
         if is_clean:
             self._inventory.put_back(slot, now)
         if handlers:
-            if PoolTimings in handlers:  # as in emit_released(), without the price of a call
-                self._bus.record_use(now - lease.since)
-            if ConnectionReleased in handlers:
+            if ConnectionReleased in handlers:  # as in emit_released(), without the price of a call
                 self._emit_event(lease, now, not is_clean)
+            if PoolTimings in handlers:
+                self._bus.record_use(now - lease.since)
             if pooled.suspected is lease:
                 self._bus.emit_new(LeakReturned, lease.holder(now), now - lease.since)
         if not handlers or lease.since > self._ended.newest_asked:  # else waiters may ask for both
@@ -87,10 +87,11 @@ class Releaser:
 
     def emit_released(self, lease: Checkout[Any], now: float, needs_reset: bool) -> None:
         """Emit that a lease has ended."""
-        if PoolTimings in self._bus.handlers:
-            self._bus.record_use(now - lease.since)
         if ConnectionReleased in self._bus.handlers:
             self._emit_event(lease, now, needs_reset)
+        # Last: a batch that it fills has the uses whose events were emitted.
+        if PoolTimings in self._bus.handlers:
+            self._bus.record_use(now - lease.since)
 
     def _emit_event(self, lease: Checkout[Any], now: float, needs_reset: bool) -> None:
         context, used = None if lease.context is None else CapturedContext(lease.context), now - lease.since

@@ -1,7 +1,9 @@
-"""Which events increase which counters, and which mean a failed acquire. Knows no metrics library."""
+"""Which events increase which counters, which mean a failed acquire, and uses by label. Knows no metrics library."""
 
 from __future__ import annotations
 
+import contextlib
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,11 +19,13 @@ from aiosqlitepool.events import (
     CheckpointFailed,
     ConnectionClosed,
     ConnectionCreateFailed,
+    ConnectionReleased,
     DatabaseFailed,
     HealthCheckFailed,
     LeakSuspected,
     PoolClosed,
     PoolEvent,
+    PoolTimings,
     RolledBackOnReturn,
     StatementSlow,
     StatementTimings,
@@ -46,9 +50,9 @@ from ._metrics import (
     error_type,
 )
 
-__all__ = ["count_events", "fail_events"]
+__all__ = ["Handlers", "count_events", "fail_events", "uses_by_label"]
 
-Handlers = Iterator[tuple[type[PoolEvent | StatementTimings], Callable[[Any], None]]]
+Handlers = Iterator[tuple[type[PoolEvent | PoolTimings | StatementTimings], Callable[[Any], None]]]
 
 
 def count_events(count: Callable[..., None], note: Callable[..., None], limits: PoolLimits) -> Handlers:
@@ -90,3 +94,23 @@ def fail_events(fail: Callable[[Any, str], None]) -> Handlers:
     yield AcquireCancelled, lambda event: fail(event, "cancelled")
     yield AcquireRejected, lambda event: fail(event, "rejected")
     yield AcquireFailed, lambda event: fail(event, error_type(event.error))
+
+
+def uses_by_label(observe_all: Callable[[str | None, list[float]], None]) -> Handlers:
+    """Yield handlers that call `observe_all(label, seconds)` for each label of a batch.
+
+    To observe one use, with the search for its series, takes longer than to release its connection.
+    """
+    pending = deque[tuple[str | None, float]]()
+
+    def add(_batch: PoolTimings) -> None:
+        by_label = defaultdict[str | None, list[float]](list)
+        with contextlib.suppress(IndexError):  # a batch delivered within this one has taken the rest
+            for _ in range(len(pending)):
+                label, seconds = pending.popleft()
+                by_label[label].append(seconds)
+        for label, many in by_label.items():
+            observe_all(label, many)
+
+    yield ConnectionReleased, lambda event: pending.append((event.label, event.use_time))
+    yield PoolTimings, add

@@ -32,7 +32,8 @@ _LONGEST = 200
 class PoolLimits:
     """Which values have series of their own, for the pools of one name.
 
-    Each method belongs to one thread at a time: `summary` to the one that delivers a batch, the others to the loop's.
+    Each method belongs to one thread at a time: `summary`, and `label` in Prometheus, to the one that delivers a batch,
+    the others to the loop's.
     """
 
     __slots__ = ("_errors", "_labels", "_leaks", "_slow", "_summaries")

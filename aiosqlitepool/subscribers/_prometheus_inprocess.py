@@ -18,7 +18,6 @@ from prometheus_client.samples import Exemplar, Sample
 from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.events import (
     ConnectionCreated,
-    ConnectionReleased,
     PoolTimings,
     StatementTimings,
     TransactionEnded,
@@ -27,7 +26,7 @@ from aiosqlitepool.events import (
 from ._buckets import Bounds, by_bucket, exemplars_of
 from ._common import Detach, current_trace, together
 from ._counts import Counts, PoolCounts, bounded
-from ._handlers import fail_events
+from ._handlers import Handlers, fail_events, uses_by_label
 from ._levels import Series
 from ._metrics import (
     COUNTERS,
@@ -156,16 +155,19 @@ class InProcessBackend:
 
         detaches = [
             subscribe(PoolTimings, partial(_add_timings, counts, exemplars)),
-            subscribe(ConnectionReleased, partial(_add_use, counts))
-            if self.settings.by_label
-            else subscribe(PoolTimings, partial(_add_uses, counts)),
             subscribe(StatementTimings, partial(_add_statements, counts)),
             subscribe(ConnectionCreated, lambda event: created.observe(event.create_time)),
             subscribe(TransactionEnded, partial(_add_transaction, counts)),
-            *(subscribe(event_type, handler) for event_type, handler in fail_events(fail)),
+            *(subscribe(event_type, handler) for event_type, handler in chain(self._uses(counts), fail_events(fail))),
             *detaches,
         ]
         return together(detaches)
+
+    def _uses(self, counts: _PoolCounts) -> Handlers:
+        if self.settings.by_label:
+            yield from uses_by_label(partial(_add_uses_of, counts))
+        else:
+            yield PoolTimings, partial(_add_uses, counts)
 
     def describe(self) -> Iterator[Family]:
         """Yield the families of `collect()`, without samples."""
@@ -233,8 +235,8 @@ def _add_uses(counts: _PoolCounts, timings: PoolTimings) -> None:
     counts.histogram(USE_TIME, "").observe_all(timings.uses)
 
 
-def _add_use(counts: _PoolCounts, event: ConnectionReleased) -> None:
-    counts.histogram(USE_TIME, counts.limits.label(event.label)).observe(event.use_time)
+def _add_uses_of(counts: _PoolCounts, label: str | None, uses: list[float]) -> None:
+    counts.histogram(USE_TIME, counts.limits.label(label)).observe_all(uses)
 
 
 def _add_statements(counts: _PoolCounts, timings: StatementTimings) -> None:

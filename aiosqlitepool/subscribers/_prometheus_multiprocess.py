@@ -21,7 +21,6 @@ from prometheus_client.core import Metric as Family
 from aiosqlitepool import SQLiteConnectionPool
 from aiosqlitepool.events import (
     ConnectionCreated,
-    ConnectionReleased,
     PoolTimings,
     StatementTimings,
     TransactionEnded,
@@ -29,7 +28,7 @@ from aiosqlitepool.events import (
 
 from ._common import Detach, together
 from ._file_histogram import FileHistogram, FileHistograms
-from ._handlers import count_events, fail_events
+from ._handlers import count_events, fail_events, uses_by_label
 from ._level_updater import LevelUpdater
 from ._levels import Series
 from ._limits import PoolLimits
@@ -137,7 +136,7 @@ class MultiprocessBackend:
         yield from fail_events(fail)
         yield from count_events(count, note, self._limits[pool])
         yield PoolTimings, self._add_timings(pool)
-        yield self._uses(pool)
+        yield from self._uses(pool)
         yield StatementTimings, self._add_statements(pool)
 
     def _add_timings(self, pool: str) -> Callable[[PoolTimings], None]:
@@ -155,12 +154,13 @@ class MultiprocessBackend:
 
         return add_timings
 
-    def _uses(self, pool: str) -> tuple[Any, Callable[[Any], None]]:
+    def _uses(self, pool: str) -> Iterator[tuple[Any, Callable[[Any], None]]]:
         uses, label = partial(self._histogram, USE_TIME, pool), self._limits[pool].label
-        if self.settings.by_label:
-            return ConnectionReleased, lambda event: uses(label(event.label)).observe(event.use_time)
-        used = uses("").observe_all
-        return PoolTimings, lambda timings: used(timings.uses)
+        if not self.settings.by_label:
+            used = uses("").observe_all
+            yield PoolTimings, lambda timings: used(timings.uses)
+        else:
+            yield from uses_by_label(lambda found, many: uses(label(found)).observe_all(many))
 
     def _add_statements(self, pool: str) -> Callable[[StatementTimings], None]:
         durations, times = (
