@@ -33,7 +33,7 @@ R = TypeVar("R")
 
 # How many turns of the loop a short read waits for a connection that is idle, before it queues for one. In these turns
 # a queue must empty: behind one that does not, no connection is ever idle, and no read goes without a lease again.
-_TURNS: Final = 10
+_TURNS: Final = range(10)
 
 _NOTE = "a connection that reads cannot write: use write(), run_write() or execute()"
 
@@ -116,11 +116,6 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
         if timeout is not None:
             timeout = check_timeout("timeout", timeout)
         return _ReaderLease(self._acquirer, self._releaser, check_label(label), timeout)
-
-    @property
-    def reads_at_once(self) -> bool:
-        """Whether `read_at_once` may be called, and `inline.turn` waited for."""
-        return self._acquirer.lends_at_once
 
     def until(self, timeout: float | None) -> float:
         """Return until when a caller waits, in the time of the loop."""
@@ -230,14 +225,16 @@ class Reader:
 
         `kind` is the statement's `inline_kind()`.
         """
-        pool, inline, until = self.pool, self.pool.inline, 0.0
+        pool = self.pool
+        inline = pool.inline
         if inline is None or kind is None:
             async with self._lease(label, timeout) as connection:
                 return await call_as_statement(connection, sql, fn)
+        until = 0.0
         try:
             # A queue of reads like this one would never end: each of its connections goes on to the next of them.
-            for _ in range(_TURNS):
-                if not pool.reads_at_once:
+            for _ in _TURNS:
+                if not pool._acquirer.lends_at_once:
                     break
                 if inline.turn.is_taken:
                     until = until or pool.until(timeout)

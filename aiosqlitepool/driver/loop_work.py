@@ -132,13 +132,16 @@ class LoopTurn:
         self._begin()
 
     def _begin(self) -> None:
-        """Wake as many as had their time in the last turn and one more: to wake one in vain costs a fifth of a read."""
-        more, self._served = self._served + 1, 0
         self._spent = self._share = 0.0
         self._is_ending = False
-        if self._late:
-            self._queue.extendleft(reversed(self._late))
-            self._late.clear()
+        if self._waiting:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Wake as many as had their time in the last turn and one more: to wake one in vain costs a fifth of a read."""
+        more, self._served = self._served + 1, 0
+        self._queue.extendleft(reversed(self._late))
+        self._late.clear()
         if self._look_at < math.inf and (now := asyncio.get_running_loop().time()) >= self._look_at:
             self._turn_away(now)
         while self._queue and more:
