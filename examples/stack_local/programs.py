@@ -109,7 +109,7 @@ def missing() -> list[str]:
 
 
 def free_port() -> int:
-    """Return a free port on loopback. The system gives it to no other program before the program has it."""
+    """Return a free port on loopback, which the system gives to no other program meanwhile."""
     while True:
         with socket.socket() as probe, suppress(OSError):
             port = random.choice(_PORTS)

@@ -17,6 +17,8 @@ from aiosqlitepool.testing import Recorder
 
 from ..support.databases import Hold, add, first, held_writer, insert, texts_now, until_waiting
 from ..support.files import notes
+from ..support.stub import settle
+from ..support.worker import busy_worker
 
 
 async def waiting_functions(db: SQLiteDatabase, count: int) -> list[asyncio.Task[Any]]:
@@ -143,9 +145,13 @@ async def test_when_all_functions_are_cancelled_no_caller_waits(db: SQLiteDataba
 
 
 async def test_a_function_cancelled_before_it_began_to_wait_leaves_no_trace(db: SQLiteDatabase) -> None:
-    task = asyncio.create_task(db.run_write(add, "never"))
-    await asyncio.sleep(0)
-    task.cancel()
+    async with db.writer.connection() as connection:
+        pass
+    with busy_worker(connection):  # it could be done before the cancellation
+        task = asyncio.create_task(db.run_write(add, "never"))
+        await asyncio.sleep(0)
+        task.cancel()
+        await settle()
     await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()
     assert await db.run_write(add, "kept") == 1

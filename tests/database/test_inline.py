@@ -345,8 +345,9 @@ async def test_where_all_readers_are_lent_a_read_queues(database: Path) -> None:
     async with SQLiteDatabase(database, readers=1, inline_reads=True) as db:
         async with db.read():
             reading = asyncio.create_task(db.fetch_val("SELECT 1"))
-            await asyncio.sleep(0.01)
-            assert db.readers.stats().waiting == 1
+            async with asyncio.timeout(60):
+                while db.readers.stats().waiting != 1:
+                    await asyncio.sleep(0)
         assert await reading == 1
 
 

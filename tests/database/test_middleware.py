@@ -84,11 +84,14 @@ class Service:
         return respond
 
 
-async def ask_and_hang_up(address: str, path: str, after: float) -> None:
+async def ask_and_hang_up(address: str, path: str, after: float, *, begun: bool = True) -> None:
+    """Hang up so many seconds after the request or, if `begun`, after the answer has begun, however late that is."""
     url = urlsplit(address)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        if begun:
+            await reader.readline()
         async with asyncio.timeout(after):
             await reader.read()
     except TimeoutError:
@@ -103,7 +106,12 @@ async def test_clients_that_hang_up_cost_no_connection_and_leave_nothing_half_wr
         service = Service(db)
         async with served(service.app, lifespan="off") as address:
             paths = [f"/{number % len(WORK)}?client={number}" for number in range(CLIENTS)]
-            await asyncio.gather(*(ask_and_hang_up(address, path, choose.uniform(0.01, 0.3)) for path in paths))
+            await asyncio.gather(
+                *(
+                    ask_and_hang_up(address, path, choose.uniform(0.01, 0.3), begun=number % 2 == 0)
+                    for number, path in enumerate(paths)
+                )
+            )
             await ask_and_hang_up(address, "/0?client=patient", after=60)
             for pool in (db.writer, db.readers):
                 while pool.stats().waiting:
