@@ -13,6 +13,7 @@ from contextlib import closing
 from time import perf_counter
 from typing import Any, ClassVar, Final
 
+from ..sql import LONGEST_READ
 from ..timings import StatementPlace
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "closes_cursor",
     "execute",
     "new_cursor",
+    "sql_of",
     "statement_of",
 ]
 
@@ -215,6 +217,12 @@ def execute(sql: str, parameters: Any, native: sqlite3.Connection, limit: int) -
 def closes_cursor(fn: Callable[..., Any]) -> bool:
     """Return whether this is the `close` method of a cursor."""
     return getattr(fn, "__name__", "") == "close" and isinstance(getattr(fn, "__self__", None), sqlite3.Cursor)
+
+
+def sql_of(fn: Callable[..., Any], args: Sequence[Any]) -> str | None:
+    """Return the SQL that an operation runs or fetches rows of; `None` if it has none that is a plain, short string."""
+    sql = args[0] if args else getattr(getattr(fn, "__self__", None), "sql", None)
+    return sql if type(sql) is str and len(sql) <= LONGEST_READ else None
 
 
 def statement_of(fn: Callable[..., Any], args: Sequence[Any]) -> tuple[Any, StatementPlace | None]:

@@ -18,8 +18,9 @@ import aiosqlite
 
 from ..errors import PoolUsageError, error_name
 from .connection_log import ConnectionLog
-from .cursors import closes_cursor, statement_of
+from .cursors import closes_cursor, sql_of, statement_of
 from .inline import InlineReads, Reading, Unfinished, is_one_statement
+from .limiter import MANY_ROWS
 from .loop_work import Kind
 from .protocol import Adapter, Lessee
 from .sqlite import LeaseCursors, note_busy
@@ -167,13 +168,17 @@ class Executor(Worker):
                 except Unfinished:
                     pass
         future: asyncio.Future[R] = loop.create_future()
+        job = (future, lease, copy_context(), fn, args, kwargs, perf_counter())
         if self._limiter.limits:
-            self._limiter.send(self._put, (future, lease, copy_context(), fn, args, kwargs, perf_counter()), future)
+            self._limiter.send(self._put, job, future, sql_of(fn, args) if self._limiter.many_rows else None)
         else:
-            self._put((future, lease, copy_context(), fn, args, kwargs, perf_counter()))
+            self._put(job)
         self._sent += 1  # only then: had that failed, it would never be done
         try:
-            return await future
+            result: Any = await future
+            if type(result) is list and len(result) >= MANY_ROWS:
+                self._limiter.note_many_rows(sql_of(fn, args))
+            return result  # type: ignore[no-any-return]
         except asyncio.CancelledError:
             if self._limiter.withdraw_one(future):
                 self._sent -= 1
@@ -181,7 +186,7 @@ class Executor(Worker):
                 self._interrupt_if_harmless(future, fn)
             raise
         except BaseException:
-            del future  # its error's traceback holds this frame: a cycle would keep the arguments until it is collected
+            del future, job  # its traceback holds this frame: a cycle would keep the arguments until it is collected
             raise
 
     def read_inline(self, inline: InlineReads, kind: Kind, lease: Lessee, sql: str, read: Callable[[], R]) -> R:

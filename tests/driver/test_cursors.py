@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from aiosqlitepool import PoolUsageError, SQLiteConnectionPool
 from aiosqlitepool.driver import cursors
+from aiosqlitepool.driver.completions import Completions
 from aiosqlitepool.driver.cursors import ReadAheadCursor
 
+from ..support.limiter import limit_here
 from ..support.worker import jobs
 
 ROWS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) SELECT i, i * i FROM n"
@@ -249,3 +251,22 @@ async def test_a_cursor_whose_next_row_fails_is_closed_in_the_worker(database: P
         assert await cursor.fetchone() == ("a",)
         await cursor.close()
         assert not {type(each).__name__ for each in gc.get_referents(cursor._cursor)} & {"Statement"}
+
+
+# -- what the limiter is told
+
+
+async def test_the_limiter_knows_the_sql_that_has_returned_many_rows(database: Path) -> None:
+    limit_here()
+    limiter = Completions.of(asyncio.get_running_loop()).limiter
+    many, other, third = (f"{ROWS.format(300)} LIMIT {limit}" for limit in (300, 299, 298))
+    async with pool_on(database) as pool:
+        async with pool.connection() as connection:
+            await connection.execute_fetchall(ROWS.format(3))
+            await connection.execute_fetchall(many)
+            cursor = await connection.execute(other)
+            await cursor.fetchall()
+            await connection.execute_fetchall(f"{many} -- {'x' * 100_000}")
+        await pool.fetch_all(third)
+        await pool.fetch_all(third)
+    assert limiter.many_rows == {many, other, third}

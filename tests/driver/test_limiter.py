@@ -12,7 +12,7 @@ from typing import Any, ParamSpec
 
 import pytest
 
-from aiosqlitepool.driver.limiter import AT_ONCE, COUNTED_FOR, Limiter
+from aiosqlitepool.driver.limiter import AT_ONCE, COUNTED_FOR, COUNTED_WITH_MANY_ROWS, Limiter
 
 from ..support.virtual import VirtualLoop, run
 
@@ -191,6 +191,39 @@ async def test_statements_that_never_complete_delay_each_pair_behind_them_by_a_m
         assert started == list(range(2 * pair))
         await asyncio.sleep(COUNTED_FOR + A_MOMENT)
     assert limiter.delayed == 0
+
+
+@in_virtual_time
+async def test_statements_that_have_returned_many_rows_count_for_longer() -> None:
+    """They need the GIL for each row: beside two that no longer counted, two more began, and all were slower."""
+    limiter, started = limiter_here(), list[str]()
+    limiter.note_many_rows("list")
+    for key in ("1", "2", "3"):
+        limiter.send(started.append, key, key, "list")
+    await asyncio.sleep(0.9 * COUNTED_WITH_MANY_ROWS)
+    assert started == ["1", "2"]
+    await asyncio.sleep(0.2 * COUNTED_WITH_MANY_ROWS)
+    assert started == ["1", "2", "3"]
+
+
+@in_virtual_time
+async def test_a_statement_waits_no_longer_for_a_long_one_because_another_counts_for_longer() -> None:
+    limiter, started = limiter_here(), list[str]()
+    limiter.note_many_rows("list")
+    limiter.send(started.append, "1", "1", "list")
+    send_all(limiter, started.append, ["report", "click"])
+    await asyncio.sleep(1.1 * COUNTED_FOR)
+    assert started == ["1", "report", "click"]
+
+
+@in_virtual_time
+async def test_only_the_sql_of_some_statements_is_known() -> None:
+    limiter = limiter_here()
+    limiter.note_many_rows(None)
+    for number in range(1_200):
+        limiter.note_many_rows(f"SELECT {number}")
+    assert 0 < len(limiter.many_rows) <= 500
+    assert "SELECT 1199" in limiter.many_rows
 
 
 @in_virtual_time
