@@ -158,7 +158,10 @@ class SharedLease(Checkout[PooledConnection]):
             if result is not _NOT_YET:
                 return result  # type: ignore[no-any-return]
             self.since = math.inf
-            release = partial(self._releaser.release_shared, self, failed=True)
+            release: Callable[[], object] = partial(self._releaser.release_shared, self, failed=True)
+            if len(sharing.requests) == 1:
+                # The slot is free then, and goes to all that wait: this one waits, too, and wakes up in their order.
+                release = partial(asyncio.get_running_loop().call_soon, release)
             self._pooled = await self._acquirer.acquire_again(self, release)
 
     def _in_order(self, sharing: Sharing, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> Any:
