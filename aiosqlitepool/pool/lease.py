@@ -17,6 +17,7 @@ from ..errors import PoolUsageError, error_name
 from .acquire import Acquirer
 from .checkout import Checkout
 from .connection import PooledConnection
+from .diagnostics import closed_while_waiting
 from .release import Releaser
 from .slots import Sharing, Slot
 
@@ -153,6 +154,8 @@ class SharedLease(Checkout[PooledConnection]):
         while True:
             assert self.slot is not None, "entered"
             sharing = self.slot.sharing
+            if self not in sharing.requests:  # taken away before it could run again
+                raise closed_while_waiting(self._acquirer.name)
             self.job = Job(sharing.handle, partial(self._in_order, sharing, fn))
             result: Any = await self.job.result()
             if result is not _NOT_YET:
