@@ -140,14 +140,16 @@ class Transaction:
             except sqlite3.Error as error:
                 pausing = pausing or pauses()
                 kind, pause = busy_kind(error), next(pausing)
-                if kind is None or (self.outcome is not None and not retry):
+                if kind is None:
                     self._mark_failed()
                     raise
-                if time.monotonic() + pause > since + self._timeout:
-                    error.add_note(
-                        f"pool {self._pool.name!r}: another connection locked the database until the timeout of "
-                        f"{self._timeout:g} s. Shorten its transactions or raise the timeout"
-                    )
+                may_retry = retry or self.outcome is None
+                if not may_retry or time.monotonic() + pause > since + self._timeout:
+                    if may_retry:
+                        error.add_note(
+                            f"pool {self._pool.name!r}: another connection locked the database until the timeout of "
+                            f"{self._timeout:g} s. Shorten its transactions or raise the timeout"
+                        )
                     self._mark_failed()
                     self._pool.events.emit_new(DatabaseFailed, ErrorInfo.of(error), self._label)
                     raise

@@ -41,7 +41,7 @@ class Acquirer:
         self._inventory, self._slots, self._settings = inventory, inventory.slots, inventory.settings
         self._diagnostics: Diagnostics = diagnostics
         self._requests, self._ended = diagnostics.requests, diagnostics.ended
-        self._name = inventory.name
+        self.name: str = inventory.name
         self.clock: Callable[[], float] = inventory.clock
         self._bus, self._timer = inventory.bus, inventory.timer
         self._enter = enter
@@ -83,7 +83,7 @@ class Acquirer:
             if AcquireSlow in self._bus.handlers:
                 lease.context = contextvars.copy_context()
             if ConnectionAcquired in self._bus.handlers:
-                self._bus.emit(ConnectionAcquired(self._name, lease.connection, "idle", 0.0, label=lease.label))
+                self._bus.emit(ConnectionAcquired(self.name, lease.connection, "idle", 0.0, label=lease.label))
         return connection
 
     @property
@@ -148,7 +148,7 @@ class Acquirer:
     async def acquire_again(self, lease: _Caller, release: Callable[[], object]) -> PooledConnection:
         """Do the same for a lease that has one, which `release()` ends: behind those only that asked before it."""
         if self._inventory.closing:
-            raise closed_while_waiting(self._name)
+            raise closed_while_waiting(self.name)
         self._queue(lease, again=True)
         release()
         return await self._begin_shared(lease, await self._answered(lease))
@@ -216,7 +216,7 @@ class Acquirer:
         """Have the connection of this slot replaced, which died on its way, and wait before all others."""
         if self._inventory.closing:
             self._inventory.put_back_unused(slot, lease)
-            raise closed_while_waiting(self._name)
+            raise closed_while_waiting(self.name)
         self._slots.end_sharing(slot)
         self._queue(lease, again=True)
         if self._slots.part(slot, lease):
@@ -272,7 +272,7 @@ class Acquirer:
         kind, more = failure_event(error)
         if kind in self._bus.handlers:
             waited, waiting = self.clock() - lease.asked, self._diagnostics.waiting
-            self._bus.emit(kind(self._name, waited, waiting, label=lease.label, **more))
+            self._bus.emit(kind(self.name, waited, waiting, label=lease.label, **more))
 
     def emit_acquired(self, lease: Checkout[Any], pooled: PooledConnection | None) -> None:
         """Emit that a caller that waited has its connection, and what the wait was made of."""
@@ -289,7 +289,7 @@ class Acquirer:
         lease.found = None
 
     def _emit_path(self, lease: Checkout[Any], pooled: PooledConnection) -> None:
-        bus, facts = self._bus, (self._name, lease.connection, *outcome(lease, pooled), lease.label, lease.pending)
+        bus, facts = self._bus, (self.name, lease.connection, *outcome(lease, pooled), lease.label, lease.pending)
         is_slow = facts[3] >= self._settings.slow_acquire
         if PoolTimings in bus.handlers:
             (bus.record_slow_wait if is_slow else bus.record_wait)(facts[2], facts[3])

@@ -17,6 +17,7 @@ from ..errors import PoolUsageError, error_name
 from .acquire import Acquirer
 from .checkout import Checkout
 from .connection import PooledConnection
+from .diagnostics import closed_while_waiting
 from .release import Releaser
 from .slots import Sharing, Slot
 
@@ -153,12 +154,17 @@ class SharedLease(Checkout[PooledConnection]):
         while True:
             assert self.slot is not None, "entered"
             sharing = self.slot.sharing
+            if self not in sharing.requests:  # taken away before it could run again
+                raise closed_while_waiting(self._acquirer.name)
             self.job = Job(sharing.handle, partial(self._in_order, sharing, fn))
             result: Any = await self.job.result()
             if result is not _NOT_YET:
                 return result  # type: ignore[no-any-return]
             self.since = math.inf
-            release = partial(self._releaser.release_shared, self, failed=True)
+            release: Callable[[], object] = partial(self._releaser.release_shared, self, failed=True)
+            if len(sharing.requests) == 1:
+                # The slot is free then, and goes to all that wait: this one waits, too, and wakes up in their order.
+                release = partial(asyncio.get_running_loop().call_soon, release)
             self._pooled = await self._acquirer.acquire_again(self, release)
 
     def _in_order(self, sharing: Sharing, fn: Callable[[sqlite3.Connection], R], native: sqlite3.Connection) -> Any:

@@ -40,7 +40,8 @@ class Sharing:
         self.handle: Any = None
         # What for the one that runs. Set in the worker thread.
         self.label: str | None = None
-        # The one that has to run again: none behind it runs before it has left. Set in the worker thread.
+        # The one that has to run again: none behind it runs any more, also when it has given up, as the worker may have
+        # sent back the first of them already: each queues again. Set in the worker thread.
         self.paused: Any = None
 
     def forgotten(self) -> None:
@@ -164,6 +165,8 @@ class Slots(Generic[T]):
 
     def share(self, slot: Slot[T], request: object) -> None:
         """Give a taken slot to a shared request; others may join it."""
+        if not slot.sharing.requests:
+            slot.sharing.paused = None
         slot.sharing.requests[request] = None
         self.shared = slot
 
@@ -179,13 +182,13 @@ class Slots(Generic[T]):
         """End the share of a request, if it has one; True if no other has one: its caller is to free the slot."""
         sharing = slot.sharing
         sharing.requests.pop(request, None)
-        if sharing.paused is request:
-            sharing.paused = None
-        if sharing.requests:
+        if not sharing.requests:
+            self.end_sharing(slot)
+            return True
+        # Else those that share it are to queue again, before all that would join them.
+        if sharing.paused is None:
             self._hand_on(slot)
-            return False
-        self.end_sharing(slot)
-        return True
+        return False
 
     def end_sharing(self, slot: Slot[T]) -> None:
         """Let no further request join this slot."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from aiosqlitepool import SQLiteDatabase
+from aiosqlitepool.driver import AiosqliteAdapter
 from aiosqlitepool.events import TransactionEnded
 from aiosqlitepool.testing import Recorder
 
@@ -257,3 +258,23 @@ async def test_a_snapshot_that_is_cancelled_is_over(db: SQLiteDatabase, recorder
     await cancelled(reading)
     assert await db.run_read(texts) == []
     assert outcomes(recorder) == ["rolled_back", "committed"]
+
+
+async def test_a_loop_that_is_late_is_no_reason_to_replace_a_connection(
+    db: SQLiteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: what had stopped at once was taken for stuck when the loop did not look for 5 ms."""
+
+    async def late(_: AiosqliteAdapter, done: asyncio.Future[object]) -> None:
+        await asyncio.wait((done,))
+        raise TimeoutError
+
+    monkeypatch.setattr(AiosqliteAdapter, "interrupt_in_flight", late)
+    with Hold() as hold:
+        reading = asyncio.create_task(db.run_read(hold))
+        await hold.reached.wait()
+        reading.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait((reading,))
+    await quiet(db.readers)
+    assert (reading.cancelled(), db.readers.stats().idle) == (True, 1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import sqlite3
 from pathlib import Path
@@ -14,7 +15,7 @@ from aiosqlitepool.events import TransactionEnded
 from aiosqlitepool.testing import Recorder
 
 from ..support.children import run_program
-from ..support.databases import Hold, add, held_writer, insert, texts
+from ..support.databases import Hold, add, first, held_writer, insert, texts
 from ..support.files import notes
 from ..support.storm import nothing_left_behind
 from ..support.worker import jobs
@@ -228,6 +229,21 @@ async def test_closing_ends_a_function_that_takes_too_long(database: Path) -> No
     assert running.done()
 
 
+async def test_closing_ends_a_function_that_waits_for_a_lock(database: Path) -> None:
+    """Bug: its caller was told to acquire the connection again, which had gone back to the pool."""
+    db = SQLiteDatabase(database)
+    await db.open()
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.create_task(db.run_write(add, "never"))
+        await first(db.writer)
+        with pytest.warns(ResourceWarning, match="closed connections under their holders"):
+            await db.close(timeout=0)
+        with pytest.raises(PoolClosedError):
+            await waiting
+    assert notes(database) == []
+
+
 async def test_the_last_connection_to_close_removes_the_wal(database: Path) -> None:
     async with SQLiteDatabase(database) as db:
         await db.run_write(add, "a")
@@ -281,6 +297,7 @@ def test_a_program_that_forgets_to_close_it_ends_and_says_so(where: str, tmp_pat
     ended = run_program(
         f"""
 import asyncio
+import contextlib
 from aiosqlitepool import SQLiteDatabase
 async def main():
     {where}
@@ -301,6 +318,7 @@ def test_a_loop_that_is_closed_by_hand_leaves_no_mess(tmp_path: Path) -> None:
     ended = run_program(
         """
 import asyncio
+import contextlib
 from aiosqlitepool import SQLiteDatabase
 db = SQLiteDatabase("app.db")
 loop = asyncio.new_event_loop()

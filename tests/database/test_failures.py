@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from aiosqlitepool import SQLiteDatabase
+from aiosqlitepool.database.busy import locked
 from aiosqlitepool.events import BusyRetried, DatabaseFailed, ErrorInfo, TransactionEnded
 from aiosqlitepool.testing import Recorder
 
@@ -146,6 +147,19 @@ async def test_without_a_subscriber_that_wants_it_the_caller_gets_its_error_all_
         async with other_process(database, "BEGIN IMMEDIATE"):
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 await db.run_write(add, "a")
+
+
+async def test_a_lock_that_ends_a_function_that_is_not_called_again_is_a_failure(
+    db: SQLiteDatabase, recorder: Recorder
+) -> None:
+    """Bug: it was told only when the database had waited for it."""
+
+    def find_a_lock(_: sqlite3.Connection) -> None:
+        raise locked()
+
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        await db.run_write(find_a_lock, label="once", retry=False)
+    assert [event.label for event in recorder.of(DatabaseFailed)] == ["once"]
 
 
 async def test_a_file_that_is_damaged_is_told_by_its_readers(database: Path, recorder: Recorder) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from aiosqlitepool import PoolConnectionAcquireTimeoutError, SQLiteDatabase
+from aiosqlitepool.database.busy import locked
 from aiosqlitepool.events import AcquireCancelled, ConnectionAcquired, ConnectionReleased
 from aiosqlitepool.testing import Recorder
 
@@ -197,6 +198,31 @@ async def test_functions_keep_their_order_while_another_process_holds_the_lock(
         other.execute("COMMIT")
         await asyncio.gather(*tasks)
     assert notes(database) == [str(number) for number in range(20)]
+
+
+@pytest.mark.parametrize("gives_up", ["at once", "when cancelled"])
+async def test_functions_keep_their_order_when_one_that_waits_for_a_lock_gives_up(
+    db: SQLiteDatabase, database: Path, gives_up: str
+) -> None:
+    """Bug: the worker had sent back those right behind it, and ran all others before them; the last one went first."""
+
+    def busy(_: sqlite3.Connection) -> None:
+        raise locked()
+
+    for _ in range(5):
+        given_up = asyncio.create_task(db.run_write(busy, retry=gives_up != "at once"))
+        tasks = [asyncio.create_task(db.run_write(add, f"{number:02}")) for number in range(30)]
+        while len(tasks) < 40:
+            await asyncio.sleep(0)
+            tasks.append(asyncio.create_task(db.run_write(add, str(len(tasks)))))
+            if len(tasks) == 35 and gives_up == "when cancelled":
+                given_up.cancel()
+        await asyncio.gather(*tasks)
+        await asyncio.wait((given_up,))
+        assert notes(database) == [f"{number:02}" for number in range(40)]
+        await db.execute("DELETE FROM note")
+        with contextlib.suppress(asyncio.CancelledError, sqlite3.OperationalError):
+            given_up.result()
 
 
 async def test_functions_and_blocks_keep_their_order_while_another_process_holds_the_lock(

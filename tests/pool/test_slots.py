@@ -487,7 +487,35 @@ def test_a_shared_slot_is_not_joined_while_a_sharer_has_to_run_again() -> None:
     end(slots, slot, second)
     assert slots.join(Request(shared=True)) is None
     end(slots, slot, first)
-    assert (slot.sharing.paused, slots.idle) == (None, 1)
+    assert slots.idle == 1
+
+
+def test_after_a_sharer_that_had_to_run_again_all_others_leave_before_any_joins() -> None:
+    """Bug: what joined ran before those that were to queue again."""
+    slots, (slot,) = all_taken()
+    first, second = Request(shared=True), Request(shared=True)
+    slots.share(slot, first)
+    slots.join(second)
+    slot.sharing.paused = first
+    later = in_a_row(slots, "s")
+    end(slots, slot, first)
+    check_slots(slots)
+    assert (served(later), slot.sharing.paused) == ("0", first)
+    end(slots, slot, second)
+    check_slots(slots)
+    assert (served(later), slot.sharing.paused) == ("1", None)
+
+
+def test_one_that_says_too_late_that_it_has_to_run_again_stops_no_others() -> None:
+    """Bug: after a coroutine was closed in the middle of its function, which then found a lock, no function ran."""
+    slots, (slot,) = all_taken()
+    slots.share(slot, first := Request(shared=True))
+    end(slots, slot, first)
+    slot.sharing.paused = first
+    (second,) = in_a_row(slots, "s")
+    assert slots.take_idle() is slot
+    slots.give_back(slot)
+    assert (served([second]), slot.sharing.paused) == ("1", None)
 
 
 def test_after_the_end_of_sharing_no_request_joins() -> None:
