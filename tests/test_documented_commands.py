@@ -91,7 +91,7 @@ def pip(words: list[str], directory: Path) -> None:
     """Only what the project offers, which the tests of the packaging install, or what its examples need."""
     assert words[0] == "install"
     for requirement in words[1:]:
-        name, extras = re.fullmatch(r"([\w-]+|\.)(?:\[([\w, -]+)\])?", requirement).groups(default="")  # type: ignore[union-attr]
+        name, extras = re.fullmatch(r"(?:\./)?([\w-]+|\.)(?:\[([\w, -]+)\])?", requirement).groups(default="")  # type: ignore[union-attr]
         assert name in {PROJECT["name"], "."} or (name in BESIDE and not extras), requirement
         assert set(filter(None, re.split(r"[, ]+", extras))) <= set(PROJECT["optional-dependencies"]), requirement
 

@@ -199,6 +199,20 @@ async def test_the_isolation_level_that_was_set_is_reported(over_db: AsyncEngine
         assert await connection.get_isolation_level() == level
 
 
+async def test_a_listener_may_set_the_isolation_level_as_sqlite3_has_it(db: SQLiteDatabase) -> None:
+    """SQLAlchemy's documentation shows that to programs, for the legacy mode of sqlite3."""
+    engine, levels = create_async_engine(db), []
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def connected(dbapi_connection: Any, _: object) -> None:
+        dbapi_connection.isolation_level = None
+        levels.append(dbapi_connection.isolation_level)
+
+    async with engine.connect() as connection:
+        levels.append(await connection.get_isolation_level())
+    assert levels == [None, "AUTOCOMMIT"]
+
+
 async def test_a_commit_that_fails_is_an_error_of_sqlalchemy_and_leaves_nothing(
     over_db: AsyncEngine, db: SQLiteDatabase
 ) -> None:
