@@ -202,13 +202,16 @@ def test_a_log_record_has_the_statement_and_its_plan(incident: Incident) -> None
 
 def test_top_shows_the_statement_in_a_terminal(incident: Incident) -> None:
     command = [sys.executable, "-m", "aiosqlitepool", "top", f"{incident.program.url}/debug/pool/"]
-    shown = subprocess.run(
-        [*command, "--statements", "--once"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert (shown.returncode, shown.stderr) == (0, "")
-    assert "SELECT * FROM post" in shown.stdout  # of a long one, the beginning
-    assert WARNING in shown.stdout
+
+    def shown() -> str:
+        ran = subprocess.run(
+            [*command, "--statements", "--once"],
+            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert (ran.returncode, ran.stderr) == (0, "")
+        return ran.stdout if WARNING in ran.stdout else ""  # not before a slow one has ended
+
+    assert "SELECT * FROM post" in wait_for("the warning", shown, within=WITHIN)  # of a long one, the beginning
 
 
 # -- and what ends it
