@@ -54,7 +54,7 @@ class Limiter:
         # Until when each statement that runs counts.
         self._running: dict[object, float] = {}
         # The SQL of those that have returned many rows.
-        self.many_rows: set[str | None] = set()
+        self.many_rows: set[str] = set()
         # Called as `completed(key, None)`: the statement counts no longer. `start_delayed_soon` must follow, once for
         # any number of these.
         self.completed: Callable[[object, None], object] = self._running.pop
@@ -70,9 +70,9 @@ class Limiter:
 
     def note_many_rows(self, sql: str | None) -> None:
         """Note that this statement has returned many rows; harmless if it is `None`."""
-        if len(self.many_rows) >= _MOST_KNOWN:
-            self.many_rows.clear()
         if sql is not None:
+            if len(self.many_rows) >= _MOST_KNOWN:
+                self.many_rows.clear()
             self.many_rows.add(sql)
 
     def send(self, put: Put, job: Any, key: object, sql: str | None = None) -> None:

@@ -462,6 +462,15 @@ def test_any_number_of_requests_share_a_slot() -> None:
     assert len(slot.sharing.requests) == 105
 
 
+def shared_by_two() -> tuple[Slots[str], Slot[str], Request, Request]:
+    """Slots, the only one of them, and the two that share it."""
+    slots, (slot,) = all_taken()
+    first, second = Request(shared=True), Request(shared=True)
+    slots.share(slot, first)
+    slots.join(second)
+    return slots, slot, first, second
+
+
 def test_without_a_shared_slot_there_is_nothing_to_join() -> None:
     slots, _ = all_taken()
     assert slots.join(Request(shared=True)) is None
@@ -478,10 +487,7 @@ def test_a_shared_slot_is_not_joined_while_a_request_waits(kind: str) -> None:
 
 
 def test_a_shared_slot_is_not_joined_while_a_sharer_has_to_run_again() -> None:
-    slots, (slot,) = all_taken()
-    first, second = Request(shared=True), Request(shared=True)
-    slots.share(slot, first)
-    slots.join(second)
+    slots, slot, first, second = shared_by_two()
     slot.sharing.paused = first
     assert slots.join(Request(shared=True)) is None
     end(slots, slot, second)
@@ -492,10 +498,7 @@ def test_a_shared_slot_is_not_joined_while_a_sharer_has_to_run_again() -> None:
 
 def test_after_a_sharer_that_had_to_run_again_all_others_leave_before_any_joins() -> None:
     """Bug: what joined ran before those that were to queue again."""
-    slots, (slot,) = all_taken()
-    first, second = Request(shared=True), Request(shared=True)
-    slots.share(slot, first)
-    slots.join(second)
+    slots, slot, first, second = shared_by_two()
     slot.sharing.paused = first
     later = in_a_row(slots, "s")
     end(slots, slot, first)
@@ -542,10 +545,7 @@ def test_the_end_of_sharing_one_slot_is_not_the_end_for_another() -> None:
 
 
 def test_a_shared_slot_is_given_back_by_its_last_sharer() -> None:
-    slots, (slot,) = all_taken()
-    first, second = Request(shared=True), Request(shared=True)
-    slots.share(slot, first)
-    slots.join(second)
+    slots, slot, first, second = shared_by_two()
     assert not slots.part(slot, first)
     assert not slots.part(slot, first), "it has left already"
     check_slots(slots)
@@ -557,10 +557,7 @@ def test_a_shared_slot_is_given_back_by_its_last_sharer() -> None:
 
 
 def test_an_emptied_shared_slot_becomes_vacant_with_its_last_sharer() -> None:
-    slots, (slot,) = all_taken()
-    first, second = Request(shared=True), Request(shared=True)
-    slots.share(slot, first)
-    slots.join(second)
+    slots, slot, first, second = shared_by_two()
     slot.connection = None
     slots.end_sharing(slot)
     end(slots, slot, first)
