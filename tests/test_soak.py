@@ -190,7 +190,7 @@ async def test_a_pool_uses_no_more_after_a_long_while_than_after_a_short_one(
 
     told = f"{early} -> {late}; {dict(soak.outcomes)}; {dict(soak.events)}"
     print(told)
-    assert late.threads == early.threads, told
+    assert late.threads <= early.threads, told
     assert late.files <= early.files + FILES_MARGIN, told
     assert late.python - early.python < PYTHON_MARGIN, told
     assert late.resident - early.resident < RESIDENT_MARGIN, told
