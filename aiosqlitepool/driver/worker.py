@@ -1,4 +1,7 @@
-"""The worker thread of an aiosqlite connection: queue jobs, interrupt what runs, end the thread. Knows no leases."""
+"""The worker thread of an aiosqlite connection: queue jobs, interrupt what runs, end the thread.
+
+What a job does is in `executor`. Knows no leases.
+"""
 
 from __future__ import annotations
 
