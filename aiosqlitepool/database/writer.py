@@ -140,10 +140,10 @@ class Writer:
 
     def __init__(self, pool: WriterPool) -> None:
         self.pool = pool
-        # The open block: its connection, the task that opened it, and the number of savepoints open inside it.
+        # The open block: its connection, the task that opened it, and the savepoints open inside it.
         self._connection: aiosqlite.Connection | None = None
         self._owner: asyncio.Task[Any] | None = None
-        self._depth = 0
+        self._savepoints: list[str] = []
         # Of BEGIN in the loop's thread. Never in memory: without WAL, a COMMIT may have to wait for readers.
         self._begins = Kind(math.inf if pool.file.in_memory else 0)
         # How many write, or wait for that.
@@ -209,10 +209,11 @@ class Writer:
         with self.transaction(label, timeout) as transaction:
             async with self.exclusive(label, timeout) as connection:
                 await transaction.start(partial(self._begin, connection, transaction))
-                self._connection, self._owner = connection, asyncio.current_task()
+                self._connection, self._owner, self._savepoints = connection, asyncio.current_task(), []
                 try:
                     with guarded(connection, check_write):
                         yield connection
+                    self._check_nested()
                     await transaction.finish(partial(call_last, connection, transaction.commit))
                 except Exception:
                     # The caller gets the error of the block. If the rollback fails, the release rolls back.
@@ -237,15 +238,19 @@ class Writer:
 
     @asynccontextmanager
     async def _savepoint(self) -> AsyncIterator[aiosqlite.Connection]:
-        connection = self._connection
+        connection, savepoints = self._connection, self._savepoints
         assert connection is not None
-        self._depth += 1
-        name = f"block_{self._depth}"
+        name = f"block_{len(savepoints) + 1}"
+        savepoints.append(name)
         try:
             await call_to_the_end(connection, execute_inside, f"SAVEPOINT {name}")
             try:
                 yield connection
             except BaseException:
+                if not self.in_own_block:
+                    # To roll back would undo what the outer block has done since: leave the name, and so let that fail.
+                    savepoints.append(name)
+                    raise
                 # Runs also if the task is cancelled again: the outer block may continue after a timeout of this one.
                 # If the rollback fails, the commit of the outer block raises.
                 with contextlib.suppress(Exception):
@@ -253,7 +258,15 @@ class Writer:
                 raise
             await call_anyway(connection, execute_inside, f"RELEASE {name}")
         finally:
-            self._depth -= 1
+            savepoints.remove(name)
+
+    def _check_nested(self) -> None:
+        """Raise `PoolUsageError` if a block inside the open block has not ended there."""
+        if self._savepoints:
+            raise PoolUsageError(
+                "a write() block inside this one has not ended before it, so both are rolled back: in an async "
+                "generator that was not read to its end, say. Wrap that in contextlib.aclosing()"
+            )
 
     # -- functions
 

@@ -5,7 +5,7 @@ import contextlib
 import math
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from aiosqlitepool.testing import Recorder
 
 from ..support.databases import Hold, add, held_writer, insert, texts, texts_now, until_waiting
 from ..support.files import notes
+from ..support.stub import settle
 
 
 def outcomes(recorder: Recorder) -> list[str]:
@@ -195,6 +196,33 @@ async def test_a_block_within_a_block_that_loses_its_transaction_raises_what_it_
                 with contextlib.suppress(sqlite3.IntegrityError):
                     await connection.execute(clash)
     assert notes(database) == []
+
+
+@pytest.mark.parametrize("end", ["at once", "later", "never"])
+async def test_a_block_in_a_generator_that_was_left_undoes_nothing_in_silence(
+    db: SQLiteDatabase, database: Path, end: str
+) -> None:
+    async def adding() -> AsyncIterator[None]:
+        async with db.write() as inner:
+            await insert(inner, "of the generator")
+            yield
+
+    generators = [adding()]
+    with pytest.raises(PoolUsageError, match="aclosing"):
+        async with db.write() as connection:
+            async for _ in generators[0]:
+                break
+            if end != "never":
+                generators.clear()  # the loop closes it, in a task of its own
+            if end == "later":
+                await asyncio.sleep(0)
+            await insert(connection, "after it")
+    assert notes(database) == []
+    generators.clear()
+    await settle()
+    async with db.write() as connection, db.write():
+        await insert(connection, "next")
+    assert notes(database) == ["next"]
 
 
 async def test_what_cannot_be_taken_back_alone_is_taken_back_with_all_the_rest(
