@@ -1,4 +1,7 @@
-"""What happens to a pool without a caller: apply `idle_timeout`, refill, time out waiters, report suspected leaks."""
+"""What happens to a pool without a caller: apply `idle_timeout`, refill, time out waiters, report suspected leaks.
+
+Tasks that ended without a release are forgotten, so that the garbage collector can find what they held.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,8 @@ class Housekeeper:
 
     def sweep(self) -> float:
         """Do what is due; return when the next thing will be."""
+        for lease in self._diagnostics.checkouts():
+            lease.forget_task()
         now = self._clock()
         return min(self._time_out_waiters(now), self.trim(now), self._refill(now), self._suspect_leaks(now))
 
