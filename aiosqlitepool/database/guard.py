@@ -36,7 +36,7 @@ _IN_READ: Final[dict[str | None, str]] = {
     "PRAGMA foreign_keys": "SQLite ignores that setting inside a transaction. Change it in db.maintenance(); "
     "db.migrate() switches foreign keys off for its steps",
 }
-_isolation_level: Final = sqlite3.Connection.isolation_level
+_isolation_level: Final[Any] = sqlite3.Connection.isolation_level
 # Where SQLite's backup would wait for the end of the transaction, which waits for the backup.
 _IN_WRITE: Final = {**_IN_READ, "backup()": "it reads only what is committed. Use db.backup(), or a read() block"}
 
