@@ -10,6 +10,7 @@ import contextlib
 import math
 import sqlite3
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -26,7 +27,7 @@ from ..pool.pool import SQLiteConnectionPool
 from ..pool.settings import finite
 from ..pool.task_graph import held_up_by
 from ..stats import PoolStats
-from .blocks import database_block
+from .blocks import check_nested, database_block
 from .busy import locked
 from .file import DatabaseFile
 from .gaps import Gaps
@@ -140,9 +141,10 @@ class Writer:
 
     def __init__(self, pool: WriterPool) -> None:
         self.pool = pool
-        # The open block: its connection, the task that opened it, and the savepoints open inside it.
+        # The open block: its connection, the task that opened it, and the savepoints open inside it. A task that has
+        # ended keeps its exception, whose frames may have lost the block: nothing would ever end that.
         self._connection: aiosqlite.Connection | None = None
-        self._owner: asyncio.Task[Any] | None = None
+        self._owner: weakref.ref[asyncio.Task[Any]] | None = None
         self._savepoints: list[str] = []
         # Of BEGIN in the loop's thread. Never in memory: without WAL, a COMMIT may have to wait for readers.
         self._begins = Kind(math.inf if pool.file.in_memory else 0)
@@ -162,13 +164,14 @@ class Writer:
     @property
     def in_own_block(self) -> bool:
         """Whether the current task is inside a write block that it opened."""
-        return self._owner is not None and self._owner is asyncio.current_task()
+        task = asyncio.current_task()
+        return self._owner is not None and task is not None and self._owner() is task
 
     @property
     def block_waits_for_caller(self) -> bool:
         """Whether the current task is inside the open write block, or the task of that block awaits it."""
         task = asyncio.current_task()
-        return self._owner is not None and task is not None and self._owner in held_up_by(task, lambda _: True)
+        return self._owner is not None and task is not None and self._owner() in held_up_by(task, lambda _: True)
 
     # -- blocks
 
@@ -209,11 +212,12 @@ class Writer:
         with self.transaction(label, timeout) as transaction:
             async with self.exclusive(label, timeout) as connection:
                 await transaction.start(partial(self._begin, connection, transaction))
-                self._connection, self._owner, self._savepoints = connection, asyncio.current_task(), []
+                task = asyncio.current_task()
+                self._connection, self._owner, self._savepoints = connection, weakref.ref(task) if task else None, []
                 try:
                     with guarded(connection, check_write):
                         yield connection
-                    self._check_nested()
+                    check_nested(self._savepoints)
                     await transaction.finish(partial(call_last, connection, transaction.commit))
                 except Exception:
                     # The caller gets the error of the block. If the rollback fails, the release rolls back.
@@ -259,14 +263,6 @@ class Writer:
             await call_anyway(connection, execute_inside, f"RELEASE {name}")
         finally:
             savepoints.remove(name)
-
-    def _check_nested(self) -> None:
-        """Raise `PoolUsageError` if a block inside the open block has not ended there."""
-        if self._savepoints:
-            raise PoolUsageError(
-                "a write() block inside this one has not ended before it, so both are rolled back: in an async "
-                "generator that was not read to its end, say. Wrap that in contextlib.aclosing()"
-            )
 
     # -- functions
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import sqlite3
 import time
@@ -221,6 +222,31 @@ async def test_a_block_in_a_generator_that_was_left_undoes_nothing_in_silence(
     generators.clear()
     await settle()
     async with db.write() as connection, db.write():
+        await insert(connection, "next")
+    assert notes(database) == ["next"]
+
+
+async def test_a_block_that_an_exception_of_its_task_has_lost_ends_although_the_task_keeps_that(
+    db: SQLiteDatabase, database: Path
+) -> None:
+    async def adding() -> AsyncIterator[None]:
+        async with db.write() as connection:
+            await insert(connection, "never")
+            yield
+
+    async def fail() -> None:
+        generator = adding()  # a variable, which the traceback keeps
+        async for _ in generator:
+            raise KeyError
+
+    # The generator of the block is closed twice: by the loop, and by the generator around it.
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    with contextlib.suppress(KeyError):
+        await asyncio.create_task(fail())
+    await settle()  # the loop keeps the task until this one waits again
+    db.writer._housekeeper.sweep()  # when a caller has waited for long, or the block has lasted for long
+    gc.collect()
+    async with db.write() as connection:
         await insert(connection, "next")
     assert notes(database) == ["next"]
 
