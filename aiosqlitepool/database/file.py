@@ -59,13 +59,13 @@ class DatabaseFile:
         self._timeout = timeout
         self.in_memory: bool = given == _MEMORY
         self._is_uri: bool = self.in_memory or given.startswith("file:")
-        # A named in-memory database is shared by all connections of the process. An absolute path still leads to the
-        # same file after the program has changed its working directory.
+        # A named in-memory database is shared by all connections of the process. The real path still leads to the same
+        # file after the program has changed its working directory, or where a symbolic link leads.
         memory = f"file:/aiosqlitepool-{os.getpid()}-{next(_numbers)}?vfs=memdb"
         if self.in_memory:
             self._target = memory
         else:
-            self._target = _absolute_uri(given) if self._is_uri else os.path.abspath(given)
+            self._target = _real_uri(given) if self._is_uri else os.path.realpath(given)
         # SQLite keeps the WAL beside the file itself, not beside a symbolic link to it.
         self.path: str = os.path.realpath(_path_of(self._target) if self._is_uri else self._target)
         # SQLite supports WAL only for files.
@@ -210,9 +210,10 @@ def _path_of(uri: str) -> str:
     return os.fsdecode(unquote_to_bytes(_split(uri)[0]))
 
 
-def _absolute_uri(uri: str) -> str:
-    """Resolve the relative path of a URI, so that it leads to the same file after a change of the directory."""
+def _real_uri(uri: str) -> str:
+    """Resolve the path of a URI, so that it leads to the same file after a change of the directory or of a link."""
     path, parameters = _split(uri)
-    if path.startswith(("/", ":memory:")) or not path or _NO_FILE.search(parameters):
+    real_path = os.path.realpath(_path_of(uri))
+    if path.startswith(":memory:") or not path or _NO_FILE.search(parameters) or real_path == _path_of(uri):
         return uri
-    return f"file:{quote(os.fsencode(os.path.abspath(_path_of(uri))))}{parameters}"
+    return f"file:{quote(os.fsencode(real_path))}{parameters}"

@@ -1,6 +1,7 @@
 """What a pool does at a certain time: end waits, close connections that are too old, refill, report suspected leaks.
 
-What an acquire checks is in `inventory`; the timer itself is in `background`.
+Tasks that ended without a release are forgotten, so that the garbage collector can find what they held. What an acquire
+checks is in `inventory`; the timer itself is in `background`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Housekeeper:
 
     def sweep(self) -> float:
         """Do what is due; return when the next thing will be."""
+        for lease in self._diagnostics.checkouts():
+            lease.forget_task()
         now = self._clock()
         return min(self._time_out_waiters(now), self.trim(now), self._refill(now), self._suspect_leaks(now))
 
