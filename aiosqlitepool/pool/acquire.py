@@ -178,9 +178,9 @@ class Acquirer:
 
     async def _slot_for(self, lease: _Caller) -> PooledSlot:
         """Queue for a slot, and have one opened or checked if there is one to take."""
-        slot, slots = self._inventory.take(), self._slots
-        if slot is None and slots.waiting >= slots.coming:
-            self._check_room(lease)
+        slot = self._inventory.take()
+        if slot is None and self._slots.waiting >= (coming := self._inventory.coming):
+            self._check_room(lease, coming)
         elif lease.deadline <= lease.asked:  # never queues; but opening takes the time it takes
             lease.deadline = lease.asked + self._settings.operation_timeout
         self._queue(lease)
@@ -188,11 +188,11 @@ class Acquirer:
             self._inventory.prepare(slot, lease)
         return await self._answered(lease)
 
-    def _check_room(self, lease: _Caller) -> None:
+    def _check_room(self, lease: _Caller, coming: int) -> None:
         """Raise if this caller may not wait for a connection that others hold."""
         if lease.deadline <= lease.asked:
             raise self._diagnostics.timeout_error(lease)
-        self._check_full(self._slots.coming)
+        self._check_full(coming)
         lease.queued, lease.pending = True, self._slots.waiting
         if AcquireSlow in self._bus.handlers:
             self._ended.join(lease)
