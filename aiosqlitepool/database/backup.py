@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..driver import ended
+from ..driver import ended, is_busy
 from ..errors import ErrorInfo
 from ..events import BackupEnded, BackupResult
-from .busy import busy_kind, pauses
+from .busy import pauses
 from .file import DatabaseFile
 from .writer import WriterPool
 
@@ -162,16 +162,16 @@ class _Backup:
 
     def _begin_reading(self, source: sqlite3.Connection) -> None:
         """Begin a read transaction. Without it, SQLite would restart the backup after each commit."""
-        started_at, pausing = time.monotonic(), pauses()
+        pausing = pauses(time.monotonic() + self.timeout)
         source.execute("BEGIN")
         while True:
             try:
                 return source.execute("SELECT 1 FROM sqlite_schema LIMIT 1").close()
             except sqlite3.Error as error:  # without WAL, a writer locks readers out
-                if busy_kind(error) is None or time.monotonic() > started_at + self.timeout:
+                if not is_busy(error) or (pause := next(pausing, None)) is None:
                     raise
             self.raise_if_aborted()
-            time.sleep(next(pausing))
+            time.sleep(pause)
 
     def _on_pages_copied(self, status: int, remaining: int, total: int) -> None:
         self.raise_if_aborted()

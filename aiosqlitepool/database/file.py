@@ -16,9 +16,9 @@ from urllib.parse import quote, unquote_to_bytes
 
 import aiosqlite
 
-from ..driver import call, discard, opened
+from ..driver import call, discard, is_busy, opened
 from ..pool.settings import LONGEST_NAME
-from .busy import busy_kind, pauses
+from .busy import pauses
 from .guard import guarded_class
 from .pragmas import IN_FILE, PragmaValue, Role, set_up, settings
 
@@ -158,13 +158,12 @@ class DatabaseFile:
 
     async def set_up(self, connection: aiosqlite.Connection, role: Role) -> None:
         """Set the pragmas; repeat that while another process locks the database, until the timeout."""
-        pausing, started_at = pauses(), time.monotonic()
+        pausing = pauses(time.monotonic() + self._timeout)
         while True:
             try:
                 return await call(connection, set_up, tuple(settings(role, self._pragmas)))
             except sqlite3.Error as error:
-                pause = next(pausing)
-                if busy_kind(error) is None or time.monotonic() + pause > started_at + self._timeout:
+                if not is_busy(error) or (pause := next(pausing, None)) is None:
                     raise
             await asyncio.sleep(pause)
 

@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+from ..driver import is_busy
 from ..events import Checkpointed, CheckpointFailed, ErrorInfo
-from .busy import busy_kind
 from .pragmas import row_of
 from .reader import ReaderPool
 from .truncation import Truncation, checkpoint
@@ -133,7 +133,7 @@ class Maintenance:
         try:
             await self._writer.call("optimize", _optimize)
         except sqlite3.Error as error:
-            if busy_kind(error) is None:
+            if not is_busy(error):
                 raise
             self._optimize_at = self._clock()  # another process writes: at the next look
 
