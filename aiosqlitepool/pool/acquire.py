@@ -95,13 +95,15 @@ class Acquirer:
         """Return `use(pooled)` for an idle connection, without a lease; `None` if that cannot be. Only if `is_here`."""
         bus, began = self._bus, self.clock()
         slot = self._slots.take_idle() if _EACH_LEASE.isdisjoint(bus.handlers) else None
-        if slot is None or slot.connection is None:
+        if slot is None or (pooled := slot.connection) is None:
             return None
         try:
-            if not self._inventory.connector.is_good(slot.connection, began):
+            if began >= pooled.good_until and (  # it is checked without a trip, as when it is released
+                self._inventory.connector.verify(pooled, began) is not None or began >= pooled.good_until
+            ):
                 return None
             bus.immediate += 1
-            return use(slot.connection)
+            return use(pooled)
         finally:
             ended = self.clock()
             self._inventory.put_back(slot, ended)

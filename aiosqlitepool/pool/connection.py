@@ -182,10 +182,6 @@ class Connector:
         pooled.checked(now)
         return None
 
-    def is_good(self, pooled: PooledConnection, now: float) -> bool:
-        """Whether it has not expired and needs no check, or only the part that makes no trip, which is done here."""
-        return now < pooled.good_until or (self.verify(pooled, now) is None and now < pooled.good_until)
-
     def emit_unhealthy(self, pooled: PooledConnection, idle_time: float, error: Exception) -> None:
         """Log and emit that a connection was replaced because of `error`."""
         log.warning("pool %r: connection %d is unhealthy: %s", self._name, pooled.number, ErrorInfo.of(error))
