@@ -106,7 +106,7 @@ class DatabaseFile:
     def bytes(self) -> int | None:
         """Return the size of the database file, `None` if there is none. Safe to call from any thread."""
         try:
-            return None if self.in_memory else os.stat(self.path).st_size
+            return os.stat(self.path).st_size
         except OSError:
             return None
 
@@ -120,7 +120,7 @@ class DatabaseFile:
     def is_at(self, path: Path) -> bool:
         """Return whether `path` leads to the file of this database."""
         try:
-            return not self.in_memory and os.path.samefile(path, self.path)
+            return os.path.samefile(path, self.path)
         except OSError:
             return False
 

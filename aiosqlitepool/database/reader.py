@@ -216,7 +216,7 @@ class Reader:
 
     @database_block
     async def _snapshot(self, label: str | None, timeout: float | None) -> AsyncIterator[aiosqlite.Connection]:
-        with self._transaction(label, timeout) as transaction:
+        with Transaction(self.pool, label, timeout) as transaction:
             async with self._lease(label, timeout) as connection:
                 await transaction.start(partial(call, connection, transaction.begin_reading))
                 try:
@@ -228,14 +228,11 @@ class Reader:
                         await call(connection, transaction.roll_back)
                     raise
 
-    def _transaction(self, label: str | None, timeout: float | None) -> Transaction:
-        return Transaction(self.pool, "BEGIN", timeout, label)
-
     async def run(
         self, fn: Callable[[sqlite3.Connection], R], label: str | None, *, timeout: float | None, retry: bool
     ) -> R:
         """Run `fn(native)` as one read transaction, in one call to the worker thread. A cancellation interrupts it."""
-        with self._transaction(label, timeout) as transaction:
+        with Transaction(self.pool, label, timeout) as transaction:
             async with self._lease(label, timeout) as connection:
                 return await transaction.start(lambda: call(connection, transaction.run, fn), retry=retry)
 

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import ClassVar, Final, Self, TypeVar
 
 import aiosqlite
 
@@ -17,10 +17,9 @@ from ..events import BusyRetried, DatabaseFailed, ErrorInfo, TransactionEnded, T
 from ..pool.pool import SQLiteConnectionPool
 from .busy import busy_kind, pauses
 
-__all__ = ["Pool", "Transaction", "execute", "execute_inside", "roll_back_to"]
+__all__ = ["Transaction", "execute", "execute_inside", "roll_back_to"]
 
 R = TypeVar("R")
-Pool = SQLiteConnectionPool[aiosqlite.Connection]
 
 # Seconds that the worker thread waits to commit a function's transaction, in a database without WAL. Readers block the
 # commit, but no new reader can begin meanwhile. The alternative is to roll back and run the function again.
@@ -28,17 +27,20 @@ _COMMIT_TIMEOUT: Final = 5.0
 
 
 class Transaction:
-    """One transaction in one pool, which `statement` begins.
+    """One transaction in one pool.
 
     `timeout` is the number of seconds to wait for the locks of other connections, `None` for as many as the pool lets a
     caller wait. As a context manager, it emits at the end what became of it.
     """
 
-    __slots__ = ("_began", "_ended", "_label", "_pool", "_requested", "_retries", "_statement", "_timeout", "outcome")
+    __slots__ = ("_began", "_ended", "_label", "_pool", "_requested", "_retries", "_timeout", "outcome")
 
-    def __init__(self, pool: Pool, statement: str, timeout: float | None, label: str | None) -> None:
+    _begins_with: ClassVar = "BEGIN"
+
+    def __init__(
+        self, pool: SQLiteConnectionPool[aiosqlite.Connection], label: str | None, timeout: float | None
+    ) -> None:
         self._pool = pool
-        self._statement = statement
         self._timeout = pool._settings.acquisition_timeout if timeout is None else timeout
         self._label = label
         self._requested = time.monotonic()
@@ -54,7 +56,7 @@ class Transaction:
     def begin(self, native: sqlite3.Connection) -> None:
         """Begin the transaction."""
         self._began, self._ended = time.monotonic(), None
-        native.execute(self._statement)
+        native.execute(self._begins_with)
         self.outcome = "rolled_back"
 
     def begin_reading(self, native: sqlite3.Connection) -> None:

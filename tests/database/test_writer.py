@@ -41,7 +41,7 @@ async def test_a_block_is_committed_when_it_ends(db: SQLiteDatabase, database: P
 async def test_a_transaction_took_no_longer_because_the_event_loop_heard_of_its_end_late(
     db: SQLiteDatabase, recorder: Recorder, end: Callable[[Transaction, sqlite3.Connection], None]
 ) -> None:
-    transaction = Transaction(db.writer, "BEGIN", math.inf, "POST /notes")
+    transaction = Transaction(db.writer, "POST /notes", math.inf)
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as native:
         before = time.monotonic()
         transaction.begin(native)
