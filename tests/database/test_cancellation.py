@@ -14,7 +14,7 @@ from aiosqlitepool.driver import AiosqliteAdapter
 from aiosqlitepool.events import TransactionEnded
 from aiosqlitepool.testing import Recorder
 
-from ..support.databases import Hold, add, first, held_writer, insert, texts, until_waiting
+from ..support.databases import Hold, add, first, held_writer, insert, never_writes, texts, until_waiting
 from ..support.files import notes
 from ..support.other import other_process
 from ..support.storm import assert_whole, quiet
@@ -124,12 +124,8 @@ async def test_a_function_cancelled_between_two_attempts_never_runs(
 
 
 async def test_a_block_cancelled_in_the_queue_never_begins(db: SQLiteDatabase, recorder: Recorder) -> None:
-    async def block() -> None:
-        async with db.write():
-            raise AssertionError("entered")
-
     async with held_writer(db):
-        waiting = asyncio.create_task(block())
+        waiting = asyncio.create_task(never_writes(db))
         await until_waiting(db, 1)
         await cancelled(waiting)
     assert outcomes(recorder) == ["committed"]
@@ -138,12 +134,8 @@ async def test_a_block_cancelled_in_the_queue_never_begins(db: SQLiteDatabase, r
 async def test_a_block_cancelled_while_it_waits_for_another_process_never_begins(
     db: SQLiteDatabase, database: Path, recorder: Recorder
 ) -> None:
-    async def block() -> None:
-        async with db.write():
-            raise AssertionError("entered")
-
     async with other_process(database, "BEGIN IMMEDIATE"):
-        waiting = asyncio.create_task(block())
+        waiting = asyncio.create_task(never_writes(db))
         await first(db.writer)
         await cancelled(waiting)
     assert outcomes(recorder) == []

@@ -15,7 +15,7 @@ from aiosqlitepool.database.transaction import Transaction, execute
 from aiosqlitepool.events import AcquireRejected, AcquireTimedOut, BusyRetried, RolledBackOnReturn, TransactionEnded
 from aiosqlitepool.testing import Recorder
 
-from ..support.databases import Hold, add, held_writer, insert, texts, texts_now, until_waiting
+from ..support.databases import Hold, add, held_writer, insert, never_writes, texts, texts_now, until_waiting
 from ..support.files import notes
 
 
@@ -309,12 +309,8 @@ async def test_whoever_borrows_the_connection_itself_has_its_turn_too(db: SQLite
 
 
 async def test_a_block_cancelled_before_it_is_in_the_queue_leaves_no_trace(db: SQLiteDatabase) -> None:
-    async def block() -> None:
-        async with db.write():
-            raise AssertionError("entered")
-
     function = asyncio.create_task(db.run_write(add, "a"))
-    blocked = asyncio.create_task(block())
+    blocked = asyncio.create_task(never_writes(db))
     await asyncio.sleep(0)
     blocked.cancel()
     await asyncio.gather(function, blocked, return_exceptions=True)

@@ -15,7 +15,9 @@ import aiosqlite
 from aiosqlitepool import SQLiteDatabase
 from aiosqlitepool.events import BusyRetried, PoolEvent
 
-__all__ = ["Hold", "add", "first", "held_writer", "insert", "leave_wal", "texts", "texts_now", "until_waiting"]
+__all__ = [
+    "Hold", "add", "first", "held_writer", "insert", "leave_wal", "never_writes", "texts", "texts_now", "until_waiting"
+]  # fmt: skip
 
 
 def add(native: sqlite3.Connection, text: str) -> int | None:
@@ -62,6 +64,12 @@ class Hold:
 
     def __exit__(self, *_: object) -> None:
         self.let_go()
+
+
+async def never_writes(db: SQLiteDatabase) -> None:
+    """Wait for a block that must not begin."""
+    async with db.write():
+        raise AssertionError("entered")
 
 
 @contextlib.asynccontextmanager
