@@ -228,34 +228,33 @@ class Acquirer:
 
     async def _answered(self, lease: _Caller) -> PooledSlot:
         try:
-            slot = await lease.answer
-        except (asyncio.CancelledError, GeneratorExit):
-            self._cancelled(lease)
+            return await lease.answer
+        except BaseException:
+            self._leave(lease)
             raise
         finally:
             self._requests.pop(lease.task, None)
-        if isinstance(slot, list):
-            raise slot.pop()  # kept by the future, it would keep the frames of its caller until the next collection
-        return slot
 
-    def _cancelled(self, lease: _Caller) -> None:
-        """Leave the queue, or pass on the slot that was handed over, when the waiting task is cancelled.
+    def _leave(self, lease: _Caller) -> None:
+        """Leave the queue, or pass on the slot that was handed over, when the wait ends by an exception.
 
         The one subtle place in the pool. A slot is handed over in two steps: the giver sets the future's result, and
         some turns of the loop later the waiter runs and finds it. A cancellation can fall in between: its await raises,
         although the slot is its own already, and nothing else would ever free that. So the question is not whether
         this task was cancelled, but on which side of the hand-over.
 
-        Before it, the future is cancelled or has an error: a giver that comes later goes on to the next waiter. After
-        it, the future has a slot, which must go to the next waiter at once. The cancellation itself goes on untouched.
+        Before it, the future is cancelled: a giver that comes later goes on to the next waiter. After it, the future
+        has a slot, which must go to the next waiter at once; or an error. The cancellation itself goes on untouched.
         """
         answer = lease.answer
         # Not cancelled yet is the future of a coroutine that was closed, with GeneratorExit: it knows nothing of that.
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing waits any more
             if answer.cancel() or answer.cancelled():
                 self._slots.leave(lease)
-            elif answer.exception() is None and not isinstance(slot := answer.result(), list):
-                self._inventory.put_back_unused(slot, lease)
+            elif answer.exception() is None:
+                self._inventory.put_back_unused(answer.result(), lease)
+            else:
+                del lease.answer  # its error would keep the frames of its caller until the next collection
 
     # -- events
 
