@@ -273,12 +273,6 @@ class Slots(Generic[T]):
         self.leave(request)
         return True
 
-    def dismiss(self) -> list[Any]:
-        """Empty the queue and return what stood in it, oldest first."""
-        dismissed = list(self._queue)
-        self._queue.clear()
-        return dismissed
-
 
 def retried(read: Callable[[], R]) -> R:
     """Read from any thread: again, if the queue was changed in the middle of it."""

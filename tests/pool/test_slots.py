@@ -286,13 +286,6 @@ def test_the_queue_lists_the_waiters_oldest_first() -> None:
     assert slots.queue() == (first, third)
 
 
-def test_dismissing_empties_the_queue_oldest_first() -> None:
-    slots, _ = all_taken()
-    requests = waiting(slots, 3)
-    assert slots.dismiss() == requests
-    assert slots.waiting == 0
-
-
 # -- failures and deadlines
 
 
@@ -302,6 +295,14 @@ def test_a_failure_goes_to_the_oldest_waiter_only() -> None:
     assert slots.fail_oldest(error := OSError("disk I/O error"))
     assert (first.answer.error, second.answer.error) == (error, None)
     assert slots.queue() == (second,)
+
+
+def test_failures_empty_the_queue_oldest_first() -> None:
+    slots, _ = all_taken()
+    requests, errors = waiting(slots, 3), [OSError(), OSError(), OSError()]
+    assert all(map(slots.fail_oldest, errors))
+    assert [request.answer.error for request in requests] == errors
+    assert slots.waiting == 0
 
 
 def test_a_failure_passes_over_a_cancelled_waiter() -> None:

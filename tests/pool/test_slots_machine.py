@@ -269,11 +269,12 @@ class SlotsMachine(RuleBasedStateMachine):
         self.feed()
 
     @rule()
-    def dismiss(self) -> None:
-        dismissed = self.slots.dismiss()
-        assert [request for request in dismissed if not request.answer.done()] == list(self.waiting), (
-            "all, oldest first"
-        )
+    def close(self) -> None:
+        """As closing does with all that wait."""
+        for request in self.waiting:
+            assert self.slots.fail_oldest(error := OSError("closed"))
+            assert request.answer.given is error, "all, oldest first"
+        assert not self.slots.fail_oldest(OSError("closed"))
         self.waiting.clear()
 
     # -- what is always true
