@@ -20,7 +20,7 @@ from ..driver import call, discard, is_busy, opened
 from ..pool.settings import LONGEST_NAME
 from .busy import pauses
 from .guard import guarded_class
-from .pragmas import IN_FILE, PragmaValue, Role, set_up, settings
+from .pragmas import IN_FILE, PragmaValue, Role, pragmas_for, set_pragmas
 
 __all__ = ["DatabaseFile", "checked_connect_args"]
 
@@ -161,7 +161,7 @@ class DatabaseFile:
         pausing = pauses(time.monotonic() + self._timeout)
         while True:
             try:
-                return await call(connection, set_up, tuple(settings(role, self._pragmas)))
+                return await call(connection, set_pragmas, tuple(pragmas_for(role, self._pragmas)))
             except sqlite3.Error as error:
                 if not is_busy(error) or (pause := next(pausing, None)) is None:
                     raise
@@ -169,7 +169,7 @@ class DatabaseFile:
 
     def session_sql(self, role: Role) -> Sequence[str]:
         """Return the statements that restore a connection's pragmas, except those stored in the file."""
-        return [f"PRAGMA {name} = '{value}'" for name, value in settings(role, self._pragmas) if name not in IN_FILE]
+        return [f"PRAGMA {name} = '{value}'" for name, value in pragmas_for(role, self._pragmas) if name not in IN_FILE]
 
 
 def checked_connect_args(connect_args: Mapping[str, Any] | None) -> dict[str, Any]:
