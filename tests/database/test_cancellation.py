@@ -78,15 +78,7 @@ async def test_a_function_cancelled_while_it_runs_is_waited_for_and_committed(
             hold(native)
             add(native, "kept")
 
-        running = asyncio.create_task(db.run_write(hold_and_add))
-        await hold.reached.wait()
-        for _ in range(times):
-            running.cancel()
-            await asyncio.sleep(0)
-        assert not running.done()
-        hold.let_go()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+        await hold.cancel_inside(asyncio.create_task(db.run_write(hold_and_add)), times)
     assert notes(database) == ["kept"]
     assert outcomes(recorder) == ["committed"]
 
@@ -101,13 +93,7 @@ async def test_a_function_that_fails_after_it_was_cancelled_is_rolled_back_in_si
             hold(native)
             raise KeyError
 
-        running = asyncio.create_task(db.run_write(fails))
-        await hold.reached.wait()
-        running.cancel()
-        await asyncio.sleep(0)
-        hold.let_go()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+        await hold.cancel_inside(asyncio.create_task(db.run_write(fails)))
     assert notes(database) == []
     assert outcomes(recorder) == ["rolled_back"]
 
@@ -170,13 +156,7 @@ async def test_a_block_cancelled_in_the_middle_of_a_statement_is_rolled_back(
                 await gate.install(connection)
                 await connection.execute("INSERT INTO note (text) VALUES (gate())")
 
-        writing = asyncio.create_task(block())
-        await gate.reached.wait()
-        writing.cancel()
-        await asyncio.sleep(0)
-        gate.open()
-        with pytest.raises(asyncio.CancelledError):
-            await writing
+        await gate.cancel_inside(asyncio.create_task(block()))
     assert notes(database) == []
 
 
