@@ -72,7 +72,7 @@ async def _copy(file: DatabaseFile, path: Path, progress: Progress | None, pages
         try:
             await asyncio.wait((running,))
         except asyncio.CancelledError as cancellation:
-            backup.abort(cancellation)
+            backup.error = cancellation
             await ended(running)
             raise
         running.result()
@@ -131,15 +131,11 @@ class _Backup:
     pages: int
     timeout: float
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
-    # Set in the event loop, read in the worker thread.
+    # Set in the event loop to stop before the next pages and raise it; read in the worker thread.
     error: BaseException | None = None
 
-    def abort(self, error: BaseException) -> None:
-        """Stop before the next pages and raise `error`."""
-        self.error = error
-
     def raise_if_aborted(self) -> None:
-        """Raise the error given to `abort`, if any. Safe to call from any thread."""
+        """Raise `error`, if there is one. Safe to call from any thread."""
         if self.error is not None:
             raise self.error
 
@@ -148,7 +144,7 @@ class _Backup:
             try:
                 self.progress(copied, total)
             except BaseException as error:
-                self.abort(error)
+                self.error = error
 
     # -- in the worker thread
 
