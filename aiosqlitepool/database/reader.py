@@ -17,7 +17,6 @@ import aiosqlite
 
 from ..driver import InlineReads, Kind, Reading, Unfinished, call, call_as_statement, guarded, read_inline
 from ..pool.checkout import Checkout
-from ..pool.connection import PooledConnection
 from ..pool.lease import Lease
 from ..pool.pool import SQLiteConnectionPool
 from ..pool.settings import check_label, check_timeout, finite
@@ -163,19 +162,6 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
             await asyncio.sleep(0)
         return False
 
-    def read_at_once(
-        self, inline: InlineReads, kind: Kind, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None
-    ) -> R | None:
-        """Return `fn(native)`, run in the loop's own thread; `None` if it needs a lease.
-
-        Raises `Unfinished` if the worker has to run it.
-        """
-
-        def use(pooled: PooledConnection) -> R:
-            return read_inline(pooled.adapter, inline, kind, Reading(label, pooled.number), sql, fn)
-
-        return self._acquirer.use_at_once(use)
-
     def _is_busy(self) -> bool:
         slots = self._inventory.slots
         return slots.used > 0 and any(each.connection and each.connection.adapter.is_busy for each in slots.all)
@@ -230,7 +216,7 @@ class Reader:
 
     @database_block
     async def _snapshot(self, label: str | None, timeout: float | None) -> AsyncIterator[aiosqlite.Connection]:
-        with self._transaction(label, timeout) as transaction:
+        with Transaction(self.pool, label, timeout) as transaction:
             async with self._lease(label, timeout) as connection:
                 await transaction.start(partial(call, connection, transaction.begin_reading))
                 try:
@@ -242,14 +228,11 @@ class Reader:
                         await call(connection, transaction.roll_back)
                     raise
 
-    def _transaction(self, label: str | None, timeout: float | None) -> Transaction:
-        return Transaction(self.pool, "BEGIN", timeout, label)
-
     async def run(
         self, fn: Callable[[sqlite3.Connection], R], label: str | None, *, timeout: float | None, retry: bool
     ) -> R:
         """Run `fn(native)` as one read transaction, in one call to the worker thread. A cancellation interrupts it."""
-        with self._transaction(label, timeout) as transaction:
+        with Transaction(self.pool, label, timeout) as transaction:
             async with self._lease(label, timeout) as connection:
                 return await transaction.start(lambda: call(connection, transaction.run, fn), retry=retry)
 
@@ -277,7 +260,9 @@ class Reader:
         until = 0.0
         if pool.reads_at_once or await pool.its_turn(until := pool.until(timeout)):
             try:
-                result = pool.read_at_once(inline, kind, fn, sql, label)
+                result = pool._acquirer.use_at_once(
+                    lambda it: read_inline(it.adapter, inline, kind, Reading(label, it.number), sql, fn)
+                )
             except Unfinished:
                 result = None
             if result is not None:

@@ -93,7 +93,7 @@ class Housekeeper:
         # Here, and not where they wait: what one of them holds is released when it goes on.
         for request in requests:
             if not request.answer.done():
-                request.answer.set_result([self._diagnostics.timeout_error(request)])
+                request.answer.set_exception(self._diagnostics.timeout_error(request))
 
     def _time_out_functions(self, now: float) -> float:
         """Time out those whose function waits for others; return when the next one is due."""
