@@ -31,8 +31,8 @@ __all__ = ["Reader", "ReaderPool"]
 
 R = TypeVar("R")
 
-# How many turns of the loop a short read waits for a connection that is idle, before it queues for one. In these turns
-# a queue must empty: behind one that does not, no connection is ever idle, and no read goes without a lease again.
+# How many turns of the loop a reader waits for a connection that is idle, before it queues for one. In these turns a
+# queue must empty, or it never ends: each connection goes on to the next in it, and each reader queues anew.
 _TURNS: Final = range(10)
 
 _NOTE = "a connection that reads cannot write: use write(), run_write() or execute()"
@@ -54,6 +54,24 @@ class _ReaderLease(Lease[aiosqlite.Connection]):
         if error is not None and code == sqlite3.SQLITE_READONLY and _NOTE not in getattr(error, "__notes__", ()):
             error.add_note(_NOTE)
         await super().__aexit__(kind, error, trace)
+
+
+class _InlineLease(_ReaderLease):
+    """A lease whose short statements run in the event loop, which it waits for before it takes a connection."""
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: ReaderPool, label: str | None, timeout: float | None) -> None:
+        super().__init__(pool._acquirer, pool._releaser, label, timeout)
+        self._pool = pool
+
+    async def __aenter__(self) -> aiosqlite.Connection:
+        pool = self._pool
+        if not pool.reads_at_once:
+            until = pool.until(self.timeout)
+            await pool.its_turn(until)
+            self.timeout = pool.left(until)
+        return await super().__aenter__()
 
 
 class _LimitedLease(_ReaderLease):
@@ -110,6 +128,7 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
         self.session_sql: Sequence[str] = file.session_sql("read")
         self.inline: InlineReads | None = InlineReads(self._is_busy) if inline_reads else None
         super().__init__(file.factory("read", any_thread=inline_reads), **settings)
+        self._slots = self._inventory.slots
 
     def connection(self, label: str | None = None, *, timeout: float | None = None) -> _ReaderLease:
         """Acquire a reader connection for an `async with` block, as `SQLiteConnectionPool.connection()` does."""
@@ -121,10 +140,33 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
         """Return until when a caller waits, in the time of the loop."""
         return asyncio.get_running_loop().time() + (self._settings.acquisition_timeout if timeout is None else timeout)
 
+    def left(self, until: float) -> float:
+        """Return the seconds from now until then."""
+        return max(0.0, until - asyncio.get_running_loop().time())
+
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether the loop has time left in this turn for a short read, and the pool a free connection."""
+        inline = self.inline
+        return inline is not None and self._acquirer.is_here and not inline.turn.is_taken and self._slots.has_free
+
+    async def its_turn(self, until: float) -> bool:
+        """Wait for that, for some turns of the loop and until this time at most; return whether it is so."""
+        if self.inline is None or not self._acquirer.is_here:
+            return False
+        turn, most = self.inline.turn, self._settings.max_waiting
+        for _ in _TURNS:
+            if turn.is_taken and not await turn.next(until, most):
+                break
+            if self._slots.has_free:
+                return True
+            await asyncio.sleep(0)
+        return False
+
     def read_at_once(
         self, inline: InlineReads, kind: Kind, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None
     ) -> R | None:
-        """Return `fn(native)`, run in the loop's own thread; `None` if there is no idle connection.
+        """Return `fn(native)`, run in the loop's own thread; `None` if it needs a lease.
 
         Raises `Unfinished` if the worker has to run it.
         """
@@ -177,6 +219,8 @@ class Reader:
         """Return a context manager that yields a connection, with `snapshot` inside a read transaction."""
         if snapshot:
             return self._snapshot(label, timeout)
+        if self.pool.inline is not None and self._max_age is None:
+            return _InlineLease(self.pool, label, timeout)
         return self._lease(label, timeout)
 
     def _lease(self, label: str | None, timeout: float | None) -> _ReaderLease:
@@ -231,23 +275,15 @@ class Reader:
             async with self._lease(label, timeout) as connection:
                 return await call_as_statement(connection, sql, fn)
         until = 0.0
-        try:
-            # A queue of reads like this one would never end: each of its connections goes on to the next of them.
-            for _ in _TURNS:
-                if not pool._acquirer.lends_at_once:
-                    break
-                if inline.turn.is_taken:
-                    until = until or pool.until(timeout)
-                    if not await inline.turn.next(until, pool._settings.max_waiting):
-                        break
+        if pool.reads_at_once or await pool.its_turn(until := pool.until(timeout)):
+            try:
                 result = pool.read_at_once(inline, kind, fn, sql, label)
-                if result is not None:
-                    return result
-                await asyncio.sleep(0)
-        except Unfinished:
-            pass
+            except Unfinished:
+                result = None
+            if result is not None:
+                return result
         until = until or pool.until(timeout)
-        async with self._lease(label, max(0.0, until - asyncio.get_running_loop().time())) as connection:
+        async with self._lease(label, pool.left(until)) as connection:
             if inline.allows(kind):
                 await inline.turn.next(until, pool._settings.max_waiting)
             return await call_as_statement(connection, sql, fn)

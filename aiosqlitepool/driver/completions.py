@@ -1,4 +1,7 @@
-"""The way to the worker threads and back to their event loop, with one wake-up for all completions that are pending."""
+"""Return results from worker threads to their event loop, with one wake-up for all that are ready.
+
+The other way, jobs are queued by `worker`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the operations of leases in the worker thread of an aiosqlite connection: the place that every statement passes.
+"""Run and time each operation of a lease: a statement, a fetch, a function. The thread and its loop are in `worker`.
 
 So the pool knows, without a trip, what is in flight or open, what a holder runs, and which statements took how long.
 """

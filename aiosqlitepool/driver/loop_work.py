@@ -1,6 +1,6 @@
-"""Work in the event loop's own thread: how much of it fits into one turn of the loop, and how long that took.
+"""Limit the work in the event loop's own thread: 0.2 ms in one turn of the loop, and pauses for what was slow.
 
-What was slow there goes to the worker threads for a while.
+`inline` runs reads by these rules, and the writer its BEGIN. What has no place here goes to a worker thread.
 """
 
 from __future__ import annotations

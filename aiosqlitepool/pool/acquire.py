@@ -24,7 +24,7 @@ __all__ = ["Acquirer"]
 R = TypeVar("R")
 _Caller = Checkout[PooledConnection]
 
-# Events of each lease.
+# Events of each lease: a subscriber that wants one counts them all.
 _EACH_LEASE: Final = frozenset({ConnectionAcquired, ConnectionReleased})
 
 _this_thread = threading.get_ident
@@ -87,15 +87,14 @@ class Acquirer:
         return connection
 
     @property
-    def lends_at_once(self) -> bool:
-        """Whether no lease is needed: this is a task of the pool's loop, and no subscriber counts each one."""
-        is_here = _this_thread() == self._thread and _current_task(self._loop) is not None
-        return is_here and _EACH_LEASE.isdisjoint(self._bus.handlers)
+    def is_here(self) -> bool:
+        """Whether this is a task of the loop in which the pool is open."""
+        return _this_thread() == self._thread and _current_task(self._loop) is not None
 
     def use_at_once(self, use: Callable[[PooledConnection], R]) -> R | None:
-        """Return `use(pooled)` for an idle connection, without a lease; `None` if that cannot be. `lends_at_once`."""
+        """Return `use(pooled)` for an idle connection, without a lease; `None` if that cannot be. Only if `is_here`."""
         bus, began = self._bus, self.clock()
-        slot = self._slots.take_idle()
+        slot = self._slots.take_idle() if _EACH_LEASE.isdisjoint(bus.handlers) else None
         if slot is None or slot.connection is None:
             return None
         try:

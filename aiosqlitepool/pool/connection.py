@@ -1,6 +1,6 @@
-"""One connection: open, check, reset and close it, each within a time limit and with its event.
+"""Open, check, reset and close one connection. `operation_timeout` limits all but the opening: `inventory` does that.
 
-Works on connections whose slot is taken; knows nothing of slots or of callers.
+Works on connections whose slot is taken, and knows nothing of slots. What reaches SQLite is the adapter's, in `driver`.
 """
 
 from __future__ import annotations

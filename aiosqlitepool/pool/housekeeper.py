@@ -1,4 +1,7 @@
-"""What happens to a pool without a caller: apply `idle_timeout`, refill, time out waiters, report suspected leaks."""
+"""What a pool does at a certain time: end waits, close connections that are too old, refill, report suspected leaks.
+
+What an acquire checks is in `inventory`; the timer itself is in `background`.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Release connections: end the lease, have it rolled back, and hand the slot on. Report leases that were forgotten.
 
 A clean connection is released without a single await, and without a trip to its worker thread. What undoes the rest,
-its rollback included, is the adapter's `reset()`.
+its rollback included, is the adapter's `reset()`: in `driver/aiosqlite_adapter.py` or `driver/generic_adapter.py`.
 """
 
 from __future__ import annotations

@@ -105,6 +105,11 @@ class Slots(Generic[T]):
         return len(self._idle)
 
     @property
+    def has_free(self) -> bool:
+        """Whether a request would get a slot at once."""
+        return bool(self._takable or (self._vacant and not self.is_held))
+
+    @property
     def used(self) -> int:
         """How many slots are taken. Safe to read from any thread, never negative, never more than there are."""
         return max(0, len(self.all) - len(self._idle) - len(self._vacant))
