@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 import aiosqlite
 
 from ..errors import ConnectionBrokenError, PoolUsageError
-from .completions import Completions
+from .completions import Completions, Outcome
 from .internals import STOP, thread_of
 from .loop_work import LONGEST
 
@@ -118,6 +118,7 @@ class Worker:
                     job = job()
         finally:
             self.is_alive = False
+            self._completions.remove_worker()
         return STOP
 
     @property
@@ -135,9 +136,9 @@ class Worker:
         if not self.is_alive:
             raise ConnectionBrokenError("the connection is closed or its worker thread is dead")
 
-    def post(self, fn: Callable[[], R]) -> asyncio.Future[R]:
+    def post(self, fn: Callable[[], R]) -> Outcome[R]:
         """Queue a job of the pool's own, behind all that was queued before."""
-        future: asyncio.Future[R] = _running_loop().create_future()
+        future: Outcome[R] = Outcome(loop=_running_loop())
         # Its caller may have been cancelled by then: retrieved, or asyncio would log the exception.
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._limiter.send_now(self._put, partial(self._completions.run, future, fn))
@@ -178,7 +179,7 @@ class Worker:
     async def close(self) -> None:
         """Interrupt, close in the worker, and wait until its thread has ended."""
         if self.is_alive:
-            done = _running_loop().create_future()
+            done = Outcome[None](loop=_running_loop())
             self._stop(done)
             await self.interrupt_in_flight(done)
             await done
@@ -193,7 +194,7 @@ class Worker:
         if self._sent != self._done:
             interrupt_until_exit(self._thread, self.interrupts)
 
-    def _stop(self, done: asyncio.Future[Any] | None) -> None:
+    def _stop(self, done: Outcome[None] | None) -> None:
         self.is_alive = False
         self._put(self._last_job(done))
         # Behind the end of the worker they would never run.
@@ -207,12 +208,12 @@ class Worker:
             done = None
         else:
             self._check_loop(loop)
-            done = loop.create_future()
+            done = Outcome[None](loop=loop)
         self.is_alive = False
         self._limiter.send_now(self._put, self._last_job(done))
         return done
 
-    def _last_job(self, done: asyncio.Future[None] | None) -> Callable[[], object]:
+    def _last_job(self, done: Outcome[None] | None) -> Callable[[], object]:
         close = self.interrupts.close_connection
         return partial(close_and_stop, close if done is None else partial(self._completions.run, done, close))
 
