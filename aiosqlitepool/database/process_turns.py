@@ -137,8 +137,8 @@ class ProcessTurns:
 
     def _unlock(self) -> None:
         self._has_lock, self._thread = False, None
-        if self._descriptor is not None:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        assert self._descriptor is not None, "locked"
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     # -- in the event loop
 
