@@ -15,9 +15,8 @@ from typing import Any, Final, TypeVar
 
 import aiosqlite
 
-from ..driver import InlineReads, Kind, Reading, Unfinished, call, call_as_statement, guarded, read_inline
+from ..driver import InlineReads, Kind, Unfinished, call, call_as_statement, guarded, read_inline
 from ..pool.checkout import Checkout
-from ..pool.connection import PooledConnection
 from ..pool.lease import Lease
 from ..pool.pool import SQLiteConnectionPool
 from ..pool.settings import check_label, check_timeout, finite
@@ -170,11 +169,7 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
 
         Raises `Unfinished` if the worker has to run it.
         """
-
-        def use(pooled: PooledConnection) -> R:
-            return read_inline(pooled.adapter, inline, kind, Reading(label, pooled.number), sql, fn)
-
-        return self._acquirer.use_at_once(use)
+        return self._acquirer.use_at_once(partial(read_inline, inline, kind, sql, label, fn))
 
     def _is_busy(self) -> bool:
         slots = self._inventory.slots
