@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 import aiosqlite
 
-from ..driver import InlineReads, Kind, Reading, Unfinished, call, call_as_statement, guarded, read_inline
+from ..driver import InlineReads, Kind, Unfinished, call, call_as_statement, guarded, read_inline
 from ..pool.checkout import Checkout
 from ..pool.lease import Lease
 from ..pool.pool import SQLiteConnectionPool
@@ -260,9 +260,7 @@ class Reader:
         until = 0.0
         if pool.reads_at_once or await pool.its_turn(until := pool.until(timeout)):
             try:
-                result = pool._acquirer.use_at_once(
-                    lambda it: read_inline(it.adapter, inline, kind, Reading(label, it.number), sql, fn)
-                )
+                result = pool._acquirer.use_at_once(partial(read_inline, inline, kind, sql, label, fn))
             except Unfinished:
                 result = None
             if result is not None:

@@ -13,7 +13,7 @@ from .cursors import RUN_SQL
 from .executor import read_inline
 from .generic_adapter import GenericAdapter
 from .handle import Handle, guarded, handle_class
-from .inline import InlineReads, Reading, Unfinished
+from .inline import InlineReads, Unfinished
 from .internals import KNOWS_AIOSQLITE, warn_of_generic_adapter
 from .jobs import Job, begin_at_once, call, call_anyway, call_last, call_to_the_end, ended
 from .loop_work import Kind, LoopWork
@@ -55,7 +55,6 @@ __all__ = [
     "LoopWork",
     "Parameters",
     "RUN_SQL",
-    "Reading",
     "RowFactory",
     "Statement",
     "Figures",

@@ -65,8 +65,9 @@ def _tried(fn: Callable[[], object]) -> tuple[Any, BaseException | None]:
 class Completions:
     """Carries outcomes from worker threads to their event loop, waking it once for all that are pending.
 
-    A wake-up costs system calls on each side, more than all of the pool's own work. Where the system has eventfd and
-    the loop waits for descriptors, it costs a third of what `call_soon_threadsafe` does.
+    A wake-up costs system calls on each side, more than all of the pool's own work. Where the system has eventfd, the
+    loop waits for one: `call_soon_threadsafe` makes a handle, and asyncio reads its own socket twice and catches an
+    exception, which is a twelfth of a statement with its lease.
     """
 
     __slots__ = ("__weakref__", "_loop", "_pending", "_wake_fd", "_woken", "_workers", "limiter")

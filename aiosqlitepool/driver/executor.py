@@ -289,9 +289,10 @@ class Executor(Worker):
 
 
 def read_inline(
-    adapter: Adapter, inline: InlineReads, kind: Kind, reading: Reading, sql: str, fn: Callable[[sqlite3.Connection], R]
-) -> R:
+    inline: InlineReads, kind: Kind, sql: str, label: str | None, fn: Callable[[sqlite3.Connection], R],
+    adapter: Adapter, number: int,
+) -> R:  # fmt: skip
     """Return `fn(native)`, which executes `sql`, with an idle connection; raises `Unfinished` if that cannot be."""
     if not isinstance(adapter, Executor):
         raise Unfinished
-    return adapter.read_inline(inline, kind, reading, sql, partial(fn, adapter.native))
+    return adapter.read_inline(inline, kind, Reading(label, number), sql, partial(fn, adapter.native))

@@ -105,7 +105,7 @@ class Limiter:
         return self._delayed.pop(key, None) is not None
 
     def start_delayed_soon(self) -> None:
-        """Start delayed statements after the tasks that await completed ones have run: both would need the GIL."""
+        """Start delayed statements after the tasks that the completed ones have made ready: both would need the GIL."""
         if self._delayed:
             asyncio.get_running_loop().call_soon(self._start_delayed)
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
+from ..driver import Adapter
 from ..errors import PoolClosedError
 from ..events import AcquireSlow, ConnectionAcquired, ConnectionReleased, PoolTimings
 from .checkout import Checkout, failure_event, outcome
@@ -91,8 +92,11 @@ class Acquirer:
         """Whether this is a task of the loop in which the pool is open."""
         return _this_thread() == self._thread and _current_task(self._loop) is not None
 
-    def use_at_once(self, use: Callable[[PooledConnection], R]) -> R | None:
-        """Return `use(pooled)` for an idle connection, without a lease; `None` if that cannot be. Only if `is_here`."""
+    def use_at_once(self, use: Callable[[Adapter, int], R]) -> R | None:
+        """Return `use(adapter, number)` for an idle connection, without a lease; `None` if there is none.
+
+        Only if `is_here`, and for what takes milliseconds at most.
+        """
         bus, began = self._bus, self.clock()
         slot = self._slots.take_idle() if _EACH_LEASE.isdisjoint(bus.handlers) else None
         if slot is None or (pooled := slot.connection) is None:
@@ -103,12 +107,11 @@ class Acquirer:
             ):
                 return None
             bus.immediate += 1
-            return use(pooled)
+            return use(pooled.adapter, pooled.number)
         finally:
-            ended = self.clock()
-            self._inventory.put_back(slot, ended)
+            self._inventory.put_back(slot, began)
             if PoolTimings in bus.handlers:
-                bus.record_use(ended - began)
+                bus.record_use(self.clock() - began)
 
     async def acquire(self, lease: _Caller) -> Any:
         """Return a connection as soon as possible: queue, open and check, all within one deadline."""

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from aiosqlitepool.driver import Reading, read_inline
+from aiosqlitepool.driver import read_inline
 from aiosqlitepool.driver.generic_adapter import GenericAdapter
-from aiosqlitepool.driver.inline import InlineReads, Unfinished
+from aiosqlitepool.driver.inline import InlineReads, Reading, Unfinished
 from aiosqlitepool.driver.machine import Machine
 
 from ..support.clock import Clock
@@ -235,7 +235,7 @@ async def test_statements_beyond_five_hundred_are_forgotten(inline: InlineReads)
 async def test_a_connection_without_a_worker_of_the_pool_reads_as_it_does(inline: InlineReads) -> None:
     adapter = GenericAdapter(object())  # type: ignore[arg-type]
     with pytest.raises(Unfinished):
-        read_inline(adapter, inline, inline.kind(SHORT), Reading(None, 1), SHORT, lambda native: native.execute(SHORT))
+        read_inline(inline, inline.kind(SHORT), SHORT, None, lambda native: native.execute(SHORT), adapter, 1)
 
 
 def test_a_read_needs_no_lease_that_could_be_refused_or_forgotten() -> None:
