@@ -27,6 +27,8 @@ __all__ = ["DatabaseFile", "checked_connect_args"]
 _MEMORY: Final = ":memory:"
 # Parameters of a URI whose path is a name and not that of a file.
 _NO_FILE: Final = re.compile(r"[?&](mode=memory|vfs=memdb)(&|$)")
+# What is appended to its path for the other files of a database.
+_BESIDE: Final = ("-wal", "-shm", "-journal", "-writer")
 _numbers = itertools.count(1)
 # Arguments of `sqlite3.connect` that the user cannot set, and why.
 _DECIDED: Final = {
@@ -118,9 +120,9 @@ class DatabaseFile:
             return None
 
     def is_at(self, path: Path) -> bool:
-        """Return whether `path` leads to the file of this database."""
+        """Return whether `path` leads to the file of this database, or to where SQLite keeps one beside it."""
         try:
-            return os.path.samefile(path, self.path)
+            return os.path.realpath(path).removeprefix(self.path) in _BESIDE or os.path.samefile(path, self.path)
         except OSError:
             return False
 

@@ -108,7 +108,7 @@ async def test_what_cannot_be_a_target_is_refused_before_anything_is_copied(
 ) -> None:
     link = tmp_path / "link.db"
     link.symlink_to(database)
-    for itself in (database, link):
+    for itself in (database, link, *(database.with_name(f"app.db-{file}") for file in ("wal", "shm", "writer"))):
         with pytest.raises(ValueError, match="target must be another file than the database itself"):
             await db.backup(itself)
     with pytest.raises(ValueError, match="target must be a file, not ':memory:'"):
