@@ -16,11 +16,11 @@ from urllib.parse import quote, unquote_to_bytes
 
 import aiosqlite
 
-from ..driver import call, discard, opened
+from ..driver import call, discard, is_busy, opened
 from ..pool.settings import LONGEST_NAME
-from .busy import busy_kind, pauses
+from .busy import pauses
 from .guard import guarded_class
-from .pragmas import IN_FILE, PragmaValue, Role, set_up, settings
+from .pragmas import IN_FILE, PragmaValue, Role, pragmas_for, set_pragmas
 
 __all__ = ["DatabaseFile", "checked_connect_args"]
 
@@ -59,13 +59,13 @@ class DatabaseFile:
         self._timeout = timeout
         self.in_memory: bool = given == _MEMORY
         self._is_uri: bool = self.in_memory or given.startswith("file:")
-        # A named in-memory database is shared by all connections of the process. An absolute path still leads to the
-        # same file after the program has changed its working directory.
+        # A named in-memory database is shared by all connections of the process. The real path still leads to the same
+        # file after the program has changed its working directory, or where a symbolic link leads.
         memory = f"file:/aiosqlitepool-{os.getpid()}-{next(_numbers)}?vfs=memdb"
         if self.in_memory:
             self._target = memory
         else:
-            self._target = _absolute_uri(given) if self._is_uri else os.path.abspath(given)
+            self._target = _real_uri(given) if self._is_uri else os.path.realpath(given)
         # SQLite keeps the WAL beside the file itself, not beside a symbolic link to it.
         self.path: str = os.path.realpath(_path_of(self._target) if self._is_uri else self._target)
         # SQLite supports WAL only for files.
@@ -106,7 +106,7 @@ class DatabaseFile:
     def bytes(self) -> int | None:
         """Return the size of the database file, `None` if there is none. Safe to call from any thread."""
         try:
-            return None if self.in_memory else os.stat(self.path).st_size
+            return os.stat(self.path).st_size
         except OSError:
             return None
 
@@ -120,7 +120,7 @@ class DatabaseFile:
     def is_at(self, path: Path) -> bool:
         """Return whether `path` leads to the file of this database."""
         try:
-            return not self.in_memory and os.path.samefile(path, self.path)
+            return os.path.samefile(path, self.path)
         except OSError:
             return False
 
@@ -158,19 +158,18 @@ class DatabaseFile:
 
     async def set_up(self, connection: aiosqlite.Connection, role: Role) -> None:
         """Set the pragmas; repeat that while another process locks the database, until the timeout."""
-        pausing, started_at = pauses(), time.monotonic()
+        pausing = pauses(time.monotonic() + self._timeout)
         while True:
             try:
-                return await call(connection, set_up, tuple(settings(role, self._pragmas)))
+                return await call(connection, set_pragmas, tuple(pragmas_for(role, self._pragmas)))
             except sqlite3.Error as error:
-                pause = next(pausing)
-                if busy_kind(error) is None or time.monotonic() + pause > started_at + self._timeout:
+                if not is_busy(error) or (pause := next(pausing, None)) is None:
                     raise
             await asyncio.sleep(pause)
 
     def session_sql(self, role: Role) -> Sequence[str]:
         """Return the statements that restore a connection's pragmas, except those stored in the file."""
-        return [f"PRAGMA {name} = '{value}'" for name, value in settings(role, self._pragmas) if name not in IN_FILE]
+        return [f"PRAGMA {name} = '{value}'" for name, value in pragmas_for(role, self._pragmas) if name not in IN_FILE]
 
 
 def checked_connect_args(connect_args: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -210,9 +209,10 @@ def _path_of(uri: str) -> str:
     return os.fsdecode(unquote_to_bytes(_split(uri)[0]))
 
 
-def _absolute_uri(uri: str) -> str:
-    """Resolve the relative path of a URI, so that it leads to the same file after a change of the directory."""
+def _real_uri(uri: str) -> str:
+    """Resolve the path of a URI, so that it leads to the same file after a change of the directory or of a link."""
     path, parameters = _split(uri)
-    if path.startswith(("/", ":memory:")) or not path or _NO_FILE.search(parameters):
+    real_path = os.path.realpath(_path_of(uri))
+    if path.startswith(":memory:") or not path or _NO_FILE.search(parameters) or real_path == _path_of(uri):
         return uri
-    return f"file:{quote(os.fsencode(os.path.abspath(_path_of(uri))))}{parameters}"
+    return f"file:{quote(os.fsencode(real_path))}{parameters}"

@@ -33,11 +33,13 @@ _IN_READ: Final[dict[str | None, str]] = {
     "ROLLBACK": _ROLLS_BACK,
     "executescript()": "a script commits before it runs. Run its statements one by one, or use db.migrate([script])",
     "`with connection:`": "it would end here. Leave the `with` out",
+    "isolation_level = None": "sqlite3 would commit it. Set the isolation level in on_connect",
     "BEGIN": "it has begun already. Remove this statement; a write() block inside a write() block is a savepoint",
     "VACUUM": "SQLite cannot run it there. Use db.maintenance()",
     "PRAGMA foreign_keys": "SQLite ignores that setting inside a transaction. Change it in db.maintenance(); "
     "db.migrate() switches foreign keys off for its steps",
 }
+_isolation_level: Final[Any] = sqlite3.Connection.isolation_level
 # Where SQLite's backup would wait for the end of the transaction, which waits for the backup.
 _IN_WRITE: Final = {**_IN_READ, "backup()": "it reads only what is committed. Use db.backup(), or a read() block"}
 
@@ -101,6 +103,19 @@ class ReaderConnection(sqlite3.Connection):
     rollback: Any = _refusing("rollback", "rollback()")
     executescript: Any = _refusing("executescript", "executescript()")
     __exit__: Any = _refusing("__exit__", "`with connection:`")
+
+    @property
+    def isolation_level(self) -> Any:
+        """`None`, unless the program has set another one."""
+        return _isolation_level.__get__(self)
+
+    @isolation_level.setter
+    def isolation_level(self, level: Any) -> None:
+        # sqlite3 commits when it is set to `None`, also if it is `None` already.
+        if level is not None or not self.in_transaction:
+            _isolation_level.__set__(self, level)
+        elif self.isolation_level is not None:
+            raise _refusal("isolation_level = None")
 
     def set_progress_handler(self, *args: Any, **kwargs: Any) -> None:
         """Set a handler of the program's own."""

@@ -162,15 +162,6 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
             await asyncio.sleep(0)
         return False
 
-    def read_at_once(
-        self, inline: InlineReads, kind: Kind, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None
-    ) -> R | None:
-        """Return `fn(native)`, run in the loop's own thread; `None` if it needs a lease.
-
-        Raises `Unfinished` if the worker has to run it.
-        """
-        return self._acquirer.use_at_once(partial(read_inline, inline, kind, sql, label, fn))
-
     def _is_busy(self) -> bool:
         slots = self._inventory.slots
         return slots.used > 0 and any(each.connection and each.connection.adapter.is_busy for each in slots.all)
@@ -225,7 +216,7 @@ class Reader:
 
     @database_block
     async def _snapshot(self, label: str | None, timeout: float | None) -> AsyncIterator[aiosqlite.Connection]:
-        with self._transaction(label, timeout) as transaction:
+        with Transaction(self.pool, label, timeout) as transaction:
             async with self._lease(label, timeout) as connection:
                 await transaction.start(partial(call, connection, transaction.begin_reading))
                 try:
@@ -237,14 +228,11 @@ class Reader:
                         await call(connection, transaction.roll_back)
                     raise
 
-    def _transaction(self, label: str | None, timeout: float | None) -> Transaction:
-        return Transaction(self.pool, "BEGIN", timeout, label)
-
     async def run(
         self, fn: Callable[[sqlite3.Connection], R], label: str | None, *, timeout: float | None, retry: bool
     ) -> R:
         """Run `fn(native)` as one read transaction, in one call to the worker thread. A cancellation interrupts it."""
-        with self._transaction(label, timeout) as transaction:
+        with Transaction(self.pool, label, timeout) as transaction:
             async with self._lease(label, timeout) as connection:
                 return await transaction.start(lambda: call(connection, transaction.run, fn), retry=retry)
 
@@ -272,7 +260,7 @@ class Reader:
         until = 0.0
         if pool.reads_at_once or await pool.its_turn(until := pool.until(timeout)):
             try:
-                result = pool.read_at_once(inline, kind, fn, sql, label)
+                result = pool._acquirer.use_at_once(partial(read_inline, inline, kind, sql, label, fn))
             except Unfinished:
                 result = None
             if result is not None:

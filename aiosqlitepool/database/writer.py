@@ -10,6 +10,7 @@ import contextlib
 import math
 import sqlite3
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -26,7 +27,7 @@ from ..pool.pool import SQLiteConnectionPool
 from ..pool.settings import finite
 from ..pool.task_graph import held_up_by
 from ..stats import PoolStats
-from .blocks import database_block
+from .blocks import check_nested, database_block
 from .busy import locked
 from .file import DatabaseFile
 from .gaps import Gaps
@@ -85,8 +86,10 @@ class _WriteTransaction(Transaction):
 
     __slots__ = ("_writer",)
 
-    def __init__(self, writer: Writer, timeout: float | None, label: str | None) -> None:
-        super().__init__(writer.pool, "BEGIN IMMEDIATE", timeout, label)
+    _begins_with = "BEGIN IMMEDIATE"
+
+    def __init__(self, writer: Writer, label: str | None, timeout: float | None) -> None:
+        super().__init__(writer.pool, label, timeout)
         self._writer = writer
 
     def __enter__(self) -> Self:
@@ -140,10 +143,11 @@ class Writer:
 
     def __init__(self, pool: WriterPool) -> None:
         self.pool = pool
-        # The open block: its connection, the task that opened it, and the number of savepoints open inside it.
+        # The open block: its connection, the task that opened it, and the savepoints open inside it. A task that has
+        # ended keeps its exception, whose frames may have lost the block: nothing would ever end that.
         self._connection: aiosqlite.Connection | None = None
-        self._owner: asyncio.Task[Any] | None = None
-        self._depth = 0
+        self._owner: weakref.ref[asyncio.Task[Any]] | None = None
+        self._savepoints: list[str] = []
         # Of BEGIN in the loop's thread. Never in memory: without WAL, a COMMIT may have to wait for readers.
         self._begins = Kind(math.inf if pool.file.in_memory else 0)
         # How many write, or wait for that.
@@ -162,13 +166,14 @@ class Writer:
     @property
     def in_own_block(self) -> bool:
         """Whether the current task is inside a write block that it opened."""
-        return self._owner is not None and self._owner is asyncio.current_task()
+        task = asyncio.current_task()
+        return self._owner is not None and task is not None and self._owner() is task
 
     @property
     def block_waits_for_caller(self) -> bool:
         """Whether the current task is inside the open write block, or the task of that block awaits it."""
         task = asyncio.current_task()
-        return self._owner is not None and task is not None and self._owner in held_up_by(task, lambda _: True)
+        return self._owner is not None and task is not None and self._owner() in held_up_by(task, lambda _: True)
 
     # -- blocks
 
@@ -209,10 +214,12 @@ class Writer:
         with self.transaction(label, timeout) as transaction:
             async with self.exclusive(label, timeout) as connection:
                 await transaction.start(partial(self._begin, connection, transaction))
-                self._connection, self._owner = connection, asyncio.current_task()
+                task = asyncio.current_task()
+                self._connection, self._owner, self._savepoints = connection, weakref.ref(task) if task else None, []
                 try:
                     with guarded(connection, check_write):
                         yield connection
+                    check_nested(self._savepoints)
                     await transaction.finish(partial(call_last, connection, transaction.commit))
                 except Exception:
                     # The caller gets the error of the block. If the rollback fails, the release rolls back.
@@ -237,15 +244,19 @@ class Writer:
 
     @asynccontextmanager
     async def _savepoint(self) -> AsyncIterator[aiosqlite.Connection]:
-        connection = self._connection
+        connection, savepoints = self._connection, self._savepoints
         assert connection is not None
-        self._depth += 1
-        name = f"block_{self._depth}"
+        name = f"block_{len(savepoints) + 1}"
+        savepoints.append(name)
         try:
             await call_to_the_end(connection, execute_inside, f"SAVEPOINT {name}")
             try:
                 yield connection
             except BaseException:
+                if not self.in_own_block:
+                    # To roll back would undo what the outer block has done since: leave the name, and so let that fail.
+                    savepoints.append(name)
+                    raise
                 # Runs also if the task is cancelled again: the outer block may continue after a timeout of this one.
                 # If the rollback fails, the commit of the outer block raises.
                 with contextlib.suppress(Exception):
@@ -253,13 +264,13 @@ class Writer:
                 raise
             await call_anyway(connection, execute_inside, f"RELEASE {name}")
         finally:
-            self._depth -= 1
+            savepoints.remove(name)
 
     # -- functions
 
     def transaction(self, label: str | None, timeout: float | None) -> _WriteTransaction:
         """Return a transaction, not begun, to be entered. `timeout` is in seconds; `None` for the default."""
-        return _WriteTransaction(self, timeout, label)
+        return _WriteTransaction(self, label, timeout)
 
     async def run(
         self,

@@ -251,8 +251,7 @@ class Executor(Worker):
         self.check_lease(lease)
         if not self.is_alive:
             raise self.closed_error("Connection closed")
-        if _running_loop() is not self._loop:  # the result would go to the other loop, and never to this caller
-            raise PoolUsageError("this connection belongs to another event loop: acquire one from a pool of this loop")
+        self._check_loop(_running_loop())
 
     def closed_error(self, message: str) -> Exception:
         """Return the error of aiosqlite for a use of a closed connection: of SQLite while it closes, then this one."""

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 import aiosqlite
 
-from ..errors import ConnectionBrokenError
+from ..errors import ConnectionBrokenError, PoolUsageError
 from .completions import Completions, Outcome
 from .internals import STOP, thread_of
 from .loop_work import LONGEST
@@ -126,6 +126,11 @@ class Worker:
         """Whether it has run one operation of a lease for longer than work in the loop may take."""
         return self.running is not None and perf_counter() - self.began > LONGEST
 
+    def _check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raise `PoolUsageError` if this is another loop: a result would go there, and never to its caller."""
+        if loop is not self._loop:
+            raise PoolUsageError("this connection belongs to another event loop: acquire one from a pool of this loop")
+
     def check_alive(self) -> None:
         """Raise `ConnectionBrokenError` unless it is."""
         if not self.is_alive:
@@ -197,11 +202,14 @@ class Worker:
 
     def stop_behind(self) -> asyncio.Future[None] | None:
         """Close behind all that was queued before; return a future of the end, or `None` without a running loop."""
-        self.is_alive = False
         try:
-            done = Outcome[None](loop=_running_loop())
+            loop = _running_loop()
         except RuntimeError:
             done = None
+        else:
+            self._check_loop(loop)
+            done = Outcome[None](loop=loop)
+        self.is_alive = False
         self._limiter.send_now(self._put, self._last_job(done))
         return done
 

@@ -10,7 +10,7 @@ import contextvars
 import math
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from ..copying import CapturedContext, NotCopyable
 from ..errors import PoolConnectionAcquireTimeoutError, PoolFullError
@@ -22,6 +22,10 @@ from .slots import Slot
 __all__ = ["Checkout", "Ended", "failure_event", "found_by", "outcome"]
 
 T = TypeVar("T")
+
+
+# The names of a caller's task and of its coroutine, if it has none.
+_NO_TASK: Final[tuple[str, None]] = "a callback", None
 
 
 class Checkout(NotCopyable, Generic[T]):
@@ -37,6 +41,7 @@ class Checkout(NotCopyable, Generic[T]):
         "connection",
         "context",
         "deadline",
+        "ended",
         "found",
         "label",
         "pending",
@@ -64,6 +69,9 @@ class Checkout(NotCopyable, Generic[T]):
     since: float
     task: asyncio.Task[Any] | None
 
+    # The names of its task and of the coroutine of that, once the task has ended and was forgotten.
+    ended: tuple[str, str | None]
+
     # What it runs or ran last, and when that began and ended by `perf_counter`; not set before its first operation.
     activity: tuple[Any, float, float | None]
 
@@ -76,7 +84,7 @@ class Checkout(NotCopyable, Generic[T]):
     queued: bool
     pending: int
     found: list[Any] | None
-    answer: asyncio.Future[Slot[T] | list[PoolConnectionAcquireTimeoutError]]
+    answer: asyncio.Future[Slot[T]]
 
     @property
     def holds(self) -> bool:
@@ -99,7 +107,17 @@ class Checkout(NotCopyable, Generic[T]):
     @property
     def task_name(self) -> str:
         """The name of the caller's task."""
-        return "a callback" if self.task is None else self.task.get_name()
+        return getattr(self, "ended", _NO_TASK)[0] if self.task is None else self.task.get_name()
+
+    def forget_task(self) -> None:
+        """Keep only the names of a task that has ended.
+
+        It keeps its exception, whose frames may have lost the connection: nothing would ever collect the handle.
+        """
+        task = self.task
+        if task is not None and task.done():
+            self.ended = task.get_name(), _coroutine_of(task)
+            self.task = None  # in this order: another thread may read them
 
     def waiter(self, now: float) -> Waiter:
         """Return it as a waiter."""
@@ -117,8 +135,8 @@ class Checkout(NotCopyable, Generic[T]):
             self.label,
             max(0.0, now - self.since),
             None if context is None else CapturedContext(context),
-            task is not None and task.done(),
-            None if task is None else getattr(task.get_coro(), "__qualname__", None),
+            hasattr(self, "ended") if task is None else task.done(),
+            getattr(self, "ended", _NO_TASK)[1] if task is None else _coroutine_of(task),
             waits_for,
             waited,
             *self._statement(perf_counter() - ago),
@@ -139,6 +157,10 @@ class Checkout(NotCopyable, Generic[T]):
         runs = ended is None or ended > moment
         took = max(0.0, (moment if ended is None else min(ended, moment)) - began)
         return normalized(str.__str__(text)), took, runs
+
+
+def _coroutine_of(task: asyncio.Task[Any]) -> str | None:
+    return getattr(task.get_coro(), "__qualname__", None)
 
 
 class Ended:

@@ -1,6 +1,7 @@
 """What a pool does at a certain time: end waits, close connections that are too old, refill, report suspected leaks.
 
-What an acquire checks is in `inventory`; the timer itself is in `background`.
+Tasks that ended without a release are forgotten, so that the garbage collector can find what they held. What an acquire
+checks is in `inventory`; the timer itself is in `background`.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Housekeeper:
 
     def sweep(self) -> float:
         """Do what is due; return when the next thing will be."""
+        for lease in self._diagnostics.checkouts():
+            lease.forget_task()
         now = self._clock()
         return min(self._time_out_waiters(now), self.trim(now), self._refill(now), self._suspect_leaks(now))
 
@@ -90,7 +93,7 @@ class Housekeeper:
         # Here, and not where they wait: what one of them holds is released when it goes on.
         for request in requests:
             if not request.answer.done():
-                request.answer.set_result([self._diagnostics.timeout_error(request)])
+                request.answer.set_exception(self._diagnostics.timeout_error(request))
 
     def _time_out_functions(self, now: float) -> float:
         """Time out those whose function waits for others; return when the next one is due."""

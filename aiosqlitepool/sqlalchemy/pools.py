@@ -79,6 +79,10 @@ class LeasingPool(_Pool):
         while True:
             leased = await_only(self._acquire())
             record = self._records.get(leased.number)
+            if record is not None and record.dbapi_connection.was_cancelled:
+                # It gave the connection up, and waits for the end of the release: then it has none.
+                del self._records[leased.number]
+                record = None
             if record is None:
                 return self._new_record(leased)
             record.dbapi_connection.take_over(leased)

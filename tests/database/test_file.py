@@ -47,6 +47,22 @@ async def test_the_wal_of_a_linked_file_is_found_where_sqlite_keeps_it(database:
         assert db.writer.stats().wal_bytes == os.stat(f"{database}-wal").st_size
 
 
+@pytest.mark.parametrize("uri", ["{}", "file:{}", "file://localhost{}?mode=rw"])
+async def test_all_connections_have_the_file_to_which_a_link_led_when_the_database_was_made(
+    database: Path, tmp_path: Path, uri: str
+) -> None:
+    link, other = tmp_path / "current.db", tmp_path / "other.db"
+    make_database(other)
+    link.symlink_to(database)
+    async with SQLiteDatabase(uri.format(link)) as db:
+        await db.run_write(add, "x")
+        link.unlink()
+        link.symlink_to(other)
+        async with db.read() as first, db.read() as second:
+            for connection in (first, second):
+                assert await texts_now(connection) == ["x"]
+
+
 async def test_a_relative_path_is_that_of_the_directory_where_it_was_made(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

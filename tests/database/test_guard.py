@@ -149,6 +149,23 @@ async def test_a_function_cannot_end_its_transaction_with_a_method(
     assert notes(database) == ["kept"] * (run == "run_write")
 
 
+async def test_an_isolation_level_that_is_set_ends_no_transaction(db: SQLiteDatabase, database: Path) -> None:
+    with contextlib.suppress(KeyError):
+        async with db.write() as connection:
+            await insert(connection, "never")
+            connection.isolation_level = None
+            assert connection.in_transaction
+            connection.isolation_level = "DEFERRED"
+            with pytest.raises(PoolUsageError, match="isolation_level = None inside a transaction"):
+                connection.isolation_level = None
+            raise KeyError
+    assert notes(database) == []
+    async with db.writer.connection() as connection:
+        assert connection.isolation_level == "DEFERRED"
+        connection.isolation_level = None
+        assert connection.isolation_level is None
+
+
 async def test_connections_without_such_a_transaction_refuse_nothing(db: SQLiteDatabase, database: Path) -> None:
     async with db.writer.connection() as connection:
         await connection.execute("BEGIN")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from aiosqlitepool import PoolClosedError, PoolUsageError, SQLiteDatabase
 from aiosqlitepool.driver import InlineReads
-from aiosqlitepool.driver.loop_work import LoopTurn
+from aiosqlitepool.driver.loop_turn import LoopTurn
 from aiosqlitepool.events import ConnectionAcquired, ConnectionReleased, PoolTimings
 from aiosqlitepool.pool.connection import PooledConnection
 from aiosqlitepool.testing import Recorder

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from aiosqlitepool.database.transaction import Transaction, execute
 from aiosqlitepool.events import AcquireRejected, AcquireTimedOut, BusyRetried, RolledBackOnReturn, TransactionEnded
 from aiosqlitepool.testing import Recorder
 
-from ..support.databases import Hold, add, held_writer, insert, texts, texts_now, until_waiting
+from ..support.databases import Hold, add, held_writer, insert, never_writes, texts, texts_now, until_waiting
 from ..support.files import notes
+from ..support.stub import settle
 
 
 def outcomes(recorder: Recorder) -> list[str]:
@@ -41,7 +43,7 @@ async def test_a_block_is_committed_when_it_ends(db: SQLiteDatabase, database: P
 async def test_a_transaction_took_no_longer_because_the_event_loop_heard_of_its_end_late(
     db: SQLiteDatabase, recorder: Recorder, end: Callable[[Transaction, sqlite3.Connection], None]
 ) -> None:
-    transaction = Transaction(db.writer, "BEGIN", math.inf, "POST /notes")
+    transaction = Transaction(db.writer, "POST /notes", math.inf)
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as native:
         before = time.monotonic()
         transaction.begin(native)
@@ -197,6 +199,58 @@ async def test_a_block_within_a_block_that_loses_its_transaction_raises_what_it_
     assert notes(database) == []
 
 
+@pytest.mark.parametrize("end", ["at once", "later", "never"])
+async def test_a_block_in_a_generator_that_was_left_undoes_nothing_in_silence(
+    db: SQLiteDatabase, database: Path, end: str
+) -> None:
+    async def adding() -> AsyncIterator[None]:
+        async with db.write() as inner:
+            await insert(inner, "of the generator")
+            yield
+
+    generators = [adding()]
+    with pytest.raises(PoolUsageError, match="aclosing"):
+        async with db.write() as connection:
+            async for _ in generators[0]:
+                break
+            if end != "never":
+                generators.clear()  # the loop closes it, in a task of its own
+            if end == "later":
+                await asyncio.sleep(0)
+            await insert(connection, "after it")
+    assert notes(database) == []
+    generators.clear()
+    await settle()
+    async with db.write() as connection, db.write():
+        await insert(connection, "next")
+    assert notes(database) == ["next"]
+
+
+async def test_a_block_that_an_exception_of_its_task_has_lost_ends_although_the_task_keeps_that(
+    db: SQLiteDatabase, database: Path
+) -> None:
+    async def adding() -> AsyncIterator[None]:
+        async with db.write() as connection:
+            await insert(connection, "never")
+            yield
+
+    async def fail() -> None:
+        generator = adding()  # a variable, which the traceback keeps
+        async for _ in generator:
+            raise KeyError
+
+    # The generator of the block is closed twice: by the loop, and by the generator around it.
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    with contextlib.suppress(KeyError):
+        await asyncio.create_task(fail())
+    await settle()  # the loop keeps the task until this one waits again
+    db.writer._housekeeper.sweep()  # when a caller has waited for long, or the block has lasted for long
+    gc.collect()
+    async with db.write() as connection:
+        await insert(connection, "next")
+    assert notes(database) == ["next"]
+
+
 async def test_what_cannot_be_taken_back_alone_is_taken_back_with_all_the_rest(
     db: SQLiteDatabase, database: Path
 ) -> None:
@@ -309,12 +363,8 @@ async def test_whoever_borrows_the_connection_itself_has_its_turn_too(db: SQLite
 
 
 async def test_a_block_cancelled_before_it_is_in_the_queue_leaves_no_trace(db: SQLiteDatabase) -> None:
-    async def block() -> None:
-        async with db.write():
-            raise AssertionError("entered")
-
     function = asyncio.create_task(db.run_write(add, "a"))
-    blocked = asyncio.create_task(block())
+    blocked = asyncio.create_task(never_writes(db))
     await asyncio.sleep(0)
     blocked.cancel()
     await asyncio.gather(function, blocked, return_exceptions=True)

@@ -620,13 +620,14 @@ async def test_a_reset_cut_short_by_closing_the_pool_is_no_cancellation_of_the_r
 # -- other event loops
 
 
-async def test_a_connection_used_in_another_event_loop_is_an_error_and_no_hang(database: Path) -> None:
-    async def use() -> None:
+@pytest.mark.parametrize("use", ["SELECT 1", "close"])
+async def test_a_connection_used_in_another_event_loop_is_an_error_and_no_hang(database: Path, use: str) -> None:
+    async def use_there() -> None:
         with pytest.raises(PoolUsageError, match="another event loop"):
-            await asyncio.wait_for(connection.execute("SELECT 1"), PATIENCE)
+            await asyncio.wait_for(connection.close() if use == "close" else connection.execute(use), PATIENCE)
 
     async with pool_on(database) as pool, pool.connection() as connection:
-        await asyncio.to_thread(asyncio.run, use())
+        await asyncio.to_thread(asyncio.run, use_there())
         assert await texts(connection) == []
 
 

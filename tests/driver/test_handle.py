@@ -935,6 +935,25 @@ async def test_a_forgotten_lease_gives_its_slot_back_and_is_emitted_as_a_leak(
     assert notes(database) == ["kept"]
 
 
+async def test_a_lease_that_was_lost_by_an_exception_comes_back_although_its_task_keeps_that(
+    database: Path, recorder: Recorder
+) -> None:
+    async def fail() -> None:
+        connection = await pool.acquire("forgetful")
+        await connection.execute("SELECT * FROM nowhere")
+
+    async with pool_on(database, subscribers=[recorder]) as pool:
+        await asyncio.gather(asyncio.create_task(fail(), name="Brief"), return_exceptions=True)
+        pool._housekeeper.sweep()  # when a caller has waited for long, or the lease has lasted for long
+        gc.collect()
+        await settle()
+        assert pool.stats().used == 0
+        (leak,) = recorder.of(LeakSuspected)
+        assert (leak.holder.task, leak.holder.ended) == ("Brief", True)
+        assert leak.holder.coroutine is not None
+        assert leak.holder.coroutine.endswith("fail")
+
+
 async def test_the_open_transaction_of_a_forgotten_lease_is_rolled_back(database: Path, recorder: Recorder) -> None:
     async with pool_on(database, subscribers=[recorder]) as pool:
         await drop_in_a_transaction(pool)

@@ -131,6 +131,28 @@ async def test_a_cancelled_statement_costs_no_connection(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("patient")
+async def test_a_waiter_that_gets_the_connection_of_a_cancelled_statement_gives_it_back(tmp_path: Path) -> None:
+    engine = create_async_engine(tmp_path / "a.db", pool_size=1, max_overflow=0)
+    names = heard(engine)
+
+    async def use_it() -> None:
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+            kept.append(connection.sync_connection)
+
+    kept: list[Any] = []  # not by the garbage collector
+    cancelling = asyncio.create_task(cancelled(engine))
+    await asyncio.sleep(0.01)
+    await asyncio.gather(cancelling, use_it(), use_it())
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    await use(engine)
+    assert [name for name in names if name in {"connect", "invalidate", "close"}] == [
+        "connect", "invalidate", "close", "connect",
+    ]  # fmt: skip
+    await engine.dispose()
+
+
+@pytest.mark.usefixtures("patient")
 async def test_a_cancelled_statement_of_a_database_costs_no_connection(
     over_db: AsyncEngine, db: SQLiteDatabase
 ) -> None:
