@@ -44,7 +44,7 @@ BORROW_AND_SELECT: Numbers = {
     (3, 15): (641, 46),
 }
 BORROW_OBSERVED: Numbers = {(3, 11): (458, 23), (3, 12): (430, 24), (3, 13): (423, 24), (3, 14): (451, 24)}
-FETCH_INLINE: Numbers = {(3, 11): (847, 60), (3, 12): (775, 61), (3, 13): (762, 61), (3, 14): (819, 61)}
+FETCH_INLINE: Numbers = {(3, 11): (827, 58), (3, 12): (756, 59), (3, 13): (744, 59), (3, 14): (801, 59)}
 # Below this part of a number it is out of date.
 STALE = 0.9
 
