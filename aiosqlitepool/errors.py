@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, get_args
+from typing import Any, Final, NoReturn, get_args
 
 from .kinds import DatabaseCode
 from .stats import Holder, PoolStats
@@ -95,3 +96,28 @@ def error_name(error: BaseException) -> str:
     kind = type(error)
     prefix = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     return f"{prefix}{kind.__qualname__}"
+
+
+class _Absent:
+    """An attribute that objects of a class do not have. The error says where to find it.
+
+    Not by `__getattr__`: it slows down each access to an attribute that they do have.
+    """
+
+    __slots__ = ("_hint", "_name")
+
+    def __init__(self, name: str, hint: Callable[[Any, str], str]) -> None:
+        self._name, self._hint = name, hint
+
+    def __get__(self, owner: object, kind: type) -> NoReturn:
+        name, hint = self._name, self._hint(kind, self._name)
+        raise AttributeError(
+            f"{kind.__name__.lstrip('_')!r} object has no attribute {name!r}{hint}", name=name, obj=owner
+        )
+
+
+def set_absent(kind: type, of: type, hint: Callable[[Any, str], str]) -> None:
+    """Let objects of `kind` refuse the public attributes that only objects of class `of` have, with a hint."""
+    for name in dir(of):
+        if not name.startswith("_") and not hasattr(kind, name):
+            setattr(kind, name, _Absent(name, hint))

@@ -47,11 +47,10 @@ def kept_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     """A waiter cancelled after the slot was handed to it keeps the slot."""
     mutant = mutate(
         acquire,
-        "elif answer.exception() is None and not isinstance(slot := answer.result(), list):\n"
-        "                self._inventory.put_back_unused(slot, lease)",
-        "elif answer.exception() is None and not isinstance(answer.result(), list):\n                pass",
+        "elif answer.exception() is None:\n                self._inventory.put_back_unused(answer.result(), lease)",
+        "elif answer.exception() is None:\n                pass",
     )
-    monkeypatch.setattr(acquire.Acquirer, "_cancelled", mutant.Acquirer._cancelled)
+    monkeypatch.setattr(acquire.Acquirer, "_leave", mutant.Acquirer._leave)
 
 
 @pytest.fixture

@@ -288,7 +288,7 @@ async def test_what_a_handler_reads_of_the_pool_adds_up_at_every_event(
         stats = pool.stats()
         assert 0 <= stats.used <= stats.max_size
         assert stats.used + stats.idle <= stats.max_size
-        check_slots(pool._inventory.slots)
+        check_slots(pool._inventory.slots, len(pool._inventory._preparing))
         assert len(pool.holders()) <= stats.used
         seen.append(repr(pool))
 

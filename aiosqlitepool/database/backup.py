@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..driver import ended
+from ..driver import ended, is_busy
 from ..errors import ErrorInfo
 from ..events import BackupEnded, BackupResult
-from .busy import busy_kind, pauses
+from .busy import pauses
 from .file import DatabaseFile
 from .writer import WriterPool
 
@@ -72,7 +72,7 @@ async def _copy(file: DatabaseFile, path: Path, progress: Progress | None, pages
         try:
             await asyncio.wait((running,))
         except asyncio.CancelledError as cancellation:
-            backup.abort(cancellation)
+            backup.error = cancellation
             await ended(running)
             raise
         running.result()
@@ -131,15 +131,11 @@ class _Backup:
     pages: int
     timeout: float
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
-    # Set in the event loop, read in the worker thread.
+    # Set in the event loop to stop before the next pages and raise it; read in the worker thread.
     error: BaseException | None = None
 
-    def abort(self, error: BaseException) -> None:
-        """Stop before the next pages and raise `error`."""
-        self.error = error
-
     def raise_if_aborted(self) -> None:
-        """Raise the error given to `abort`, if any. Safe to call from any thread."""
+        """Raise `error`, if there is one. Safe to call from any thread."""
         if self.error is not None:
             raise self.error
 
@@ -148,7 +144,7 @@ class _Backup:
             try:
                 self.progress(copied, total)
             except BaseException as error:
-                self.abort(error)
+                self.error = error
 
     # -- in the worker thread
 
@@ -162,16 +158,16 @@ class _Backup:
 
     def _begin_reading(self, source: sqlite3.Connection) -> None:
         """Begin a read transaction. Without it, SQLite would restart the backup after each commit."""
-        started_at, pausing = time.monotonic(), pauses()
+        pausing = pauses(time.monotonic() + self.timeout)
         source.execute("BEGIN")
         while True:
             try:
                 return source.execute("SELECT 1 FROM sqlite_schema LIMIT 1").close()
             except sqlite3.Error as error:  # without WAL, a writer locks readers out
-                if busy_kind(error) is None or time.monotonic() > started_at + self.timeout:
+                if not is_busy(error) or (pause := next(pausing, None)) is None:
                     raise
             self.raise_if_aborted()
-            time.sleep(next(pausing))
+            time.sleep(pause)
 
     def _on_pages_copied(self, status: int, remaining: int, total: int) -> None:
         self.raise_if_aborted()

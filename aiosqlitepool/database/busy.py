@@ -7,6 +7,7 @@ not signal the end of a lock: the only way to wait for it is to try again.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -42,9 +43,12 @@ def locked() -> sqlite3.OperationalError:
     return error
 
 
-def pauses() -> Iterator[float]:
-    """Yield the pause before each further attempt, in seconds. Pauses double from 1 ms to 25 ms."""
+def pauses(until: float) -> Iterator[float]:
+    """Yield the pause before each further attempt, in seconds, while one ends before `until` by `time.monotonic`.
+
+    Pauses double from 1 ms to 25 ms.
+    """
     pause = _FIRST_PAUSE
-    while True:
+    while time.monotonic() + pause <= until:
         yield pause
         pause = min(2 * pause, _LAST_PAUSE)

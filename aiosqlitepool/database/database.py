@@ -6,11 +6,12 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 import aiosqlite
 
 from ..bus import Detach
+from ..errors import set_absent
 from ..events import Checkpointed
 from ..pool import SQLiteConnectionPool, Subscriber
 from ..pool.registry import checked_subscribers, free_name
@@ -282,12 +283,12 @@ class SQLiteDatabase(Statements):
         """The pool of the writer connection."""
         return self._writer.pool
 
-    if not TYPE_CHECKING:  # pragma: no branch - type checkers report this themselves
-
-        def __getattr__(self, name):
-            is_of_pools = hasattr(SQLiteConnectionPool, name)
-            hint = f": use read() or write(), or {name} of its pools `writer` and `readers`" if is_of_pools else ""
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}", name=name, obj=self)
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r}: {self.writer!r}, {self.readers!r}>"
+
+
+set_absent(
+    SQLiteDatabase,
+    SQLiteConnectionPool,
+    lambda _, name: f": use read() or write(), or {name} of its pools `writer` and `readers`",
+)

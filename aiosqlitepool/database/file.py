@@ -16,11 +16,11 @@ from urllib.parse import quote, unquote_to_bytes
 
 import aiosqlite
 
-from ..driver import call, discard, opened
+from ..driver import call, discard, is_busy, opened
 from ..pool.settings import LONGEST_NAME
-from .busy import busy_kind, pauses
+from .busy import pauses
 from .guard import guarded_class
-from .pragmas import IN_FILE, PragmaValue, Role, set_up, settings
+from .pragmas import IN_FILE, PragmaValue, Role, pragmas_for, set_pragmas
 
 __all__ = ["DatabaseFile", "checked_connect_args"]
 
@@ -108,7 +108,7 @@ class DatabaseFile:
     def bytes(self) -> int | None:
         """Return the size of the database file, `None` if there is none. Safe to call from any thread."""
         try:
-            return None if self.in_memory else os.stat(self.path).st_size
+            return os.stat(self.path).st_size
         except OSError:
             return None
 
@@ -122,9 +122,7 @@ class DatabaseFile:
     def is_at(self, path: Path) -> bool:
         """Return whether `path` leads to the file of this database, or to where SQLite keeps one beside it."""
         try:
-            return not self.in_memory and (
-                os.path.realpath(path).removeprefix(self.path) in _BESIDE or os.path.samefile(path, self.path)
-            )
+            return os.path.realpath(path).removeprefix(self.path) in _BESIDE or os.path.samefile(path, self.path)
         except OSError:
             return False
 
@@ -162,19 +160,18 @@ class DatabaseFile:
 
     async def set_up(self, connection: aiosqlite.Connection, role: Role) -> None:
         """Set the pragmas; repeat that while another process locks the database, until the timeout."""
-        pausing, started_at = pauses(), time.monotonic()
+        pausing = pauses(time.monotonic() + self._timeout)
         while True:
             try:
-                return await call(connection, set_up, tuple(settings(role, self._pragmas)))
+                return await call(connection, set_pragmas, tuple(pragmas_for(role, self._pragmas)))
             except sqlite3.Error as error:
-                pause = next(pausing)
-                if busy_kind(error) is None or time.monotonic() + pause > started_at + self._timeout:
+                if not is_busy(error) or (pause := next(pausing, None)) is None:
                     raise
             await asyncio.sleep(pause)
 
     def session_sql(self, role: Role) -> Sequence[str]:
         """Return the statements that restore a connection's pragmas, except those stored in the file."""
-        return [f"PRAGMA {name} = '{value}'" for name, value in settings(role, self._pragmas) if name not in IN_FILE]
+        return [f"PRAGMA {name} = '{value}'" for name, value in pragmas_for(role, self._pragmas) if name not in IN_FILE]
 
 
 def checked_connect_args(connect_args: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Refuse what would end a transaction that the database ends itself, before it happens."""
+"""Refuse COMMIT, ROLLBACK, BEGIN and the like where the database itself begins and ends the transaction.
+
+It is `PRAGMA query_only`, and not this, that keeps readers from writing.
+"""
 
 from __future__ import annotations
 

@@ -80,8 +80,7 @@ class DatabaseLifecycle(NotCopyable):
         if self._closing is None:
             self._opened = False
             # A task of its own: the cancellation of a caller must not stop it half-way.
-            loop = asyncio.get_running_loop()
-            self._closing = begin_later(self._close(timeout), loop, name=f"{self._name}:close-database")
+            self._closing = begin_later(self._close(timeout), name=f"{self._name}:close-database")
         await asyncio.shield(self._closing)
 
     async def _close(self, timeout: float | None) -> None:

@@ -6,6 +6,7 @@ Runs while the writer is idle. Each step is one short call to the writer's worke
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import math
@@ -16,8 +17,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+from ..driver import is_busy
 from ..events import Checkpointed, CheckpointFailed, ErrorInfo
-from .busy import busy_kind
+from ..pool.background import begin_later
 from .pragmas import row_of
 from .reader import ReaderPool
 from .truncation import Truncation, checkpoint
@@ -59,24 +61,21 @@ class Maintenance:
         self._checkpoint_at = clock()
         self._optimize_at = clock() + _OPTIMIZE_EVERY
         self._task: asyncio.Task[None] | None = None
-        # Ends the wait for the next check. Set by `start`.
-        self._woken: asyncio.Future[None]
+        # Ends the wait for the next check.
+        self._woken = asyncio.Event()
         self._truncation: Truncation | None = None
         if checkpoint_above is not None and not self._file.in_memory:
-            self._truncation = Truncation(writer, readers, checkpoint_above, wal_ceiling, self.wake, clock)
+            self._truncation = Truncation(writer, readers, checkpoint_above, wal_ceiling, self._woken.set, clock)
 
     def start(self) -> None:
         """Start the task that calls `run_due` once a second, and when the WAL has grown."""
         if self._truncation is not None:
             self._truncation.start()
-        loop = asyncio.get_running_loop()
-        self._woken = loop.create_future()
-        self._task = loop.create_task(
+        self._task = begin_later(
             _run_repeatedly(weakref.ref(self), self._woken),
             name=f"{self._pool.name}:maintenance",
             context=contextvars.Context(),
         )
-        self._task._log_destroy_pending = False  # type: ignore[attr-defined]  # see BackgroundTasks.spawn
 
     async def stop(self) -> None:
         """Stop the task, then run `PRAGMA optimize` if the writer is idle."""
@@ -86,11 +85,6 @@ class Maintenance:
             await asyncio.wait({task})
             if not self._writer.is_busy:
                 await self._run_logged(self._optimize)
-
-    def wake(self) -> None:
-        """Call `run_due` now."""
-        if not self._woken.done():
-            self._woken.set_result(None)
 
     async def run_due(self) -> None:
         """Checkpoint and optimize if either is due and the writer is idle. Truncate a WAL that grows all the same."""
@@ -133,20 +127,21 @@ class Maintenance:
         try:
             await self._writer.call("optimize", _optimize)
         except sqlite3.Error as error:
-            if busy_kind(error) is None:
+            if not is_busy(error):
                 raise
             self._optimize_at = self._clock()  # another process writes: at the next look
 
 
-async def _run_repeatedly(reference: weakref.ref[Maintenance], woken: asyncio.Future[None]) -> None:
+async def _run_repeatedly(reference: weakref.ref[Maintenance], woken: asyncio.Event) -> None:
     # Holds a strong reference only while work is due: the garbage collector can collect a database that is still open.
-    loop = asyncio.get_running_loop()
     while True:
-        await asyncio.wait((woken,), timeout=_INTERVAL)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_INTERVAL):
+                await woken.wait()
         if (maintenance := reference()) is None:
             return
         # Before the work: what is asked for meanwhile is done right afterwards.
-        woken = maintenance._woken = loop.create_future()
+        woken.clear()
         await maintenance.run_due()
         del maintenance
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Any, Literal
 
-__all__ = ["IN_FILE", "PragmaValue", "Role", "checked_pragmas", "row_of", "set_up", "settings"]
+__all__ = ["IN_FILE", "PragmaValue", "Role", "checked_pragmas", "pragmas_for", "row_of", "set_pragmas"]
 
 Role = Literal["read", "write"]
 PragmaValue = str | int | float | bool
@@ -109,7 +109,7 @@ def _check_value(name: str, value: object) -> None:
         )
 
 
-def settings(role: Role, pragmas: Mapping[str, PragmaValue]) -> Iterator[tuple[str, str]]:
+def pragmas_for(role: Role, pragmas: Mapping[str, PragmaValue]) -> Iterator[tuple[str, str]]:
     """Yield the name and value of each pragma of this role, in the order in which to set them."""
     given = {
         name: value
@@ -128,7 +128,7 @@ def _text(value: PragmaValue) -> str:
 # -- on a connection
 
 
-def set_up(native: sqlite3.Connection, pragmas: Iterable[tuple[str, str]]) -> None:
+def set_pragmas(native: sqlite3.Connection, pragmas: Iterable[tuple[str, str]]) -> None:
     """Set pragmas. What is in the file already is not set again: that would need a lock which another may hold."""
     for name, value in pragmas:
         if name in IN_FILE and _is_set(native, name, value):

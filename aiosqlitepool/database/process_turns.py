@@ -69,12 +69,14 @@ class ProcessTurns:
         self._since = math.inf
         # The transaction that is open.
         self._transaction: object = None
-        # Of a turn that was waited for, until it is over: its thread ends it then, if no transaction is open.
-        self._guard: object = None
+        # The thread that waits for our turn, and when that is over ends it if no transaction is open. Until then.
+        self._thread: threading.Thread | None = None
         # What those await that could not begin: one, and perhaps one that is cancelled and has not noticed yet.
         self._waiting: set[asyncio.Future[None]] = set()
-        # Whether a thread waits for our turn.
-        self._thread_waits = False
+
+    @property
+    def _thread_waits(self) -> bool:
+        return self._thread is not None and not self._has_lock
 
     # -- in the worker thread, or in the loop: nothing here waits for another process
 
@@ -98,7 +100,7 @@ class ProcessTurns:
         with self._mutex:
             if self._transaction is transaction:
                 self._transaction = None
-            keeps = has_more and self._guard is not None and not self._is_over()
+            keeps = has_more and self._thread is not None and not self._is_over()
             if self._has_lock and self._transaction is None and not keeps:
                 self._unlock()
 
@@ -110,7 +112,7 @@ class ProcessTurns:
         try:
             descriptor = self._descriptor = self._opened() if self._descriptor is None else self._descriptor
             # Those that wait were woken a moment ago: no other process may take the lock before they do.
-            if self._thread_waits or _others_wait(descriptor):
+            if self._thread is not None or _others_wait(descriptor):
                 return False
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -134,9 +136,9 @@ class ProcessTurns:
             return descriptor
 
     def _unlock(self) -> None:
-        self._has_lock, self._guard = False, None
-        if self._descriptor is not None:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._has_lock, self._thread = False, None
+        assert self._descriptor is not None, "locked"
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     # -- in the event loop
 
@@ -151,12 +153,10 @@ class ProcessTurns:
                 wait = partial(self._wait_in_thread, self._descriptor, loop)
                 thread = threading.Thread(target=wait, name="aiosqlitepool-turn", daemon=True)
                 Context().run(thread.start)  # not in that of the request, as in `opened`
-                self._thread_waits = True
+                self._thread = thread
             self._waiting.add(future := loop.create_future())
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await future
+            await asyncio.wait((future,), timeout=timeout)
         finally:
             with self._mutex:
                 self._waiting.discard(future)
@@ -169,25 +169,19 @@ class ProcessTurns:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         _mark_waiting(descriptor, is_waiting=False)
         with self._mutex:
-            self._thread_waits, self._has_lock, self._since = False, True, math.inf
-            guard = self._guard = object()
+            self._has_lock, self._since = True, math.inf
             if self._path is None:  # closed meanwhile
                 self._close()
                 return
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(self._arrived)
-        self._guard_turn(guard)
-
-    def _guard_turn(self, guard: object) -> None:
-        """Unlock when the turn is over and no transaction runs: the loop may be blocked, and callers may be gone."""
+        # The loop may be blocked, and callers may be gone.
         self._sleep(TURN)
-        with self._mutex:
-            is_unused = self._since == math.inf
-        if is_unused:
+        if self._since == math.inf:
             self._sleep(_UNUSED - TURN)
         with self._mutex:
-            if self._guard is guard:
-                self._guard = None  # from here on, the end of a transaction ends the turn
+            if self._thread is threading.current_thread():
+                self._thread = None  # from here on, the end of a transaction ends the turn
                 if self._transaction is None:
                     self._unlock()
 
@@ -211,7 +205,8 @@ class ProcessTurns:
                 self._close()
 
     def _close(self) -> None:
-        self._has_lock, self._transaction = False, None
+        self._has_lock = False
+        self._thread = self._transaction = None
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)

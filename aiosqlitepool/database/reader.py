@@ -17,7 +17,6 @@ import aiosqlite
 
 from ..driver import InlineReads, Kind, Reading, Unfinished, call, call_as_statement, guarded, read_inline
 from ..pool.checkout import Checkout
-from ..pool.connection import PooledConnection
 from ..pool.lease import Lease
 from ..pool.pool import SQLiteConnectionPool
 from ..pool.settings import check_label, check_timeout, finite
@@ -31,8 +30,8 @@ __all__ = ["Reader", "ReaderPool"]
 
 R = TypeVar("R")
 
-# How many turns of the loop a short read waits for a connection that is idle, before it queues for one. In these turns
-# a queue must empty: behind one that does not, no connection is ever idle, and no read goes without a lease again.
+# How many turns of the loop a reader waits for a connection that is idle, before it queues for one. In these turns a
+# queue must empty, or it never ends: each connection goes on to the next in it, and each reader queues anew.
 _TURNS: Final = range(10)
 
 _NOTE = "a connection that reads cannot write: use write(), run_write() or execute()"
@@ -54,6 +53,24 @@ class _ReaderLease(Lease[aiosqlite.Connection]):
         if error is not None and code == sqlite3.SQLITE_READONLY and _NOTE not in getattr(error, "__notes__", ()):
             error.add_note(_NOTE)
         await super().__aexit__(kind, error, trace)
+
+
+class _InlineLease(_ReaderLease):
+    """A lease whose short statements run in the event loop, which it waits for before it takes a connection."""
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: ReaderPool, label: str | None, timeout: float | None) -> None:
+        super().__init__(pool._acquirer, pool._releaser, label, timeout)
+        self._pool = pool
+
+    async def __aenter__(self) -> aiosqlite.Connection:
+        pool = self._pool
+        if not pool.reads_at_once:
+            until = pool.until(self.timeout)
+            await pool.its_turn(until)
+            self.timeout = pool.left(until)
+        return await super().__aenter__()
 
 
 class _LimitedLease(_ReaderLease):
@@ -110,6 +127,7 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
         self.session_sql: Sequence[str] = file.session_sql("read")
         self.inline: InlineReads | None = InlineReads(self._is_busy) if inline_reads else None
         super().__init__(file.factory("read", any_thread=inline_reads), **settings)
+        self._slots = self._inventory.slots
 
     def connection(self, label: str | None = None, *, timeout: float | None = None) -> _ReaderLease:
         """Acquire a reader connection for an `async with` block, as `SQLiteConnectionPool.connection()` does."""
@@ -121,18 +139,28 @@ class ReaderPool(SQLiteConnectionPool[aiosqlite.Connection]):
         """Return until when a caller waits, in the time of the loop."""
         return asyncio.get_running_loop().time() + (self._settings.acquisition_timeout if timeout is None else timeout)
 
-    def read_at_once(
-        self, inline: InlineReads, kind: Kind, fn: Callable[[sqlite3.Connection], R], sql: str, label: str | None
-    ) -> R | None:
-        """Return `fn(native)`, run in the loop's own thread; `None` if there is no idle connection.
+    def left(self, until: float) -> float:
+        """Return the seconds from now until then."""
+        return max(0.0, until - asyncio.get_running_loop().time())
 
-        Raises `Unfinished` if the worker has to run it.
-        """
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether the loop has time left in this turn for a short read, and the pool a free connection."""
+        inline = self.inline
+        return inline is not None and self._acquirer.is_here and not inline.turn.is_taken and self._slots.has_free
 
-        def use(pooled: PooledConnection) -> R:
-            return read_inline(pooled.adapter, inline, kind, Reading(label, pooled.number), sql, fn)
-
-        return self._acquirer.use_at_once(use)
+    async def its_turn(self, until: float) -> bool:
+        """Wait for that, for some turns of the loop and until this time at most; return whether it is so."""
+        if self.inline is None or not self._acquirer.is_here:
+            return False
+        turn, most = self.inline.turn, self._settings.max_waiting
+        for _ in _TURNS:
+            if turn.is_taken and not await turn.next(until, most):
+                break
+            if self._slots.has_free:
+                return True
+            await asyncio.sleep(0)
+        return False
 
     def _is_busy(self) -> bool:
         slots = self._inventory.slots
@@ -177,6 +205,8 @@ class Reader:
         """Return a context manager that yields a connection, with `snapshot` inside a read transaction."""
         if snapshot:
             return self._snapshot(label, timeout)
+        if self.pool.inline is not None and self._max_age is None:
+            return _InlineLease(self.pool, label, timeout)
         return self._lease(label, timeout)
 
     def _lease(self, label: str | None, timeout: float | None) -> _ReaderLease:
@@ -186,7 +216,7 @@ class Reader:
 
     @database_block
     async def _snapshot(self, label: str | None, timeout: float | None) -> AsyncIterator[aiosqlite.Connection]:
-        with self._transaction(label, timeout) as transaction:
+        with Transaction(self.pool, label, timeout) as transaction:
             async with self._lease(label, timeout) as connection:
                 await transaction.start(partial(call, connection, transaction.begin_reading))
                 try:
@@ -198,14 +228,11 @@ class Reader:
                         await call(connection, transaction.roll_back)
                     raise
 
-    def _transaction(self, label: str | None, timeout: float | None) -> Transaction:
-        return Transaction(self.pool, "BEGIN", timeout, label)
-
     async def run(
         self, fn: Callable[[sqlite3.Connection], R], label: str | None, *, timeout: float | None, retry: bool
     ) -> R:
         """Run `fn(native)` as one read transaction, in one call to the worker thread. A cancellation interrupts it."""
-        with self._transaction(label, timeout) as transaction:
+        with Transaction(self.pool, label, timeout) as transaction:
             async with self._lease(label, timeout) as connection:
                 return await transaction.start(lambda: call(connection, transaction.run, fn), retry=retry)
 
@@ -231,23 +258,17 @@ class Reader:
             async with self._lease(label, timeout) as connection:
                 return await call_as_statement(connection, sql, fn)
         until = 0.0
-        try:
-            # A queue of reads like this one would never end: each of its connections goes on to the next of them.
-            for _ in _TURNS:
-                if not pool._acquirer.lends_at_once:
-                    break
-                if inline.turn.is_taken:
-                    until = until or pool.until(timeout)
-                    if not await inline.turn.next(until, pool._settings.max_waiting):
-                        break
-                result = pool.read_at_once(inline, kind, fn, sql, label)
-                if result is not None:
-                    return result
-                await asyncio.sleep(0)
-        except Unfinished:
-            pass
+        if pool.reads_at_once or await pool.its_turn(until := pool.until(timeout)):
+            try:
+                result = pool._acquirer.use_at_once(
+                    lambda it: read_inline(it.adapter, inline, kind, Reading(label, it.number), sql, fn)
+                )
+            except Unfinished:
+                result = None
+            if result is not None:
+                return result
         until = until or pool.until(timeout)
-        async with self._lease(label, max(0.0, until - asyncio.get_running_loop().time())) as connection:
+        async with self._lease(label, pool.left(until)) as connection:
             if inline.allows(kind):
                 await inline.turn.next(until, pool._settings.max_waiting)
             return await call_as_statement(connection, sql, fn)

@@ -7,20 +7,19 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import ClassVar, Final, Self, TypeVar
 
 import aiosqlite
 
-from ..driver import half_read
+from ..driver import half_read, is_busy
 from ..errors import PoolUsageError
 from ..events import BusyRetried, DatabaseFailed, ErrorInfo, TransactionEnded, TransactionOutcome
 from ..pool.pool import SQLiteConnectionPool
 from .busy import busy_kind, pauses
 
-__all__ = ["Pool", "Transaction", "execute", "execute_inside", "roll_back_to"]
+__all__ = ["Transaction", "execute", "execute_inside", "roll_back_to"]
 
 R = TypeVar("R")
-Pool = SQLiteConnectionPool[aiosqlite.Connection]
 
 # Seconds that the worker thread waits to commit a function's transaction, in a database without WAL. Readers block the
 # commit, but no new reader can begin meanwhile. The alternative is to roll back and run the function again.
@@ -28,17 +27,20 @@ _COMMIT_TIMEOUT: Final = 5.0
 
 
 class Transaction:
-    """One transaction in one pool, which `statement` begins.
+    """One transaction in one pool.
 
     `timeout` is the number of seconds to wait for the locks of other connections, `None` for as many as the pool lets a
     caller wait. As a context manager, it emits at the end what became of it.
     """
 
-    __slots__ = ("_began", "_ended", "_label", "_pool", "_requested", "_retries", "_statement", "_timeout", "outcome")
+    __slots__ = ("_began", "_ended", "_label", "_pool", "_requested", "_retries", "_timeout", "outcome")
 
-    def __init__(self, pool: Pool, statement: str, timeout: float | None, label: str | None) -> None:
+    _begins_with: ClassVar = "BEGIN"
+
+    def __init__(
+        self, pool: SQLiteConnectionPool[aiosqlite.Connection], label: str | None, timeout: float | None
+    ) -> None:
         self._pool = pool
-        self._statement = statement
         self._timeout = pool._settings.acquisition_timeout if timeout is None else timeout
         self._label = label
         self._requested = time.monotonic()
@@ -54,7 +56,7 @@ class Transaction:
     def begin(self, native: sqlite3.Connection) -> None:
         """Begin the transaction."""
         self._began, self._ended = time.monotonic(), None
-        native.execute(self._statement)
+        native.execute(self._begins_with)
         self.outcome = "rolled_back"
 
     def begin_reading(self, native: sqlite3.Connection) -> None:
@@ -94,12 +96,7 @@ class Transaction:
         self.begin(native)
         try:
             result = fn(native)
-            try:
-                self.commit(native)
-            except sqlite3.Error as error:
-                if busy_kind(error) is None:
-                    raise
-                self._retry_commit(native)
+            self._commit_patiently(native)
         except BaseException:
             self.roll_back(native)
             raise
@@ -107,14 +104,14 @@ class Transaction:
             native.row_factory, native.text_factory = row_factory, text_factory
         return result
 
-    def _retry_commit(self, native: sqlite3.Connection) -> None:
-        pausing, deadline = pauses(), time.monotonic() + min(self._timeout, _COMMIT_TIMEOUT)
+    def _commit_patiently(self, native: sqlite3.Connection) -> None:
+        pausing: Iterator[float] | None = None
         while True:
             try:
                 return self.commit(native)
             except sqlite3.Error as error:
-                pause = next(pausing)
-                if busy_kind(error) is None or time.monotonic() + pause > deadline:
+                pausing = pausing or pauses(time.monotonic() + min(self._timeout, _COMMIT_TIMEOUT))
+                if not is_busy(error) or (pause := next(pausing, None)) is None:
                     raise
             time.sleep(pause)
 
@@ -138,28 +135,24 @@ class Transaction:
             try:
                 return await work()
             except sqlite3.Error as error:
-                pausing = pausing or pauses()
-                kind, pause = busy_kind(error), next(pausing)
-                if kind is None:
-                    self._mark_failed()
-                    raise
-                may_retry = retry or self.outcome is None
-                if not may_retry or time.monotonic() + pause > since + self._timeout:
+                pausing = pausing or pauses(since + self._timeout)
+                kind = busy_kind(error)
+                may_retry = kind is not None and (retry or self.outcome is None)
+                pause = next(pausing, None) if may_retry else None
+                if kind is None or pause is None:
+                    # A transaction that could not begin counts as failed: its caller gets "database is locked".
+                    self.outcome = self.outcome or "failed"
                     if may_retry:
                         error.add_note(
                             f"pool {self._pool.name!r}: another connection locked the database until the timeout of "
                             f"{self._timeout:g} s. Shorten its transactions or raise the timeout"
                         )
-                    self._mark_failed()
-                    self._pool.events.emit_new(DatabaseFailed, ErrorInfo.of(error), self._label)
+                    if kind is not None:
+                        self._pool.events.emit_new(DatabaseFailed, ErrorInfo.of(error), self._label)
                     raise
             self._retries += 1
             self._pool.events.emit_new(BusyRetried, kind, pause, self._label)
             await asyncio.sleep(pause)
-
-    def _mark_failed(self) -> None:
-        # A transaction that could not begin counts as failed: its caller gets "database is locked".
-        self.outcome = self.outcome or "failed"
 
     def __enter__(self) -> Self:
         return self
@@ -192,7 +185,7 @@ def execute(native: sqlite3.Connection, statement: str) -> None:
         try:
             return native.execute(statement).close()
         except sqlite3.OperationalError as error:
-            if busy_kind(error) is None or "in progress" not in str(error):
+            if not is_busy(error) or "in progress" not in str(error):
                 raise
             cursors = half_read(native) if cursors is None else cursors
             if not cursors:

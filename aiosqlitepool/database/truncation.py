@@ -176,8 +176,7 @@ class Truncation:
 
     def is_due(self) -> bool:
         """Return whether the WAL is large, and it is time to do something about it."""
-        asked = self._next_at == math.inf
-        if not asked and self._clock() < self._next_at:
+        if self._clock() < self._next_at < math.inf:  # infinity: a commit has asked
             return False
         self._next_at = -math.inf
         return self._file.wal_bytes() > self._limit

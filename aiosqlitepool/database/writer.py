@@ -86,8 +86,10 @@ class _WriteTransaction(Transaction):
 
     __slots__ = ("_writer",)
 
-    def __init__(self, writer: Writer, timeout: float | None, label: str | None) -> None:
-        super().__init__(writer.pool, "BEGIN IMMEDIATE", timeout, label)
+    _begins_with = "BEGIN IMMEDIATE"
+
+    def __init__(self, writer: Writer, label: str | None, timeout: float | None) -> None:
+        super().__init__(writer.pool, label, timeout)
         self._writer = writer
 
     def __enter__(self) -> Self:
@@ -268,7 +270,7 @@ class Writer:
 
     def transaction(self, label: str | None, timeout: float | None) -> _WriteTransaction:
         """Return a transaction, not begun, to be entered. `timeout` is in seconds; `None` for the default."""
-        return _WriteTransaction(self, timeout, label)
+        return _WriteTransaction(self, label, timeout)
 
     async def run(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 import aiosqlite
 
 from ..events import RollbackCause
+from .completions import Outcome
 from .cursors import can_read_ahead
 from .executor import Executor
 from .inline import InlineReads
@@ -98,6 +99,7 @@ class AiosqliteAdapter(Executor):
         The factory's own object is spent from here on: nothing may go around the pool.
         """
         raw, native = self.raw, self.native
+        self._completions.add_worker()
         # aiosqlite's own loop keeps the result of the job before the one that it runs: not one of the factory's.
         queue_job(raw, self._before_serving)
         # In a context of its own, in which these variables are not set.
@@ -170,6 +172,6 @@ class AiosqliteAdapter(Executor):
         self._restore_factories()
         return "in_flight" if in_flight else cause
 
-    def _stop(self, done: asyncio.Future[Any] | None) -> None:
+    def _stop(self, done: Outcome[None] | None) -> None:
         self.lease = None  # refuses the handle
         super()._stop(done)

@@ -1,4 +1,4 @@
-"""Runs the operations of leases in the worker thread of an aiosqlite connection: the place that every statement passes.
+"""Run and time each operation of a lease: a statement, a fetch, a function. The thread and its loop are in `worker`.
 
 So the pool knows, without a trip, what is in flight or open, what a holder runs, and which statements took how long.
 """
@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import aiosqlite
 
 from ..errors import PoolUsageError, error_name
+from .completions import Outcome
 from .connection_log import ConnectionLog
 from .cursors import closes_cursor, sql_of, statement_of
 from .inline import InlineReads, Reading, Unfinished, is_one_statement
@@ -167,7 +168,7 @@ class Executor(Worker):
                         return self.read_inline(inline, kind, lease, args[0], partial(fn, *args, **kwargs))
                 except Unfinished:
                     pass
-        future: asyncio.Future[R] = loop.create_future()
+        future: Outcome[R] = Outcome(loop=loop)
         job = (future, lease, copy_context(), fn, args, kwargs, perf_counter())
         if self._limiter.limits:
             self._limiter.send(self._put, job, future, sql_of(fn, args) if self._limiter.many_rows else None)
@@ -237,10 +238,10 @@ class Executor(Worker):
         if args and issubclass(type(args[0]), str) and "pragma" in args[0].lower():
             self._pragmas_used = True
 
-    def submit(self, lease: Lessee, fn: Callable[..., R], *args: Any) -> asyncio.Future[R]:
+    def submit(self, lease: Lessee, fn: Callable[..., R], *args: Any) -> Outcome[R]:
         """Queue `fn(native, *args)` for the worker; cancelled before it begins, it never runs."""
         self._check_usable(lease)
-        future: asyncio.Future[R] = _running_loop().create_future()
+        future: Outcome[R] = Outcome(loop=_running_loop())
         job: Any = future, lease, copy_context(), fn, (self.native, *args), {}, perf_counter()
         self._limiter.send(self._put, job, future)
         self._sent += 1

@@ -1,4 +1,7 @@
-"""Whole functions in a connection's worker thread: one trip, and no place inside at which to be cancelled."""
+"""Run whole functions in a connection's worker thread, in one trip.
+
+The functions `call*` differ in what a cancellation of the caller does: only `call` interrupts what runs.
+"""
 
 from __future__ import annotations
 

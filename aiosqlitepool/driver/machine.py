@@ -1,4 +1,7 @@
-"""What the machine says about a piece of work: the time, and whether the piece was slow through a fault of its own."""
+"""The clock, and two counters of the operating system: how often it took the processor away, and reads from a disk.
+
+By them `loop_work` tells work that is slow from work that only had to wait.
+"""
 
 from __future__ import annotations
 

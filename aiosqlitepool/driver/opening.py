@@ -19,7 +19,7 @@ from typing import Any, Final
 import aiosqlite
 
 from ..errors import PoolUsageError
-from .completions import Completions
+from .completions import Completions, Outcome
 from .internals import KNOWS_AIOSQLITE, STOP, queue_job, thread_of
 from .worker import Interrupts, close_and_stop, interrupt_until_exit
 
@@ -83,8 +83,8 @@ async def opened(made: Awaitable[Any]) -> Any:
             f"connection_factory returned {made!r}, which was awaited before: let it make a connection in each call, "
             "such as lambda: aiosqlite.connect('app.db')"
         )
-    future = asyncio.get_running_loop().create_future()
-    completions = Completions.of(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    future, completions = Outcome[Any](loop=loop), Completions.of(loop)
 
     def connect() -> aiosqlite.Connection:
         made._connection = made._connector()
@@ -93,7 +93,7 @@ async def opened(made: Awaitable[Any]) -> Any:
     thread.daemon = True
     # From Python 3.14 a thread may keep a copy of the context in which it is started, for as long as it runs.
     Context().run(thread.start)
-    queue_job(made, partial(completions.run, future, connect))
+    queue_job(made, partial(completions.run_apart, future, connect))
     try:
         return await future
     except BaseException:

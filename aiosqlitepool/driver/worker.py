@@ -1,4 +1,7 @@
-"""The worker thread of an aiosqlite connection: queue jobs, interrupt what runs, end the thread. Knows no leases."""
+"""The worker thread of an aiosqlite connection: queue jobs, interrupt what runs, end the thread.
+
+What a job does is in `executor`. Knows no leases.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from typing import Any, Final, TypeVar
 import aiosqlite
 
 from ..errors import ConnectionBrokenError, PoolUsageError
-from .completions import Completions
+from .completions import Completions, Outcome
 from .internals import STOP, thread_of
 from .loop_work import LONGEST
 
@@ -25,10 +28,11 @@ __all__ = ["INTERRUPT_PATIENCE", "Interrupts", "Worker", "close_and_stop", "inte
 
 R = TypeVar("R")
 
-# Seconds. An interrupted statement stops within a millisecond. One that has not by then is where SQLite does not look
-# at the interrupt (waiting for another process's lock, or in a Python function): replacing the connection is cheaper.
+# Seconds. An interrupted statement stops as soon as its thread runs: within a millisecond, or tens of them on a busy
+# machine, where 5 ms replaced one healthy connection in five. One that has not stopped by then is where SQLite does not
+# look at the interrupt (waiting for another process's lock, or in a Python function): to replace it is cheaper.
 INTERRUPT_INTERVAL: Final = 0.001
-INTERRUPT_PATIENCE: Final = 0.005
+INTERRUPT_PATIENCE: Final = 0.05
 _LONGEST_INTERVAL: Final = 0.05
 
 # Seconds for which a program that ends waits for a worker, where no daemon thread can be started any more.
@@ -114,6 +118,7 @@ class Worker:
                     job = job()
         finally:
             self.is_alive = False
+            self._completions.remove_worker()
         return STOP
 
     @property
@@ -131,9 +136,9 @@ class Worker:
         if not self.is_alive:
             raise ConnectionBrokenError("the connection is closed or its worker thread is dead")
 
-    def post(self, fn: Callable[[], R]) -> asyncio.Future[R]:
+    def post(self, fn: Callable[[], R]) -> Outcome[R]:
         """Queue a job of the pool's own, behind all that was queued before."""
-        future: asyncio.Future[R] = _running_loop().create_future()
+        future: Outcome[R] = Outcome(loop=_running_loop())
         # Its caller may have been cancelled by then: retrieved, or asyncio would log the exception.
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._limiter.send_now(self._put, partial(self._completions.run, future, fn))
@@ -174,7 +179,7 @@ class Worker:
     async def close(self) -> None:
         """Interrupt, close in the worker, and wait until its thread has ended."""
         if self.is_alive:
-            done = _running_loop().create_future()
+            done = Outcome[None](loop=_running_loop())
             self._stop(done)
             await self.interrupt_in_flight(done)
             await done
@@ -189,7 +194,7 @@ class Worker:
         if self._sent != self._done:
             interrupt_until_exit(self._thread, self.interrupts)
 
-    def _stop(self, done: asyncio.Future[Any] | None) -> None:
+    def _stop(self, done: Outcome[None] | None) -> None:
         self.is_alive = False
         self._put(self._last_job(done))
         # Behind the end of the worker they would never run.
@@ -203,12 +208,12 @@ class Worker:
             done = None
         else:
             self._check_loop(loop)
-            done = loop.create_future()
+            done = Outcome[None](loop=loop)
         self.is_alive = False
         self._limiter.send_now(self._put, self._last_job(done))
         return done
 
-    def _last_job(self, done: asyncio.Future[None] | None) -> Callable[[], object]:
+    def _last_job(self, done: Outcome[None] | None) -> Callable[[], object]:
         close = self.interrupts.close_connection
         return partial(close_and_stop, close if done is None else partial(self._completions.run, done, close))
 

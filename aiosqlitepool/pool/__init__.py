@@ -1,4 +1,4 @@
-"""The pool: connections for callers, first come, first served. Knows no SQLite; what a connection is, `driver` knows.
+"""The pool: connections for callers, first come, first served. Runs no SQL: what a connection is, `driver` knows.
 
 Read `pool.py` first, then `slots.py`, `acquire.py`, `release.py` and `inventory.py`.
 """

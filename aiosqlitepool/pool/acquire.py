@@ -24,7 +24,7 @@ __all__ = ["Acquirer"]
 R = TypeVar("R")
 _Caller = Checkout[PooledConnection]
 
-# Events of each lease.
+# Events of each lease: a subscriber that wants one counts them all.
 _EACH_LEASE: Final = frozenset({ConnectionAcquired, ConnectionReleased})
 
 _this_thread = threading.get_ident
@@ -87,22 +87,23 @@ class Acquirer:
         return connection
 
     @property
-    def lends_at_once(self) -> bool:
-        """Whether no lease is needed: this is a task of the pool's loop, and no subscriber counts each one."""
-        is_here = _this_thread() == self._thread and _current_task(self._loop) is not None
-        return is_here and _EACH_LEASE.isdisjoint(self._bus.handlers)
+    def is_here(self) -> bool:
+        """Whether this is a task of the loop in which the pool is open."""
+        return _this_thread() == self._thread and _current_task(self._loop) is not None
 
     def use_at_once(self, use: Callable[[PooledConnection], R]) -> R | None:
-        """Return `use(pooled)` for an idle connection, without a lease; `None` if that cannot be. `lends_at_once`."""
+        """Return `use(pooled)` for an idle connection, without a lease; `None` if that cannot be. Only if `is_here`."""
         bus, began = self._bus, self.clock()
-        slot = self._slots.take_idle()
-        if slot is None or slot.connection is None:
+        slot = self._slots.take_idle() if _EACH_LEASE.isdisjoint(bus.handlers) else None
+        if slot is None or (pooled := slot.connection) is None:
             return None
         try:
-            if not self._inventory.connector.is_good(slot.connection, began):
+            if began >= pooled.good_until and (  # it is checked without a trip, as when it is released
+                self._inventory.connector.verify(pooled, began) is not None or began >= pooled.good_until
+            ):
                 return None
             bus.immediate += 1
-            return use(slot.connection)
+            return use(pooled)
         finally:
             ended = self.clock()
             self._inventory.put_back(slot, ended)
@@ -179,9 +180,9 @@ class Acquirer:
 
     async def _slot_for(self, lease: _Caller) -> PooledSlot:
         """Queue for a slot, and have one opened or checked if there is one to take."""
-        slot, slots = self._inventory.take(), self._slots
-        if slot is None and slots.waiting >= slots.coming:
-            self._check_room(lease)
+        slot = self._inventory.take()
+        if slot is None and self._slots.waiting >= (coming := self._inventory.coming):
+            self._check_room(lease, coming)
         elif lease.deadline <= lease.asked:  # never queues; but opening takes the time it takes
             lease.deadline = lease.asked + self._settings.operation_timeout
         self._queue(lease)
@@ -189,11 +190,11 @@ class Acquirer:
             self._inventory.prepare(slot, lease)
         return await self._answered(lease)
 
-    def _check_room(self, lease: _Caller) -> None:
+    def _check_room(self, lease: _Caller, coming: int) -> None:
         """Raise if this caller may not wait for a connection that others hold."""
         if lease.deadline <= lease.asked:
             raise self._diagnostics.timeout_error(lease)
-        self._check_full(self._slots.coming)
+        self._check_full(coming)
         lease.queued, lease.pending = True, self._slots.waiting
         if AcquireSlow in self._bus.handlers:
             self._ended.join(lease)
@@ -227,34 +228,33 @@ class Acquirer:
 
     async def _answered(self, lease: _Caller) -> PooledSlot:
         try:
-            slot = await lease.answer
-        except (asyncio.CancelledError, GeneratorExit):
-            self._cancelled(lease)
+            return await lease.answer
+        except BaseException:
+            self._leave(lease)
             raise
         finally:
             self._requests.pop(lease.task, None)
-        if isinstance(slot, list):
-            raise slot.pop()  # kept by the future, it would keep the frames of its caller until the next collection
-        return slot
 
-    def _cancelled(self, lease: _Caller) -> None:
-        """Leave the queue, or pass on the slot that was handed over, when the waiting task is cancelled.
+    def _leave(self, lease: _Caller) -> None:
+        """Leave the queue, or pass on the slot that was handed over, when the wait ends by an exception.
 
         The one subtle place in the pool. A slot is handed over in two steps: the giver sets the future's result, and
         some turns of the loop later the waiter runs and finds it. A cancellation can fall in between: its await raises,
         although the slot is its own already, and nothing else would ever free that. So the question is not whether
         this task was cancelled, but on which side of the hand-over.
 
-        Before it, the future is cancelled or has an error: a giver that comes later goes on to the next waiter. After
-        it, the future has a slot, which must go to the next waiter at once. The cancellation itself goes on untouched.
+        Before it, the future is cancelled: a giver that comes later goes on to the next waiter. After it, the future
+        has a slot, which must go to the next waiter at once; or an error. The cancellation itself goes on untouched.
         """
         answer = lease.answer
         # Not cancelled yet is the future of a coroutine that was closed, with GeneratorExit: it knows nothing of that.
         with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing waits any more
             if answer.cancel() or answer.cancelled():
                 self._slots.leave(lease)
-            elif answer.exception() is None and not isinstance(slot := answer.result(), list):
-                self._inventory.put_back_unused(slot, lease)
+            elif answer.exception() is None:
+                self._inventory.put_back_unused(answer.result(), lease)
+            else:
+                del lease.answer  # its error would keep the frames of its caller until the next collection
 
     # -- events
 

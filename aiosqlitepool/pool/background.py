@@ -36,18 +36,20 @@ _EAGER: Final[object] = getattr(asyncio, "eager_task_factory", object())
 
 def begin_later(
     work: Coroutine[Any, Any, R],
-    loop: asyncio.AbstractEventLoop,
     *,
     name: str | None = None,
     context: contextvars.Context | None = None,
 ) -> asyncio.Task[R]:
-    """Create a task that begins in a later turn of the loop, also under `asyncio.eager_task_factory`.
+    """Create a task that begins in a later turn of the running loop, also under `asyncio.eager_task_factory`.
 
     An eager task begins inside `create_task()`, which raises a Ctrl-C or `sys.exit()` of its first step: the pool would
     never learn that the task has ended, and lose the slot.
     """
+    loop = asyncio.get_running_loop()
     create: Any = partial(asyncio.Task, loop=loop) if loop.get_task_factory() is _EAGER else loop.create_task
     task: asyncio.Task[R] = create(work, name=name, context=context)
+    # The pool itself warns, once and with names, if its loop is closed while tasks are pending.
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
     return task
 
 
@@ -73,13 +75,10 @@ class BackgroundTasks:
     ) -> asyncio.Task[Any]:
         """Run `work`, in a copy of the caller's context or in `context`; `then(task)` runs however it ends."""
         try:
-            loop = asyncio.get_running_loop()
+            task = begin_later(work, name=f"{self._pool}:{name}", context=context)
         except RuntimeError:  # the loop is closed, and its last coroutines are being thrown away
             work.close()
             raise
-        task = begin_later(work, loop, name=f"{self._pool}:{name}", context=context)
-        # The pool itself warns, once and with names, if its loop is closed while tasks are pending.
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         if then is not None:
@@ -156,7 +155,6 @@ def _fire(ref: weakref.ref[Timer]) -> None:
 
 def quietly(closing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """Run it to its end, also if that is not awaited; its exception is retrieved."""
-    task = begin_later(closing, asyncio.get_running_loop())
-    task._log_destroy_pending = False  # type: ignore[attr-defined]  # as in BackgroundTasks.spawn
+    task = begin_later(closing)
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     return task

@@ -84,7 +84,7 @@ class Checkout(NotCopyable, Generic[T]):
     queued: bool
     pending: int
     found: list[Any] | None
-    answer: asyncio.Future[Slot[T] | list[PoolConnectionAcquireTimeoutError]]
+    answer: asyncio.Future[Slot[T]]
 
     @property
     def holds(self) -> bool:

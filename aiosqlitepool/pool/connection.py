@@ -1,6 +1,6 @@
-"""One connection: open, check, reset and close it, each within a time limit and with its event.
+"""Open, check, reset and close one connection. `operation_timeout` limits all but the opening: `inventory` does that.
 
-Works on connections whose slot is taken; knows nothing of slots or of callers.
+Works on connections whose slot is taken, and knows nothing of slots. What reaches SQLite is the adapter's, in `driver`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ..events import (
     IdleReplaced,
     RolledBackOnReturn,
 )
+from ..failures import LOG_INTERVAL
 from .background import quietly
 from .checkout import Checkout
 from .settings import PoolSettings
@@ -100,6 +101,8 @@ class Connector:
         # How many openings in a row have failed, the newest failure, and when it was.
         self.failures: int = 0
         self.last_failure: tuple[ErrorInfo, float] | None = None
+        # When lost work may be logged again.
+        self._quiet_until = -math.inf
 
     # -- opening
 
@@ -182,10 +185,6 @@ class Connector:
         pooled.checked(now)
         return None
 
-    def is_good(self, pooled: PooledConnection, now: float) -> bool:
-        """Whether it has not expired and needs no check, or only the part that makes no trip, which is done here."""
-        return now < pooled.good_until or (self.verify(pooled, now) is None and now < pooled.good_until)
-
     def emit_unhealthy(self, pooled: PooledConnection, idle_time: float, error: Exception) -> None:
         """Log and emit that a connection was replaced because of `error`."""
         log.warning("pool %r: connection %d is unhealthy: %s", self._name, pooled.number, ErrorInfo.of(error))
@@ -196,12 +195,10 @@ class Connector:
         if reason == "idle":
             self._bus.emit_new(IdleReplaced, pooled.number, now - pooled.idle_since)
 
-    async def reset(
-        self, pooled: PooledConnection, label: str | None, lost_work: Callable[[], None] | None = None
-    ) -> CloseReason | None:
+    async def reset(self, pooled: PooledConnection, label: str | None, *, warns: bool) -> CloseReason | None:
         """Undo what the last lease left; return why the connection must be closed if that failed.
 
-        Calls `lost_work()` if a transaction was rolled back.
+        Warns of work that is lost, if a transaction is rolled back, with `warns`.
         """
         began = self._clock()
         # A statement that does not stop is not waited for, unless so many are left behind already that replacing
@@ -217,11 +214,21 @@ class Connector:
                 "pool %r: connection %d could not be reset and is replaced: %r", self._name, pooled.number, error
             )
             return "broken" if isinstance(error, ConnectionBrokenError) else "reset_failed"
-        if cause == "transaction" and lost_work is not None:
-            lost_work()
+        if cause == "transaction" and warns:
+            self._warn_of_lost_work(label)
         if cause is not None:
             self._bus.emit_new(RolledBackOnReturn, pooled.number, cause, self._clock() - began, label)
         return None
+
+    def _warn_of_lost_work(self, label: str | None) -> None:
+        now = self._clock()
+        if now >= self._quiet_until:
+            self._quiet_until = now + LOG_INTERVAL
+            of = "" if label is None else f" of {label!r}"
+            log.warning(
+                "pool %r: uncommitted work%s was rolled back when its connection was released: call commit() first "
+                "(logged once in %g s)", self._name, of, LOG_INTERVAL
+            )  # fmt: skip
 
     # -- closing
 

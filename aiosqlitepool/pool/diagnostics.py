@@ -1,6 +1,6 @@
-"""Who holds a connection and who waits for one, and the text of the errors that say so.
+"""List holders and waiters, find waiters that wait for themselves, and write the texts of the errors of an acquire.
 
-Reads the slots and changes nothing. Safe to call from any thread.
+Changes no slot. What a user may call, such as `holders()`, is safe in any thread; the rest is for the event loop.
 """
 
 from __future__ import annotations

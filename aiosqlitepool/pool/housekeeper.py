@@ -1,6 +1,7 @@
-"""What happens to a pool without a caller: apply `idle_timeout`, refill, time out waiters, report suspected leaks.
+"""What a pool does at a certain time: end waits, close connections that are too old, refill, report suspected leaks.
 
-Tasks that ended without a release are forgotten, so that the garbage collector can find what they held.
+Tasks that ended without a release are forgotten, so that the garbage collector can find what they held. What an acquire
+checks is in `inventory`; the timer itself is in `background`.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Housekeeper:
         # Here, and not where they wait: what one of them holds is released when it goes on.
         for request in requests:
             if not request.answer.done():
-                request.answer.set_result([self._diagnostics.timeout_error(request)])
+                request.answer.set_exception(self._diagnostics.timeout_error(request))
 
     def _time_out_functions(self, now: float) -> float:
         """Time out those whose function waits for others; return when the next one is due."""

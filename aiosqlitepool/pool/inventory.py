@@ -39,13 +39,11 @@ class _Preparation:
     # The task that opens or checks, and whether it was cancelled because it took too long.
     work: asyncio.Task[BaseException | None] | None = None
     given_up: bool = False
-    # Whether the slot was freed, also if the task goes on, and what to raise in those that wait for it.
-    has_ended: bool = False
+    # What to raise in those that wait for it.
     error: BaseException | None = None
 
-    def end(self) -> BaseException | None:
-        """Let go of the slot; return why it is not ready."""
-        self.has_ended = True
+    def failure(self) -> BaseException | None:
+        """Return why the slot is not ready."""
         if self.work is None or not self.work.done() or self.work.cancelled():
             return asyncio.CancelledError()
         return self.work.exception() or self.work.result()
@@ -63,7 +61,7 @@ class Inventory:
         self.all_back: asyncio.Event = asyncio.Event()
         # Connections close one after another: each waits for the one before it.
         self.last_closing: asyncio.Task[None] | None = None
-        # What is being opened or checked, in order, with the task that frees the slot.
+        # What is being opened or checked, in order, with the task that frees the slot: no longer once that has ended.
         self._preparing: dict[_Preparation, asyncio.Task[None]] = {}
         # Set when the pool is opened, done when it begins to close: opening and checking then has less time.
         self.closing_began: asyncio.Future[None]
@@ -95,9 +93,15 @@ class Inventory:
 
     def feed(self) -> None:
         """Have a free slot opened or checked for each request that waits and for which none is being prepared."""
+        slots, preparing = self.slots, self._preparing
+        while slots.waiting > len(preparing) and not self.closing and (slot := self.take()) is not None:
+            self.prepare(slot, slots.waiter(len(preparing)))
+
+    @property
+    def coming(self) -> int:
+        """How many slots requests will get soon: those being prepared, and the free ones while they are held."""
         slots = self.slots
-        while slots.waiting > slots.preparing and not self.closing and (slot := self.take()) is not None:
-            self.prepare(slot, slots.waiter(slots.preparing))
+        return len(self._preparing) + (len(slots.all) - slots.used if slots.is_held else 0)
 
     def is_short(self) -> bool:
         """Whether fewer connections are open or opening than `min_size` asks for."""
@@ -145,7 +149,6 @@ class Inventory:
         `caller` is the request that this is for, if any. The factory runs in a copy of its context, or of the current.
         """
         preparation = _Preparation(slot, caller, self.clock())
-        self.slots.preparing += 1
         work = self._prepare(preparation, copy_context() if caller is None else caller.context.copy())
         then = partial(self._prepared, preparation)
         # In a context of its own: a timer that is cancelled keeps its context until it would have been due.
@@ -181,7 +184,7 @@ class Inventory:
             raise
         except BaseException as error:
             return error  # a loop that ends, and cancels this task, would complain of one that raises instead
-        if preparation.has_ended:
+        if preparation not in self._preparing:  # its slot was freed
             await self.connector.discard(pooled)
             return None
         slot.connection = pooled
@@ -197,7 +200,7 @@ class Inventory:
             self.connector.emit_replaced(pooled, reason, now)
             return False
         error = await self.connector.check(pooled)
-        if error is None or preparation.has_ended:
+        if error is None or preparation not in self._preparing:
             return True
         self.remove(preparation.slot, "unhealthy")
         self.connector.emit_unhealthy(pooled, now - pooled.idle_since, error)
@@ -206,8 +209,7 @@ class Inventory:
     def _prepared(self, preparation: _Preparation, _: asyncio.Task[None]) -> None:
         """Free a slot: with its connection, or empty and with an error for the oldest waiter."""
         del self._preparing[preparation]
-        self.slots.preparing -= 1
-        slot, now, error = preparation.slot, self.clock(), preparation.end()
+        slot, now, error = preparation.slot, self.clock(), preparation.failure()
         opened = slot.connection is not None
         if error is not None and opened:
             self.remove(slot, "broken")  # cancelled in the middle of a check, so its state is not known

@@ -12,8 +12,10 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
+import aiosqlite
+
 from ..driver import Connection, Figures, Job, StatementLog, is_busy, shielded
-from ..errors import PoolUsageError, error_name
+from ..errors import PoolUsageError, error_name, set_absent
 from .acquire import Acquirer
 from .checkout import Checkout
 from .connection import PooledConnection
@@ -48,9 +50,8 @@ class AsyncWith:
         def __exit__(self, *_):
             """Never called. Python looks it up before it calls `__enter__`."""
 
-        def __getattr__(self, name):
-            kind, hint = type(self).__name__.lstrip("_"), f"it is no connection yet: {self._use} acquires one"
-            raise AttributeError(f"{kind!r} object has no attribute {name!r}; {hint}", name=name, obj=self)
+
+set_absent(AsyncWith, aiosqlite.Connection, lambda kind, _: f"; it is no connection yet: {kind._use} acquires one")
 
 
 class Lease(AsyncWith, Checkout[PooledConnection], Generic[C]):
@@ -119,7 +120,6 @@ class SharedLease(Checkout[PooledConnection]):
     __slots__ = ("_acquirer", "_log", "_pooled", "_releaser", "_sql", "job")
 
     shared: ClassVar[bool] = True
-    activity: tuple[Any, float, float | None]
 
     def __init__(
         self,

@@ -134,7 +134,7 @@ class PoolLifecycle(NotCopyable, Generic[C]):
             self._timer.stop()
             self._shutdown.begin()
             # A task of its own: a cancelled caller must not leave it half done.
-            self._closing = begin_later(self._close(), loop, name=f"{self.name}:close-pool")
+            self._closing = begin_later(self._close(), name=f"{self.name}:close-pool")
         self._shutdown.hurry(patience)
         await asyncio.shield(self._closing)
 

@@ -143,15 +143,14 @@ class SQLiteConnectionPool(PoolStatements[C]):
         lease = None if pooled is None else pooled.lease
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:
             raise self._wrong_loop()
-        is_current = lease is not None and not is_stale(connection)
+        if isinstance(lease, Lease) and not is_stale(connection):
+            await lease.__aexit__(None, None, None)
         # A pool that closes takes connections from their holders, who made no mistake.
-        if not is_current and self._state is not PoolState.CLOSING and self._state is not PoolState.CLOSED:
+        elif self._state not in (PoolState.CLOSING, PoolState.CLOSED):
             raise PoolUsageError(
                 f"{connection!r} is not in use in pool {self.name!r}: released twice, or not its own. Release what "
                 "acquire() of this pool returned, once, or use `async with pool.connection()`"
             )
-        if is_current and isinstance(lease, Lease):
-            await lease.__aexit__(None, None, None)
 
     def expire_connections(self) -> None:
         """Replace every connection: idle ones now, others when they are released; after a migration, say."""

@@ -1,7 +1,7 @@
 """Release connections: end the lease, have it rolled back, and hand the slot on. Report leases that were forgotten.
 
 A clean connection is released without a single await, and without a trip to its worker thread. What undoes the rest,
-its rollback included, is the adapter's `reset()`.
+its rollback included, is the adapter's `reset()`: in `driver/aiosqlite_adapter.py` or `driver/generic_adapter.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import sys
 from functools import partial
 from typing import Any, Final
@@ -17,7 +16,6 @@ from typing import Any, Final
 from ..copying import CapturedContext
 from ..errors import PoolUsageError
 from ..events import CloseReason, ConnectionReleased, LeakReturned, LeakSuspected, PoolTimings
-from ..failures import LOG_INTERVAL
 from .checkout import Checkout, Ended
 from .connection import PooledConnection
 from .inventory import Inventory, PooledSlot
@@ -33,8 +31,6 @@ class Releaser:
     def __init__(self, inventory: Inventory, ended: Ended) -> None:
         self._inventory, self._ended = inventory, ended
         self._name, self._clock, self._bus = inventory.name, inventory.clock, inventory.bus
-        # When lost work may be logged again.
-        self._quiet_until = -math.inf
         # Set when the pool is opened.
         self.loop: asyncio.AbstractEventLoop
 
@@ -102,19 +98,8 @@ class Releaser:
     def _reset(self, slot: PooledSlot, pooled: PooledConnection, label: str | None) -> asyncio.Task[CloseReason | None]:
         """Reset in a task of the pool's own: the releasing task may be cancelled again, the connection not lost."""
         # A block that raised is no surprise; nor is a release in its `finally` clause.
-        lost_work = partial(self._log_lost_work, label) if sys.exc_info()[0] is None else None
-        work = self._inventory.connector.reset(pooled, label, lost_work)
+        work = self._inventory.connector.reset(pooled, label, warns=sys.exc_info()[0] is None)
         return self._inventory.background.spawn(work, name="reset", then=partial(self._after_reset, slot, pooled))
-
-    def _log_lost_work(self, label: str | None) -> None:
-        now = self._clock()
-        if now >= self._quiet_until:
-            self._quiet_until = now + LOG_INTERVAL
-            of = "" if label is None else f" of {label!r}"
-            log.warning(
-                "pool %r: uncommitted work%s was rolled back when its connection was released: call commit() first "
-                "(logged once in %g s)", self._name, of, LOG_INTERVAL
-            )  # fmt: skip
 
     def _after_reset(self, slot: PooledSlot, pooled: PooledConnection, task: asyncio.Task[CloseReason | None]) -> None:
         reason: CloseReason | None = "reset_failed"

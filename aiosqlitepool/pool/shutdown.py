@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Callable
 from contextvars import Context
@@ -32,10 +31,9 @@ class Shutdown:
         """Raise `PoolClosedError` in all waiters, and close the idle connections."""
         inventory = self._inventory
         inventory.begin_closing()
-        for request in inventory.slots.dismiss():
-            with contextlib.suppress(asyncio.InvalidStateError):  # cancelled a moment ago
-                # An error for each: one that is raised in many tasks collects the tracebacks of all.
-                request.answer.set_exception(closed_while_waiting(self._name))
+        # An error for each: one that is raised in many tasks collects the tracebacks of all.
+        while inventory.slots.fail_oldest(closed_while_waiting(self._name)):
+            pass
         while (slot := inventory.slots.take_idle()) is not None:
             inventory.put_back(slot, self._clock())
         self._draining = quietly(self._drain())

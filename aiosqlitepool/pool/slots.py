@@ -74,11 +74,11 @@ class Slots(Generic[T]):
     Invariants, true whenever no method is running:
       - every slot is in one place only: in `_idle`, in `_vacant`, or taken, which is neither;
       - an idle slot has a connection, a vacant one has none;
-      - no slot is idle or vacant while more requests wait (whose futures are not done) than connections are prepared,
-        unless the free slots are held.
+      - no slot is idle or vacant while more requests wait (whose futures are not done) than connections are prepared
+        by the owner of the slots, unless the free slots are held.
     """
 
-    __slots__ = ("_idle", "_in_order", "_queue", "_takable", "_vacant", "all", "is_held", "preparing", "shared")
+    __slots__ = ("_idle", "_in_order", "_queue", "_takable", "_vacant", "all", "is_held", "shared")
 
     def __init__(self, size: int) -> None:
         self.all: tuple[Slot[T], ...] = tuple(Slot(number) for number in range(1, size + 1))
@@ -96,8 +96,6 @@ class Slots(Generic[T]):
         self._in_order = True
         # The slot that more shared requests may join.
         self.shared: Slot[T] | None = None
-        # How many slots are taken to be opened or checked, and will be freed then.
-        self.preparing: int = 0
 
     @property
     def idle(self) -> int:
@@ -105,14 +103,14 @@ class Slots(Generic[T]):
         return len(self._idle)
 
     @property
+    def has_free(self) -> bool:
+        """Whether a request would get a slot at once."""
+        return bool(self._takable or (self._vacant and not self.is_held))
+
+    @property
     def used(self) -> int:
         """How many slots are taken. Safe to read from any thread, never negative, never more than there are."""
         return max(0, len(self.all) - len(self._idle) - len(self._vacant))
-
-    @property
-    def coming(self) -> int:
-        """How many slots requests will get soon: those being prepared, and the free ones while they are held."""
-        return self.preparing + (len(self._idle) + len(self._vacant) if self.is_held else 0)
 
     @property
     def waiting(self) -> int:
@@ -274,12 +272,6 @@ class Slots(Generic[T]):
         request.answer.set_exception(error)
         self.leave(request)
         return True
-
-    def dismiss(self) -> list[Any]:
-        """Empty the queue and return what stood in it, oldest first."""
-        dismissed = list(self._queue)
-        self._queue.clear()
-        return dismissed
 
 
 def retried(read: Callable[[], R]) -> R:

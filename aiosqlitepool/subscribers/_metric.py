@@ -1,4 +1,4 @@
-"""What a metric is, apart from any library, and how its name is spelled in Prometheus."""
+"""The type of a metric, without any library, and how its name is spelled in Prometheus. `_metrics` has all of them."""
 
 from __future__ import annotations
 

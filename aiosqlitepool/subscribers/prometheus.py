@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, through prometheus_client: `PrometheusSubscriber`.
+"""Metrics for Prometheus, through prometheus_client: `PrometheusSubscriber`. All metrics are defined in `_metrics`.
 
 One of two back-ends keeps the numbers: `_prometheus_inprocess`, or, in prometheus_client's multiprocess mode
 (`PROMETHEUS_MULTIPROC_DIR`), `_prometheus_multiprocess`.

@@ -19,7 +19,7 @@ from aiosqlitepool.events import DatabaseFailed, RolledBackOnReturn, Transaction
 from aiosqlitepool.testing import Recorder
 
 from ..support.clock import Clock
-from ..support.databases import Hold, add, first, insert
+from ..support.databases import Hold, add, first, insert, never_writes
 from ..support.files import notes
 from ..support.other import other_process
 
@@ -204,8 +204,7 @@ async def test_an_error_of_begin_is_raised_on_entering_and_reported_once(
     async with db.writer.connection() as connection:
         await call(connection, lambda native: native.set_authorizer(authorizer))
     with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
-        async with db.write():
-            raise AssertionError("entered")
+        await never_writes(db)
     async with db.writer.connection() as connection:
         await call(connection, lambda native: native.set_authorizer(lambda *_: sqlite3.SQLITE_OK))
     await write(db)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import sqlite3
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from ..support.other import other_process
 
 
 def test_pauses_double_until_they_are_long_enough() -> None:
-    assert list(itertools.islice(pauses(), 7)) == [0.001, 0.002, 0.004, 0.008, 0.016, 0.025, 0.025]
+    assert list(itertools.islice(pauses(math.inf), 7)) == [0.001, 0.002, 0.004, 0.008, 0.016, 0.025, 0.025]
 
 
 def test_busy_is_told_from_a_stale_snapshot_and_from_everything_else(database: Path) -> None:

@@ -14,7 +14,7 @@ from aiosqlitepool.driver import AiosqliteAdapter
 from aiosqlitepool.events import TransactionEnded
 from aiosqlitepool.testing import Recorder
 
-from ..support.databases import Hold, add, first, held_writer, insert, texts, until_waiting
+from ..support.databases import Hold, add, first, held_writer, insert, never_writes, texts, until_waiting
 from ..support.files import notes
 from ..support.other import other_process
 from ..support.storm import assert_whole, quiet
@@ -78,15 +78,7 @@ async def test_a_function_cancelled_while_it_runs_is_waited_for_and_committed(
             hold(native)
             add(native, "kept")
 
-        running = asyncio.create_task(db.run_write(hold_and_add))
-        await hold.reached.wait()
-        for _ in range(times):
-            running.cancel()
-            await asyncio.sleep(0)
-        assert not running.done()
-        hold.let_go()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+        await hold.cancel_inside(asyncio.create_task(db.run_write(hold_and_add)), times)
     assert notes(database) == ["kept"]
     assert outcomes(recorder) == ["committed"]
 
@@ -101,13 +93,7 @@ async def test_a_function_that_fails_after_it_was_cancelled_is_rolled_back_in_si
             hold(native)
             raise KeyError
 
-        running = asyncio.create_task(db.run_write(fails))
-        await hold.reached.wait()
-        running.cancel()
-        await asyncio.sleep(0)
-        hold.let_go()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+        await hold.cancel_inside(asyncio.create_task(db.run_write(fails)))
     assert notes(database) == []
     assert outcomes(recorder) == ["rolled_back"]
 
@@ -124,12 +110,8 @@ async def test_a_function_cancelled_between_two_attempts_never_runs(
 
 
 async def test_a_block_cancelled_in_the_queue_never_begins(db: SQLiteDatabase, recorder: Recorder) -> None:
-    async def block() -> None:
-        async with db.write():
-            raise AssertionError("entered")
-
     async with held_writer(db):
-        waiting = asyncio.create_task(block())
+        waiting = asyncio.create_task(never_writes(db))
         await until_waiting(db, 1)
         await cancelled(waiting)
     assert outcomes(recorder) == ["committed"]
@@ -138,12 +120,8 @@ async def test_a_block_cancelled_in_the_queue_never_begins(db: SQLiteDatabase, r
 async def test_a_block_cancelled_while_it_waits_for_another_process_never_begins(
     db: SQLiteDatabase, database: Path, recorder: Recorder
 ) -> None:
-    async def block() -> None:
-        async with db.write():
-            raise AssertionError("entered")
-
     async with other_process(database, "BEGIN IMMEDIATE"):
-        waiting = asyncio.create_task(block())
+        waiting = asyncio.create_task(never_writes(db))
         await first(db.writer)
         await cancelled(waiting)
     assert outcomes(recorder) == []
@@ -178,13 +156,7 @@ async def test_a_block_cancelled_in_the_middle_of_a_statement_is_rolled_back(
                 await gate.install(connection)
                 await connection.execute("INSERT INTO note (text) VALUES (gate())")
 
-        writing = asyncio.create_task(block())
-        await gate.reached.wait()
-        writing.cancel()
-        await asyncio.sleep(0)
-        gate.open()
-        with pytest.raises(asyncio.CancelledError):
-            await writing
+        await gate.cancel_inside(asyncio.create_task(block()))
     assert notes(database) == []
 
 

@@ -7,8 +7,8 @@ import itertools
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from aiosqlitepool import PoolClosedError, PoolUsageError, SQLiteDatabase
 from aiosqlitepool.driver import InlineReads
-from aiosqlitepool.driver.loop_work import LoopTurn
+from aiosqlitepool.driver.loop_turn import LoopTurn
 from aiosqlitepool.events import ConnectionAcquired, ConnectionReleased, PoolTimings
 from aiosqlitepool.pool.connection import PooledConnection
 from aiosqlitepool.testing import Recorder
@@ -169,20 +169,63 @@ async def test_a_cancelled_read_has_not_begun(db: SQLiteDatabase) -> None:
     assert db.readers.stats().used == 0
 
 
-async def in_a_block(db: SQLiteDatabase, sql: str) -> Any:
-    async with db.read() as connection:
+async def in_a_block(db: SQLiteDatabase, sql: str, timeout: float | None = None) -> Any:
+    async with db.read(timeout=timeout) as connection:
         return await connection.execute_fetchall(sql)
 
 
-async def test_a_read_waits_for_the_next_turn_and_a_statement_of_a_block_goes_to_its_worker(db: SQLiteDatabase) -> None:
+async def test_a_read_waits_for_the_next_turn_and_a_later_statement_of_a_block_goes_to_its_worker(
+    db: SQLiteDatabase,
+) -> None:
+    asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
+    async with db.read() as connection:
+        reading = asyncio.gather(db.fetch_val("SELECT thread()"), connection.execute_fetchall("SELECT thread()"))
+        reads(db).turn.spend(1.0)
+        assert await reading == [1, [(0,)]]
+
+
+async def test_a_block_waits_for_the_next_turn_before_it_takes_a_connection(db: SQLiteDatabase) -> None:
     asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
     await warm(db)
-    reading = asyncio.gather(db.fetch_val("SELECT thread()"), in_a_block(db, "SELECT thread()"))
+    reading = asyncio.ensure_future(in_a_block(db, "SELECT thread()"))
     reads(db).turn.spend(1.0)
-    assert await reading == [1, [(0,)]]
+    await asyncio.sleep(0)
+    assert db.readers.stats().used == 0
+    assert await reading == [(1,)]
 
 
-async def test_a_read_that_is_late_for_a_turn_of_the_loop_takes_a_connection_and_its_thread(db: SQLiteDatabase) -> None:
+async def test_blocks_of_more_tasks_than_readers_leave_a_queue_that_ends(
+    db: SQLiteDatabase, recorder: Recorder
+) -> None:
+    """Each released connection went on to the next in the queue, and each of 20 tasks queued anew for each block."""
+
+    async def work() -> None:
+        for _ in range(50):
+            await in_a_block(db, "SELECT 1")
+
+    db.readers.subscribe(recorder)
+    async with AsyncExitStack() as held:
+        for _ in range(4):
+            await held.enter_async_context(db.read())
+        working = asyncio.gather(*(work() for _ in range(20)))
+        while db.readers.stats().waiting < 20:
+            await asyncio.sleep(0)
+    await working
+    paths = Counter(event.path for event in recorder.of(ConnectionAcquired))
+    assert paths["queued"] == 20
+    assert paths["idle"] >= 20 * 49
+
+
+READS: list[Callable[[SQLiteDatabase], Coroutine[Any, Any, Any]]] = [
+    lambda db: db.fetch_all("SELECT thread()", timeout=0.01),
+    lambda db: in_a_block(db, "SELECT thread()", timeout=0.01),
+]
+
+
+@pytest.mark.parametrize("read", READS, ids=["alone", "in a block"])
+async def test_a_read_that_is_late_for_a_turn_of_the_loop_takes_a_connection_and_its_thread(
+    db: SQLiteDatabase, read: Callable[[SQLiteDatabase], Coroutine[Any, Any, Any]]
+) -> None:
     """The wait for a turn was limited by no timeout."""
     asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
     await warm(db)
@@ -193,29 +236,35 @@ async def test_a_read_that_is_late_for_a_turn_of_the_loop_takes_a_connection_and
         if not reading.done() and next(calls) < 10_000_000:
             loop.call_soon(take_each_turn)
 
-    reading = asyncio.ensure_future(db.fetch_val("SELECT thread()", timeout=0.01))
+    reading = asyncio.ensure_future(read(db))
     take_each_turn()
-    assert await asyncio.wait_for(reading, 20) == 0
+    assert await asyncio.wait_for(reading, 20) == [(0,)]
     assert not turn._waiting
 
 
-async def test_no_more_reads_than_max_waiting_wait_for_a_turn_of_the_loop(database: Path) -> None:
+@pytest.mark.parametrize("read", READS, ids=["alone", "in a block"])
+async def test_no_more_reads_than_max_waiting_wait_for_a_turn_of_the_loop(
+    database: Path, read: Callable[[SQLiteDatabase], Coroutine[Any, Any, Any]]
+) -> None:
     asyncio.get_running_loop().set_task_factory(None)  # an eager task runs at once
     async with SQLiteDatabase(database, inline_reads=True, max_waiting=1, readers=2, on_connect=name_thread) as db:
         reads(db)._clock = Clock()
         async with db.read(), db.read():
             pass
-        reading = asyncio.gather(*(db.fetch_val("SELECT thread()") for _ in range(3)))
+        reading = asyncio.gather(*(read(db) for _ in range(3)))
         reads(db).turn.spend(1.0)
-        assert await reading == [1, 0, 0]
+        assert await reading == [[(1,)], [(0,)], [(0,)]]
 
 
-async def test_a_read_in_a_wrong_loop_leaves_the_turns_to_the_loop_of_the_database(db: SQLiteDatabase) -> None:
+@pytest.mark.parametrize("read", READS, ids=["alone", "in a block"])
+async def test_a_read_in_a_wrong_loop_leaves_the_turns_to_the_loop_of_the_database(
+    db: SQLiteDatabase, read: Callable[[SQLiteDatabase], Coroutine[Any, Any, Any]]
+) -> None:
     """The first read tied the turns to its loop, before it was found to be the wrong one."""
 
     def read_elsewhere() -> None:
         with pytest.raises(PoolUsageError, match="belongs to another event loop"):
-            asyncio.run(db.fetch_val("SELECT 1"))
+            asyncio.run(read(db))
 
     await warm(db)
     await asyncio.to_thread(read_elsewhere)

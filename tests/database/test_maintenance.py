@@ -219,9 +219,9 @@ async def test_maintenance_runs_while_the_database_is_open(
 
 async def test_maintenance_can_be_woken_at_any_time(db: SQLiteDatabase) -> None:
     woken = db._maintenance._woken
-    db._maintenance.wake()
-    db._maintenance.wake()
-    while db._maintenance._woken is woken:
+    woken.set()
+    woken.set()
+    while woken.is_set():
         await asyncio.sleep(0)
 
 

@@ -8,7 +8,7 @@ import aiosqlite
 import pytest
 
 from aiosqlitepool import SQLiteDatabase
-from aiosqlitepool.database.pragmas import checked_pragmas, settings
+from aiosqlitepool.database.pragmas import checked_pragmas, pragmas_for
 
 from ..support.other import other_process
 
@@ -36,14 +36,14 @@ async def test_each_role_has_its_pragmas(db: SQLiteDatabase) -> None:
 
 def test_what_others_depend_on_comes_first() -> None:
     mine = {"user_version": 7, "journal_mode": "WAL", "page_size": 8192, "auto_vacuum": "FULL"}
-    names = [name for name, _ in settings("write", mine)]
+    names = [name for name, _ in pragmas_for("write", mine)]
     assert names[:3] == ["page_size", "auto_vacuum", "journal_mode"]
     assert names[-2:] == ["busy_timeout", "user_version"]
     assert len(set(names)) == len(names)
 
 
 def test_what_is_the_writers_business_is_not_set_by_readers() -> None:
-    names = [name for name, _ in settings("read", {"journal_mode": "WAL", "page_size": 8192, "mmap_size": 0})]
+    names = [name for name, _ in pragmas_for("read", {"journal_mode": "WAL", "page_size": 8192, "mmap_size": 0})]
     assert names == [
         "synchronous",
         "foreign_keys",
@@ -119,8 +119,8 @@ def test_numbers_and_words_of_sqlite_are_taken(value: str | float) -> None:
 async def test_a_pragma_that_belongs_to_the_file_is_the_writers_alone(
     tmp_path: Path, name: str, value: str | int
 ) -> None:
-    assert name not in dict(settings("read", {name: value}))
-    assert (name, str(value)) in settings("write", {name: value})
+    assert name not in dict(pragmas_for("read", {name: value}))
+    assert (name, str(value)) in pragmas_for("write", {name: value})
     async with SQLiteDatabase(tmp_path / "app.db", pragmas={name: value}) as db:
         await db.run_write(lambda native: native.execute("CREATE TABLE note (id)").close())
         assert await db.run_read(lambda native: native.execute("SELECT * FROM note").fetchall()) == []

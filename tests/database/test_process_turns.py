@@ -453,7 +453,7 @@ async def test_a_turn_that_is_not_begun_is_passed_on(turns: ProcessTurns, other:
 async def test_a_transaction_that_outlasts_its_turn_ends_it(turns: ProcessTurns, other: Other) -> None:
     await waited_for(turns, other, "first")
     turns.begin("first")
-    await until_true(lambda: turns._guard is None)
+    await until_true(lambda: turns._thread is None)
     assert not other.could_lock()
     turns.end("first", has_more=True)
     assert other.could_lock()

@@ -16,7 +16,7 @@ from aiosqlitepool.database.transaction import Transaction, execute
 from aiosqlitepool.events import AcquireRejected, AcquireTimedOut, BusyRetried, RolledBackOnReturn, TransactionEnded
 from aiosqlitepool.testing import Recorder
 
-from ..support.databases import Hold, add, held_writer, insert, texts, texts_now, until_waiting
+from ..support.databases import Hold, add, held_writer, insert, never_writes, texts, texts_now, until_waiting
 from ..support.files import notes
 from ..support.stub import settle
 
@@ -43,7 +43,7 @@ async def test_a_block_is_committed_when_it_ends(db: SQLiteDatabase, database: P
 async def test_a_transaction_took_no_longer_because_the_event_loop_heard_of_its_end_late(
     db: SQLiteDatabase, recorder: Recorder, end: Callable[[Transaction, sqlite3.Connection], None]
 ) -> None:
-    transaction = Transaction(db.writer, "BEGIN", math.inf, "POST /notes")
+    transaction = Transaction(db.writer, "POST /notes", math.inf)
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as native:
         before = time.monotonic()
         transaction.begin(native)
@@ -363,12 +363,8 @@ async def test_whoever_borrows_the_connection_itself_has_its_turn_too(db: SQLite
 
 
 async def test_a_block_cancelled_before_it_is_in_the_queue_leaves_no_trace(db: SQLiteDatabase) -> None:
-    async def block() -> None:
-        async with db.write():
-            raise AssertionError("entered")
-
     function = asyncio.create_task(db.run_write(add, "a"))
-    blocked = asyncio.create_task(block())
+    blocked = asyncio.create_task(never_writes(db))
     await asyncio.sleep(0)
     blocked.cancel()
     await asyncio.gather(function, blocked, return_exceptions=True)

@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 import weakref
 from collections.abc import Callable
-from contextvars import Context
+from contextvars import Context, ContextVar
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVarTuple, Unpack
 
+import aiosqlite
 import pytest
 
-from aiosqlitepool.driver.completions import Completions
+from aiosqlitepool import SQLiteConnectionPool
+from aiosqlitepool.driver.completions import Completions, Outcome
 
 from ..support.stub import settle
 
@@ -38,8 +42,8 @@ def in_a_thread(work: Any) -> None:
     thread.join(PATIENCE)
 
 
-def future() -> asyncio.Future[Any]:
-    return asyncio.get_running_loop().create_future()
+def future() -> Outcome[Any]:
+    return Outcome(loop=asyncio.get_running_loop())
 
 
 async def test_a_result_from_another_thread_arrives() -> None:
@@ -127,7 +131,7 @@ def test_each_loop_has_an_instance_of_its_own() -> None:
 
 def test_a_completion_for_a_closed_loop_is_dropped_without_an_error() -> None:
     loop = asyncio.new_event_loop()
-    completions, awaited = Completions.of(loop), loop.create_future()
+    completions, awaited = Completions.of(loop), Outcome[Any](loop=loop)
     loop.close()
     completions.post(awaited, 5, None)
     assert not awaited.done()
@@ -160,3 +164,201 @@ async def test_completions_posted_during_a_delivery_arrive() -> None:
     completions.post(first, 1, None)
     await settle()
     assert (first.result(), second.result()) == (1, 2)
+
+
+# -- without a turn of the loop in between
+
+
+class TurnsLoop(asyncio.SelectorEventLoop):
+    """Counts what is queued for a later turn by its own thread."""
+
+    queued = 0
+
+    def call_soon(
+        self, callback: Callable[[Unpack[Ts]], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        self.queued += 1
+        return super().call_soon(callback, *args, context=context)
+
+
+def test_a_task_goes_on_in_the_turn_of_the_loop_in_which_its_result_arrives(database: Path) -> None:
+    async def program() -> int:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, TurnsLoop)
+        async with SQLiteConnectionPool(lambda: aiosqlite.connect(database)) as pool, pool.connection() as connection:
+            await connection.execute_fetchall("SELECT 1")
+            before = loop.queued
+            await connection.execute_fetchall("SELECT 1")
+            return loop.queued - before
+
+    with asyncio.Runner(loop_factory=TurnsLoop) as runner:
+        assert runner.run(program()) == 0
+
+
+async def test_a_task_goes_on_in_its_own_context() -> None:
+    completions, awaited, variable = Completions.of(asyncio.get_running_loop()), future(), ContextVar[int]("v")
+
+    async def task() -> int:
+        variable.set(5)
+        await awaited
+        return variable.get()
+
+    running = asyncio.create_task(task())
+    await settle()
+    completions.post(awaited, None, None)
+    assert await running == 5
+
+
+async def test_a_task_that_is_cancelled_while_it_waits_gets_no_result() -> None:
+    completions, awaited = Completions.of(asyncio.get_running_loop()), future()
+
+    async def task() -> None:
+        await awaited
+
+    running = asyncio.create_task(task())
+    await settle()
+    running.cancel()
+    completions.post(awaited, None, None)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_what_arrives_while_tasks_run_waits_for_the_next_turn_so_that_the_loop_does_its_other_work() -> None:
+    completions, order = Completions.of(asyncio.get_running_loop()), list[str]()
+    first, second = future(), future()
+
+    async def begin() -> None:
+        await first
+        asyncio.get_running_loop().call_soon(order.append, "the loop's other work")
+        completions.post(second, None, None)
+
+    async def go_on() -> None:
+        await second
+        order.append("the next result")
+
+    tasks = asyncio.gather(begin(), go_on())
+    await settle()
+    completions.post(first, None, None)
+    await tasks
+    assert order == ["the loop's other work", "the next result"]
+
+
+@pytest.mark.parametrize("serves", [False, True])
+def test_a_task_that_ends_the_program_keeps_no_result_from_the_others(serves: bool) -> None:
+    tasks = list[asyncio.Task[Any]]()
+
+    async def leave(first: Outcome[None]) -> None:
+        await first
+        raise SystemExit
+
+    async def stay(second: Outcome[int]) -> int:
+        return await second
+
+    async def program() -> None:
+        completions, first, second = Completions.of(asyncio.get_running_loop()), future(), future()
+        tasks[:] = asyncio.create_task(leave(first)), asyncio.create_task(stay(second))
+        await settle()
+        if serves:
+            completions.add_worker()
+        completions.post(first, None, None)
+        completions.post(second, 2, None)
+        await asyncio.sleep(PATIENCE)
+
+    loop = asyncio.new_event_loop()
+    with pytest.raises(SystemExit):
+        loop.run_until_complete(program())
+    leaving, staying = tasks
+    assert loop.run_until_complete(asyncio.wait_for(staying, PATIENCE)) == 2
+    assert isinstance(leaving.exception(), SystemExit)
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            loop.run_until_complete(task)
+    loop.close()
+
+
+# -- the descriptor that wakes the loop
+
+
+def wake_descriptors() -> int:
+    gc.collect()
+    return sum("eventfd" in os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.is_symlink())
+
+
+needs_eventfd = pytest.mark.skipif(not hasattr(os, "eventfd"), reason="the system has no eventfd")
+
+
+@needs_eventfd
+async def test_all_connections_of_a_loop_have_one_descriptor_which_the_last_one_closes(database: Path) -> None:
+    before = wake_descriptors()
+    for _ in range(2):
+        async with (
+            SQLiteConnectionPool(lambda: aiosqlite.connect(database), 2, min_size=2),
+            SQLiteConnectionPool(lambda: aiosqlite.connect(database)) as pool,
+        ):
+            await pool.fetch_one("SELECT 1")
+            assert wake_descriptors() == before + 1
+        assert wake_descriptors() == before
+
+
+@needs_eventfd
+async def test_what_the_last_worker_has_sent_arrives_although_it_has_closed_the_descriptor() -> None:
+    completions, awaited = Completions.of(asyncio.get_running_loop()), future()
+    completions.add_worker()
+
+    def work() -> None:
+        completions.post(awaited, 5, None)
+        completions.remove_worker()
+
+    in_a_thread(work)
+    assert await asyncio.wait_for(awaited, PATIENCE) == 5
+    await settle()
+    assert completions._wake_fd is None
+
+
+@needs_eventfd
+def test_the_descriptor_of_a_loop_that_was_closed_before_its_connections_is_closed_with_the_last_of_them() -> None:
+    before, loop = wake_descriptors(), asyncio.new_event_loop()
+
+    async def add() -> Completions:
+        completions = Completions.of(asyncio.get_running_loop())
+        completions.add_worker()
+        return completions
+
+    completions = loop.run_until_complete(add())
+    loop.close()
+    completions.post(Outcome(loop=loop), None, None)
+    in_a_thread(completions.remove_worker)
+    assert wake_descriptors() == before + 1
+    del completions, loop
+    gc.collect()
+    assert wake_descriptors() == before
+
+
+@needs_eventfd
+def test_the_descriptor_keeps_no_context_of_the_request_that_opened_it() -> None:
+    class Value:
+        """Can be referred to weakly."""
+
+    async def program() -> None:
+        variable, value = ContextVar[Value]("v"), Value()
+        variable.set(value)
+        completions, kept = Completions.of(asyncio.get_running_loop()), weakref.ref(value)
+        completions.add_worker()
+        del value
+        variable.set(Value())
+        gc.collect()
+        assert kept() is None
+        completions.remove_worker()
+        await settle()
+
+    asyncio.run(program())
+
+
+async def test_a_system_without_eventfd_is_woken_as_asyncio_does(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "eventfd", raising=False)
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 2) as pool:
+        assert await asyncio.wait_for(pool.fetch_val("SELECT 5"), PATIENCE) == 5
+        assert Completions.of(asyncio.get_running_loop())._wake_fd is None

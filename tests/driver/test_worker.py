@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +14,7 @@ import pytest
 
 from aiosqlitepool import ConnectionBrokenError, SQLiteConnectionPool
 from aiosqlitepool.driver import AiosqliteAdapter
-from aiosqlitepool.driver.worker import Interrupts, interrupt_until_exit
+from aiosqlitepool.driver.worker import INTERRUPT_PATIENCE, Interrupts, interrupt_until_exit
 
 from ..support.stub import settle
 from ..support.worker import ENDLESS, adapter_of, began, busy_worker, end_worker, until_workers_are, workers
@@ -257,6 +258,11 @@ async def test_closing_beside_interrupts_from_another_thread_crashes_nothing(dat
         ended.set()
         interrupter.join(PATIENCE)
     assert not interrupter.is_alive()
+
+
+def test_an_interrupted_statement_has_time_to_stop_on_a_busy_machine() -> None:
+    """5 ms, for which one thread alone may keep the interpreter lock, replaced one healthy connection in five."""
+    assert 10 * sys.getswitchinterval() <= INTERRUPT_PATIENCE
 
 
 # -- counting

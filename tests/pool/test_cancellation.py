@@ -101,6 +101,18 @@ async def borrow(pool: SQLiteConnectionPool[Any], until: asyncio.Event | None = 
             await until.wait()
 
 
+async def first_gives_up(pool: SQLiteConnectionPool[Any], ready: asyncio.Event, after: int) -> None:
+    """Cancel the first of two callers so many turns after its connection was ready; the second gets one."""
+    first = asyncio.create_task(borrow(pool, asyncio.Event()))
+    await settle()
+    second = asyncio.create_task(borrow(pool))
+    await settle()
+    ready.set()
+    await turns(after)
+    await give_up(first)
+    await second
+
+
 # -- acquire: queued
 
 
@@ -338,16 +350,7 @@ async def test_a_caller_cancelled_around_the_moment_its_connection_has_opened_lo
     driver = StubDriver()
     driver.on_connect = waits_for(connected)
     pool, _ = pool_of(driver)
-    first = asyncio.create_task(borrow(pool, asyncio.Event()))
-    await settle()
-    second = asyncio.create_task(borrow(pool))
-    await settle()
-
-    connected.set()
-    await turns(after)
-    await give_up(first)
-    await second
-
+    await first_gives_up(pool, connected, after)
     assert (driver.attempts, driver.open) == (1, 1)
     await close_whole(pool)
 
@@ -536,16 +539,7 @@ async def test_a_connection_whose_caller_left_around_its_check_goes_to_the_next_
     answered = asyncio.Event()
     driver = StubDriver(on_execute=waits_for(answered))
     pool, _ = await stale(driver)
-    first = asyncio.create_task(borrow(pool, asyncio.Event()))
-    await settle()
-    second = asyncio.create_task(borrow(pool))
-    await settle()
-
-    answered.set()
-    await turns(after)
-    await give_up(first)
-    await second
-
+    await first_gives_up(pool, answered, after)
     assert (driver.attempts, driver.open) == (1, 1)
     await close_whole(pool)
 

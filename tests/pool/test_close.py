@@ -14,7 +14,7 @@ from aiosqlitepool.testing import Recorder
 
 from ..support.pools import immediately, in_turn, pool_of, queued, runs
 from ..support.stub import StubConnection, StubDriver, fails, hangs, settle, waits_for
-from ..support.timeless import about, timeless
+from ..support.timeless import about, takes, timeless
 
 # -- open
 
@@ -94,14 +94,11 @@ async def test_an_open_whose_connect_hangs_while_the_pool_closes_says_so_and_is_
 async def test_an_open_whose_connect_hangs_fails_after_the_operation_timeout_and_is_not_cancelled(
     driver: StubDriver,
 ) -> None:
-    time = asyncio.get_running_loop().time
     driver.on_connect = hangs
     pool = pool_of(driver, min_size=2, operation_timeout=3)
-    began = time()
     # A CancelledError here would end a task that nobody has cancelled, and say nothing.
-    with pytest.raises(PoolError, match="opening the connection took too long"):
+    with takes(3), pytest.raises(PoolError, match="opening the connection took too long"):
         await pool.open()
-    assert time() - began == about(3)
     await pool.close()
 
 
@@ -321,14 +318,12 @@ async def test_a_connection_in_use_closes_when_it_comes_back_and_not_before(driv
 async def test_closing_waits_the_operation_timeout_for_what_is_out_and_then_names_the_holders(
     driver: StubDriver, recorder: Recorder
 ) -> None:
-    time = asyncio.get_running_loop().time
     pool = pool_of(driver, operation_timeout=7, subscribers=[recorder])
     first = (await queued(pool, "GET /users")).result()
     second = (await queued(pool, "GET /posts")).result()
-    began = time()
-    with pytest.warns(ResourceWarning, match=r"'app.db'.*GET /users.*connection 1.*GET /posts.*connection 2"):
+    named = r"'app.db'.*GET /users.*connection 1.*GET /posts.*connection 2"
+    with takes(7, within=0.6), pytest.warns(ResourceWarning, match=named):
         await pool.close()
-    assert time() - began == about(7, within=0.6)
     assert (first.closed, second.closed) == (1, 1)
     assert recorder[-1] == PoolClosed("app.db", abandoned=2)
     assert [event.reason for event in recorder.of(ConnectionClosed)] == ["pool_closed"] * 2
@@ -336,13 +331,10 @@ async def test_closing_waits_the_operation_timeout_for_what_is_out_and_then_name
 
 @timeless
 async def test_closing_waits_as_long_as_it_is_told(driver: StubDriver) -> None:
-    time = asyncio.get_running_loop().time
     pool = pool_of(driver)
     await pool.acquire()
-    began = time()
-    with pytest.warns(ResourceWarning, match="under their holders"):
+    with takes(2.5, within=0.6), pytest.warns(ResourceWarning, match="under their holders"):
         await pool.close(timeout=2.5)
-    assert time() - began == about(2.5, within=0.6)
 
 
 @timeless
@@ -481,14 +473,12 @@ async def test_closing_waits_for_the_last_connection_as_for_every_other(driver: 
 async def test_a_last_connection_that_does_not_close_in_time_is_left_and_told_of(
     driver: StubDriver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    time = asyncio.get_running_loop().time
     driver.scripts["on_close"] = hangs
     # Its limit is its own: the timeout of close() is for what others hold, and this one may be folding a long WAL.
     pool = pool_of(driver, min_size=1, operation_timeout=20)
     await pool.open()
-    began = time()
-    await pool.close(timeout=3)  # for what is lent; the last to close may have a long WAL to fold in
-    assert time() - began == about(20, within=1)
+    with takes(20, within=1):
+        await pool.close(timeout=3)  # for what is lent; the last to close may have a long WAL to fold in
     assert "connection 1 did not close within" in caplog.text
 
 
@@ -496,13 +486,11 @@ async def test_a_last_connection_that_does_not_close_in_time_is_left_and_told_of
 async def test_a_driver_that_hangs_in_close_does_not_hold_up_the_close_for_ever(
     driver: StubDriver, recorder: Recorder
 ) -> None:
-    time = asyncio.get_running_loop().time
     driver.scripts["on_close"] = hangs
     pool = pool_of(driver, min_size=2, subscribers=[recorder])
     await pool.open()
-    began = time()
-    await pool.close(timeout=3)
-    assert time() - began == about(3, within=1)
+    with takes(3, within=1):
+        await pool.close(timeout=3)
     assert len(recorder.of(ConnectionClosed)) == 2
     assert recorder.names[-1] == "pool_close"
 
@@ -558,28 +546,22 @@ async def test_concurrent_closes_await_the_same_end(driver: StubDriver, recorder
 async def test_of_several_closes_the_least_patient_one_counts(
     driver: StubDriver, timeouts: tuple[float | None, float | None]
 ) -> None:
-    time = asyncio.get_running_loop().time
     pool = pool_of(driver)
     await pool.acquire()
-    began = time()
     # The task that closes the pool, too, is made inside: filters of warnings may belong to a context.
-    with pytest.warns(ResourceWarning, match="under their holders"):
+    with takes(2), pytest.warns(ResourceWarning, match="under their holders"):
         first = asyncio.create_task(pool.close(timeouts[0]))
         await settle()
         await pool.close(timeouts[1])
-    assert time() - began == about(2)
     await first
 
 
 @timeless
 async def test_a_second_close_in_the_same_turn_shortens_the_first(driver: StubDriver) -> None:
-    time = asyncio.get_running_loop().time
     pool = pool_of(driver)
     await pool.acquire()
-    began = time()
-    with pytest.warns(ResourceWarning, match="under their holders"):
+    with takes(0), pytest.warns(ResourceWarning, match="under their holders"):
         await asyncio.gather(pool.close(60), pool.close(0))
-    assert time() - began == about(0)
 
 
 @timeless

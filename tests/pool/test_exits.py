@@ -307,6 +307,25 @@ print("closed")
     ends_well(ended)
 
 
+def test_a_loop_closed_while_the_pool_waits_for_its_holders_lets_the_program_end(run: Run) -> None:
+    ended = run("""
+pool = SQLiteConnectionPool(factory, name="shop")
+held = []
+async def work():
+    held.append(await pool.acquire())
+    closing = asyncio.ensure_future(pool.close())
+    closing._log_destroy_pending = False
+    await asyncio.sleep(0)
+loop = asyncio.new_event_loop()
+loop.run_until_complete(work())
+loop.close()
+print("closed")
+""")
+    assert (ended.code, ended.out) == (0, "closed\n"), ended.err
+    says_what_was_left_open(ended, "closing: 1 used")
+    ends_well(ended)
+
+
 FORKING = """
 pool = SQLiteConnectionPool(factory, name="shop")
 def in_the_child():

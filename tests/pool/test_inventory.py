@@ -231,11 +231,11 @@ async def test_no_more_connections_are_opened_than_callers_wait(driver: StubDriv
     async with pool_of(driver, 5) as pool:
         callers = await in_turn(pool, 3)
         assert (driver.attempts, pool.stats().used) == (3, 3)
-        assert pool._inventory.slots.preparing == 3
+        assert len(pool._inventory._preparing) == 3
         opening.set()
         connections = await asyncio.gather(*callers)
         assert len(set(connections)) == 3
-        assert pool._inventory.slots.preparing == 0
+        assert not pool._inventory._preparing
         for connection in connections:
             await pool.release(connection)
 

@@ -101,7 +101,7 @@ def served(requests: list[Request]) -> str:
 def test_at_first_every_slot_is_vacant() -> None:
     slots: Slots[str] = Slots(3)
     check_slots(slots)
-    assert (slots.used, slots.idle, slots.waiting, slots.preparing) == (0, 0, 0, 0)
+    assert (slots.used, slots.idle, slots.waiting) == (0, 0, 0)
     assert [slot.number for slot in slots.all] == [1, 2, 3]
 
 
@@ -177,10 +177,8 @@ def test_an_emptied_slot_becomes_vacant_although_requests_wait() -> None:
     slots.give_back(slot)
     assert request.slot is None
     assert slots.take_vacant() is slot
-    slots.preparing += 1  # as the inventory does when it opens a connection for the waiter
-    check_slots(slots)
+    check_slots(slots, 1)  # the inventory opens a connection for the waiter
     slot.connection = "a new connection"
-    slots.preparing -= 1
     slots.give_back(slot)
     check_slots(slots)
     assert request.slot is slot
@@ -288,13 +286,6 @@ def test_the_queue_lists_the_waiters_oldest_first() -> None:
     assert slots.queue() == (first, third)
 
 
-def test_dismissing_empties_the_queue_oldest_first() -> None:
-    slots, _ = all_taken()
-    requests = waiting(slots, 3)
-    assert slots.dismiss() == requests
-    assert slots.waiting == 0
-
-
 # -- failures and deadlines
 
 
@@ -304,6 +295,14 @@ def test_a_failure_goes_to_the_oldest_waiter_only() -> None:
     assert slots.fail_oldest(error := OSError("disk I/O error"))
     assert (first.answer.error, second.answer.error) == (error, None)
     assert slots.queue() == (second,)
+
+
+def test_failures_empty_the_queue_oldest_first() -> None:
+    slots, _ = all_taken()
+    requests, errors = waiting(slots, 3), [OSError(), OSError(), OSError()]
+    assert all(map(slots.fail_oldest, errors))
+    assert [request.answer.error for request in requests] == errors
+    assert slots.waiting == 0
 
 
 def test_a_failure_passes_over_a_cancelled_waiter() -> None:
@@ -771,7 +770,6 @@ def broken() -> list[tuple[str, Slots[str]]]:
     waiting(needless, 1)
     too_few: Slots[str] = Slots(2)
     too_few.take_vacant()
-    too_few.preparing = 1
     waiting(too_few, 2)
     return [
         ("idle twice", twice_idle),
@@ -789,15 +787,14 @@ def broken() -> list[tuple[str, Slots[str]]]:
 @pytest.mark.parametrize(("complaint", "slots"), broken())
 def test_the_check_finds_each_broken_invariant(complaint: str, slots: Slots[str]) -> None:
     with pytest.raises(AssertionError, match=complaint):
-        check_slots(slots)
+        check_slots(slots, len(slots.all) - 1)
 
 
 def test_a_request_may_wait_beside_a_free_slot_while_a_connection_is_prepared_for_it() -> None:
     slots: Slots[str] = Slots(2)
     slots.take_vacant()
-    slots.preparing = 1
     waiting(slots, 1)
-    check_slots(slots)
+    check_slots(slots, 1)
 
 
 def test_a_cancelled_waiter_does_not_count_as_waiting_for_the_check() -> None:

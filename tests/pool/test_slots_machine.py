@@ -127,13 +127,12 @@ class SlotsMachine(RuleBasedStateMachine):
         return slot
 
     def prepare(self, slot: Slot[str]) -> None:
-        self.slots.preparing += 1
         self.preparing.append(slot)
 
     def feed(self) -> None:
         """As `Inventory.feed` does for those who wait and for whom no connection is prepared."""
-        while self.slots.waiting > self.slots.preparing and (slot := self.take()) is not None:
-            assert self.slots.waiter(self.slots.preparing) is self.slots.queue()[self.slots.preparing]
+        while self.slots.waiting > len(self.preparing) and (slot := self.take()) is not None:
+            assert self.slots.waiter(len(self.preparing)) is self.slots.queue()[len(self.preparing)]
             self.prepare(slot)
 
     def taken(self) -> set[Slot[str]]:
@@ -203,9 +202,8 @@ class SlotsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.preparing)
     @rule(data=st.data(), outcome=st.sampled_from(["opened", "opened", "failed"]))
     def end_preparing(self, data: st.DataObject, outcome: str) -> None:
-        """As `Inventory._end` does: a failure goes to the oldest waiter, the slot back."""
+        """As `Inventory._prepared` does: a failure goes to the oldest waiter, the slot back."""
         slot = self.preparing.pop(data.draw(st.integers(0, len(self.preparing) - 1)))
-        self.slots.preparing -= 1
         slot.connection = "a connection" if outcome == "opened" else None
         if outcome == "failed":
             error = OSError("disk I/O error")
@@ -266,31 +264,28 @@ class SlotsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule()
     def resume(self) -> None:
-        free = len(self.slots.all) - len(self.taken())
-        assert self.slots.coming == self.slots.preparing + free
         self.slots.resume()
         self.held = False
-        assert self.slots.coming == self.slots.preparing
         self.feed()
 
     @rule()
-    def dismiss(self) -> None:
-        dismissed = self.slots.dismiss()
-        assert [request for request in dismissed if not request.answer.done()] == list(self.waiting), (
-            "all, oldest first"
-        )
+    def close(self) -> None:
+        """As closing does with all that wait."""
+        for request in self.waiting:
+            assert self.slots.fail_oldest(error := OSError("closed"))
+            assert request.answer.given is error, "all, oldest first"
+        assert not self.slots.fail_oldest(OSError("closed"))
         self.waiting.clear()
 
     # -- what is always true
 
     @invariant()
     def the_slots_agree_with_the_model(self) -> None:
-        check_slots(self.slots)
+        check_slots(self.slots, len(self.preparing))
         taken = self.taken()
         assert self.slots.idle_slots() == tuple(self.idle)
         assert self.slots.idle == len(self.idle)
         assert self.slots.used == len(taken)
-        assert self.slots.preparing == len(self.preparing)
         assert len(taken) + len(self.idle) + len(self.slots._vacant) == len(self.slots.all)
 
     @invariant()

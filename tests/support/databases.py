@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,11 @@ import aiosqlite
 from aiosqlitepool import SQLiteDatabase
 from aiosqlitepool.events import BusyRetried, PoolEvent
 
-__all__ = ["Hold", "add", "first", "held_writer", "insert", "leave_wal", "texts", "texts_now", "until_waiting"]
+from .worker import Gate
+
+__all__ = [
+    "Hold", "add", "first", "held_writer", "insert", "leave_wal", "never_writes", "texts", "texts_now", "until_waiting"
+]  # fmt: skip
 
 
 def add(native: sqlite3.Connection, text: str) -> int | None:
@@ -41,27 +44,20 @@ async def leave_wal(connection: aiosqlite.Connection) -> None:
     await connection.execute_fetchall("PRAGMA journal_mode = DELETE")
 
 
-class Hold:
+class Hold(Gate):
     """A function for a worker thread that stays in it until it is let go."""
 
-    def __init__(self) -> None:
-        self.reached = asyncio.Event()
-        self._go = threading.Event()
-        self._loop = asyncio.get_running_loop()
+    let_go = Gate.open
 
     def __call__(self, native: sqlite3.Connection) -> str:
-        self._loop.call_soon_threadsafe(self.reached.set)
-        assert self._go.wait(60), "the test forgot to let it go"
+        self._function()
         return "held"
 
-    def let_go(self) -> None:
-        self._go.set()
 
-    def __enter__(self) -> Hold:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.let_go()
+async def never_writes(db: SQLiteDatabase) -> None:
+    """Wait for a block that must not begin."""
+    async with db.write():
+        raise AssertionError("entered")
 
 
 @contextlib.asynccontextmanager

@@ -272,7 +272,7 @@ class World:
 
     def _check(self) -> None:
         slots = self.slots
-        check_slots(slots)
+        check_slots(slots, len(self.pool._inventory._preparing))
         queue = [request.answer for request in slots.queue()]
         if queue or self.queue:
             self._check_order(set(queue))

@@ -7,14 +7,15 @@ tests with worker threads, for which no time would pass while they work.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import selectors
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, ParamSpec
 
 import pytest
 
-__all__ = ["about", "block", "timeless"]
+__all__ = ["about", "block", "takes", "timeless"]
 
 P = ParamSpec("P")
 
@@ -58,6 +59,15 @@ def block(seconds: float) -> None:
 def about(seconds: float, within: float = 1e-3) -> Any:
     """Equals these seconds, give or take the rounding of jumps."""
     return pytest.approx(seconds, abs=within)
+
+
+@contextlib.contextmanager
+def takes(seconds: float, within: float = 1e-3) -> Iterator[None]:
+    """Assert that the block takes these seconds of the loop."""
+    time = asyncio.get_running_loop().time
+    began = time()
+    yield
+    assert time() - began == about(seconds, within)
 
 
 def timeless(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:

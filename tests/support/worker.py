@@ -8,9 +8,10 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import aiosqlite
+import pytest
 
 from aiosqlitepool.driver import AiosqliteAdapter, Handle
 from aiosqlitepool.driver.internals import STOP
@@ -136,7 +137,18 @@ class Gate:
     def open(self) -> None:
         self._open.set()
 
-    def __enter__(self) -> Gate:
+    async def cancel_inside(self, task: asyncio.Task[Any], times: int = 1) -> None:
+        """Cancel a task that waits for what is held, so many times; see that it ends when the gate opens."""
+        await self.reached.wait()
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        assert not task.done()
+        self.open()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
