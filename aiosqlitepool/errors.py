@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, get_args
 
@@ -118,6 +118,11 @@ class _Absent:
 
 def set_absent(kind: type, of: type, hint: Callable[[Any, str], str]) -> None:
     """Let objects of `kind` refuse the public attributes that only objects of class `of` have, with a hint."""
-    for name in dir(of):
-        if not name.startswith("_") and not hasattr(kind, name):
-            setattr(kind, name, _Absent(name, hint))
+    absent = {name for name in dir(of) if not name.startswith("_") and not hasattr(kind, name)}
+    for name in absent:
+        setattr(kind, name, _Absent(name, hint))
+
+    def present(owner: object) -> Iterable[str]:
+        return set(object.__dir__(owner)) - absent
+
+    setattr(kind, "__dir__", present)  # noqa: B010 - mypy takes it for a method of `type`

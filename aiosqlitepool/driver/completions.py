@@ -161,6 +161,8 @@ class Completions:
             self._woken = False
             pending, completed = self._pending, self.limiter.completed
             for _ in range(len(pending)):  # not those that come meanwhile: the loop has other work, too
+                if not pending:  # a task has run the loop inside itself, as nest_asyncio lets it
+                    break
                 future, result, error = pending.popleft()
                 completed(future, None)
                 future.settle(result, error)

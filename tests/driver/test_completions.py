@@ -362,3 +362,22 @@ async def test_a_system_without_eventfd_is_woken_as_asyncio_does(
     async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 2) as pool:
         assert await asyncio.wait_for(pool.fetch_val("SELECT 5"), PATIENCE) == 5
         assert Completions.of(asyncio.get_running_loop())._wake_fd is None
+
+
+async def test_a_task_that_runs_the_loop_inside_itself_gets_what_was_delivered_with_its_own_result() -> None:
+    """As nest_asyncio lets it: what was pending is delivered inside, and nothing is left for the outer delivery."""
+    loop = asyncio.get_running_loop()
+    completions, first, second = Completions.of(loop), Outcome[int](loop=loop), Outcome[int](loop=loop)
+    errors: list[Any] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+
+    async def program() -> None:
+        await first
+        completions.deliver()
+
+    running = asyncio.create_task(program())
+    await asyncio.sleep(0)
+    for outcome in (first, second):
+        completions.post(outcome, 5, None)
+    await running
+    assert (second.result(), errors) == (5, [])

@@ -87,6 +87,8 @@ async def test_a_lease_that_is_used_as_a_connection_says_how_to_acquire_one(driv
         lease: Any = pool.connection()
         with pytest.raises(AttributeError, match=r"'Lease' object has no attribute 'execute'; it is no connection yet"):
             await lease.execute("SELECT 1")
+        assert "execute" not in dir(lease)
+        assert "label" in dir(lease)
 
 
 async def test_a_label_may_be_given_by_position(driver: StubDriver) -> None:
