@@ -110,7 +110,7 @@ class ReaderConnection(sqlite3.Connection):
         return _isolation_level.__get__(self)
 
     @isolation_level.setter
-    def isolation_level(self, level: Any) -> None:
+    def isolation_level(self, level: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         # sqlite3 commits when it is set to `None`, also if it is `None` already.
         if level is not None or not self.in_transaction:
             _isolation_level.__set__(self, level)

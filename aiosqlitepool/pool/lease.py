@@ -120,6 +120,7 @@ class SharedLease(Checkout[PooledConnection]):
     __slots__ = ("_acquirer", "_log", "_pooled", "_releaser", "_sql", "job")
 
     shared: ClassVar[bool] = True
+    activity: tuple[Any, float, float | None]
 
     def __init__(
         self,
