@@ -42,8 +42,8 @@ class Outcome(asyncio.Future[R]):
         if self.done():  # its caller was cancelled, or has been refused
             return
         waiter = getattr(self, "_waiter", None)
-        if waiter is not None:
-            self.remove_done_callback(waiter[0])
+        if waiter is not None and not self.remove_done_callback(waiter[0]):
+            waiter = None  # it no longer waits
         if error is None:
             self.set_result(result)
         elif isinstance(error, StopIteration):  # which a future refuses
@@ -53,6 +53,9 @@ class Outcome(asyncio.Future[R]):
         if waiter is not None:
             fn, context = waiter
             context.run(fn, self)
+        # From Python 3.12, the traceback of an error that the task has caught keeps this frame, as the `f_back` of its
+        # own: a cycle would keep the task until it is collected. The same goes for that of `deliver`.
+        self = error = waiter = fn = None  # type: ignore[assignment]
 
 
 def _tried(fn: Callable[[], object]) -> tuple[Any, BaseException | None]:
@@ -132,7 +135,10 @@ class Completions:
         self._workers += 1
         loop = asyncio.get_running_loop()
         if self._wake_fd is None and isinstance(loop, asyncio.SelectorEventLoop) and hasattr(os, "eventfd"):
-            fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            try:
+                fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            except OSError:  # no descriptor is left, or the system refuses this call: it can be done without
+                return
             Context().run(loop.add_reader, fd, self.deliver)  # not in that of the caller, which it would keep
             self._wake_fd = fd
 
@@ -166,6 +172,7 @@ class Completions:
                 future, result, error = pending.popleft()
                 completed(future, None)
                 future.settle(result, error)
+            future = result = error = None  # type: ignore[assignment]
         except BaseException:  # SystemExit or KeyboardInterrupt, also of a task: the loop may run again
             asyncio.get_running_loop().call_soon(self.deliver)
             raise

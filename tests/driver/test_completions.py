@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
+import sqlite3
 import threading
 import weakref
 from collections.abc import Callable
@@ -381,3 +383,52 @@ async def test_a_task_that_runs_the_loop_inside_itself_gets_what_was_delivered_w
         completions.post(outcome, 5, None)
     await running
     assert (second.result(), errors) == (5, [])
+
+
+async def test_a_task_that_has_caught_an_error_is_freed_without_a_garbage_collection(database: Path) -> None:
+    """From Python 3.12, the traceback keeps the frames that have run the task."""
+
+    async def request() -> None:
+        async with pool.connection() as connection:
+            with pytest.raises(sqlite3.OperationalError):
+                await connection.execute("SELECT nope")
+
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database)) as pool:
+        gc.collect()
+        gc.disable()
+        try:
+            task = asyncio.create_task(request())
+            await asyncio.wait({task})
+            task.result()
+            freed = weakref.ref(task)
+            del task
+            await settle()
+            assert freed() is None
+        finally:
+            gc.enable()
+
+
+async def test_a_callback_that_was_removed_is_not_called() -> None:
+    awaited, called = future(), list[object]()
+    awaited.add_done_callback(called.append, context=Context())
+    awaited.remove_done_callback(called.append)
+    awaited.settle(5, None)
+    await settle()
+    assert called == []
+
+
+async def test_a_system_that_refuses_the_descriptor_is_woken_as_asyncio_does(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "eventfd", refuse, raising=False)
+    monkeypatch.setattr(os, "EFD_NONBLOCK", 0, raising=False)
+    monkeypatch.setattr(os, "EFD_CLOEXEC", 0, raising=False)
+    completions = Completions.of(asyncio.get_running_loop())
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 2) as pool:
+        assert await asyncio.wait_for(pool.fetch_val("SELECT 5"), PATIENCE) == 5
+        assert completions._wake_fd is None
+    await settle()
+    assert completions._workers == 0
