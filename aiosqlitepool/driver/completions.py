@@ -42,8 +42,8 @@ class Outcome(asyncio.Future[R]):
         if self.done():  # its caller was cancelled, or has been refused
             return
         waiter = getattr(self, "_waiter", None)
-        if waiter is not None and not self.remove_done_callback(waiter[0]):
-            waiter = None  # it no longer waits
+        if waiter is not None:
+            self.remove_done_callback(waiter[0])
         if error is None:
             self.set_result(result)
         elif isinstance(error, StopIteration):  # which a future refuses
@@ -63,6 +63,11 @@ def _tried(fn: Callable[[], object]) -> tuple[Any, BaseException | None]:
         return fn(), None
     except BaseException as error:
         return None, error
+
+
+def _waits_for_descriptors(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop calls a reader again that Ctrl-C has kept from reading. A lost call would leave `_woken` set."""
+    return isinstance(loop, asyncio.SelectorEventLoop) or type(loop).__module__ == "uvloop"
 
 
 class Completions:
@@ -134,7 +139,7 @@ class Completions:
         """Note that one more thread will send outcomes."""
         self._workers += 1
         loop = asyncio.get_running_loop()
-        if self._wake_fd is None and isinstance(loop, asyncio.SelectorEventLoop) and hasattr(os, "eventfd"):
+        if self._wake_fd is None and _waits_for_descriptors(loop) and hasattr(os, "eventfd"):
             try:
                 fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             except OSError:  # no descriptor is left, or the system refuses this call: it can be done without
@@ -158,6 +163,7 @@ class Completions:
 
     def deliver(self) -> None:
         """Settle all pending outcomes."""
+        pending, future = self._pending, None
         try:
             if self._wake_fd is not None:
                 try:  # noqa: SIM105 - suppress() takes longer than all of the rest
@@ -165,15 +171,17 @@ class Completions:
                 except BlockingIOError:
                     pass  # it has not woken the loop
             self._woken = False
-            pending, completed = self._pending, self.limiter.completed
+            completed = self.limiter.completed
             for _ in range(len(pending)):  # not those that come meanwhile: the loop has other work, too
                 if not pending:  # a task has run the loop inside itself, as nest_asyncio lets it
                     break
                 future, result, error = pending.popleft()
                 completed(future, None)
                 future.settle(result, error)
-            future = result = error = None  # type: ignore[assignment]
+            future = result = error = None
         except BaseException:  # SystemExit or KeyboardInterrupt, also of a task: the loop may run again
+            if future is not None and not future.done():
+                pending.appendleft((future, result, error))
             asyncio.get_running_loop().call_soon(self.deliver)
             raise
         self.limiter.start_delayed_soon()
