@@ -51,11 +51,10 @@ class Outcome(asyncio.Future[R]):
         else:
             self.set_exception(error)
         if waiter is not None:
-            fn, context = waiter
-            context.run(fn, self)
+            waiter[1].run(waiter[0], self)
         # From Python 3.12, the traceback of an error that the task has caught keeps this frame, as the `f_back` of its
         # own: a cycle would keep the task until it is collected. The same goes for that of `deliver`.
-        self = error = waiter = fn = None  # type: ignore[assignment]
+        self = error = waiter = None  # type: ignore[assignment]
 
 
 def _tried(fn: Callable[[], object]) -> tuple[Any, BaseException | None]:
@@ -178,7 +177,7 @@ class Completions:
                 future, result, error = pending.popleft()
                 completed(future, None)
                 future.settle(result, error)
-            future = result = error = None
+            future = error = None
         except BaseException:  # SystemExit or KeyboardInterrupt, also of a task: the loop may run again
             if future is not None and not future.done():
                 pending.appendleft((future, result, error))
