@@ -34,7 +34,7 @@ class Outcome(asyncio.Future[R]):
     def add_done_callback(self, fn: Callable[[Any], object], *, context: Context | None = None) -> None:
         """Do what a future does, for every other way to end; and remember how to go on with a task."""
         _add_callback(self, fn, context=context)
-        if context is not None:
+        if context is not None and not self._loop.get_debug():  # which names a task that keeps the loop for long
             self._waiter = fn, context
 
     def settle(self, result: Any, error: BaseException | None) -> None:

@@ -6,6 +6,7 @@ import gc
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from contextvars import Context, ContextVar
@@ -477,3 +478,21 @@ async def test_a_system_that_refuses_the_descriptor_is_woken_as_asyncio_does(
         assert completions._wake_fd is None
     await settle()
     assert completions._workers == 0
+
+
+async def test_in_debug_mode_asyncio_names_the_task_that_keeps_the_loop_for_long(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It named the delivery of the task's result, which says nothing of who is slow."""
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.01
+
+    async def slow() -> None:
+        await pool.fetch_val("SELECT 5")
+        time.sleep(0.02)
+
+    async with SQLiteConnectionPool(lambda: aiosqlite.connect(database), 1) as pool:
+        await asyncio.create_task(slow(), name="the slow one")
+    loop.set_debug(False)
+    assert any("name='the slow one'" in record.getMessage() for record in caplog.records)
