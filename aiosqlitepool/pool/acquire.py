@@ -93,10 +93,8 @@ class Acquirer:
         return _this_thread() == self._thread and _current_task(self._loop) is not None
 
     def use_at_once(self, use: Callable[[Adapter, int], R]) -> R | None:
-        """Return `use(adapter, number)` for an idle connection, without a lease; `None` if there is none.
-
-        Only if `is_here`, and for what takes milliseconds at most.
-        """
+        """Return `use(adapter, number)` for an idle connection, without a lease; `None` if there is none."""
+        # Only if `is_here`, and for what takes milliseconds at most.
         bus, began = self._bus, self.clock()
         slot = self._slots.take_idle() if _EACH_LEASE.isdisjoint(bus.handlers) else None
         if slot is None or (pooled := slot.connection) is None:
