@@ -180,7 +180,7 @@ class Completions:
             future = error = None
         except BaseException:  # SystemExit or KeyboardInterrupt, also of a task: the loop may run again
             if future is not None and not future.done():
-                pending.appendleft((future, result, error))
+                pending.appendleft((future, result, error))  # pyright: ignore[reportPossiblyUnboundVariable]
             asyncio.get_running_loop().call_soon(self.deliver)
             raise
         self.limiter.start_delayed_soon()
