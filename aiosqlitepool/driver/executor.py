@@ -85,8 +85,8 @@ class Executor(Worker):
             statement, place = statement_of(fn, args)
             if statement is not None:
                 lease.activity = statement, began, None
-            self.began = began
-            self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
+            # Before it looks at the lease: `revoke` ends that, and then looks at what runs.
+            self.began, self.running = began, future
             try:
                 if lease is not self.lease:
                     raise lease.refusal() or PoolUsageError(_ENDED)
@@ -159,13 +159,9 @@ class Executor(Worker):
             self._check_usable(lease)
         if self._session_sql:
             self._inspect(fn, args)
-            inline = self._inline
-            # In the next turn it could come behind what is sent in this one: then it goes to the worker.
-            if inline is not None and not inline.turn.is_over and is_one_statement(fn, args):
-                kind = inline.kind(args[0])
+            if self._inline is not None:
                 try:
-                    if inline.takes(kind):
-                        return self.read_inline(inline, kind, lease, args[0], partial(fn, *args, **kwargs))
+                    return self._execute_inline(self._inline, lease, fn, args, kwargs)
                 except Unfinished:
                     pass
         future: Outcome[R] = Outcome(loop=loop)
@@ -189,6 +185,13 @@ class Executor(Worker):
         except BaseException:
             del future, job  # its traceback holds this frame: a cycle would keep the arguments until it is collected
             raise
+
+    def _execute_inline(self, inline: InlineReads, lease: Lessee, fn: Callable[..., R], args: Any, kwargs: Any) -> R:
+        """Return `fn(*args, **kwargs)`, run in the loop's thread; raises `Unfinished` if it is no short statement."""
+        # Not in the next turn: it could come behind what is sent in this one.
+        if inline.turn.is_over or not is_one_statement(fn, args) or not inline.takes(kind := inline.kind(args[0])):
+            raise Unfinished
+        return self.read_inline(inline, kind, lease, args[0], partial(fn, *args, **kwargs))
 
     def read_inline(self, inline: InlineReads, kind: Kind, lease: Lessee, sql: str, read: Callable[[], R]) -> R:
         """Return `read()`, which executes `sql`, run in the loop's thread; raises `Unfinished` if it must not be."""
@@ -280,10 +283,7 @@ class Executor(Worker):
         self.interrupts.send()
 
     def stop_for(self, lease: Lessee) -> asyncio.Future[None] | None:
-        """Close the connection behind what was queued, for the holder of this lease.
-
-        Returns a future of the end, or `None` if it is closed or no loop runs.
-        """
+        """Close the connection behind what was queued; return a future of the end, `None` if closed or without a loop."""
         self.check_lease(lease)
         return self.stop_behind() if self.is_alive else None
 
