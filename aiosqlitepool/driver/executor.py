@@ -283,7 +283,7 @@ class Executor(Worker):
         self.interrupts.send()
 
     def stop_for(self, lease: Lessee) -> asyncio.Future[None] | None:
-        """Close the connection behind what was queued; return a future of the end, `None` if closed or without a loop."""
+        """Close the connection behind what was queued; return a future of the end, if there is a loop."""
         self.check_lease(lease)
         return self.stop_behind() if self.is_alive else None
 
