@@ -85,8 +85,8 @@ class Executor(Worker):
             statement, place = statement_of(fn, args)
             if statement is not None:
                 lease.activity = statement, began, None
-            # Before it looks at the lease: `revoke` ends that, and then looks at what runs.
-            self.began, self.running = began, future
+            self.began = began
+            self.running = future  # before it looks at the lease: `revoke` ends that, and then looks at what runs
             try:
                 if lease is not self.lease:
                     raise lease.refusal() or PoolUsageError(_ENDED)
