@@ -42,6 +42,19 @@ async def test_a_call_returns_what_the_function_does_and_raises_what_it_raises(
 
 
 @pytest.mark.parametrize("how", CALLS)
+async def test_a_cancellation_that_the_function_raises_itself_is_raised_and_waits_for_nothing(
+    database: Path, how: Callable[..., Any]
+) -> None:
+    def gives_up(native: sqlite3.Connection) -> None:
+        raise asyncio.CancelledError("by itself")
+
+    async with pool_on(database) as pool, pool.connection() as connection:
+        with pytest.raises(asyncio.CancelledError, match="by itself"):
+            await how(connection, gives_up)
+        assert await how(connection, one) == 1
+
+
+@pytest.mark.parametrize("how", CALLS)
 async def test_a_connection_outside_any_pool_can_be_called_too(database: Path, how: Callable[..., Any]) -> None:
     async with aiosqlite.connect(database) as connection:
         assert await how(connection, one) == 1
